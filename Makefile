@@ -1,0 +1,48 @@
+# Every target makes .venv itself and reuses it. See CONTRIBUTING.md.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+RUN    := PYTHONDONTWRITEBYTECODE=1 $(PY)
+
+.PHONY: setup demo test lint bench wheel experiments clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Development needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 6; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --constraint constraints.txt torch
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(RUN) -m logoformer.cli demo -o demo
+
+test: setup lint
+	$(RUN) -m pytest
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	mkdir -p build/types && ln -sfn ../.. build/types/logoformer
+	MYPYPATH=build/types $(PY) -m mypy -p logoformer
+
+bench: setup
+	$(RUN) -m logoformer.cli init --preset base -o build/bench/base
+	$(RUN) -m logoformer.cli export build/bench/base -o build/bench/base.bundle --precisions fp32 --clips 8
+	$(RUN) -m logoformer.cli bench build/bench/base.bundle --iterations 140 -o benchmarks/results/cpu-base.json --readme README.md
+
+# What a Jetson receives. Built from a clean copy: an old build/ would put stale modules into the wheel.
+wheel: setup
+	rm -rf build/lib build/bdist.* dist *.egg-info
+	$(PY) -m build --wheel --outdir dist .
+	rm -rf build/lib build/bdist.*
+
+experiments: setup
+	$(RUN) tests/experiments.py
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,38 @@
+"""logoformer: LOGO-Former from a PyTorch checkpoint to a camera on an edge GPU.
+
+    import logoformer
+    with logoformer.load("face.bundle") as engine:
+        print(engine(clip, color="rgb").label)
+
+Everything here is lazy: importing this package imports nothing else of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import Bundle as Bundle
+    from .engine import Engine as Engine
+    from .engine import Result as Result
+    from .engine import Stream as Stream
+    from .engine import load as load
+
+__version__ = "0.1.0"
+__all__ = ["Bundle", "Engine", "Result", "Stream", "load"]
+
+_HOMES = {"Bundle": ".bundle", "Engine": ".engine", "Result": ".engine", "Stream": ".engine", "load": ".engine"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

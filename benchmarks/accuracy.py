@@ -1,0 +1,158 @@
+"""Proof that what was timed was right.
+
+A benchmark that only takes the time can be won by a wrong answer. Three comparisons, all on the artifact that is timed:
+
+* before: its golden answers against the PyTorch model's (`engine.verify`);
+* after: every answer that was given to a clip *while it was timed* against that verified answer (MLPerf's TEST01 in
+  small);
+* after: some answers of the timed stream against `engine(clip)` on the frames that the stream must have picked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Golden
+from ..engine import Engine
+from ..engine.verify import SHARES, centred_logits, clip_answers, distance, pair_answers
+from ..errors import VerificationError, command
+from .peers import STREAM, STREAM_AGAIN, Answer, Inputs, Peer
+
+STREAM_CHECKS = 5
+# Of a probability. The same graph on the same input: only the order of a sum may differ between two sessions.
+REPEAT_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What was compared, and the largest difference found.
+
+    Shares are logit differences over the deviation between the golden clips, as in `engine.verify.distance`.
+
+    Attributes:
+        golden_clips: clips whose answers were compared with the PyTorch model's before timing.
+        clip_share, pair_share: of the clip graph, and of frame + temporal.
+        agreement: share of golden clips with PyTorch's class, the lower of the two.
+        timed_answers: answers to clips compared with verified ones after timing.
+        timed_difference: largest difference of a probability among them.
+        stream_answers: answers of the timed stream compared with `engine(clip)`.
+        stream_share: largest among them.
+    """
+
+    golden_clips: int
+    clip_share: float
+    pair_share: float
+    agreement: float
+    timed_answers: int
+    timed_difference: float
+    stream_answers: int
+    stream_share: float
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What is known before the first step is timed.
+
+    Attributes:
+        answers: float32 `[G, C]`, the engine's own answers to the golden clips.
+        deviation: between the golden clips, of a centred logit.
+        clip_share, pair_share, agreement: see `Accuracy`.
+    """
+
+    answers: npt.NDArray[np.float32]
+    deviation: float
+    clip_share: float
+    pair_share: float
+    agreement: float
+
+
+def verify_before(engine: Engine, golden: Golden) -> Verified:
+    """Answers the golden clips.
+
+    Raises:
+        VerificationError: an answer is too far from the PyTorch model's.
+    """
+    answers = clip_answers(engine, golden)
+    clip_share, clip_agreement = distance(answers, golden.probabilities)
+    pair_share, pair_agreement = distance(pair_answers(engine, golden), golden.probabilities)
+    for what, share in (("The clip graph", clip_share), ("The pair frame + temporal", pair_share)):
+        if not share <= SHARES[engine.precision]:
+            raise VerificationError(
+                f"{what} of {engine.bundle.path} in {engine.precision} differs from the golden answers by {share:.2%} "
+                f"of the deviation between clips; {SHARES[engine.precision]:.1%} is allowed. "
+                "A wrong answer is not worth timing.",
+                next=command("logoformer", "verify", engine.bundle.path),
+            )
+    deviation = float(np.sqrt(centred_logits(golden.probabilities).var(0).mean()))
+    return Verified(answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
+
+
+def recording(peer: Peer, into: dict[int, Answer]) -> Callable[[int], None]:
+    """The step that is timed: it answers, and keeps the answer under its index."""
+
+    def step(index: int) -> None:
+        into[index] = peer.answer(index)
+
+    return step
+
+
+def check_after(
+    engine: Engine,
+    inputs: Inputs,
+    verified: Verified,
+    peers: Sequence[Peer],
+    answers: Mapping[str, Mapping[int, Answer]],
+    steps: npt.NDArray[np.int64],
+) -> Accuracy:
+    """Compares what was answered while it was timed with what was verified before.
+
+    Args:
+        engine: any engine of the bundle that was timed.
+        inputs: what was fed.
+        verified: from `verify_before`.
+        peers: all that were timed; those with other weights are left out.
+        answers: by peer and step.
+        steps: int64, the timed steps.
+
+    Raises:
+        VerificationError: an answer differs.
+    """
+    timed = [int(step) for step in steps.reshape(-1)]
+    checked = [timed[i] for i in np.linspace(0, len(timed) - 1, STREAM_CHECKS).astype(int)]
+    streams = [peer.name for peer in peers if peer.name in (STREAM, STREAM_AGAIN)]
+    clips = [peer.name for peer in peers if peer.same_weights and peer.name not in streams]
+
+    given = np.stack([answers[name][step].probabilities for name in clips for step in timed])  # [P * n, C]
+    wanted = np.tile(verified.answers[[step % len(verified.answers) for step in timed]], (len(clips), 1))
+    difference = float(np.abs(given - wanted).max())
+    _require(engine, "to a clip", difference <= REPEAT_TOLERANCE, f"{difference:.2g}, {REPEAT_TOLERANCE:g} is allowed")
+
+    seen = [engine(inputs.seen_by_stream(step, engine.bundle), color="rgb").probabilities for step in checked]
+    streamed = np.stack([answers[name][step].probabilities for name in streams for step in checked])
+    distances = np.abs(centred_logits(streamed) - centred_logits(np.tile(np.stack(seen), (len(streams), 1))))
+    share = float(distances.max()) / verified.deviation
+    allowed = 2 * SHARES[engine.precision]  # either side may be that far from the truth
+    _require(engine, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
+    return Accuracy(
+        golden_clips=len(verified.answers),
+        clip_share=verified.clip_share,
+        pair_share=verified.pair_share,
+        agreement=verified.agreement,
+        timed_answers=len(given),
+        timed_difference=difference,
+        stream_answers=len(streamed),
+        stream_share=share,
+    )
+
+
+def _require(engine: Engine, what: str, good: bool, numbers: str) -> None:
+    if not good:  # a NaN compares false and ends here too
+        raise VerificationError(
+            f"An answer {what} that was given while it was timed differs from the verified one: {numbers}.",
+            cause="a race, a cache, or a runtime that answers otherwise under load",
+            next=command("logoformer", "verify", engine.bundle.path),
+        )

@@ -1,0 +1,194 @@
+"""`bench`: one run, one report.
+
+The order matters. The machine's state is read first; answers are verified before anything is timed; all peers are
+timed in one interleaved run; and the answers they gave *while* being timed are compared with the verified ones, so that
+nobody is fast by being wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle
+from ..engine import Engine
+from ..errors import UsageError, command, one_of
+from .accuracy import check_after, recording, verify_before
+from .loadgen import Candidate, LoadConfig, LoadResult, Progress, closed_loop
+from .machine import Machine, read_machine, usable_cpus
+from .overhead import measure_wrapper
+from .peers import (
+    CLIP,
+    CLIP_AGAIN,
+    COMPILED,
+    EAGER,
+    ORT,
+    OTHERS,
+    STREAM,
+    STREAM_AGAIN,
+    Answer,
+    Inputs,
+    Peer,
+    clip_peer,
+    open_others,
+    open_ours,
+    stream_peer,
+)
+from .report import Comparison, Report, Row, Settings, Subject
+from .statistics import Ratio, Summary, ratio
+
+ROUNDS = 20  # what the bootstrap draws from
+BUSY = 0.5  # load average per CPU from which on a note says that others were running
+
+# (ours, over which peer, whose noise stands beside it)
+_COMPARED = (
+    (CLIP, EAGER, CLIP),
+    (CLIP, COMPILED, CLIP),
+    (CLIP, ORT, CLIP),
+    (STREAM, CLIP, STREAM),
+    (STREAM, EAGER, STREAM),
+    (CLIP, CLIP_AGAIN, CLIP),
+    (STREAM, STREAM_AGAIN, STREAM),
+)
+_AGAIN = {CLIP: CLIP_AGAIN, STREAM: STREAM_AGAIN}
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What to run.
+
+    Attributes:
+        bundle: its folder.
+        iterations: timed results of each peer, at least ROUNDS; rounded up to whole rounds. 662 give a p99.
+        warmup: untimed results of each peer before.
+        threads: CPU threads of each peer; None: every CPU that this process may use.
+        precision: 'verdict', or one by name.
+        others: which of `peers.OTHERS` to time beside ours.
+        seed: of the order within the rounds.
+    """
+
+    bundle: Path
+    iterations: int = 140
+    warmup: int = 10
+    threads: int | None = None
+    precision: str = "verdict"
+    others: tuple[str, ...] = OTHERS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.iterations < ROUNDS:
+            raise UsageError(
+                f"{self.iterations} iterations are too few: each of {ROUNDS} interleaved rounds needs one.",
+                next=command("logoformer", "bench", self.bundle, "--iterations", "140"),
+            )
+        if self.warmup < 0 or (self.threads is not None and self.threads < 1):
+            raise UsageError(f"warmup must be at least 0 and threads at least 1; got {self.warmup} and {self.threads}.")
+        unknown = [name for name in self.others if name not in OTHERS]
+        if unknown:
+            raise UsageError(f"Unknown peer {one_of(unknown)}.", next=f"choose from {one_of(OTHERS)}")
+
+
+def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
+    """Measures a bundle on this machine's CPU.
+
+    Args:
+        config: what to run.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The report.
+
+    Raises:
+        BadInputError: there is no bundle.
+        RefusedError: something in it is not what its index promises.
+        VerificationError: its answers are not the golden ones, or were others while it was timed.
+    """
+    machine = read_machine()
+    threads = config.threads or usable_cpus()
+    load = LoadConfig(
+        rounds=ROUNDS, block=-(-config.iterations // ROUNDS), settle=2, warmup=config.warmup, seed=config.seed
+    )
+    bundle = Bundle(config.bundle)
+    inputs = Inputs.of(bundle)
+    with contextlib.ExitStack() as closing:
+        engines = [open_ours(bundle, config.precision, threads, closing) for _ in range(4)]
+        engine = engines[0]
+        verified = verify_before(engine, bundle.golden())
+        names = (CLIP, CLIP_AGAIN, STREAM, STREAM_AGAIN)
+        makers = (clip_peer, clip_peer, stream_peer, stream_peer)
+        ours = [make(e, inputs, name) for make, e, name in zip(makers, engines, names, strict=True)]
+        others, skipped = open_others(config.others, bundle, engine.precision, threads, inputs, closing, progress)
+        peers = [*ours, *others]
+        answers: dict[str, dict[int, Answer]] = {peer.name: {} for peer in peers}
+        candidates = [Candidate(peer.name, recording(peer, answers[peer.name])) for peer in peers]
+        result = closed_loop(candidates, load, progress=progress)
+        accuracy = check_after(engine, inputs, verified, peers, answers, result.steps)
+    return Report(
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        machine=machine,
+        subject=_subject(bundle, engine),
+        settings=Settings(threads, load.rounds, load.block, load.settle, load.warmup, load.seed, len(inputs.clips)),
+        rows=tuple(_row(peer, result, answers[peer.name]) for peer in peers),
+        skipped=tuple(skipped),
+        comparisons=tuple(compare(result.latency_ms)),
+        accuracy=accuracy,
+        wrapper=measure_wrapper(bundle, engine.precision, inputs),
+        harness_us=result.overhead_us,
+        seconds=result.seconds,
+        notes=tuple(_notes(machine, engine.precision, others)),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- report
+def compare(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[Comparison]:
+    """The comparisons that this run allows, each beside the A/A noise of its numerator.
+
+    Args:
+        latency_ms: by peer, float64 `[R, K]`.
+    """
+    ratios: dict[tuple[str, str], Ratio] = {
+        (a, b): ratio(latency_ms[a], latency_ms[b]) for a, b, _ in _COMPARED if a in latency_ms and b in latency_ms
+    }
+    found = []
+    for a, b, against_itself in _COMPARED:
+        if (a, b) in ratios:
+            same = ratios.get((against_itself, _AGAIN[against_itself]))
+            found.append(Comparison(a, b, ratios[a, b], None if same is None else same.noise))
+    return found
+
+
+def _row(peer: Peer, result: LoadResult, answers: Mapping[int, Answer]) -> Row:
+    latency = result.latency_ms[peer.name]
+    steps = [int(step) for step in result.steps.reshape(-1)]
+    stages = tuple(
+        (name, float(np.median([answers[step].stages_ms[name] for step in steps])))
+        for name in answers[steps[0]].stages_ms
+    )
+    blocks = tuple(tuple(float(ms) for ms in block) for block in latency)
+    return Row(peer.name, peer.what, peer.precision, Summary.of(latency.reshape(-1)), stages, blocks)
+
+
+def _subject(bundle: Bundle, engine: Engine) -> Subject:
+    graphs = {name: bundle.graph(name, engine.precision).sha256 for name in ("clip", "frame", "temporal")}
+    preset = str(bundle.manifest["model"].get("preset", ""))
+    return Subject(bundle.path.resolve().name, preset, engine.precision, engine.backend, graphs)
+
+
+def _notes(machine: Machine, precision: str, others: Sequence[Peer]) -> list[str]:
+    notes = ["Measured on the CPU. Nothing here says how fast a GPU would be."]
+    if machine.load_1min is not None and machine.load_1min > BUSY * machine.usable_cpus:
+        notes.append(
+            f"The load average was {machine.load_1min:.2f} on {machine.usable_cpus} CPUs at the start: others were "
+            "running. Times are upper limits, and whoever spins on more threads suffers more: measure again when idle."
+        )
+    if any(not peer.same_weights for peer in others):
+        notes.append("torch runs the same architecture with random weights: a bundle holds none for it.")
+        if precision != "fp32":
+            notes.append(f"torch runs in FP32, the bundle's graphs in {precision}: that ratio mixes two causes.")
+    return notes

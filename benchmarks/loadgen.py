@@ -1,0 +1,170 @@
+"""The load generator: closed loop, several candidates interleaved in one run.
+
+It knows nothing of the model. A candidate is a name and a step; the generator calls the step with a running index,
+takes the time around it, and keeps every latency. What separates an honest comparison from a lucky one is the order:
+
+* time is cut into rounds; in each round every candidate runs one block, in an order drawn anew, so that a clock that
+  drifts, a neighbour that wakes up or a warm cache hits all candidates alike;
+* a few untimed steps stand before each block: thread pools of the candidate before are still spinning then, and the
+  caches hold its weights;
+* a candidate may be listed twice under two names. The two are one program, so what lies between them is the noise of
+  the run (A/A);
+* every candidate sees the same indices, and the index decides the input, so no input follows itself and nobody can
+  answer from a cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Progress = Callable[[str, int, int], None]
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to be timed.
+
+    Attributes:
+        name: unique in its run.
+        step: does the work for one result and returns when the answer is in host memory; its argument is the index
+            of the step, 0, 1, 2, ... (the same sequence for all candidates).
+    """
+
+    name: str
+    step: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """How much load, and in which pattern.
+
+    Attributes:
+        rounds: R; each candidate runs one block in each.
+        block: K, timed steps of one block; a candidate has R * K samples in the end.
+        settle: untimed steps before each block.
+        warmup: untimed steps of each candidate before the first round.
+        seed: of the order within the rounds.
+    """
+
+    rounds: int = 20
+    block: int = 7
+    settle: int = 1
+    warmup: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.block < 1 or self.settle < 0 or self.warmup < 0:
+            raise ValueError(f"a run needs at least one round of one step and no negative count; got {self}")
+
+    @property
+    def samples(self) -> int:
+        """Timed steps of each candidate."""
+        return self.rounds * self.block
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """Every latency of a run.
+
+    Attributes:
+        latency_ms: by candidate, float64 `[R, K]` in the order they were taken.
+        steps: int64 `[R, K]`, the index each timed step was called with; the same for all candidates.
+        order: the candidates' names as they ran, one tuple a round.
+        overhead_us: what the generator itself adds to a latency: the median over a step that does nothing.
+        seconds: the whole run, warm-up and untimed steps included.
+    """
+
+    latency_ms: Mapping[str, npt.NDArray[np.float64]]
+    steps: npt.NDArray[np.int64]
+    order: tuple[tuple[str, ...], ...]
+    overhead_us: float
+    seconds: float
+
+
+def closed_loop(
+    candidates: Sequence[Candidate],
+    config: LoadConfig,
+    *,
+    clock: Clock = time.perf_counter_ns,
+    progress: Progress | None = None,
+) -> LoadResult:
+    """Runs the candidates one step at a time: the next step begins when the answer of the last one is there.
+
+    Args:
+        candidates: at least one, names all different.
+        config: how much.
+        clock: a monotonic clock in nanoseconds.
+        progress: called after each block.
+
+    Raises:
+        ValueError: no candidate, or two of one name.
+    """
+    names = [candidate.name for candidate in candidates]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"the candidates need different names, at least one; got {names}")
+    rng = np.random.default_rng(config.seed)
+    taken = {name: np.empty((config.rounds, config.block), np.int64) for name in names}
+    steps = _step_indices(config)
+    blocks, done = len(names) * (config.rounds + 1), 0
+    order = []
+    began = clock()
+    for candidate in candidates:
+        for index in range(config.warmup):
+            candidate.step(index)
+        done = _report(progress, "warm-up", done, blocks)
+    for round_ in range(config.rounds):
+        turn = [candidates[i] for i in rng.permutation(len(names))]
+        order.append(tuple(candidate.name for candidate in turn))
+        first = int(steps[round_, 0])
+        for candidate in turn:
+            for index in range(first - config.settle, first):
+                candidate.step(index)
+            _timed_block(candidate.step, first, taken[candidate.name][round_], clock)
+            done = _report(progress, "timing", done, blocks)
+    seconds = (clock() - began) / 1e9
+    return LoadResult(
+        latency_ms={name: ns / 1e6 for name, ns in taken.items()},
+        steps=steps,
+        order=tuple(order),
+        overhead_us=overhead_us(clock),
+        seconds=seconds,
+    )
+
+
+def overhead_us(clock: Clock = time.perf_counter_ns, steps: int = 2000) -> float:
+    """What the generator adds to each latency, in microseconds: the median over a step that does nothing."""
+    taken = np.empty(steps, np.int64)
+    _timed_block(_nothing, 0, taken, clock)
+    return float(np.median(taken)) / 1e3
+
+
+def _timed_block(step: Callable[[int], None], first: int, out: npt.NDArray[np.int64], clock: Clock) -> None:
+    """The one place where time is taken: `out[k]` becomes the nanoseconds of `step(first + k)`."""
+    for k in range(len(out)):
+        index = first + k
+        start = clock()
+        step(index)
+        out[k] = clock() - start
+
+
+def _step_indices(config: LoadConfig) -> npt.NDArray[np.int64]:
+    """The index of each timed step, `[R, K]`: warm-up first, then in every round the settling steps and the block."""
+    starts = config.warmup + np.arange(config.rounds) * (config.settle + config.block) + config.settle
+    found: npt.NDArray[np.int64] = (starts[:, None] + np.arange(config.block)).astype(np.int64)
+    return found
+
+
+def _nothing(_index: int) -> None:
+    return None
+
+
+def _report(progress: Progress | None, stage: str, done: int, total: int) -> int:
+    if progress is not None:
+        progress(stage, done + 1, total)
+    return done + 1

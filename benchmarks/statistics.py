@@ -1,0 +1,231 @@
+"""What may be said about a series of latencies, and how surely.
+
+Three definitions of a percentile meet here and are kept apart by name:
+
+* `numpy_percentile`: the sample's own percentile (`numpy.percentile`, linear between neighbours);
+* `trtexec_percentile`: what trtexec prints, for comparison with it;
+* `upper_bound`: MLPerf's early-stopping estimate, a latency that the true percentile exceeds with a chance of at most
+  1 %. It needs a minimum number of samples; below that no percentile is given at all.
+
+Sources: NVIDIA TensorRT, samples/common/sampleReporting.cpp (`findPercentile`); MLPerf Inference, `inference_rules`
+(section "early stopping") and loadgen/early_stopping.cc, with tolerance d = 0 and confidence c = 0.99.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+CONFIDENCE = 0.99
+MIN_ROUNDS = 8  # fewer cannot be resampled honestly: the interval would shrink because there is nothing to draw
+
+
+# --------------------------------------------------------------------------------------------- MLPerf early stopping
+def binomial_cdf(k: int, n: int, chance: float) -> float:
+    """P(at most k of n independent events happen), summed in logarithms: (1 - chance)**n alone may underflow.
+
+    Args:
+        k: at least 0.
+        n: at least 1.
+        chance: of one event, strictly between 0 and 1.
+    """
+    if k >= n:
+        return 1.0
+    log_odds = math.log(chance) - math.log1p(-chance)
+    log_term = n * math.log1p(-chance)  # no event at all
+    total = math.exp(log_term)
+    for events in range(1, k + 1):
+        log_term += log_odds + math.log((n - events + 1) / events)
+        total += math.exp(log_term)
+    return min(total, 1.0)
+
+
+@functools.lru_cache(maxsize=1024)
+def discardable(n: int, percentile: float, confidence: float = CONFIDENCE) -> int:
+    """MLPerf's t: the largest t >= 1 with BinomCDF(t; n, 1 - p) <= 1 - c, or 0 when even t = 1 is too bold.
+
+    With t, the estimate is the maximum after the t - 1 highest of n latencies were dropped.
+
+    Args:
+        n: samples.
+        percentile: 0..100, both excluded.
+        confidence: c.
+    """
+    chance = 1.0 - percentile / 100.0
+    if n < 1 or binomial_cdf(1, n, chance) > 1.0 - confidence:
+        return 0
+    low, high = 1, n  # the CDF grows with t: low holds, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if binomial_cdf(middle, n, chance) <= 1.0 - confidence:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@functools.lru_cache(maxsize=64)
+def minimum_samples(percentile: float, confidence: float = CONFIDENCE, t: int = 1) -> int:
+    """The fewest samples that allow t: 64 for p90, 130 for p95, 662 for p99, 6636 for p99.9 (t = 1, c = 0.99).
+
+    Args:
+        percentile: 0..100, both excluded.
+        confidence: c.
+        t: MLPerf's discard count, at least 1.
+    """
+    chance = 1.0 - percentile / 100.0
+    low, high = t, t + 1  # the CDF falls with n: low is too few (its CDF is 1), high is doubled until it is enough
+    while binomial_cdf(t, high, chance) > 1.0 - confidence:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if binomial_cdf(t, middle, chance) <= 1.0 - confidence:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def upper_bound(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float | None:
+    """A latency that the true percentile exceeds with a chance of at most 1 %, or None below the minimum count."""
+    ordered = np.sort(np.asarray(latencies_ms, np.float64))
+    t = discardable(len(ordered), percentile)
+    return float(ordered[len(ordered) - t]) if t else None
+
+
+# ------------------------------------------------------------------------------------------------ sample percentiles
+def numpy_percentile(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float:
+    """The sample's percentile, linear between neighbours (numpy's default, Hyndman and Fan's type 7)."""
+    return float(np.percentile(np.asarray(latencies_ms, np.float64), percentile))
+
+
+def trtexec_percentile(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float:
+    """What trtexec calls a percentile: sorted[max(n - 1 - int((1 - p / 100) * n), 0)], in single precision.
+
+    The single precision is visible: for n = 100 and p = 99 it excludes no sample where exact arithmetic excludes one.
+    """
+    ordered = np.sort(np.asarray(latencies_ms, np.float64))
+    n = len(ordered)
+    excluded = int((np.float32(1) - np.float32(percentile) / np.float32(100)) * np.float32(n))
+    return float(ordered[max(n - 1 - excluded, 0)])
+
+
+# ----------------------------------------------------------------------------------------------------------- summaries
+@dataclass(frozen=True)
+class Percentile:
+    """One percentile that enough samples stand behind.
+
+    Attributes:
+        percentile: 0..100.
+        value_ms: of the sample, by numpy's definition.
+        trtexec_ms: of the sample, by trtexec's definition.
+        upper_ms: MLPerf's early-stopping estimate at 99 % confidence.
+    """
+
+    percentile: float
+    value_ms: float
+    trtexec_ms: float
+    upper_ms: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A series of latencies in numbers.
+
+    Attributes:
+        n: samples.
+        mean_ms, min_ms, max_ms: of all samples; nothing is trimmed.
+        cov: coefficient of variation, the population's standard deviation over the mean.
+        percentiles: those that n allows.
+        withheld: (percentile, samples it needs) for those that n does not allow.
+    """
+
+    n: int
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    cov: float
+    percentiles: tuple[Percentile, ...]
+    withheld: tuple[tuple[float, int], ...]
+
+    @classmethod
+    def of(cls, latencies_ms: Sequence[float] | FloatArray) -> Summary:
+        """Summarises at least one latency.
+
+        Raises:
+            ValueError: the series is empty, or holds a value that is not finite and at least 0.
+        """
+        x = np.asarray(latencies_ms, np.float64).reshape(-1)
+        if not len(x) or not np.isfinite(x).all() or (x < 0).any():
+            raise ValueError("a summary needs at least one latency, all of them finite and not negative")
+        given, withheld = [], []
+        for p in PERCENTILES:
+            bound = upper_bound(x, p)
+            if bound is None:
+                withheld.append((p, minimum_samples(p)))
+            else:
+                given.append(Percentile(p, numpy_percentile(x, p), trtexec_percentile(x, p), bound))
+        mean = float(x.mean())
+        cov = float(x.std() / mean) if mean > 0 else 0.0
+        return cls(len(x), mean, float(x.min()), float(x.max()), cov, tuple(given), tuple(withheld))
+
+    def at(self, percentile: float) -> Percentile | None:
+        """One percentile, or None where the samples do not allow it."""
+        return next((found for found in self.percentiles if found.percentile == percentile), None)
+
+
+# -------------------------------------------------------------------------------------------------------------- ratios
+@dataclass(frozen=True)
+class Ratio:
+    """How two interleaved candidates compare: median latency of one over the median of the other.
+
+    Attributes:
+        value: the ratio; below 1 the numerator is faster.
+        low, high: the bootstrap interval at 99 %.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def noise(self) -> float:
+        """How far the interval reaches from 1. For one candidate against itself (A/A) it is the run's noise."""
+        return max(abs(self.high - 1.0), abs(self.low - 1.0))
+
+
+def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0, resamples: int = 2000) -> Ratio:
+    """Compares two candidates that were timed in the same rounds.
+
+    Whole rounds are drawn with replacement, the same rounds for both sides (a paired block bootstrap, percentile
+    interval; Efron and Tibshirani, An Introduction to the Bootstrap, ch. 13): neighbours in time resemble each other,
+    so single samples must not be drawn as if they were independent, and a slow round is slow for both.
+
+    Args:
+        numerator_ms: float64 `[R, K]`, R rounds of K latencies.
+        denominator_ms: float64 `[R, K']`, the same R rounds.
+        seed: of the draws.
+        resamples: draws.
+
+    Raises:
+        ValueError: the rounds do not fit each other, are fewer than MIN_ROUNDS, or are empty.
+    """
+    a, b = np.asarray(numerator_ms, np.float64), np.asarray(denominator_ms, np.float64)
+    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < MIN_ROUNDS or 0 in a.shape or 0 in b.shape:
+        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: [R, K] with one R >= {MIN_ROUNDS} is needed")
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(resamples)
+    for i in range(resamples):
+        rounds = rng.integers(len(a), size=len(a))
+        drawn[i] = np.median(a[rounds]) / np.median(b[rounds])
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(drawn, [tail, 100.0 - tail])
+    return Ratio(float(np.median(a) / np.median(b)), float(low), float(high))

@@ -1,0 +1,152 @@
+"""A report as text: for the terminal, and as the table that stands in README between two markers.
+
+Both are printed from `report.json`'s content and nothing else. A percentile that too few samples stand behind is not
+printed: its place says how many it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import BadInputError, printable
+from ..files import write_atomic
+from .report import Comparison, Report, Row
+from .statistics import Summary
+
+BEGIN = "<!-- bench:begin -->"
+END = "<!-- bench:end -->"
+SHOWN = (50.0, 90.0, 95.0, 99.0)
+MAX_README_BYTES = 4 << 20
+
+
+# ------------------------------------------------------------------------------------------------------------ terminal
+def text(report: Report) -> str:
+    """The whole report for a terminal, at most 120 columns where names allow it."""
+    subject, settings = report.subject, report.settings
+    lines = [
+        f"{subject.bundle} ({subject.preset}, {subject.precision}) on {subject.backend}",
+        report.machine.line(),
+        f"closed loop, {settings.threads} threads each, {settings.rounds} rounds x {settings.block} steps interleaved,"
+        f" {settings.inputs} inputs in rotation, seed {settings.seed}",
+        "",
+    ]
+    head = ["peer", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms"]
+    lines += _columns([head, *(_cells(row) for row in report.rows)])
+    lines += ["", "pNN: of the sample (with 99 % confidence the true one is at most the value in brackets)"]
+    lines += [f"  {row.name}: {row.what}" for row in report.rows]
+    stages = [
+        [row.name, *(f"{name} {ms:.3f}" for name, ms in row.stages_p50_ms)] for row in report.rows if row.stages_p50_ms
+    ]
+    if stages:
+        lines += ["", "stages, p50 ms:", *_columns(stages)]
+    lines += ["", "median over median, interval at 99 %, beside the noise of one program against itself (A/A):"]
+    lines += _columns([_compared(c) for c in report.comparisons])
+    lines += [f"skipped: {item.name}: {item.reason}" for item in report.skipped]
+    lines += ["", *_checks(report), *(f"note: {note}" for note in report.notes)]
+    return "\n".join(printable(line) for line in lines) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    s = row.summary
+    shown = (_percentile(s, p) for p in SHOWN)
+    return [row.name, row.precision, str(s.n), _ms(s.mean_ms), f"{100 * s.cov:.1f} %", *shown, _ms(s.max_ms)]
+
+
+def _percentile(summary: Summary, percentile: float) -> str:
+    found = summary.at(percentile)
+    if found is None:
+        needed = next((n for p, n in summary.withheld if p == percentile), 0)
+        return f"(needs n={needed})"
+    return f"{_ms(found.value_ms)} ({_ms(found.upper_ms)})"
+
+
+def _compared(c: Comparison) -> list[str]:
+    noise = "" if c.noise is None else f"A/A ±{100 * c.noise:.1f} %"
+    return [
+        f"{c.numerator} / {c.denominator}",
+        f"{c.ratio.value:.3f}",
+        f"[{c.ratio.low:.3f}, {c.ratio.high:.3f}]",
+        noise,
+    ]
+
+
+def _checks(report: Report) -> Iterable[str]:
+    a, w = report.accuracy, report.wrapper
+    yield (
+        f"answers: {a.golden_clips} golden clips before timing: clip {a.clip_share:.3%}, frame + temporal "
+        f"{a.pair_share:.3%} of the deviation between clips, same class {a.agreement:.1%}"
+    )
+    yield (
+        f"  while timed: {a.timed_answers} to clips within {a.timed_difference:.1e} of the verified ones; "
+        f"{a.stream_answers} of the stream within {a.stream_share:.3%} of engine(clip)"
+    )
+    yield (
+        f"own cost over a hollow session (n={w.n}): engine(clip) p50 {w.clip_p50_us:.0f} us, "
+        f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
+    )
+    yield f"the load generator adds {report.harness_us:.2f} us to each latency; all rounds took {report.seconds:.0f} s"
+
+
+def _ms(value: float) -> str:
+    """Three significant places for short times, two decimals for long ones."""
+    return f"{value:.3f}" if value < 10 else f"{value:.2f}"
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
+    return ["  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows]
+
+
+# -------------------------------------------------------------------------------------------------------------- README
+def markdown(report: Report) -> str:
+    """The table for README, with what is needed to judge it."""
+    subject, settings, machine = report.subject, report.settings, report.machine
+    head = ["", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN)]
+    lines = [_bar(head), _bar(["---", "---", *["---:"] * (len(head) - 2)])]
+    lines += [_bar(_cells(row)[:-1]) for row in report.rows]
+    lines += ["", "| median over median | | 99 % interval | noise of the run |", "|---|---:|---|---|"]
+    lines += [_bar(_compared(c)) for c in report.comparisons]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))
+    w = report.wrapper
+    where = (
+        f"`{subject.preset}`, {subject.backend}, {settings.threads} threads for each peer, closed loop, interleaved in "
+        f"one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
+        f"{report.created[:10]}. In brackets: the bound that the true percentile stays below with 99 % confidence "
+        f"(MLPerf early stopping). Own cost of the wrapper, p50: `engine(clip)` {w.clip_p50_us:.0f} µs, "
+        f"`stream.push` {w.push_p50_us:.0f} µs; of the load generator: {report.harness_us:.2f} µs."
+    )
+    lines += ["", _escape(where)]
+    lines += [f"{_escape(item.name)} was skipped: {_escape(item.reason)}." for item in report.skipped]
+    lines += ["", *(f"* {_escape(note)}" for note in report.notes)] if report.notes else []
+    return "\n".join(lines).replace("<!--", "&lt;!--") + "\n"  # no name may forge a marker
+
+
+def write_readme_table(report: Report, readme: Path) -> None:
+    """Replaces what stands between the markers in README; the rest keeps every byte.
+
+    Raises:
+        BadInputError: the markers are not there exactly once each, in order.
+        MachineError: the file may not be written.
+    """
+    try:
+        old = readme.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{readme} cannot be read: {error}.") from error
+    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(END) < old.index(BEGIN):
+        raise BadInputError(
+            f"{readme} does not hold {BEGIN} and {END} once each, in this order.",
+            next="put the two markers where the table shall stand",
+        )
+    before, _, rest = old.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_atomic(readme, f"{before}{BEGIN}\n{markdown(report)}{END}{after}".encode())
+
+
+def _bar(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
+
+
+def _escape(cell: str) -> str:
+    """One table cell or line: nothing of it may end either."""
+    return printable(" ".join(cell.replace("|", "\\|").split()))

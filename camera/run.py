@@ -1,0 +1,215 @@
+"""The verb `run`: frames in, one JSON line per answer out, and a video of both where one is wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from ..errors import LogoformerError, UsageError, VerificationError
+from ..files import writing_failed
+from .captured import Captured, Source
+from .face import check_face, find_face
+from .overlay import Overlay, open_overlay
+
+if TYPE_CHECKING:
+    from ..engine import Engine, Result
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        frames: frames looked at.
+        results: lines given out.
+        skipped: frames that came faster than the model's ring keeps them.
+        resets: pauses so long that the history was dropped and the stream began anew.
+        seconds: wall clock of the whole run, decoding and drawing included.
+        stopped: "" at the end of the source; "interrupt" after Ctrl-C; "pipe" when the reader of the lines went away.
+        out: the overlay video, where one was written.
+    """
+
+    frames: int
+    results: int
+    skipped: int
+    resets: int
+    seconds: float
+    stopped: str
+    out: Path | None
+
+
+def run(
+    engine: Engine,
+    source: Source,
+    face: str = "whole",
+    hop: int = 4,
+    warmup: str = "wait",
+    out: str | os.PathLike[str] | None = None,
+    *,
+    on_result: Callable[[Line], None],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> RunSummary:
+    """Streams a source through an engine.
+
+    A source that ends before the first answer was due gets one answer at the end from what there is, marked
+    `"partial": true`. Ctrl-C and a closed pipe end the run, not the program: the overlay video is whole up to there.
+
+    Args:
+        engine: what `logoformer.load` gave.
+        source: opened by the caller, who also closes it.
+        face: 'whole' or 'center', see `face.find_face`.
+        hop: frames from one answer to the next.
+        warmup: 'wait' for a full span before the first answer, or 'repeat' the first frame until there is one.
+        out: the overlay video to write, an .mp4; it appears when it is whole.
+        on_result: receives each line as soon as it is there, see `result_line`.
+        progress: called with ("run", frames done, frames in all or 0).
+
+    Returns:
+        The summary.
+
+    Raises:
+        UsageError: a wrong argument; nothing was read.
+        BadInputError: the source is damaged. Lines given out before stay, the overlay video shows what was decoded.
+        MachineError: the camera went away, or the overlay video cannot be written.
+    """
+    check_face(face)
+    target = None if out is None else _check_target(Path(out), source)
+    began_s = time.perf_counter()
+    feed = _Feed(source)
+    frames = results = 0
+    stopped = ""
+    last: Captured | None = None
+    overlay: Overlay | None = None
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(engine.stream(hop=hop, color=source.color, warmup=warmup))
+        line: Line | None = None
+        try:
+            for captured in feed:
+                if target is not None and overlay is None:
+                    # Opened at the first frame: a source without one leaves no video behind.
+                    overlay = stack.enter_context(open_overlay(target, engine.bundle.labels, source.fps))
+                found = find_face(captured.frame, face)
+                result = stream.push(found.pixels, captured.time_s)
+                frames, last = frames + 1, captured
+                if result is not None:
+                    line = result_line(engine.bundle.labels, result, captured)
+                    results += 1
+                    on_result(line)
+                if overlay is not None:
+                    overlay.add(captured, found.box, line)
+                if progress is not None:
+                    progress("run", frames, source.count or 0)
+            if last is not None and results == 0 and (result := stream.flush()) is not None:
+                line = result_line(engine.bundle.labels, result, last) | {"partial": True}
+                results = 1
+                on_result(line)
+                if overlay is not None:  # every frame stands there without an answer: show the last one once more
+                    overlay.add(last, find_face(last.frame, face).box, line)
+        except KeyboardInterrupt:
+            stopped = "interrupt"
+        except BrokenPipeError:
+            stopped = "pipe"
+    if feed.failure is not None and not stopped:
+        raise feed.failure
+    return RunSummary(
+        frames=frames,
+        results=results,
+        skipped=stream.skipped,
+        resets=stream.resets,
+        seconds=time.perf_counter() - began_s,
+        stopped=stopped,
+        out=target if overlay is not None else None,
+    )
+
+
+class _Feed:
+    """Iterates a source and keeps its failure for later, so that what came before it is finished first."""
+
+    def __init__(self, source: Source) -> None:
+        self._frames = iter(source)
+        self.failure: LogoformerError | None = None
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> Captured:
+        try:
+            return next(self._frames)
+        except LogoformerError as error:
+            self.failure = error
+            raise StopIteration from error
+
+
+def result_line(labels: tuple[str, ...], result: Result, captured: Captured) -> Line:
+    """One answer as plain JSON values.
+
+    Args:
+        labels: the C class names.
+        result: with `probabilities` float32 `[C]`.
+        captured: the newest frame that it has seen.
+
+    Returns:
+        `time_s` (of that frame), `label`, `probabilities` (label -> share), `age_ms` (from
+        handing the frame over to the answer), `frame` (its index), `sequence` (a count of the answers).
+
+    Raises:
+        VerificationError: a probability is not a finite number.
+    """
+    if not np.isfinite(result.probabilities).all():
+        raise VerificationError(
+            f"The answer at {captured.time_s:.3f} s is not a number: {result.probabilities.tolist()}.",
+            cause="an overflow in a 16-bit engine, or a damaged model",
+            next="logoformer verify BUNDLE",
+        )
+    return {
+        "time_s": round(captured.time_s, 6),
+        "label": result.label,
+        "probabilities": {
+            name: round(float(share), 6) for name, share in zip(labels, result.probabilities, strict=True)
+        },
+        "age_ms": round(float(result.age_ms), 3),
+        "frame": captured.index,
+        "sequence": int(result.sequence),
+    }
+
+
+def json_lines(stream: TextIO) -> Callable[[Line], None]:
+    """Gives an `on_result` that writes one line of JSON for each answer and flushes it.
+
+    The function it gives raises BrokenPipeError when the reader went away (which `run` takes as the end), and
+    MachineError when the disk behind the stream is full.
+    """
+
+    def write(line: Mapping[str, Any]) -> None:
+        try:
+            stream.write(json.dumps(line, allow_nan=False) + "\n")
+            stream.flush()
+        except BrokenPipeError:
+            # The interpreter flushes its output once more at exit and would complain of the same pipe there.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            raise
+        except OSError as error:
+            raise writing_failed(error, getattr(stream, "name", "the output")) from error
+
+    return write
+
+
+def _check_target(target: Path, source: Source) -> Path:
+    if target.suffix.lower() != ".mp4":
+        raise UsageError(f"The overlay video is an .mp4; {target} is named otherwise.", next=f"-o {target.stem}.mp4")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; the overlay video needs a file name.")
+    if source.path is not None and target.exists() and target.samefile(source.path):
+        raise UsageError(f"The overlay video {target} would replace the video it is made from.", next="-o another.mp4")
+    return target

@@ -1,0 +1,136 @@
+"""How well a stream reads a long video whose expressions are labelled.
+
+At the end of each labelled span two readings are taken: the stream's, which picks the training pattern out of the last
+seconds, and the naive one, the last T frames as they came. The second is what most camera programs would do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..clips import Frame
+from ..errors import BadInputError
+from ..files import parse_json, read_file
+from .sources import open_source
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class LabelledSpan:
+    """One stretch of a video: class index, and its end in seconds (exclusive)."""
+
+    label: int
+    end_s: float
+
+
+@dataclass(frozen=True)
+class SpanScore:
+    """Two readings of the same spans.
+
+    Attributes:
+        stream: int64 `[C, C]`, rows the label, columns the stream's answer.
+        naive: the same for the last T frames.
+        frames: frames read.
+    """
+
+    stream: npt.NDArray[np.int64]
+    naive: npt.NDArray[np.int64]
+    frames: int
+
+    @property
+    def spans(self) -> int:
+        """Spans that were read."""
+        return int(self.stream.sum())
+
+    @property
+    def stream_uar(self) -> float:
+        """Unweighted average recall of the stream."""
+        return _uar(self.stream)
+
+    @property
+    def naive_uar(self) -> float:
+        """Unweighted average recall of the last T frames."""
+        return _uar(self.naive)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stream_uar": self.stream_uar,
+            "naive_uar": self.naive_uar,
+            "spans": self.spans,
+            "frames": self.frames,
+            "stream_confusion": self.stream.tolist(),
+            "naive_confusion": self.naive.tolist(),
+        }
+
+
+def _uar(confusion: npt.NDArray[np.int64]) -> float:
+    support = confusion.sum(1)
+    return float((confusion.diagonal()[support > 0] / support[support > 0]).mean()) if support.any() else 0.0
+
+
+def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[LabelledSpan]:
+    """Reads `[{"start_s", "end_s", "label"}]`, ascending.
+
+    Raises:
+        BadInputError: not such a list, or a label that the model does not have.
+        RefusedError: not JSON that can be trusted.
+    """
+    items = parse_json(read_file(path, 4 << 20), str(path))
+    try:
+        spans = [LabelledSpan(list(labels).index(item["label"]), float(item["end_s"])) for item in items]
+    except (TypeError, KeyError, ValueError) as error:
+        raise BadInputError(
+            f"{path} is not a list of labelled spans: {error}.", next="logoformer synth --kind video -o video.mp4"
+        ) from error
+    if any(b.end_s <= a.end_s for a, b in itertools.pairwise(spans)):
+        raise BadInputError(f"The spans of {path} do not ascend.")
+    return spans
+
+
+def score_spans(
+    engine: Engine, videos: Sequence[str | os.PathLike[str]], progress: Progress | None = None
+) -> SpanScore:
+    """Streams videos and takes both readings at the last frame of every span.
+
+    Args:
+        engine: what `logoformer.load` gave.
+        videos: each with its spans in a `.json` of the same name beside it.
+        progress: called with (stage, videos done, videos).
+    """
+    classes, size = len(engine.labels), engine.bundle.frames
+    stream_confusion = np.zeros((classes, classes), np.int64)
+    naive_confusion = np.zeros((classes, classes), np.int64)
+    frames = 0
+    for done, video in enumerate(videos):
+        if progress is not None:
+            progress("stream videos", done, len(videos))
+        spans = deque(read_spans(Path(video).with_suffix(".json"), engine.labels))
+        last: deque[Frame] = deque(maxlen=size)
+        with open_source(video) as source, engine.stream(hop=1 << 30, color=source.color) as stream:
+            step_s = 1.0 / source.fps
+            for captured in source:
+                stream.push(captured.frame, captured.time_s)
+                last.append(captured.frame)
+                frames += 1
+                if spans and captured.time_s >= spans[0].end_s - 1.5 * step_s and len(last) == size:
+                    label = spans.popleft().label
+                    answer = stream.flush()
+                    if answer is not None:
+                        stream_confusion[label, answer.index] += 1
+                    naive_confusion[label, engine(np.stack(last), color=source.color).index] += 1
+    if progress is not None:
+        progress("stream videos", len(videos), len(videos))
+    return SpanScore(stream_confusion, naive_confusion, frames)

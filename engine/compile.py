@@ -1,0 +1,235 @@
+"""The one place that drives TensorRT's builder.
+
+Precision lives in the ONNX graph, so the builder is a pure compiler: strongly typed, no precision flag, no calibrator,
+TF32 cleared. Only names that exist in TensorRT 10.3 ... 11.4 and in TensorRT-RTX 1.7 are used; where one of them lost a
+name that another needs, it is asked for with getattr.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadInputError, LogoformerError, MachineError, UsageError
+from .onnx_scan import refuse_external
+from .targets import RTX_SMS, check_sms, check_target
+from .trt_log import BuildLog, Progress, ProgressRelay, make_logger, make_monitor
+from .trt_module import TrtModule
+
+LOG_IN_ERROR = 40  # lines
+
+# How running out of memory looks; a build that lacks memory often says only that no kernel could be found.
+_MEMORY_WORDS = (
+    "could not find any implementation",
+    "insufficient memory",
+    "memory insufficient",
+    "out of memory",
+    "outofmemory",
+    "std::bad_alloc",
+)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build; what to compute is the graph's business.
+
+    Attributes:
+        target: 'rtx' or 'tensorrt'.
+        compute_capabilities: GPUs that a TensorRT-RTX engine shall run on; empty means all that it knows. TensorRT
+            builds for the GPU of this machine, so there it must stay empty.
+        workspace_bytes: scratch memory that a kernel may use at most; None leaves TensorRT's default (all of it).
+        optimization_level: 0 ... 5; None leaves TensorRT's default.
+        max_aux_streams: streams beside the main one. 0: at batch 1 the waiting costs more kernels than it hides
+            (28 of 100 for an FP16 `temporal` graph).
+
+    Raises:
+        UsageError: a value that the target does not take.
+    """
+
+    target: str = "rtx"
+    compute_capabilities: tuple[str, ...] = ()
+    workspace_bytes: int | None = None
+    optimization_level: int | None = None
+    max_aux_streams: int = 0
+
+    def __post_init__(self) -> None:
+        check_target(self.target)
+        if self.target == "rtx":
+            object.__setattr__(self, "compute_capabilities", check_sms(self.compute_capabilities) or RTX_SMS)
+        elif self.compute_capabilities:
+            raise UsageError(
+                f"TensorRT builds for the GPU it runs on; {'+'.join(self.compute_capabilities)} cannot be asked for.",
+                next="build on the device, without compute capabilities",
+            )
+        if self.workspace_bytes is not None and self.workspace_bytes < 1:
+            raise UsageError(f"A workspace of {self.workspace_bytes} bytes cannot be; at least 1 is needed.")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise UsageError(f"The optimization level is 0 ... 5, not {self.optimization_level}.")
+        if self.max_aux_streams < 0:
+            raise UsageError(f"The number of auxiliary streams cannot be {self.max_aux_streams}.")
+
+
+class Compilation:
+    """One graph on its way to an engine: parsed when it is made, compiled by `run`.
+
+    Args:
+        trt: the TensorRT to use.
+        onnx: the whole file; tensors in other files are refused.
+        shown: how to name it in a message.
+        options: for the same target.
+        log: receives TensorRT's lines.
+
+    Raises:
+        RefusedError: external data, or malformed bytes.
+        BadInputError: TensorRT's parser does not take the graph, or a shape is not static.
+        MachineError: TensorRT does not start.
+    """
+
+    def __init__(self, trt: TrtModule, onnx: bytes, shown: str, options: BuildOptions, log: BuildLog) -> None:
+        refuse_external(onnx, shown)
+        self.trt, self.options, self.log = trt, options, log
+        self._shown = shown
+        self._logger = make_logger(trt.module, log)
+        try:
+            self._builder = trt.module.Builder(self._logger)
+        except (TypeError, RuntimeError) as error:  # pybind11's way to say that the factory gave nothing
+            raise MachineError(
+                f"{trt} does not start: {error}",
+                cause="no NVIDIA GPU, no driver, or a driver older than this TensorRT",
+                next="nvidia-smi",
+                log=log.errors[-LOG_IN_ERROR:],
+            ) from error
+        self.network = self._builder.create_network(_network_flags(trt.module))
+        self._parser = trt.module.OnnxParser(self.network, self._logger)  # owns the weights: lives as long as the build
+        if not self._parser.parse(onnx):
+            raise self._parse_failed()
+        self._require_static_shapes()
+
+    def run(self, verbosity: str, progress: Progress | None = None) -> tuple[bytes, dict[str, Any]]:
+        """Compiles.
+
+        Args:
+            verbosity: what the engine remembers of its layers: 'NONE' or 'DETAILED'.
+            progress: called with (phase, steps done, steps).
+
+        Returns:
+            The engine's bytes, and the settings as read back from TensorRT.
+
+        Raises:
+            MachineError: out of memory, or TensorRT fails for this GPU.
+        """
+        config = self._configure(verbosity)
+        relay = ProgressRelay(progress) if progress is not None else None
+        monitor = make_monitor(self.trt.module, relay) if relay is not None else None
+        if monitor is not None:
+            config.progress_monitor = monitor
+        plan = self._builder.build_serialized_network(self.network, config)
+        if relay is not None and relay.error is not None:
+            raise relay.error
+        if plan is None:
+            raise build_failed(self.trt, self._shown, self.log)
+        return bytes(plan), self._settings(config)
+
+    def layer_types(self) -> dict[str, int]:
+        """Layers of the parsed network by type: {'CONVOLUTION': 20, ...}."""
+        return dict(Counter(layer.type.name.lower() for layer in self._layers()))
+
+    def tensor_types(self) -> dict[str, int]:
+        """Layer outputs of the parsed network by type: {'half': 310, ...}; strongly typed, so the engine keeps them."""
+        return dict(
+            Counter(
+                layer.get_output(index).dtype.name.lower()
+                for layer in self._layers()
+                for index in range(layer.num_outputs)
+            )
+        )
+
+    def _layers(self) -> list[Any]:
+        return [self.network.get_layer(index) for index in range(self.network.num_layers)]
+
+    def _configure(self, verbosity: str) -> Any:
+        module, options = self.trt.module, self.options
+        config = self._builder.create_builder_config()
+        config.clear_flag(module.BuilderFlag.TF32)  # on by default: FP32 would be ten mantissa bits on Ampere and later
+        config.profiling_verbosity = getattr(module.ProfilingVerbosity, verbosity)
+        config.max_aux_streams = options.max_aux_streams
+        if options.workspace_bytes is not None:
+            config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+        if options.optimization_level is not None:
+            config.builder_optimization_level = options.optimization_level
+        if self.trt.target == "rtx":
+            config.num_compute_capabilities = len(options.compute_capabilities)
+            for index, sm in enumerate(options.compute_capabilities):
+                config.set_compute_capability(self._capability(sm), index)
+        return config
+
+    def _capability(self, sm: str) -> Any:
+        try:
+            return getattr(self.trt.module.ComputeCapability, sm.upper())
+        except AttributeError as error:
+            raise MachineError(
+                f"{self.trt} does not know {sm}.",
+                cause="a TensorRT-RTX older than that GPU",
+                next="pip install --upgrade 'logoformer[rtx]'",
+            ) from error
+
+    def _settings(self, config: Any) -> dict[str, Any]:
+        module = self.trt.module
+        return {
+            "strongly_typed": True,
+            "tf32": bool(config.get_flag(module.BuilderFlag.TF32)),
+            "max_aux_streams": int(config.max_aux_streams),
+            "optimization_level": int(config.builder_optimization_level),
+            "profiling_verbosity": config.profiling_verbosity.name,
+            "workspace_bytes": self.options.workspace_bytes,
+        }
+
+    def _require_static_shapes(self) -> None:
+        for index in range(self.network.num_inputs):
+            tensor = self.network.get_input(index)
+            shape = tuple(tensor.shape)
+            if any(size < 0 for size in shape):
+                raise BadInputError(
+                    f"{self._shown}: input {tensor.name} has shape {list(shape)}; every size must be a number.",
+                    cause="a graph exported with dynamic axes",
+                    next="export it with static shapes",
+                )
+
+    def _parse_failed(self) -> LogoformerError:
+        errors = [self._parser.get_error(index) for index in range(self._parser.num_errors)]
+        where = ""
+        if errors and (errors[0].node_operator() or errors[0].node_name()):
+            where = f" at node {errors[0].node_name() or errors[0].node()!s} ({errors[0].node_operator()})"
+        what = errors[0].desc() if errors else "the parser gives no reason"
+        return BadInputError(
+            f"{self.trt} does not parse {self._shown}{where}: {what}",
+            cause="an operator, type or opset that this TensorRT does not take, or a file that is no ONNX model",
+            next="export the bundle again with this version of logoformer",
+            log=self.log.errors[-LOG_IN_ERROR:],
+        )
+
+
+def _network_flags(module: Any) -> int:
+    """Explicit batch and strong typing, where they are still asked for: gone or implied in TensorRT 11 and in RTX."""
+    flags = 0
+    for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
+        flag = getattr(module.NetworkDefinitionCreationFlag, name, None)
+        flags |= 0 if flag is None else 1 << int(flag)
+    return flags
+
+
+def build_failed(trt: TrtModule, shown: str, log: BuildLog) -> MachineError:
+    """The error for a build that gave no engine, classified by what TensorRT said."""
+    lines = log.errors or log.complaints or log.chatter
+    said = "\n".join((*log.complaints, *log.chatter)).lower()
+    if any(words in said for words in _MEMORY_WORDS):
+        cause = "not enough memory: TensorRT then often says only that it found no implementation"
+        advice = "end other programs that use the GPU (on a Jetson the desktop too), lower the workspace, build again"
+    elif "is not supported" in said and "target gpu" in said:
+        cause = f"{trt} has no kernels for this GPU"
+        advice = "install the TensorRT that belongs to this board, or run with --backend onnxruntime"
+    else:
+        cause = "a graph that this TensorRT cannot compile for this GPU; the lines below are its own"
+        advice = "build another precision, such as fp16"
+    return MachineError(f"{trt} built no engine from {shown}.", cause=cause, next=advice, log=lines[-LOG_IN_ERROR:])

@@ -1,0 +1,140 @@
+"""The verb `inspect`: what a bundle is, what is in it, what was proven of it. Needs numpy alone; the plan needs RTX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..bundle import Bundle
+from ..errors import UsageError, one_of
+from .engine_index import engines_folder, read_index
+from .kernel_plan import KernelPlan, xray
+
+Progress = Callable[[str, int, int], None]
+FIELDS_PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs
+
+
+def describe(path: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Everything that the indexes say, as JSON values.
+
+    Raises:
+        BadInputError: there is no bundle.
+        RefusedError: an index is damaged, hostile or too new.
+    """
+    bundle = Bundle(path)
+    engines = read_index(engines_folder(bundle.path, engines_dir))
+    m = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "digest": m["digest"],
+        "model": m["model"],
+        "labels": list(bundle.labels),
+        "preprocessing": m["preprocessing"],
+        "sampling": m["sampling"],
+        "stream": m["stream"],
+        "graphs": m["graphs"],
+        "precisions": m["precisions"],
+        "golden": m["golden"],
+        "provenance": m["provenance"],
+        "verification": m.get("verification", []),
+        "engines": [
+            {
+                "file": e.file,
+                "size": e.size,
+                "gpus": list(e.compute_capabilities),
+                "plan": dict(e.plan),
+                "verdict": e.verdict,
+            }
+            for e in engines
+        ],
+    }
+
+
+def describe_text(d: Mapping[str, Any]) -> str:
+    """`describe`'s answer for people."""
+    model, c = d["model"], d["model"]["complexity"]
+    s, sampling, side = d["stream"], d["sampling"], d["preprocessing"]["size"]
+    lines = [
+        f"{d['bundle']}: LOGO-Former '{model['preset']}', {len(d['labels'])} classes ({', '.join(d['labels'])})",
+        f"  input       {s['frames']} frames of {side} x {side}, RGB uint8; "
+        f"{sampling['segments']} segments x {sampling['frames_per_segment']} over {sampling['span_s']} s",
+        f"  tokens      {c['tokens']} of {s['embed_dim']} channels, windows {' x '.join(map(str, s['window']))}",
+        f"  parameters  {c['parameters'] / 1e6:.3f} M",
+        f"  MACs        clip {c['clip_macs'] / 1e9:.3f} G with attention products; as exported, with only [CLS] after "
+        f"the last block, {c['clip_macs_cls_only'] / 1e9:.3f} G",
+        f"              one streamed answer at hop 1: {c['stream_macs'] / 1e9:.3f} G "
+        f"({c['stream_macs'] / c['clip_macs_cls_only']:.2f} of a clip); the paper's network is published at "
+        f"{FIELDS_PUBLISHED_MACS / 1e9:.2f} G",
+        f"  stream      {s['faces']} faces x {s['slots']} slots in the ring arena",
+        "  graphs",
+    ]
+    for g in d["graphs"]:
+        macs = ", ".join(f"{n / 1e9:.3f} G {p}" for p, n in sorted(g["macs"].items()))
+        lines.append(f"    {g['graph']:<9} {g['precision']}  {g['size'] / 1e6:8.2f} MB  {macs}")
+    lines.append("  verdicts")
+    for name, p in d["precisions"].items():
+        lines.append(f"    {name}: {p['verdict']} - {p['reason']}")
+        kept = {item["node"]: item["reason"] for items in p["kept_fp32"].values() for item in items}
+        lines += [f"      stays fp32: {node}: {reason}" for node, reason in sorted(kept.items())]
+    for row in d["verification"]:
+        lines.append(f"    here: {row['what']} {row['precision']} on {row['evaluator']}: {row['verdict']}")
+    lines.append("  engines" if d["engines"] else "  engines     none; next: logoformer build")
+    for e in d["engines"]:
+        lines.append(f"    {e['file']}  {e['size'] / 1e6:.2f} MB  {e['verdict']}")
+        for sm, plan in e["plan"].items():
+            lines.append(
+                f"      {sm}: {plan['kernels']} kernels + {plan['sync']} sync, {plan['fused_attentions']} fused "
+                f"attentions, {plan['movement']} data movement, {plan['bytes'] / 1e6:.1f} MB touched (a plan)"
+            )
+    return "\n".join(lines)
+
+
+def tensors_text(path: str | os.PathLike[str]) -> str:
+    """Names, types and shapes of every graph's tensors, for a program that is not Python."""
+    lines = []
+    for entry in Bundle(path).graphs:
+        lines.append(f"{entry.graph} {entry.precision} b{entry.batch}  {entry.file}")
+        lines += [f"  in   {spec}" for spec in entry.inputs] + [f"  out  {spec}" for spec in entry.outputs]
+    return "\n".join(lines)
+
+
+def plans(
+    path: str | os.PathLike[str],
+    *,
+    graphs: Sequence[str] = (),
+    precisions: Sequence[str] = (),
+    sm: str = "sm86",
+    progress: Progress | None = None,
+) -> dict[str, KernelPlan]:
+    """The kernel plan of each graph, compiled here by TensorRT-RTX without a GPU.
+
+    Args:
+        path: the bundle.
+        graphs: which; all when empty.
+        precisions: which; all when empty.
+        sm: for which GPU.
+        progress: called with (stage, done, total).
+
+    Returns:
+        Plans by name, such as 'temporal fp16'.
+
+    Raises:
+        UsageError: nothing in the bundle is meant.
+        MachineError: TensorRT-RTX is not installed.
+    """
+    bundle = Bundle(path)
+    wanted = [
+        entry
+        for entry in bundle.graphs
+        if (not graphs or entry.graph in graphs) and (not precisions or entry.precision in precisions)
+    ]
+    if not wanted:
+        have = sorted({f"{entry.graph} {entry.precision}" for entry in bundle.graphs})
+        raise UsageError(f"{bundle.path} has no graph that is meant.", next=f"choose from {one_of(have)}")
+    found = {}
+    for done, entry in enumerate(wanted):
+        if progress is not None:
+            progress("compile", done, len(wanted))
+        found[f"{entry.graph} {entry.precision}"] = xray(bundle.read_graph(entry), sm, shown=entry.file)
+    return found

@@ -1,0 +1,88 @@
+"""Multiply-accumulates of a graph, and in which precision the compiled kernels do them.
+
+How many there are is counted on the parsed network (two layer types hold them all in our graphs). Where they ended up
+is read from the kernel plan: each kernel lists the ONNX nodes that it does a part of. What cannot be placed without
+guessing stays named, not guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .plan_text import COMPUTE_ROLES, Kernel
+
+
+def network_macs(module: Any, network: Any) -> dict[str, int]:
+    """Counts the multiply-accumulates of each layer of a parsed network.
+
+    Products count `M * N * K` (attention's two products included), convolutions
+    `output elements * input channels / groups * kernel elements`. Norms, pooling and element-wise work count nothing.
+
+    Args:
+        module: the TensorRT module that the network belongs to.
+        network: parsed, with static shapes.
+
+    Returns:
+        {ONNX node name: multiply-accumulates}.
+    """
+    counts: dict[str, int] = {}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == module.LayerType.MATRIX_MULTIPLY:
+            counts[layer.name] = _matmul_macs(tuple(layer.get_input(0).shape), tuple(layer.get_output(0).shape))
+        elif layer.type == module.LayerType.CONVOLUTION:
+            layer.__class__ = module.IConvolutionLayer  # the bindings' own way to reach a layer's settings
+            channels = layer.get_input(0).shape[1] // layer.num_groups
+            counts[layer.name] = math.prod(layer.get_output(0).shape) * channels * math.prod(layer.kernel_size_nd)
+    return counts
+
+
+def _matmul_macs(left: tuple[int, ...], out: tuple[int, ...]) -> int:
+    """`[..., M, K] x [..., K, N] -> [..., M, N]`; the left side may stand transposed, its batch may be repeated."""
+    k = left[-1] * left[-2] // out[-2]
+    return math.prod(out) * k
+
+
+def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list[int], dict[str, int]]:
+    """Finds the kernel that does each node's multiply-accumulates.
+
+    A node is listed by its own kernel and often by neighbours that load, pad or scale for it. It is placed on the
+    kernel that multiplies and is named after it; else where just one that multiplies lists it, or several of one
+    precision (then on the first of them). Generated kernels are never given any: their arithmetic is not in the plan.
+
+    Args:
+        kernels: the plan.
+        macs: {ONNX node name: multiply-accumulates}.
+
+    Returns:
+        Multiply-accumulates per kernel, and those of the nodes that could not be placed.
+    """
+    placed = [0] * len(kernels)
+    left: dict[str, int] = {}
+    named: dict[str, list[int]] = defaultdict(list)
+    listing: dict[str, list[int]] = defaultdict(list)
+    for index, kernel in enumerate(kernels):
+        if kernel.role in COMPUTE_ROLES:
+            for name in kernel.named_after:
+                named[name].append(index)
+            for name in kernel.onnx_layers:
+                listing[name].append(index)
+    for name, count in macs.items():
+        found = named.get(name) or listing.get(name) or []
+        if len({kernels[index].precision for index in found}) == 1:
+            placed[found[0]] += count
+        else:
+            left[name] = count
+    return placed, left
+
+
+def macs_by_precision(kernels: Sequence[Kernel], placed: Sequence[int]) -> dict[str, int]:
+    """Sums the placed multiply-accumulates: {'fp16': 4160749568, 'fp32': 3584}."""
+    total: Counter[str] = Counter()
+    for kernel, count in zip(kernels, placed, strict=True):
+        if count:
+            total[kernel.precision] += count
+    return dict(total)

@@ -1,0 +1,64 @@
+"""What the engine answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Result:
+    """One answer.
+
+    Attributes:
+        label: the most probable class.
+        index: its place in `labels`.
+        probabilities: float32 `[C]`, the caller's own copy.
+        stages_ms: wall-clock milliseconds of each stage of this call, in order.
+        age_ms: from the newest frame's handing over to this answer.
+        time_s: capture time of the newest frame, as the caller gave it; None for a clip.
+        sequence: counts the answers of one stream (or of the engine's clip calls) from 0.
+    """
+
+    label: str
+    index: int
+    probabilities: npt.NDArray[np.float32]
+    stages_ms: Mapping[str, float]
+    age_ms: float
+    time_s: float | None
+    sequence: int
+
+    @property
+    def confidence(self) -> float:
+        """Probability of `label`."""
+        return float(self.probabilities[self.index])
+
+
+def make_result(
+    labels: tuple[str, ...],
+    probabilities: npt.NDArray[np.float32],
+    marks_ns: Mapping[str, int],
+    started_ns: int,
+    time_s: float | None,
+    sequence: int,
+) -> Result:
+    """Builds a result from a session's output.
+
+    Args:
+        labels: C names.
+        probabilities: float32 `[C]`, a session's buffer; copied.
+        marks_ns: when each stage ended, in order.
+        started_ns: when the call began.
+        time_s: see `Result`.
+        sequence: see `Result`.
+    """
+    own = probabilities.copy()
+    index = int(own.argmax())
+    stages, before = {}, started_ns
+    for name, mark in marks_ns.items():
+        stages[name] = (mark - before) / 1e6
+        before = mark
+    return Result(labels[index], index, own, stages, (before - started_ns) / 1e6, time_s, sequence)

@@ -1,0 +1,134 @@
+"""TensorRT's log and its progress, as plain Python values.
+
+The classes that TensorRT calls must derive from classes of the very module in use, so they are made on demand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+KEPT_LINES = 400
+LINE_LIMIT = 2000  # characters
+_COMPLAINTS = ("INTERNAL_ERROR", "ERROR", "WARNING")
+# RTX says this once a process, at its highest severity, when the parser is used; nothing is wrong.
+_NOISE = ("Thread context has not been set! Using global log stream.",)
+
+
+class BuildLog:
+    """The last lines of a build, and whatever a listener wants of the rest.
+
+    Errors and warnings are kept apart from the chatter, so that no amount of it can push them out.
+
+    Args:
+        catch: called with every VERBOSE message; None drops them.
+    """
+
+    def __init__(self, catch: Callable[[str], None] | None = None) -> None:
+        self._complaints: deque[tuple[str, str]] = deque(maxlen=KEPT_LINES)
+        self._chatter: deque[str] = deque(maxlen=KEPT_LINES)
+        self._catch = catch
+
+    def add(self, severity: str, message: str) -> None:
+        """Takes one message.
+
+        Args:
+            severity: TensorRT's name of it, such as 'WARNING'.
+            message: one or more lines.
+        """
+        if severity in _COMPLAINTS:
+            if message not in _NOISE:
+                self._complaints.extend((severity, line[:LINE_LIMIT]) for line in message.split("\n"))
+        elif severity == "INFO":
+            self._chatter.extend(line[:LINE_LIMIT] for line in message.split("\n"))
+        elif self._catch is not None:
+            self._catch(message)
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """Errors and warnings as 'severity: text', oldest first."""
+        return tuple(f"{severity.lower()}: {line}" for severity, line in self._complaints)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong, as 'severity: text', oldest first."""
+        return tuple(f"{severity.lower()}: {line}" for severity, line in self._complaints if severity != "WARNING")
+
+    @property
+    def chatter(self) -> tuple[str, ...]:
+        """The last of the rest."""
+        return tuple(self._chatter)
+
+
+def make_logger(module: Any, log: BuildLog) -> Any:
+    """An `ILogger` of this module that writes into `log`; TensorRT may call it from threads of its own."""
+
+    class Logger(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            with contextlib.suppress(Exception):  # an exception must not reach TensorRT's C++ frames
+                log.add(severity.name, message)
+
+    return Logger()
+
+
+class ProgressRelay:
+    """Hands TensorRT's phases on to a callback, and its exceptions back to the caller.
+
+    Args:
+        progress: called with (phase, steps done, steps).
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._steps: dict[str, int] = {}
+        self.error: BaseException | None = None
+
+    def start(self, phase: str, steps: int) -> None:
+        """A phase begins."""
+        self._steps[phase] = steps
+        self._tell(phase, 0)
+
+    def step(self, phase: str, index: int) -> bool:
+        """A step is done; False asks TensorRT to stop."""
+        self._tell(phase, index + 1)
+        return self.error is None
+
+    def finish(self, phase: str) -> None:
+        """A phase ends."""
+        self._tell(phase, self._steps.pop(phase, 1))
+
+    def _tell(self, phase: str, done: int) -> None:
+        if self.error is not None:
+            return
+        try:
+            self._progress(phase, done, self._steps.get(phase, max(done, 1)))
+        except BaseException as error:  # Ctrl-C too: carried round TensorRT's C++ frames, raised by the caller
+            self.error = error
+
+
+def make_monitor(module: Any, relay: ProgressRelay) -> Any:
+    """An `IProgressMonitor` of this module, or None where it has none."""
+    if not hasattr(module, "IProgressMonitor"):
+        return None
+
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            relay.start(phase_name, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return relay.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            relay.finish(phase_name)
+
+    return Monitor()

@@ -1,0 +1,182 @@
+"""Does this machine give the golden answers?
+
+Every precision's clip graph and streaming pair answer the golden clips through the same sessions that will run them,
+and are held against the PyTorch answers in the bundle. An engine that this machine cannot run is reported as built, not
+run; nothing is concluded from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle, Golden, replace_manifest
+from ..clips import window_order
+from ..errors import VerificationError, command
+from .engine import Engine, load
+from .engine_index import engines_folder, read_engine, read_index
+
+Progress = Callable[[str, int, int], None]
+SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25}  # of the deviation between clips
+VERIFIED, FAILED = "verified", "failed"
+HIDES = "agrees, not judged: ONNX Runtime's CPU kernels hide FP16 overflow; the export's rounding reference decided"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One verdict.
+
+    Attributes:
+        what: 'clip', 'frame + temporal', or an engine's file.
+        precision: of it.
+        evaluator: who ran it.
+        share: largest logit difference over the deviation between golden clips; None when it was not run.
+        agreement: share of golden clips with PyTorch's class; None when it was not run.
+        verdict: 'verified', 'failed', 'built, not run', or a sentence that begins with 'agrees, not judged'.
+    """
+
+    what: str
+    precision: str
+    evaluator: str
+    share: float | None
+    agreement: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All rows, and what the export decided."""
+
+    bundle: str
+    golden_clips: int
+    rows: tuple[Row, ...]
+    export_verdicts: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def require(self) -> None:
+        """Raises when a row failed.
+
+        Raises:
+            VerificationError: names the rows.
+        """
+        failed = [row for row in self.rows if row.verdict == FAILED]
+        if failed:
+            raise VerificationError(
+                f"{len(failed)} of {len(self.rows)} checks failed on the golden clips.",
+                cause="a runtime with a wrong kernel, or a graph of another checkpoint",
+                next=command("logoformer", "export", "CHECKPOINT", "-o", self.bundle),
+                log=[f"{row.what} {row.precision}: {row.share} of the deviation on {row.evaluator}" for row in failed],
+            )
+
+
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    engines_dir: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    write: bool = True,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Verifies a bundle on this machine.
+
+    Args:
+        path: the bundle.
+        engines_dir: where its engines live, if not inside.
+        threads: CPU threads.
+        write: record the rows in the manifest; a bundle that may not be written needs False.
+        progress: called with (stage, done, total).
+
+    Raises:
+        RefusedError: something is not what its index promises (engine files are hashed too).
+        MachineError: the bundle may not be written.
+    """
+    bundle = Bundle(path)
+    golden = bundle.golden()
+    rows: list[Row] = []
+    for done, precision in enumerate(bundle.precisions):
+        if progress is not None:
+            progress("golden clips", done, len(bundle.precisions))
+        with load(bundle, precision=precision, threads=threads) as engine:
+            rows.append(_row("clip", engine, golden, clip_answers(engine, golden)))
+            rows.append(_row("frame + temporal", engine, golden, pair_answers(engine, golden)))
+    graphs = len(rows)
+    folder = engines_folder(bundle.path, engines_dir)
+    for entry in read_index(folder):
+        read_engine(folder, entry)  # proves that the file is whole
+        builder = f"TensorRT {entry.tensorrt_version} ({entry.target})"
+        rows.append(Row(Path(entry.file).name, entry.precision, builder, None, None, entry.verdict))
+    if progress is not None:
+        progress("golden clips", len(bundle.precisions), len(bundle.precisions))
+    verdicts = {name: str(entry.get("verdict", "none")) for name, entry in bundle.precisions.items()}
+    report = VerifyReport(str(bundle.path), len(golden.clips), tuple(rows), verdicts)
+    if write:
+        # Engines keep their verdicts in their own index: the manifest would outlive them.
+        replace_manifest(bundle, {**bundle.manifest, "verification": [asdict(row) for row in rows[:graphs]]})
+    return report
+
+
+def clip_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
+    """Probabilities of the golden clips by the clip graph, float32 `[G, C]`."""
+    return np.stack([engine(clip, color="rgb").probabilities for clip in golden.clips])
+
+
+def pair_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
+    """The same by `frame` and `temporal`, the frames filed in the ring's first slots, float32 `[G, C]`."""
+    spec = engine.bundle.stream
+    frame, temporal = engine.session("frame"), engine.session("temporal")
+    order = window_order(spec.frames, spec.grid, spec.window)
+    answers = []
+    for clip in golden.clips:
+        for slot, image in enumerate(clip):
+            np.copyto(frame.input("frame")[0], image)
+            frame.run()
+            temporal.take(frame, "tokens", "ring", slot * spec.tokens_per_frame)
+        np.copyto(temporal.input("order"), order, casting="same_kind")
+        temporal.run()
+        answers.append(temporal.output("probabilities")[0].copy())
+    return np.stack(answers)
+
+
+def distance(answers: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """How far answers are from the truth.
+
+    Centred log-probabilities are the logits up to a constant. Their difference is taken as a share of the standard
+    deviation *between clips*: an untrained network answers alike for every clip, and an absolute bound would prove
+    nothing on it.
+
+    Args:
+        answers: float32 `[N, C]`.
+        truth: float32 `[N, C]`, for the same clips.
+
+    Returns:
+        (largest difference over the deviation, share of clips with the same class); infinite when an answer is not
+        finite, or when all clips have one answer.
+    """
+    wanted = centred_logits(truth)
+    deviation = float(np.sqrt(wanted.var(0).mean()))
+    if not np.isfinite(answers).all() or deviation == 0:
+        return float("inf"), 0.0
+    share = float(np.abs(centred_logits(answers) - wanted).max()) / deviation
+    return share, float((answers.argmax(1) == truth.argmax(1)).mean())
+
+
+def centred_logits(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Logits of mean zero: `[N, C]` -> `[N, C]`."""
+    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-45))
+    return logs - logs.mean(1, keepdims=True)
+
+
+def _row(what: str, engine: Engine, golden: Golden, answers: npt.NDArray[np.float32]) -> Row:
+    share, agreement = distance(answers, golden.probabilities)
+    good = share <= SHARES[engine.precision]
+    verdict = FAILED if not good else VERIFIED if engine.precision == "fp32" else HIDES
+    shown = share if np.isfinite(share) else None
+    return Row(what, engine.precision, engine.backend, shown, agreement, verdict)

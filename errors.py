@@ -1,0 +1,143 @@
+"""How logoformer fails: what happened, the likely cause, the command to run next.
+
+Every error a user can meet is one of the classes below. Its exit code is part of the command line's contract: a
+supervisor (systemd, a shell script, CI) may rely on it.
+
+    2 usage    3 bad input    4 refused artifact    5 verification failed    6 environment    7 device lost
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_BAD_INPUT = 3
+EXIT_REFUSED = 4
+EXIT_VERIFICATION = 5
+EXIT_ENVIRONMENT = 6
+EXIT_DEVICE_LOST = 7
+
+
+def printable(text: object, limit: int = 2000) -> str:
+    """Escapes what a terminal would obey, so that a hostile file name cannot move the cursor or forge a line.
+
+    Args:
+        text: anything; `str()` is taken.
+        limit: characters kept; what is cut is counted.
+
+    Returns:
+        The text with every control, format and unassigned character as a `\\x..` or `\\u....` escape.
+    """
+    raw = str(text)
+    kept = "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in raw[:limit])
+    return kept if len(raw) <= limit else f"{kept}... ({len(raw) - limit} more characters)"
+
+
+def command(*words: object) -> str:
+    """Joins words into one line that can be pasted into a shell.
+
+    >>> command("logoformer", "verify", "my face.bundle")
+    "logoformer verify 'my face.bundle'"
+    """
+    return printable(shlex.join(str(word) for word in words))
+
+
+class LogoformerError(Exception):
+    """The base of every error that a user can meet.
+
+    Args:
+        what: what happened, with the names and both numbers involved.
+        cause: the likely cause, when one is known.
+        next: the command to run next, or the change to make.
+        log: captured lines of another program (TensorRT's log), oldest first.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, cause: str = "", next: str = "", log: Sequence[str] = ()) -> None:
+        super().__init__(what)
+        self.what = what
+        self.cause = cause
+        self.next = next
+        self.log = tuple(log)
+
+    def __str__(self) -> str:
+        parts = [printable(self.what)]
+        if self.cause:
+            parts.append(f"Likely cause: {printable(self.cause)}")
+        if self.next:
+            parts.append(f"Next: {printable(self.next)}")
+        parts += [f"  | {printable(line)}" for line in self.log]
+        return "\n".join(parts)
+
+    def to_json(self) -> dict[str, object]:
+        """The same, for `--json`."""
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "cause": self.cause,
+            "next": self.next,
+            "log": list(self.log),
+            "exit_code": self.exit_code,
+        }
+
+
+class UsageError(LogoformerError):
+    """The call itself is wrong: a missing or contradictory argument."""
+
+    exit_code = EXIT_USAGE
+
+
+class BadInputError(LogoformerError):
+    """The user's data cannot be used: a clip, video, checkpoint or data set of the wrong shape or content."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class RefusedError(LogoformerError):
+    """An artifact was refused before it reached a runtime: changed, foreign, too new, or carrying code."""
+
+    exit_code = EXIT_REFUSED
+
+
+class VerificationError(LogoformerError):
+    """An answer is not what was promised: parity, precision or accuracy outside its bound."""
+
+    exit_code = EXIT_VERIFICATION
+
+
+class MachineError(LogoformerError):
+    """This machine lacks something: a package, a device, disk space."""
+
+    exit_code = EXIT_ENVIRONMENT
+
+
+class DeviceLostError(LogoformerError):
+    """The device gave a sticky error; only a new process can use it again."""
+
+    exit_code = EXIT_DEVICE_LOST
+
+
+def missing_package(module: str, extra: str, purpose: str) -> MachineError:
+    """The error for an optional package that is not installed.
+
+    Args:
+        module: the import name that failed.
+        extra: the extra of pyproject that brings it.
+        purpose: what it was wanted for.
+    """
+    return MachineError(
+        f"{purpose} needs the Python package {module}, which is not installed here.",
+        next=f"pip install 'logoformer[{extra}]'",
+    )
+
+
+def one_of(names: Iterable[object]) -> str:
+    """Lists what would have been accepted, for a message.
+
+    >>> one_of(["a", "b"])
+    "'a', 'b'"
+    """
+    return ", ".join(repr(str(name)) for name in names)

@@ -1,0 +1,52 @@
+"""Multiply-accumulates of an ONNX graph, by the precision of their operands."""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+from onnx import TensorProto, helper, shape_inference
+
+_PRECISION = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.INT8: "int8"}
+
+
+def tensor_types(model: onnx.ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """(element type, static shape) of every tensor, by ONNX's own shape inference.
+
+    Raises:
+        onnx.shape_inference.InferenceError: the graph contradicts itself.
+    """
+    inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
+    types = {item.name: (item.data_type, tuple(item.dims)) for item in inferred.initializer}
+    for value in [*inferred.input, *inferred.output, *inferred.value_info]:
+        tensor = value.type.tensor_type
+        types[value.name] = (tensor.elem_type, tuple(axis.dim_value for axis in tensor.shape.dim))
+    return types
+
+
+def macs_by_precision(model: onnx.ModelProto) -> dict[str, int]:
+    """Counts Conv, MatMul and Gemm. An operand that comes straight from a DequantizeLinear counts as INT8.
+
+    Returns:
+        Counts by 'fp32', 'fp16', 'int8'; a precision without any is left out.
+    """
+    types = tensor_types(model)
+    producer = {name: node for node in model.graph.node for name in node.output}
+    counts: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "MatMul", "Gemm"):
+            continue
+        _, output = types[node.output[0]]
+        kind, left = types[node.input[0]]
+        if node.op_type == "Conv":
+            weight = types[node.input[1]][1]  # [out, in / groups, k, k]
+            inner = math.prod(weight[1:])
+        else:
+            transposed = any(a.name == "transA" and helper.get_attribute_value(a) for a in node.attribute)
+            inner = left[0] if transposed else left[-1]
+        quantized = all(
+            name in producer and producer[name].op_type == "DequantizeLinear" for name in list(node.input)[:2]
+        )
+        precision = "int8" if quantized else _PRECISION[kind]
+        counts[precision] = counts.get(precision, 0) + math.prod(output) * inner
+    return counts

@@ -1,0 +1,155 @@
+"""Parity: do two evaluators give the same answers, and if not, where do they part?
+
+Differences are measured as `engine.verify.distance` does: logits, as a share of their deviation between clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..engine.verify import distance
+from .reference import Reference
+
+Probabilities = npt.NDArray[np.float32]  # [N, C]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one set of answers is from another.
+
+    Attributes:
+        share: largest difference of a logit over the standard deviation of logits between clips.
+        agreement: share of clips with the same most probable class.
+        clips: N.
+        finite: no NaN and no infinity.
+        evaluator: who gave the answers under test.
+        against: who gave those that they are held against.
+    """
+
+    share: float
+    agreement: float
+    clips: int
+    finite: bool
+    evaluator: str
+    against: str
+
+    def within(self, share: float, agreement: float = 0.0) -> bool:
+        """Whether the bounds hold."""
+        return self.finite and self.share <= share and self.agreement >= agreement
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "share_of_clip_deviation": round(self.share, 9) if np.isfinite(self.share) else None,
+            "agreement": self.agreement,
+            "clips": self.clips,
+            "finite": self.finite,
+            "evaluator": self.evaluator,
+            "against": self.against,
+        }
+
+
+def compare(answers: Probabilities, against: Probabilities, evaluator: str, other: str) -> Parity:
+    """Compares answers for the same clips."""
+    share, agreement = distance(answers, against)
+    return Parity(share, agreement, len(answers), bool(np.isfinite(answers).all()), evaluator, other)
+
+
+# --------------------------------------------------------------------------------------------------------------- pairs
+def torch_answers(model: nn.Module, clips: npt.NDArray[np.uint8], batch: int = 8) -> Probabilities:
+    """The PyTorch model's probabilities for uint8 `[N, T, S, S, 3]`."""
+    from ..model.logoformer import to_tensor
+
+    with torch.no_grad():
+        parts = [torch.softmax(model(to_tensor(clips[i : i + batch])), -1) for i in range(0, len(clips), batch)]
+    answers: Probabilities = torch.cat(parts).numpy()
+    return answers
+
+
+Runner = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
+
+
+def clip_answers(run: Runner, clips: npt.NDArray[np.uint8]) -> Probabilities:
+    """Probabilities of the `clip` graph."""
+    return np.concatenate([run({"clip": clip[None]})["probabilities"] for clip in clips]).astype(np.float32)
+
+
+def pair_feed(
+    frame: Runner, clip: npt.NDArray[np.uint8], ring_rows: int, order: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[Any]]:
+    """Runs `frame` on each frame of a clip and files the tokens as a stream would; the feed of `temporal`.
+
+    Args:
+        frame: the frame graph.
+        clip: uint8 `[T, S, S, 3]`.
+        ring_rows: rows of the arena.
+        order: `clips.window_order`.
+    """
+    tokens = np.concatenate([frame({"frame": image[None]})["tokens"][0] for image in clip])  # [T*h*w, d]
+    ring = np.zeros((ring_rows, tokens.shape[1]), np.float32)
+    ring[: len(tokens)] = tokens
+    return {"ring": ring, "order": order.astype(np.int32)}
+
+
+def pair_answers(
+    frame: Runner, temporal: Runner, clips: npt.NDArray[np.uint8], ring_rows: int, order: npt.NDArray[np.int64]
+) -> Probabilities:
+    """Probabilities of `frame` + `temporal`."""
+    answers = [temporal(pair_feed(frame, clip, ring_rows, order))["probabilities"] for clip in clips]
+    return np.concatenate(answers).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------------------------- blame
+def worst_tensor(model: onnx.ModelProto, module: nn.Module, feed: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Names the first module whose output in the graph leaves that of the traced PyTorch module, and the worst.
+
+    Args:
+        model: the graph under test, FP32 or FP16.
+        module: what it was traced from.
+        feed: one input.
+    """
+    wanted: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            wanted[name] = output.detach().clone()
+
+        return keep
+
+    handles = [part.register_forward_hook(hook(name)) for name, part in module.named_modules() if name]
+    try:
+        with torch.no_grad():
+            module(*(torch.as_tensor(value) for value in feed.values()))
+    finally:
+        for handle in handles:
+            handle.remove()
+    last_of_scope = {node.name.split("/")[0]: node.output[0] for node in model.graph.node}
+    scope_of = {tensor: scope for scope, tensor in last_of_scope.items() if scope in wanted}
+    errors: list[tuple[str, float]] = []
+
+    def observe(name: str, value: Tensor) -> None:
+        scope = scope_of.get(name)
+        if scope is not None and value.numel() == wanted[scope].numel():
+            truth = wanted[scope].reshape(value.shape)
+            size = float(truth.abs().max()) or 1.0
+            error = float((value.float() - truth).abs().max()) / size
+            errors.append((scope, error if np.isfinite(error) else float("inf")))
+
+    Reference(model).run(feed, observe)
+    return describe_errors(errors)
+
+
+def describe_errors(errors: Sequence[tuple[str, float]], threshold: float = 0.01) -> str:
+    """One line: the first tensor whose relative error passes the threshold, and the worst of all."""
+    if not errors:
+        return "no module output could be compared"
+    worst = max(errors, key=lambda item: item[1])
+    first = next((item for item in errors if item[1] > threshold), worst)
+    return f"first to part: {first[0]} (relative error {first[1]:.2g}); worst: {worst[0]} ({worst[1]:.2g})"

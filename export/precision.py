@@ -1,0 +1,78 @@
+"""FP16, baked into the graph.
+
+Precision is a property of the ONNX file: the builder gets no precision flag. ModelOpt's AutoCast places the casts; what
+stays FP32 is our range scan's decision (`ranges.py`), and inputs and outputs stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from ..errors import missing_package
+from .ranges import Protected
+from .trace import strip
+
+
+def to_fp16(
+    model: onnx.ModelProto, feed: Mapping[str, npt.NDArray[Any]], protected: Sequence[Protected]
+) -> onnx.ModelProto:
+    """Converts a graph to FP16 with FP32 inputs and outputs.
+
+    Args:
+        model: FP32.
+        feed: one real input, for AutoCast's own run (its random data cannot fill a uint8 input).
+        protected: nodes that stay FP32.
+
+    Returns:
+        A new model; the nodes keep their names.
+
+    Raises:
+        MachineError: ModelOpt is not installed.
+    """
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        try:
+            from modelopt.onnx.autocast import convert_to_mixed_precision
+        except ImportError as error:
+            raise missing_package("modelopt", "export", "Exporting FP16") from error
+        source, real = Path(folder) / "fp32.onnx", Path(folder) / "real.npz"
+        onnx.save(model, source)
+        np.savez(real, **feed)
+        # Gather does no arithmetic: left alone, the cast comes after it and touches T frames, not the whole ring.
+        kept = [f"{re.escape(item.node)}$" for item in protected] + ["Gather$"]
+        converted: onnx.ModelProto = convert_to_mixed_precision(
+            str(source),
+            low_precision_type="fp16",
+            nodes_to_exclude=kept,
+            keep_io_types=True,
+            calibration_data=str(real),
+            data_max=float("inf"),  # our scan decides, on many clips instead of one
+            providers=["cpu"],
+        )
+    return strip(converted)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """AutoCast reports every decision on the log and on standard output; ours are in the manifest."""
+    loggers = [logging.getLogger(name) for name in ("modelopt", "modelopt.onnx", "modelopt.onnx.autocast")]
+    levels = [logger.level for logger in loggers]
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

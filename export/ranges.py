@@ -1,0 +1,94 @@
+"""How large each tensor gets on real clips, and what FP16 cannot hold.
+
+FP16 ends at 65504. The scan evaluates the FP32 graph on the clips with every intermediate exposed, and names the nodes
+that must stay FP32, each with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+from torch import Tensor
+
+from .reference import Reference
+
+FP16_MAX = 65504.0
+MARGIN = 0.25  # clips that were not scanned may go higher
+SOFTMAX_LIMIT = 128.0  # above, neighbouring FP16 numbers are 1/8 apart and more: exp turns that into 6 % and more
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Largest absolute values over the scanned clips.
+
+    Attributes:
+        largest: by tensor name.
+        squares: for the input of each LayerNormalization, the largest sum of squared deviations of one row, which an
+            FP16 accumulator would have to hold.
+        clips: how many were scanned.
+    """
+
+    largest: Mapping[str, float]
+    squares: Mapping[str, float]
+    clips: int
+
+
+@dataclass(frozen=True)
+class Protected:
+    """One node that stays FP32, and why."""
+
+    node: str
+    reason: str
+
+
+def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ranges:
+    """Runs the FP32 graph on each feed and keeps the extremes."""
+    reference = Reference(model)
+    norm_inputs = {node.input[0] for node in model.graph.node if node.op_type == "LayerNormalization"}
+    largest: dict[str, float] = {}
+    squares: dict[str, float] = {}
+
+    def observe(name: str, value: Tensor) -> None:
+        if not value.is_floating_point():
+            return
+        largest[name] = max(largest.get(name, 0.0), float(value.abs().max()))
+        if name in norm_inputs:
+            deviation = value - value.mean(-1, keepdim=True)
+            squares[name] = max(squares.get(name, 0.0), float(deviation.square().sum(-1).max()))
+
+    for feed in feeds:
+        reference.run(feed, observe)
+    return Ranges(largest, squares, len(feeds))
+
+
+def protect(model: onnx.ModelProto, ranges: Ranges) -> list[Protected]:
+    """Names the nodes that FP16 would harm.
+
+    A tensor that is too large keeps its maker and its readers in FP32; LayerNormalization stays FP32 where its sum of
+    squares, and Softmax where its input, is too large. The last Softmax always stays; the classifier does not, because
+    TensorRT-RTX has no FP32 matrix product for Turing.
+
+    Returns:
+        In graph order, each node once.
+    """
+    limit = MARGIN * FP16_MAX
+    reasons: dict[str, str] = {}
+    large = {name: value for name, value in ranges.largest.items() if value > limit}
+    outputs = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        for name in (*node.output, *node.input):
+            if name in large:
+                reasons.setdefault(node.name, f"tensor {name} reaches {large[name]:.4g}, the limit is {limit:.4g}")
+        if node.op_type == "LayerNormalization" and ranges.squares.get(node.input[0], 0.0) > limit:
+            value = ranges.squares[node.input[0]]
+            reasons.setdefault(node.name, f"its sum of squares reaches {value:.4g}, the limit is {limit:.4g}")
+        if node.op_type == "Softmax" and ranges.largest.get(node.input[0], 0.0) > SOFTMAX_LIMIT:
+            value = ranges.largest[node.input[0]]
+            reasons.setdefault(node.name, f"its input reaches {value:.4g}, the limit is {SOFTMAX_LIMIT:.4g}")
+        if node.op_type == "Softmax" and node.output[0] in outputs:
+            reasons.setdefault(node.name, "its output is the answer: FP16 has no probabilities below 6e-8")
+    return [Protected(name, reason) for name, reason in reasons.items()]

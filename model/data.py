@@ -1,0 +1,179 @@
+"""Where clips come from, and how they reach the network in batches.
+
+A clip source is anything with the five methods of `ClipSource`: the data set on disk (`dfew.py`), the synthetic faces
+(`synthetic.py`). It delivers only the frames asked for, because a training step looks at 8 or 16 of a hundred.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..clips import Clip, Sampling, centre_indices, random_indices
+from ..errors import BadInputError, one_of
+
+Indices = npt.NDArray[np.int64]
+Pick = Callable[[int, int], Indices]  # (number of the clip, its frames) -> the frames to take
+Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]  # clips [B, T, S, S, 3], labels [B]
+Progress = Callable[[str, int, int], None]
+
+ORDERS = ("forward", "reversed", "shuffled")
+_BATCHES_AHEAD = 2
+
+
+class ClipSource(Protocol):
+    """Labelled recordings of one size."""
+
+    labels: tuple[str, ...]
+    size: int
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> int:
+        """Class of a clip, an index into `labels`."""
+
+    def clip_id(self, index: int) -> str:
+        """Name of a clip."""
+
+    def count(self, index: int) -> int:
+        """Frames of a clip."""
+
+    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
+        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB."""
+
+
+class CachedClips:
+    """Keeps the frames of another source in memory once they were decoded.
+
+    Args:
+        source: where they come from.
+        max_bytes: of pixels that are kept; later clips are read again each time.
+    """
+
+    def __init__(self, source: ClipSource, max_bytes: int = 3 << 30) -> None:
+        self.source = source
+        self.labels = source.labels
+        self.size = source.size
+        self._left = max_bytes
+        self._kept: dict[int, tuple[Clip, npt.NDArray[np.bool_]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def label(self, index: int) -> int:
+        """Class of a clip."""
+        return self.source.label(index)
+
+    def clip_id(self, index: int) -> str:
+        """Name of a clip."""
+        return self.source.clip_id(index)
+
+    def count(self, index: int) -> int:
+        """Frames of a clip."""
+        kept = self._kept.get(index)
+        return self.source.count(index) if kept is None else len(kept[0])
+
+    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
+        """Frames of a clip, uint8 `[k, S, S, 3]`; only those not seen before are decoded."""
+        wanted = np.asarray(indices, np.int64)
+        if index not in self._kept:
+            shape = (self.source.count(index), self.size, self.size, 3)
+            if self._left < np.prod(shape):
+                return self.source.frames(index, wanted)
+            self._left -= int(np.prod(shape))
+            # Pages that are never written cost nothing.
+            self._kept[index] = (np.empty(shape, np.uint8), np.zeros(shape[0], np.bool_))
+        pixels, known = self._kept[index]
+        missing = np.unique(wanted[~known[wanted]])
+        if len(missing):
+            pixels[missing] = self.source.frames(index, missing)
+            known[missing] = True
+        return pixels[wanted]
+
+
+def check_source(source: ClipSource, labels: Sequence[str], size: int) -> None:
+    """Refuses clips that a model was not made for, before any time is spent.
+
+    Raises:
+        BadInputError: no clips, another size, or other classes; the message names both sides.
+    """
+    if len(source) == 0:
+        raise BadInputError("There are no clips to read.", cause="an empty fold, or a limit of zero clips")
+    if source.size != size:
+        raise BadInputError(
+            f"The clips have {source.size} x {source.size} pixels, the model reads {size} x {size}.",
+            next=f"open the data with size={size}",
+        )
+    if tuple(source.labels) != tuple(labels):
+        raise BadInputError(
+            f"The classes of the data are {one_of(source.labels)}, those of the model {one_of(labels)}.",
+            cause="data sets number their classes differently; the same index would mean another expression",
+        )
+
+
+def random_pick(sampling: Sampling, seed: int, epoch: int) -> Pick:
+    """Training's rule: a random frame of each segment, the same for one (seed, epoch, clip) whatever runs beside it."""
+
+    def pick(index: int, count: int) -> Indices:
+        return random_indices(count, sampling, np.random.default_rng([seed, epoch, index]))
+
+    return pick
+
+
+def centre_pick(sampling: Sampling, order: str = "forward", seed: int = 0) -> Pick:
+    """Evaluation's rule, with the frames as they come, backwards, or in a random order of each clip's own."""
+
+    def pick(index: int, count: int) -> Indices:
+        chosen = centre_indices(count, sampling)
+        if order == "reversed":
+            return chosen[::-1]
+        if order == "shuffled":
+            return np.random.default_rng([seed, index]).permutation(chosen)
+        return chosen
+
+    return pick
+
+
+def batches(source: ClipSource, groups: Sequence[Indices], pick: Pick) -> Iterator[Batch]:
+    """Reads batches, a few of them ahead, on as many threads as there are cores.
+
+    Args:
+        source: where the clips come from.
+        groups: the clips of each batch.
+        pick: which frames of a clip.
+
+    Yields:
+        clips uint8 `[B, T, S, S, 3]` and labels int64 `[B]`, in the order of `groups`.
+    """
+
+    def read(index: int) -> Clip:
+        return source.frames(index, pick(index, source.count(index)))
+
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)), thread_name_prefix="clips") as pool:
+        pending = [[pool.submit(read, int(index)) for index in group] for group in groups[:_BATCHES_AHEAD]]
+        try:
+            for number, group in enumerate(groups):
+                if number + _BATCHES_AHEAD < len(groups):
+                    later = groups[number + _BATCHES_AHEAD]
+                    pending.append([pool.submit(read, int(index)) for index in later])
+                clips = np.stack([future.result() for future in pending.pop(0)])
+                yield clips, np.array([source.label(int(index)) for index in group], np.int64)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def in_order(count: int, batch: int) -> list[Indices]:
+    """Groups 0..count-1 into batches, the last one smaller."""
+    return [np.arange(start, min(start + batch, count)) for start in range(0, count, batch)]
+
+
+def at_random(count: int, batch: int, rng: np.random.Generator) -> list[Indices]:
+    """Groups 0..count-1 into full batches in a random order; what is left over waits for another epoch."""
+    order = rng.permutation(count)
+    batch = min(batch, count)
+    return [order[start : start + batch] for start in range(0, count - batch + 1, batch)]

@@ -1,0 +1,129 @@
+"""LOGO-Former: a clip of face frames in, one expression out.
+
+Ma, Sun, Li: "Logo-Former: Local-Global Spatio-Temporal Transformer for Dynamic Facial Expression Recognition",
+ICASSP 2023 (arXiv 2305.03343). A ResNet runs on each frame; a 1x1 convolution projects its map to tokens; learnable
+spatial and temporal positions are added; N blocks of local window attention, pooled global attention and a
+feed-forward network follow; one linear layer reads [CLS].
+
+What the paper leaves open is decided here and said: [CLS] is outside the local windows and is one query and one key of
+the global attention; every branch is pre-norm with a residual; a LayerNorm stands before the classifier.
+
+This file is the readable model in natural token order. `export/graphs.py` holds the same function in window order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .attention import GlobalAttention, LocalAttention
+from .backbone import Trunk
+from .config import ModelConfig
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU, linear: `[..., d]` -> `[..., d]`."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Local attention, then global attention, then the feed-forward network; pre-norm, each with a residual.
+
+    Shape:
+        cls `[B, 1, d]`, tokens `[B, N, d]` -> the same two.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d = config.embed_dim
+        self.norm_local = nn.LayerNorm(d)
+        self.local_attention = LocalAttention(config)
+        self.norm_global = nn.LayerNorm(d)
+        self.global_attention = GlobalAttention(config)
+        self.norm_ffn = nn.LayerNorm(d)
+        self.ffn = FeedForward(d, config.ffn_dim)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, cls: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = tokens + self.drop(self.local_attention(self.norm_local(tokens)))  # [B, N, d]
+        x = torch.cat([cls, tokens], 1)  # [B, 1 + N, d]
+        y = self.norm_global(x)
+        x = x + self.drop(self.global_attention(y[:, :1], y[:, 1:]))
+        x = x + self.drop(self.ffn(self.norm_ffn(x)))
+        return x[:, :1], x[:, 1:]
+
+
+class LogoFormer(nn.Module):
+    """The whole network.
+
+    Args:
+        config: sizes, labels, preprocessing.
+
+    Shape:
+        clips float `[B, T, 3, S, S]`, RGB in 0..1 -> logits `[B, C]`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.embed_dim
+        self.trunk = Trunk(config.stem_kernel, config.stage_widths, config.stage_blocks)
+        self.project = nn.Conv2d(config.stage_widths[-1], d, 1)
+        self.pos_spatial = nn.Parameter(torch.zeros(config.tokens_per_frame, d))
+        self.pos_temporal = nn.Parameter(torch.zeros(config.frames, d))
+        self.cls = nn.Parameter(torch.zeros(d))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(d)
+        self.head = nn.Linear(d, config.classes)
+        # The configuration is their one home: they are not in the state dict.
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for parameter in (self.pos_spatial, self.pos_temporal, self.cls):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        nn.init.kaiming_normal_(self.project.weight, mode="fan_out")
+        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+        for module in [*self.blocks.modules(), self.head]:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """One frame each: `[B, 3, S, S]` in 0..1 -> tokens `[B, h*w, d]`, without positions."""
+        maps = self.project(self.trunk((frames - self.mean) / self.std))  # [B, d, h, w]
+        return maps.flatten(2).transpose(1, 2)
+
+    def features(self, clips: Tensor) -> Tensor:
+        """The normalised [CLS] that the classifier reads: `[B, T, 3, S, S]` -> `[B, d]`."""
+        batch = clips.shape[0]
+        tokens = self.embed_frames(clips.flatten(0, 1)).unflatten(0, (batch, -1))  # [B, T, h*w, d]
+        tokens = tokens + self.pos_spatial + self.pos_temporal[:, None]
+        x = tokens.flatten(1, 2)  # [B, N, d]
+        cls = self.cls.expand(batch, 1, -1)  # [B, 1, d]
+        for block in self.blocks:
+            cls, x = block(cls, x)
+        features: Tensor = self.norm(cls[:, 0])
+        return features
+
+    def forward(self, clips: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(clips))
+        return logits
+
+
+def to_tensor(clips: object) -> Tensor:
+    """uint8 `[B, T, S, S, 3]` as numpy or torch -> float32 `[B, T, 3, S, S]` in 0..1."""
+    return torch.as_tensor(clips).permute(0, 1, 4, 2, 3).float() / 255.0

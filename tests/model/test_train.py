@@ -1,0 +1,217 @@
+"""Training: that it learns, that it repeats itself, what it leaves, and how it fails."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from logoformer.clips import Sampling
+from logoformer.errors import BadInputError, MachineError, UsageError
+from logoformer.model import train as training
+from logoformer.model.checkpoint import load_checkpoint
+from logoformer.model.config import preset
+from logoformer.model.data import CachedClips
+from logoformer.model.evaluate import evaluate
+from logoformer.model.expressions import ORDER_LABELS
+from logoformer.model.logoformer import LogoFormer
+from logoformer.model.synthetic import SyntheticClips
+from logoformer.model.train import TrainConfig, augment, train
+
+# A model and clips so small that a step takes milliseconds.
+SMALL = replace(
+    preset("tiny"),
+    image_size=32,
+    stage_widths=(8, 16),
+    stage_blocks=(1, 1),
+    embed_dim=16,
+    heads=2,
+    ffn_dim=32,
+    depth=1,
+    window=(2, 2, 2),
+    sampling=Sampling(segments=4, frames_per_segment=1),
+)
+
+
+class TwoColors:
+    """Happy clips are red, sad ones blue: what a few steps can learn."""
+
+    labels = SMALL.labels
+    size = 32
+
+    def __len__(self) -> int:
+        return 16
+
+    def label(self, index):
+        return index % 2
+
+    def clip_id(self, index):
+        return str(index)
+
+    def count(self, index):
+        return 10
+
+    def frames(self, index, indices):
+        frames = np.random.default_rng(index).integers(0, 90, (len(indices), 32, 32, 3)).astype(np.uint8)
+        frames[..., 2 * (index % 2)] += 140
+        return frames
+
+
+@pytest.fixture(scope="module")
+def trained_small(tmp_path_factory):
+    seen: list[tuple[str, int, int]] = []
+    result = train(
+        TrainConfig(steps=40, batch=8, learning_rate=5e-3, seed=3),
+        SMALL,
+        TwoColors(),
+        TwoColors(),
+        tmp_path_factory.mktemp("train") / "checkpoint",
+        lambda *event: seen.append(event),
+    )
+    return result, seen
+
+
+def test_it_learns(trained_small):
+    result, _ = trained_small
+    first = json.loads(result.log.read_text().splitlines()[0])
+    assert first["loss"] > 3 * result.final_loss
+    assert result.metrics.uar == 1.0
+
+
+def test_checkpoint_holds_the_model_that_was_scored(trained_small):
+    result, _ = trained_small
+    model, provenance = load_checkpoint(result.checkpoint)
+    assert evaluate(model, TwoColors()) == result.metrics
+    assert provenance["extra"]["recipe"]["seed"] == 3
+    assert provenance["extra"]["metrics"]["uar"] == 1.0
+
+
+def test_log_is_json_lines_with_the_rate_rising_and_falling(trained_small):
+    result, seen = trained_small
+    lines = [json.loads(line) for line in result.log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20, 30, 40]
+    rates = [line["learning_rate"] for line in lines]
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 5e-5
+    assert result.log == result.checkpoint.parent / "checkpoint.log.jsonl"
+    assert [event for event in seen if event[0] == "train"] == [("train", step, 40) for step in range(1, 41)]
+    assert json.dumps(result.to_json())
+
+
+def test_same_seed_same_weights_and_another_seed_others(tmp_path):
+    def weights(name, seed):
+        config = TrainConfig(steps=3, batch=4, seed=seed)
+        result = train(config, SMALL, TwoColors(), TwoColors(), tmp_path / name)
+        return (result.checkpoint / "model.safetensors").read_bytes()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert weights("a", 1) == weights("b", 1) != weights("c", 2)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_synthetic_faces_train_a_step_of_tiny(tmp_path):
+    source = CachedClips(SyntheticClips(0, range(2), 7))
+    result = train(TrainConfig(steps=2, batch=4), preset("tiny"), source, source, tmp_path / "checkpoint")
+    assert np.isfinite(result.final_loss)
+    assert 1.0 < result.final_loss < 3.0  # ln 7 is 1.95
+    assert result.metrics.clips == 14
+
+
+# ------------------------------------------------------------------------------------------------------------ failing
+def test_clips_that_do_not_fit_are_refused_before_any_step(tmp_path):
+    with pytest.raises(BadInputError, match="64 x 64 pixels, the model reads 32 x 32"):
+        train(TrainConfig(steps=1), SMALL, TwoColors(), SyntheticClips(0, range(1), 7, 64), tmp_path / "checkpoint")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        LogoFormer, "forward", lambda self, clips: self.head.weight.sum() * torch.nan * clips.new_ones(len(clips), 7)
+    )
+    with pytest.raises(BadInputError, match="loss became nan at step 1"):
+        train(TrainConfig(steps=3, batch=4), SMALL, TwoColors(), TwoColors(), tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="could not be written"):
+        train(TrainConfig(steps=1), SMALL, TwoColors(), TwoColors(), tmp_path / "file" / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"batch": 0}, {"seed": -1}, {"learning_rate": 0.0}, {"weight_decay": -1.0}, {"warmup": 1.0}]
+)
+def test_nonsense_recipes_are_refused(wrong):
+    with pytest.raises(UsageError):
+        TrainConfig(**wrong)
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+@given(st.integers(1, 5000), st.floats(0.0, 0.99))
+@settings(max_examples=100, deadline=None)
+def test_rate_rises_then_falls_and_stays_a_share(steps, warmup):
+    config = TrainConfig(steps=steps, warmup=warmup)
+    rates = np.array([training._rate(step, config) for step in range(steps)])
+    assert rates.min() >= 0
+    assert rates.max() <= 1
+    rise = round(warmup * steps)
+    assert (np.diff(rates[:rise]) > 0).all()
+    assert (np.diff(rates[rise:]) <= 0).all()
+    if rise < steps:
+        assert rates[rise] == 1.0
+
+
+def test_augment_treats_all_frames_of_a_clip_alike():
+    frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    clips = np.broadcast_to(frame, (64, 3, 32, 32, 3)).copy()
+    result = augment(clips, np.random.default_rng(1))
+    assert result.shape == clips.shape
+    assert result.dtype == np.uint8
+    assert (result == result[:, :1]).all()
+    assert len({clip.tobytes() for clip in result}) > 20
+    centre = frame[2:-2, 2:-2]
+    for clip in result:  # the whole centre is still there, moved by at most two pixels, perhaps mirrored
+        views = [
+            view[top : top + 28, left : left + 28]
+            for view in (clip[0], clip[0, :, ::-1])
+            for top in range(5)
+            for left in range(5)
+        ]
+        assert any((view == centre).all() for view in views)
+    mirrored = sum(bool((clip[0] != frame).any()) for clip in result)
+    assert 32 < mirrored
+
+
+def test_decay_spares_norms_biases_and_positions():
+    model = LogoFormer(SMALL)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, free = training._groups(model, 0.05)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+    assert len(decayed["params"]) + len(free["params"]) == len(names)
+    assert {names[id(p)] for p in free["params"]} >= {"pos_spatial", "pos_temporal", "cls", "norm.weight", "head.bias"}
+    assert all(names[id(p)].endswith("weight") and p.ndim >= 2 for p in decayed["params"])
+
+
+# ----------------------------------------------------------------------------------------------------- the real thing
+@pytest.mark.slow
+def test_tiny_learns_expressions_and_the_order_of_time(trained_tiny):
+    """`trained_tiny` is the session's one training of `tests/model/trained.py`."""
+    model, _ = load_checkpoint(trained_tiny.checkpoint)
+    source = SyntheticClips(0, range(10_000, 10_030), 14)  # the held-out people of that training
+    forward, backwards, shuffled = (evaluate(model, source, order=o) for o in ("forward", "reversed", "shuffled"))
+    assert forward == trained_tiny.metrics
+    assert forward.uar >= 0.85
+
+    def order_recall(result):
+        return np.mean([result.recalls[label] for label in ORDER_LABELS])
+
+    assert order_recall(forward) - order_recall(backwards) >= 0.60
+    assert order_recall(forward) - order_recall(shuffled) >= 0.35

@@ -1,0 +1,127 @@
+"""Verbs that need more than one room: which clips go into which training, score or export."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .export.export import ExportConfig
+    from .model.evaluate import Metrics
+    from .model.train import TrainConfig, TrainResult
+
+Progress = Callable[[str, int, int], None]
+
+
+def train_on_dfew(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    preset_name: str,
+    config: TrainConfig,
+    *,
+    fold: int = 1,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Trains a preset on one fold of a data set in DFEW's layout and scores it on the fold's test split.
+
+    Args:
+        data: the data set's folder.
+        out: the checkpoint's folder.
+        preset_name: of the architecture.
+        config: the recipe.
+        fold: 1 to 5.
+        progress: called with (stage, done, total).
+    """
+    from .model.config import preset
+    from .model.data import CachedClips
+    from .model.dfew import DfewClips
+    from .model.train import train
+
+    model = preset(preset_name)
+    learn = CachedClips(DfewClips(data, "train", fold, model.image_size))
+    held_out = DfewClips(data, "test", fold, model.image_size)
+    return train(config, model, learn, held_out, out, progress)
+
+
+def evaluate_on_dfew(
+    checkpoint: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    fold: int = 1,
+    order: str = "forward",
+    progress: Progress | None = None,
+) -> Metrics:
+    """Scores a checkpoint on the test split of one fold.
+
+    Args:
+        checkpoint: folder or `.pt`.
+        data: the data set's folder.
+        fold: 1 to 5.
+        order: of the frames: 'forward', 'reversed' or 'shuffled'.
+        progress: called with (stage, done, total).
+    """
+    from .model.checkpoint import load_checkpoint
+    from .model.dfew import DfewClips
+    from .model.evaluate import evaluate
+
+    model, _ = load_checkpoint(checkpoint)
+    source = DfewClips(data, "test", fold, model.config.image_size)
+    return evaluate(model, source, order=order, progress=progress)
+
+
+def export_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None,
+    config: ExportConfig,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    fold: int = 1,
+    clips: int = 32,
+    seed: int = 0,
+    share_clips: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Exports a checkpoint; ranges, parity and golden answers are taken on synthetic faces unless a data set is given.
+
+    Args:
+        checkpoint: folder or `.pt`.
+        out: the bundle; None puts it beside the checkpoint.
+        config: what to export.
+        data: a data set in DFEW's layout, whose training split stands for the camera.
+        fold: 1 to 5.
+        clips: how many.
+        seed: of their choice.
+        share_clips: store clips of `data` in the bundle.
+        progress: called with (stage, done, total).
+    """
+    from .export.export import RealClips, default_out, export_bundle
+    from .model.checkpoint import load_checkpoint
+
+    model, provenance = load_checkpoint(checkpoint)
+    c = model.config
+    if data is None:
+        from .model.synthetic import synthetic_clips
+
+        drawn, _, _ = synthetic_clips(clips, c.sampling, c.image_size, seed)
+        real = RealClips(drawn, f"synthetic faces, seed {seed}", synthetic=True)
+    else:
+        from .calibration.choose import choose
+        from .model.dfew import DfewClips
+
+        chosen = choose(DfewClips(data, "train", fold, c.image_size), c.sampling, clips, seed, progress)
+        real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
+    target = default_out(checkpoint) if out is None else Path(out)
+    return export_bundle(model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress)
+
+
+def export_summary(bundle: Bundle) -> dict[str, Any]:
+    """What an export made, as JSON values."""
+    return {
+        "bundle": str(bundle.path),
+        "digest": bundle.manifest["digest"],
+        "precisions": {name: {"verdict": p["verdict"], "reason": p["reason"]} for name, p in bundle.precisions.items()},
+        "graphs": [{"file": g.file, "size": g.size, "macs": dict(g.macs)} for g in bundle.graphs],
+    }
