@@ -35,14 +35,14 @@ bench: setup
 	$(RUN) -m logoformer.cli export build/bench/base -o build/bench/base.bundle --precisions fp32 --clips 8
 	$(RUN) -m logoformer.cli bench build/bench/base.bundle --iterations 140 -o benchmarks/results/cpu-base.json --readme README.md
 
-# What a Jetson receives. Built from a clean copy: an old build/ would put stale modules into the wheel.
+# What a Jetson receives. Stale modules of an old build/ would be packed with it, so that goes first.
 wheel: setup
 	rm -rf build/lib build/bdist.* dist *.egg-info
 	$(PY) -m build --wheel --outdir dist .
 	rm -rf build/lib build/bdist.*
 
 experiments: setup
-	$(RUN) tests/experiments.py
+	$(RUN) -m logoformer.experiments
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

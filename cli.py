@@ -7,18 +7,24 @@ Every verb takes `--json`. Exit codes are those of `errors.py`. Nothing heavy is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import LogoformerError, MachineError
+from .errors import LogoformerError, MachineError, command, missing_package, printable
 from .terminal import Bar, table
 
 EXIT_INTERRUPTED = 130
+# Which extra of pyproject brings what a verb imports. The other verbs run on numpy, Pillow and one backend.
+EXTRAS = {
+    "init": "train", "synth": "train", "train": "train", "evaluate": "train", "export": "export", "demo": "export,rtx",
+}  # fmt: skip
 
 Handler = Callable[[argparse.Namespace, Bar], int]
 
@@ -118,7 +124,11 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
     from .camera.sources import open_source
     from .engine import load
 
-    with load(a.bundle, precision=a.precision, threads=a.threads) as engine, open_source(a.source, a.fps) as source:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop ends a run as Ctrl-C does
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(load(a.bundle, precision=a.precision, threads=a.threads))
+        fps = engine.bundle.sampling.fps if a.fps is None else a.fps
+        source = stack.enter_context(open_source(a.source, fps))
         # The bar would break up the lines where both go to the same terminal.
         progress = None if sys.stdout.isatty() else bar
         done = run(engine, source, a.face, a.hop, a.warmup, a.out, on_result=json_lines(sys.stdout), progress=progress)
@@ -310,10 +320,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler: Handler = a.handler
     try:
         return handler(a, bar)
-    except LogoformerError as error:
-        bar.clear()
-        print(json.dumps(error.to_json()) if a.json else f"logoformer {a.verb}: {error}", file=sys.stderr)
-        return error.exit_code
+    except (LogoformerError, ModuleNotFoundError) as raised:
+        return _fail(a, bar, raised if isinstance(raised, LogoformerError) else _missing(a.verb, raised))
     except KeyboardInterrupt:
         bar.clear()
         print(f"logoformer {a.verb}: interrupted; what stood on the disk before is unchanged", file=sys.stderr)
@@ -322,14 +330,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except MemoryError:
-        bar.clear()
-        print(f"logoformer {a.verb}: {MachineError('This machine ran out of memory.')}", file=sys.stderr)
-        return MachineError.exit_code
+        return _fail(a, bar, MachineError("This machine ran out of memory.", next="end other programs, then run again"))
+    except OSError as error:  # such as a full disk behind a redirected standard output
+        return _fail(a, bar, MachineError(f"The operating system reports: {error}.", next="df -h"))
+
+
+def _fail(a: argparse.Namespace, bar: Bar, error: LogoformerError) -> int:
+    bar.clear()
+    error.next = error.next or command("logoformer", a.verb, "--help")
+    print(json.dumps(error.to_json()) if a.json else f"logoformer {a.verb}: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _missing(verb: str, error: ModuleNotFoundError) -> MachineError:
+    module = (error.name or "").partition(".")[0]
+    if verb not in EXTRAS or module in ("", __package__):
+        raise error  # a fault of ours, not of the installation
+    return missing_package(module, EXTRAS[verb], f"The verb {verb}")
 
 
 def _print(a: argparse.Namespace, bar: Bar, data: Any, text: str) -> int:
     bar.clear()
-    print(json.dumps(data, allow_nan=False) if a.json else text)
+    # Labels, verdicts and names come from files: they may not move the cursor.
+    shown = "\n".join(printable(line, 1 << 20) for line in text.split("\n"))
+    # Flushed here: at the interpreter's end nobody could say any more that the disk behind it is full.
+    print(json.dumps(data, allow_nan=False) if a.json else shown, flush=True)
     return 0
 
 

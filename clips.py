@@ -143,7 +143,8 @@ def pattern_ages(sampling: Sampling) -> npt.NDArray[np.float64]:
         float64 `[T]`, seconds, in the order of the clip.
     """
     n = sampling.span_frames
-    return (n - 1 - centre_indices(n, sampling)) / sampling.fps
+    ages: npt.NDArray[np.float64] = (n - 1 - centre_indices(n, sampling)) / sampling.fps
+    return ages
 
 
 def pick(times: Sequence[float] | npt.NDArray[np.float64], ages: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -159,12 +160,13 @@ def pick(times: Sequence[float] | npt.NDArray[np.float64], ages: npt.NDArray[np.
     """
     stamps = np.asarray(times, np.float64)
     wanted = stamps[-1] - ages + PATTERN_TOLERANCE_S
-    found: npt.NDArray[np.int64] = np.searchsorted(stamps, wanted, side="right").astype(np.int64) - 1
+    found: npt.NDArray[np.int64] = stamps.searchsorted(wanted, side="right") - 1
     return np.maximum(found, 0)
 
 
 def _with_neighbours(starts: npt.NDArray[np.int64], d: int, count: int) -> npt.NDArray[np.int64]:
-    return np.minimum(starts[:, None] + np.arange(d), count - 1).reshape(-1)
+    indices: npt.NDArray[np.int64] = np.minimum(starts[:, None] + np.arange(d), count - 1).reshape(-1)
+    return indices
 
 
 def _not_empty(count: int) -> None:
@@ -194,6 +196,7 @@ def check_frame(frame: object, *, shown: str = "frame") -> Frame:
         raise BadInputError(
             f"The {shown} has shape {list(frame.shape)}; [H, W, 3] is expected.",
             cause="an empty crop, a grey image, an alpha channel, or channels first",
+            next="np.asarray(PIL.Image.fromarray(frame).convert('RGB')), for a grey or transparent picture",
         )
     return frame
 
@@ -244,8 +247,23 @@ def to_input(frame: Frame, size: int, color: str, out: Frame) -> None:
         color: 'rgb' or 'bgr'.
         out: uint8 `[S, S, 3]`, written.
     """
-    small = resize(frame, size)
-    np.copyto(out, small if color == "rgb" else small[:, :, ::-1])
+    write_rgb(resize(frame, size), color, out)
+
+
+def write_rgb(pixels: npt.NDArray[np.uint8], color: str, out: npt.NDArray[np.uint8]) -> None:
+    """Copies pixels into RGB order.
+
+    Args:
+        pixels: uint8 `[..., 3]` in the order `color`.
+        color: 'rgb' or 'bgr'.
+        out: uint8, same shape, other memory; written.
+    """
+    if color == "rgb":
+        np.copyto(out, pixels)
+        return
+    # One channel at a time: numpy copies a reversed last axis three bytes at a go, five times slower.
+    for channel in range(3):
+        out[..., channel] = pixels[..., 2 - channel]
 
 
 def centre_square(frame: Frame) -> Frame:
@@ -273,4 +291,5 @@ def window_order(frames: int, grid: int, window: tuple[int, int, int]) -> npt.ND
     """
     f, h, w = window
     natural = np.arange(frames * grid * grid).reshape(frames // f, f, grid // h, h, grid // w, w)
-    return natural.transpose(0, 2, 4, 1, 3, 5).reshape(-1).astype(np.int64)
+    order: npt.NDArray[np.int64] = natural.transpose(0, 2, 4, 1, 3, 5).reshape(-1).astype(np.int64)
+    return order

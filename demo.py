@@ -119,7 +119,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     timed = bench(BenchConfig(bundle.path, iterations=140), progress)
     write_report(timed, folder / "bench.json")
     p50 = {row.name: found.value_ms for row in timed.rows if (found := row.summary.at(50.0)) is not None}
-    shown = ", ".join(f"{name} {ms:.2f} ms" for name, ms in p50.items())
+    shown = ", ".join(f"{name} {p50[name]:.2f} ms" for name in ("clip", "stream", "torch") if name in p50)
     note("bench", f"p50 on this CPU: {shown}", folder / "bench.json", p50_ms=p50)
 
     with load(bundle.path) as engine:

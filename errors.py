@@ -8,8 +8,9 @@ supervisor (systemd, a shell script, CI) may rely on it.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -21,14 +22,14 @@ EXIT_DEVICE_LOST = 7
 
 
 def printable(text: object, limit: int = 2000) -> str:
-    """Escapes what a terminal would obey, so that a hostile file name cannot move the cursor or forge a line.
+    r"""Escapes what a terminal would obey, so that a hostile file name cannot move the cursor or forge a line.
 
     Args:
         text: anything; `str()` is taken.
         limit: characters kept; what is cut is counted.
 
     Returns:
-        The text with every control, format and unassigned character as a `\\x..` or `\\u....` escape.
+        The text with every control, format and unassigned character as a `\x..` or `\u....` escape.
     """
     raw = str(text)
     kept = "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in raw[:limit])
@@ -118,6 +119,22 @@ class DeviceLostError(LogoformerError):
     """The device gave a sticky error; only a new process can use it again."""
 
     exit_code = EXIT_DEVICE_LOST
+
+
+@contextlib.contextmanager
+def advising(next: str) -> Iterator[None]:
+    """Gives errors from inside the block their next step, where they have none of their own.
+
+    What reads a file knows what is wrong with it; only the caller knows what the file is and how to get a new one.
+
+    Args:
+        next: see `LogoformerError`.
+    """
+    try:
+        yield
+    except LogoformerError as error:
+        error.next = error.next or next
+        raise
 
 
 def missing_package(module: str, extra: str, purpose: str) -> MachineError:

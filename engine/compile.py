@@ -7,6 +7,7 @@ name that another needs, it is asked for with getattr.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +21,11 @@ from .trt_module import TrtModule
 LOG_IN_ERROR = 40  # lines
 
 # How running out of memory looks; a build that lacks memory often says only that no kernel could be found.
-_MEMORY_WORDS = (
-    "could not find any implementation",
-    "insufficient memory",
-    "memory insufficient",
-    "out of memory",
-    "outofmemory",
-    "std::bad_alloc",
+_NO_MEMORY = re.compile(
+    r"could not find any implementation|insufficient memory|memory (is )?insufficient|out ?of ?memory|std::bad_alloc"
 )
+# 'Cannot compile operation ... for Turing (SM75): FP32 GEMM is not supported', 'Target GPU SM 87 is not supported'
+_NO_KERNELS = re.compile(r"\(sm\d+\): .*not supported|target gpu sm \d+ is not supported")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Compilation:
 
     Raises:
         RefusedError: external data, or malformed bytes.
-        BadInputError: TensorRT's parser does not take the graph, or a shape is not static.
+        BadInputError: TensorRT's parser does not take the graph, a shape is not static, or there is no output.
         MachineError: TensorRT does not start.
     """
 
@@ -104,7 +102,7 @@ class Compilation:
         self._parser = trt.module.OnnxParser(self.network, self._logger)  # owns the weights: lives as long as the build
         if not self._parser.parse(onnx):
             raise self._parse_failed()
-        self._require_static_shapes()
+        self._require_usable()
 
     def run(self, verbosity: str, progress: Progress | None = None) -> tuple[bytes, dict[str, Any]]:
         """Compiles.
@@ -182,10 +180,12 @@ class Compilation:
             "max_aux_streams": int(config.max_aux_streams),
             "optimization_level": int(config.builder_optimization_level),
             "profiling_verbosity": config.profiling_verbosity.name,
-            "workspace_bytes": self.options.workspace_bytes,
+            "workspace_bytes": int(config.get_memory_pool_limit(module.MemoryPoolType.WORKSPACE)),
         }
 
-    def _require_static_shapes(self) -> None:
+    def _require_usable(self) -> None:
+        if not self.network.num_outputs:
+            raise BadInputError(f"{self._shown} has no output: there is nothing to compute.")
         for index in range(self.network.num_inputs):
             tensor = self.network.get_input(index)
             shape = tuple(tensor.shape)
@@ -223,12 +223,12 @@ def build_failed(trt: TrtModule, shown: str, log: BuildLog) -> MachineError:
     """The error for a build that gave no engine, classified by what TensorRT said."""
     lines = log.errors or log.complaints or log.chatter
     said = "\n".join((*log.complaints, *log.chatter)).lower()
-    if any(words in said for words in _MEMORY_WORDS):
+    if _NO_MEMORY.search(said):
         cause = "not enough memory: TensorRT then often says only that it found no implementation"
         advice = "end other programs that use the GPU (on a Jetson the desktop too), lower the workspace, build again"
-    elif "is not supported" in said and "target gpu" in said:
-        cause = f"{trt} has no kernels for this GPU"
-        advice = "install the TensorRT that belongs to this board, or run with --backend onnxruntime"
+    elif _NO_KERNELS.search(said):
+        cause = f"{trt} has no kernels for that GPU in that precision"
+        advice = "leave that GPU out, build fp16, or install the TensorRT that belongs to the board"
     else:
         cause = "a graph that this TensorRT cannot compile for this GPU; the lines below are its own"
         advice = "build another precision, such as fp16"

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..errors import UsageError, one_of
+from ..sealed import reading_fields
 from .engine_index import engines_folder, read_index
 from .kernel_plan import KernelPlan, xray
 
@@ -25,34 +26,44 @@ def describe(path: str | os.PathLike[str], engines_dir: str | os.PathLike[str] |
     bundle = Bundle(path)
     engines = read_index(engines_folder(bundle.path, engines_dir))
     m = bundle.manifest
-    return {
-        "bundle": str(bundle.path),
-        "digest": m["digest"],
-        "model": m["model"],
-        "labels": list(bundle.labels),
-        "preprocessing": m["preprocessing"],
-        "sampling": m["sampling"],
-        "stream": m["stream"],
-        "graphs": m["graphs"],
-        "precisions": m["precisions"],
-        "golden": m["golden"],
-        "provenance": m["provenance"],
-        "verification": m.get("verification", []),
-        "engines": [
-            {
-                "file": e.file,
-                "size": e.size,
-                "gpus": list(e.compute_capabilities),
-                "plan": dict(e.plan),
-                "verdict": e.verdict,
-            }
-            for e in engines
-        ],
-    }
+    with reading_fields(f"{bundle.path}/manifest.json"):
+        return {
+            "bundle": str(bundle.path),
+            "digest": m["digest"],
+            "model": m["model"],
+            "labels": list(bundle.labels),
+            "preprocessing": m["preprocessing"],
+            "sampling": m["sampling"],
+            "stream": m["stream"],
+            "graphs": m["graphs"],
+            "precisions": m["precisions"],
+            "golden": m["golden"],
+            "provenance": m["provenance"],
+            "verification": m.get("verification", []),
+            "engines": [
+                {
+                    "file": e.file,
+                    "size": e.size,
+                    "gpus": list(e.compute_capabilities),
+                    "plan": dict(e.plan),
+                    "verdict": e.verdict,
+                }
+                for e in engines
+            ],
+        }
 
 
 def describe_text(d: Mapping[str, Any]) -> str:
-    """`describe`'s answer for people."""
+    """`describe`'s answer for people.
+
+    Raises:
+        RefusedError: a field that only people read is missing, or of another kind than it should be.
+    """
+    with reading_fields(f"{d['bundle']}/manifest.json"):
+        return _text(d)
+
+
+def _text(d: Mapping[str, Any]) -> str:
     model, c = d["model"], d["model"]["complexity"]
     s, sampling, side = d["stream"], d["sampling"], d["preprocessing"]["size"]
     lines = [

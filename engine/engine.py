@@ -10,8 +10,8 @@ from types import TracebackType
 import numpy as np
 
 from ..bundle import Bundle, GraphEntry
-from ..clips import Clip, Frame, check_color, resize
-from ..errors import BadInputError, UsageError, VerificationError, command, one_of
+from ..clips import Clip, Frame, check_color, to_input, write_rgb
+from ..errors import BadInputError, UsageError, VerificationError, advising, command, one_of
 from .result import Result, make_result
 from .session import Session
 from .stream import Stream
@@ -149,15 +149,18 @@ def _to_clip_input(clip: object, color: str, out: Clip) -> None:
         raise BadInputError(
             f"The clip has shape {list(clip.shape)}; [T, H, W, 3] with T={frames} is expected.",
             cause="a batch axis, channels first, or an empty crop",
+            next="pass one clip at a time: np.stack(frames) of pictures [H, W, 3]",
         )
     if clip.shape[0] != frames:
         raise BadInputError(
             f"The clip has {clip.shape[0]} frames; this model reads {frames}.",
             next="pick them with logoformer.clips.centre_indices(count, bundle.sampling), or use engine.stream(...)",
         )
-    if clip.shape[1:3] != (size, size):
-        clip = np.stack([resize(frame, size) for frame in clip])
-    np.copyto(out, clip if color == "rgb" else clip[..., ::-1])
+    if clip.shape[1:3] == (size, size):
+        write_rgb(clip, color, out)
+    else:
+        for frame, place in zip(clip, out, strict=True):
+            to_input(frame, size, color, place)
 
 
 def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
@@ -217,6 +220,7 @@ def load(
     chosen = choose_precision(bundle, precision, "onnxruntime")
 
     def open_session(entry: GraphEntry) -> Session:
-        return ort.open_session(bundle.read_graph(entry), entry, {"threads": threads})
+        with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
+            return ort.open_session(bundle.read_graph(entry), entry, {"threads": threads})
 
     return Engine(bundle, open_session, ort.runtime_name(), chosen)

@@ -4,8 +4,7 @@
     engines/<target>/<graph>.<precision>.b<N>.<hash8>.engine
 
 Engines are tied to a TensorRT version and to GPUs, so they live apart from the manifest: the folder may be elsewhere
-(`--engines-dir`) when the bundle's own may not be written. The rules are those of `bundle.py`: files named by content,
-the index sealed by its own digest and replaced last.
+(`--engines-dir`) when the bundle's own may not be written. The rules are those of `sealed.py`.
 """
 
 from __future__ import annotations
@@ -17,14 +16,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..bundle import content_name, seal, unseal
-from ..errors import RefusedError, command
-from ..files import read_regular, sha256, write_atomic
+from ..errors import advising, command
+from ..files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing_failed
+from ..sealed import content_name, count, only_writer, read_stored, reading_fields, seal, stored, typed, unseal
 
 FORMAT = "logoformer-engines"
 SCHEMA_VERSION = 1
 MAX_ENGINE_BYTES = 2 << 30
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}\.engine")
+_AGAIN = command("logoformer", "build", "BUNDLE")
 NOT_RUN = "built, not run"
 
 
@@ -81,13 +81,10 @@ def read_index(folder: str | os.PathLike[str]) -> tuple[EngineEntry, ...]:
     path = Path(folder) / "index.json"
     if not os.path.lexists(path):
         return ()
-    index = unseal(read_regular(folder, "index.json", 4 << 20), str(path), FORMAT, SCHEMA_VERSION)
-    try:
-        return tuple(_entry(item) for item in index["engines"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RefusedError(
-            f"{path} lacks or garbles a field: {error!r}.", cause="not written by this program"
-        ) from error
+    with advising(f"remove {path}, then: {_AGAIN}"):
+        index = unseal(read_regular(folder, "index.json", MAX_JSON_BYTES), str(path), FORMAT, SCHEMA_VERSION)
+        with reading_fields(str(path)):
+            return tuple(_entry(item) for item in typed(index["engines"], list))
 
 
 def read_engine(folder: str | os.PathLike[str], entry: EngineEntry) -> bytes:
@@ -96,14 +93,8 @@ def read_engine(folder: str | os.PathLike[str], entry: EngineEntry) -> bytes:
     Raises:
         RefusedError: missing, a link, or not the file that the index names.
     """
-    data = read_regular(folder, entry.file, min(entry.size, MAX_ENGINE_BYTES))
-    if len(data) != entry.size or sha256(data) != entry.sha256:
-        raise RefusedError(
-            f"{Path(folder) / entry.file} is not the engine that the index names.",
-            cause="a damaged copy, or an exchanged file",
-            next=command("logoformer", "build", "BUNDLE"),
-        )
-    return data
+    with advising(_AGAIN):
+        return read_stored(folder, entry.file, entry.sha256, entry.size, MAX_ENGINE_BYTES)
 
 
 def write_engine(folder: str | os.PathLike[str], target: str, stem: str, plan: bytes) -> tuple[str, str]:
@@ -114,19 +105,40 @@ def write_engine(folder: str | os.PathLike[str], target: str, stem: str, plan: b
 
 
 def add_to_index(folder: str | os.PathLike[str], entries: Iterable[EngineEntry]) -> tuple[EngineEntry, ...]:
-    """Puts entries into the index, each in place of an older build of the same, and returns all."""
-    merged = {entry.key: entry for entry in (*read_index(folder), *entries)}
-    everything = tuple(merged[key] for key in sorted(merged))
-    index = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "engines": [asdict(entry) for entry in everything]}
-    write_atomic(Path(folder) / "index.json", seal(index))
+    """Puts entries into the index, each in place of an older build of the same, and returns all.
+
+    Raises:
+        RefusedError: the index that stands there is damaged, hostile or too new; it is left alone.
+        MachineError: it may not be written, or another build is writing it.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise writing_failed(error, path) from error
+    with only_writer(path):
+        merged = {entry.key: entry for entry in (*read_index(path), *entries)}
+        everything = tuple(merged[key] for key in sorted(merged))
+        index = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "engines": [asdict(entry) for entry in everything]}
+        write_atomic(path / "index.json", seal(index))
     return everything
 
 
 def _entry(item: Mapping[str, Any]) -> EngineEntry:
-    if not _FILE.fullmatch(str(item["file"])):
-        raise ValueError(f"the path {item['file']!r:.200}")
-    for name in ("batch", "size"):
-        if not isinstance(item[name], int) or not 1 <= item[name] <= MAX_ENGINE_BYTES:
-            raise ValueError(f"{name} {item[name]!r:.40}")
-    known = {name: item[name] for name in EngineEntry.__dataclass_fields__}
-    return EngineEntry(**{**known, "compute_capabilities": tuple(map(str, item["compute_capabilities"]))})
+    file, digest, size = stored(item, _FILE)
+    return EngineEntry(
+        graph=typed(item["graph"], str),
+        precision=typed(item["precision"], str),
+        batch=count(item["batch"]),
+        target=typed(item["target"], str),
+        file=file,
+        sha256=digest,
+        size=size,
+        graph_sha256=typed(item["graph_sha256"], str),
+        tensorrt_version=typed(item["tensorrt_version"], str),
+        compute_capabilities=tuple(typed(sm, str) for sm in typed(item["compute_capabilities"], list)),
+        platform=typed(item["platform"], str),
+        flags=typed(item["flags"], dict),
+        plan={typed(sm, str): typed(summary, dict) for sm, summary in item["plan"].items()},
+        verdict=typed(item["verdict"], str),
+    )

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .plan_text import COMPUTE_ROLES, Kernel
+from .plan_text import ARITHMETIC, COMPUTE_ROLES, Kernel
 
 
 def network_macs(module: Any, network: Any) -> dict[str, int]:
@@ -51,7 +51,8 @@ def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list
 
     A node is listed by its own kernel and often by neighbours that load, pad or scale for it. It is placed on the
     kernel that multiplies and is named after it; else where just one that multiplies lists it, or several of one
-    precision (then on the first of them). Generated kernels are never given any: their arithmetic is not in the plan.
+    precision (then on the first of them). A product with a single row is often generated, as 'MulSum': that is taken
+    when all its tensors have one type, because the plan does not say what is computed in between.
 
     Args:
         kernels: the plan.
@@ -64,19 +65,30 @@ def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list
     left: dict[str, int] = {}
     named: dict[str, list[int]] = defaultdict(list)
     listing: dict[str, list[int]] = defaultdict(list)
+    generated: dict[str, list[int]] = defaultdict(list)
     for index, kernel in enumerate(kernels):
         if kernel.role in COMPUTE_ROLES:
             for name in kernel.named_after:
                 named[name].append(index)
             for name in kernel.onnx_layers:
                 listing[name].append(index)
+        elif _is_plain_product(kernel):
+            for name in kernel.onnx_layers:
+                generated[name].append(index)
     for name, count in macs.items():
-        found = named.get(name) or listing.get(name) or []
+        found = named.get(name) or listing.get(name) or generated.get(name) or []
         if len({kernels[index].precision for index in found}) == 1:
             placed[found[0]] += count
         else:
             left[name] = count
     return placed, left
+
+
+def _is_plain_product(kernel: Kernel) -> bool:
+    """A generated kernel that multiplies and sums, and sees one type only."""
+    operations = kernel.operations
+    types = {tensor.dtype for tensor in kernel.tensors} & ARITHMETIC
+    return ("Mul", "Sum") in zip(operations, operations[1:], strict=False) and len(types) == 1
 
 
 def macs_by_precision(kernels: Sequence[Kernel], placed: Sequence[int]) -> dict[str, int]:

@@ -30,7 +30,7 @@ TYPES = {
     "Int32": ("int32", 32),
     "Int64": ("int64", 64),
 }
-_ARITHMETIC = {"fp32", "fp16", "bf16", "fp8", "fp4", "int4", "int8"}  # what multiply-accumulates are done in
+ARITHMETIC = {"fp32", "fp16", "bf16", "fp8", "fp4", "int4", "int8"}  # what multiply-accumulates are done in
 _QUANTIZED = {"fp8", "fp4", "int4", "int8"}
 
 _MOVES = {"Resh", "Tran", "Move", "Conc", "Slic", "Gath"}
@@ -155,7 +155,7 @@ class Kernel:
         has the weights' type, that is it. Without such an input (products of activations, or weights that are only
         stored small) all inputs must agree.
         """
-        inputs = {tensor.dtype for tensor in self.inputs} & _ARITHMETIC
+        inputs = {tensor.dtype for tensor in self.inputs} & ARITHMETIC
         weights = max(self.constants, key=lambda tensor: tensor.bytes, default=None)
         if weights is not None and weights.dtype in inputs:
             return weights.dtype

@@ -21,8 +21,11 @@ Array = npt.NDArray[Any]
 class Session(Protocol):
     """What the engine needs of a backend. Not thread-safe: one session, one thread."""
 
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]: ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]: ...
 
     def input(self, name: str) -> Array:
         """The host-side buffer of an input; write into it, its address never changes."""

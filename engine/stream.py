@@ -103,6 +103,7 @@ class Stream:
         # 0.8: a camera that runs at just the rate the ring was made for must not lose frames to jitter.
         self._ring = Ring(spec.slots, face * spec.slots, 0.8 * span_s / max(spec.slots - 1, 1))
         self._ages = pattern_ages(bundle.sampling)
+        self._warm_s = float(self._ages.max()) - PATTERN_TOLERANCE_S
         natural = window_order(spec.frames, spec.grid, spec.window)  # [N]
         self._frame_of_place = natural // spec.tokens_per_frame
         self._cell_of_place = natural % spec.tokens_per_frame
@@ -117,7 +118,7 @@ class Stream:
     @property
     def warm(self) -> bool:
         """Whether the ring reaches back over the whole training pattern."""
-        return self._ring.reach_s >= float(self._ages.max()) - PATTERN_TOLERANCE_S
+        return self._ring.reach_s >= self._warm_s
 
     def push(self, frame: Frame, time_s: float) -> Result | None:
         """Takes the next frame of this face.

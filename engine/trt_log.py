@@ -6,6 +6,7 @@ The classes that TensorRT calls must derive from classes of the very module in u
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +16,9 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 KEPT_LINES = 400
 LINE_LIMIT = 2000  # characters
 _COMPLAINTS = ("INTERNAL_ERROR", "ERROR", "WARNING")
-# RTX says this once a process, at its highest severity, when the parser is used; nothing is wrong.
-_NOISE = ("Thread context has not been set! Using global log stream.",)
+# RTX says the first once a process, at its highest severity, when the parser is used; nothing is wrong. The second
+# comes when a runtime of ours is open too: only messages without an owner go to its log then, a build's own do not.
+_NOISE = re.compile(r"Thread context has not been set! Using global|.*logger passed into createInfer\w+ differs")
 
 
 class BuildLog:
@@ -41,7 +43,7 @@ class BuildLog:
             message: one or more lines.
         """
         if severity in _COMPLAINTS:
-            if message not in _NOISE:
+            if not _NOISE.match(message):
                 self._complaints.extend((severity, line[:LINE_LIMIT]) for line in message.split("\n"))
         elif severity == "INFO":
             self._chatter.extend(line[:LINE_LIMIT] for line in message.split("\n"))

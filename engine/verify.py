@@ -171,7 +171,8 @@ def distance(answers: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -
 def centred_logits(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Logits of mean zero: `[N, C]` -> `[N, C]`."""
     logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-45))
-    return logs - logs.mean(1, keepdims=True)
+    centred: npt.NDArray[np.float64] = logs - logs.mean(1, keepdims=True)
+    return centred
 
 
 def _row(what: str, engine: Engine, golden: Golden, answers: npt.NDArray[np.float32]) -> Row:

@@ -167,7 +167,7 @@ def export_bundle(
         precisions["fp16"] = _judge_fp16(graphs, converted, protected, real.clips, truth, stream, order, note)
         models["fp16"] = converted
 
-    entries = []
+    entries: list[dict[str, Any]] = []
     total = len(GRAPHS) * len(models)
     for precision, by_name in models.items():
         for name, onnx_model in by_name.items():

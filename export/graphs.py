@@ -37,7 +37,7 @@ def _fold_batchnorm(trunk: Trunk) -> Trunk:
     folded = copy.deepcopy(trunk).eval()
 
     def fold(owner: nn.Module, conv: str, norm: str) -> None:
-        fused = fuse_conv_bn_eval(owner.get_submodule(conv), owner.get_submodule(norm))  # type: ignore[type-var]
+        fused = fuse_conv_bn_eval(owner.get_submodule(conv), owner.get_submodule(norm))  # type: ignore[type-var, arg-type]
         owner.set_submodule(conv, fused)
         owner.set_submodule(norm, nn.Identity())
 

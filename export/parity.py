@@ -5,6 +5,7 @@ Differences are measured as `engine.verify.distance` does: logits, as a share of
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,20 +117,25 @@ def worst_tensor(model: onnx.ModelProto, module: nn.Module, feed: Mapping[str, n
         feed: one input.
     """
     wanted: dict[str, Tensor] = {}
+    calls: Counter[str] = Counter()
 
     def hook(name: str) -> Callable[..., None]:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
+            calls[name] += 1
             wanted[name] = output.detach().clone()
 
         return keep
 
-    handles = [part.register_forward_hook(hook(name)) for name, part in module.named_modules() if name]
+    leaves = [(name, part) for name, part in module.named_modules() if not any(part.children())]
+    handles = [part.register_forward_hook(hook(name)) for name, part in leaves]
     try:
         with torch.no_grad():
             module(*(torch.as_tensor(value) for value in feed.values()))
     finally:
         for handle in handles:
             handle.remove()
+    for name in [name for name, count in calls.items() if count > 1]:  # one ReLU serves a whole block
+        del wanted[name]
     last_of_scope = {node.name.split("/")[0]: node.output[0] for node in model.graph.node}
     scope_of = {tensor: scope for scope, tensor in last_of_scope.items() if scope in wanted}
     errors: list[tuple[str, float]] = []

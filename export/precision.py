@@ -47,7 +47,7 @@ def to_fp16(
             raise missing_package("modelopt", "export", "Exporting FP16") from error
         source, real = Path(folder) / "fp32.onnx", Path(folder) / "real.npz"
         onnx.save(model, source)
-        np.savez(real, **feed)
+        np.savez(real, **feed)  # type: ignore[arg-type]  # the stubs take any name for `allow_pickle`
         # Gather does no arithmetic: left alone, the cast comes after it and touches T frames, not the whole ring.
         kept = [f"{re.escape(item.node)}$" for item in protected] + ["Gather$"]
         converted: onnx.ModelProto = convert_to_mixed_precision(

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BadInputError, MachineError, RefusedError, command
+from ..errors import BadInputError, MachineError, RefusedError, UsageError, advising, command
 from ..files import dump_json, parse_json, read_file, read_regular, sha256, writing_failed
 from .config import ModelConfig
 from .logoformer import LogoFormer
@@ -26,6 +26,7 @@ from .logoformer import LogoFormer
 FORMAT = "logoformer-checkpoint"
 FORMAT_VERSION = 1
 MAX_WEIGHT_BYTES = 4 << 30
+_ANOTHER = command("logoformer", "init", "--preset", "base", "-o", "new-checkpoint")
 
 
 def save_checkpoint(folder: str | os.PathLike[str], model: LogoFormer, extra: Mapping[str, Any] | None = None) -> Path:
@@ -70,8 +71,13 @@ def save_checkpoint(folder: str | os.PathLike[str], model: LogoFormer, extra: Ma
         if final.exists():  # a folder cannot replace a full folder in one step: move the old one aside first
             aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-old-"))
             final.replace(aside / "was")
-            part.replace(final)
-            shutil.rmtree(aside)
+            try:
+                part.replace(final)
+            except OSError:
+                (aside / "was").replace(final)
+                aside.rmdir()
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
         else:
             part.replace(final)
     except OSError as error:
@@ -92,16 +98,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[LogoFormer, dict[str,
         RefusedError: a pickle that carries code, or a file that is not a regular file.
     """
     given = Path(path)
-    if not given.exists():
+    if not os.path.exists(given):  # noqa: PTH110 - a name that is too long is no checkpoint either; pathlib raises
         raise BadInputError(
             f"There is no checkpoint at {given}.",
             next=command("logoformer", "init", "--preset", "base", "-o", given),
         )
-    if given.is_dir():
-        config, state, digest = _read_folder(given)
-    else:
-        config, state, digest = _read_pt(given)
-    return _assemble(config, state, given), {"sha256": digest, "extra": config.get("extra", {})}
+    with advising(_ANOTHER):
+        config, state, digest = _read_folder(given) if given.is_dir() else _read_pt(given)
+        return _assemble(config, state, given), {"sha256": digest, "extra": _extra(config, given)}
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
@@ -113,13 +117,12 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
         raise BadInputError(
             f"{folder} is not a checkpoint: {' and '.join(missing)} not found.",
             cause="an empty folder, an unfinished copy, or a checkpoint of another program",
-            next=command("logoformer", "init", "--preset", "base", "-o", "new-checkpoint"),
         )
     config = parse_json(read_regular(folder, "config.json", 4 << 20), f"{folder}/config.json")
     weights = read_regular(folder, "model.safetensors", MAX_WEIGHT_BYTES)
     try:
         return config, load(weights), sha256(weights)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
         raise BadInputError(
             f"{folder}/model.safetensors cannot be read: {error}.", cause="a truncated copy or another file format"
         ) from error
@@ -131,18 +134,23 @@ def _read_pt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RefusedError(
-            f"{path} was not loaded: it holds more than tensors and plain values.",
+            f"{path} was not loaded: it holds more than tensors and plain values, or is no PyTorch checkpoint at all.",
             cause="a pickle can run code; this one names classes or functions (training recorders, argparse, or worse)",
             next="convert it in a sandbox: keep only the state dict and save that with safetensors",
-            log=str(error).splitlines()[:1],
+            log=[line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line][:1],
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise BadInputError(f"{path} is not a PyTorch checkpoint: {error}.", cause="a truncated copy") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # the unpickler lets through whatever the bytes make a constructor raise
+        raise BadInputError(
+            f"{path} is not a PyTorch checkpoint: {type(error).__name__}: {error}.",
+            cause="a truncated copy or another file format",
+        ) from error
     if not isinstance(content, dict) or "state_dict" not in content or "config" not in content:
         raise BadInputError(
             f"{path} holds no 'config' and 'state_dict'.",
             cause="a checkpoint of another program: its architecture and labels are unknown",
-            next=command("logoformer", "init", "--help"),
+            next="torch.save({'config': the 'model' of a config.json of the same preset, 'state_dict': ...}, path)",
         )
     return {"format": FORMAT, **content, "model": content["config"]}, content["state_dict"], sha256(data)
 
@@ -152,15 +160,24 @@ def _assemble(config: Any, state: Mapping[str, Tensor], shown: Path) -> LogoForm
         raise BadInputError(
             f"{shown} has a config.json that is not this program's.", cause="a checkpoint of another program"
         )
-    if config.get("format_version", FORMAT_VERSION) > FORMAT_VERSION:
+    version = config.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise RefusedError(
-            f"{shown} has checkpoint format {config['format_version']}; this version reads up to {FORMAT_VERSION}.",
+            f"{shown} has checkpoint format {version!r}; this version reads up to {FORMAT_VERSION}.",
             next="pip install --upgrade logoformer",
         )
-    model = LogoFormer(ModelConfig.from_json(config["model"]))
-    wanted = model.state_dict()
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BadInputError(f"The 'state_dict' of {shown} is not a dict of tensors.")
+    try:
+        described = ModelConfig.from_json(config["model"])
+    except UsageError as error:  # the file's fault, not the caller's
+        raise BadInputError(f"{shown}: {error.what}", cause=error.cause, next=error.next) from error
+    if described.depth + sum(described.stage_blocks) > len(state):
+        raise BadInputError(f"{shown} describes more layers than its weights have tensors ({len(state)}).")
+    with torch.device("meta"):  # without memory: sizes that the file only claims are compared first
+        wanted = LogoFormer(described).state_dict()
     missing = sorted(wanted.keys() - state.keys())
-    unknown = sorted(state.keys() - wanted.keys())
+    unknown = sorted(state.keys() - wanted.keys(), key=str)
     shapes = [
         f"{name}: {list(state[name].shape)} in the file, {list(wanted[name].shape)} in the model"
         for name in sorted(wanted.keys() & state.keys())
@@ -171,10 +188,23 @@ def _assemble(config: Any, state: Mapping[str, Tensor], shown: Path) -> LogoForm
             f"The weights of {shown} do not fit its configuration: {len(missing)} missing, {len(unknown)} unknown, "
             f"{len(shapes)} of another shape.",
             cause="config.json and the weights come from different trainings",
-            log=[*missing[:3], *unknown[:3], *shapes[:3]],
+            log=[str(name) for name in (*missing[:3], *unknown[:3], *shapes[:3])],
         )
     try:
-        model.load_state_dict(dict(state))
+        model = LogoFormer(described)
+        model.load_state_dict(state)
     except RuntimeError as error:  # memory: names and shapes were checked above
         raise MachineError(f"The weights of {shown} could not be loaded: {error}.") from error
     return model.eval()
+
+
+def _extra(config: Mapping[str, Any], shown: Path) -> Any:
+    """What the checkpoint says of its origin; it goes into the bundle's index, so it must be plain JSON."""
+    extra = config.get("extra", {})
+    try:
+        dump_json(extra)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInputError(
+            f"'extra' of {shown} is not plain JSON: {error}.", next="save numbers and texts there, no tensors"
+        ) from error
+    return extra

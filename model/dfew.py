@@ -114,7 +114,7 @@ class DfewClips:
         BadInputError: the list is missing or damaged.
     """
 
-    labels = DFEW_LABELS
+    labels: tuple[str, ...] = DFEW_LABELS
 
     def __init__(self, root: str | os.PathLike[str], split: str, fold: int = 1, size: int = 64) -> None:
         self.root = Path(root)
@@ -170,7 +170,7 @@ class DfewClips:
         if index not in self._names:
             folder = self.root / FRAMES / self.clip_id(index)
             try:
-                found = [name for name in os.listdir(folder) if name.lower().endswith(_IMAGES)]
+                found = [path.name for path in folder.iterdir() if path.name.lower().endswith(_IMAGES)]
             except OSError as error:
                 raise BadInputError(
                     f"{folder} cannot be read: {error.strerror}.",

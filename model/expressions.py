@@ -56,9 +56,9 @@ _FIRST_THEN: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     ),
 }
 _HELD: dict[str, dict[str, float]] = {
-    "sad": {"brow_inner": 1.0, "brow_lower": 0.25, "lip_down": 1.0, "blink": 0.35},
+    "sad": {"brow_inner": 1.0, "brow_lower": 0.2, "lip_down": 1.0, "blink": 0.4},
     "neutral": {},
-    "angry": {"brow_lower": 1.0, "squint": 0.3, "press": 1.0},
+    "angry": {"brow_lower": 1.0, "lid_raise": 0.6, "press": 1.0},
 }
 _INDEX = {name: index for index, name in enumerate(DFEW_LABELS)}
 FORWARD_OF = {_INDEX[second]: _INDEX[first] for first, second in ORDER_PAIRS}  # second of a pair -> first
@@ -84,7 +84,9 @@ class Pulse:
     def at(self, phase: Floats) -> Floats:
         """Intensities at each phase: `[k]` -> `[k, movements]`."""
         x = np.clip((self.apex + self.ramp - np.abs(phase - self.centre)) / self.ramp, 0.0, 1.0)
-        return (x * x * (3.0 - 2.0 * x))[:, None] * np.asarray(self.weights)  # smooth at both ends
+        smooth = x * x * (3.0 - 2.0 * x)  # flat at both ends of a ramp
+        intensities: Floats = smooth[:, None] * np.asarray(self.weights)
+        return intensities
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,9 @@ def draw_script(label: int, rng: np.random.Generator) -> Script:
     if label in FORWARD_OF:
         return draw_script(FORWARD_OF[label], rng).mirrored()
     name = DFEW_LABELS[label]
-    strength = rng.uniform(0.75, 1.0)
-    shift, pace = rng.uniform(-0.1, 0.1), rng.uniform(0.82, 1.0)
+    strength = rng.uniform(0.8, 1.0)
+    # A live reading ends a few frames early or late: training sees expressions that are off the middle.
+    shift, pace = rng.uniform(-0.15, 0.15), rng.uniform(0.72, 0.95)
     if name in _FIRST_THEN:
         first, then = _FIRST_THEN[name]
         apex, ramp = pace * rng.uniform(0.10, 0.17), pace * rng.uniform(0.20, 0.28)

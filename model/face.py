@@ -207,7 +207,7 @@ def _brows(who: Identity, a: _Actions) -> dict[str, Floats]:
     lowered = a["brow_lower"] * (1.0 - 0.75 * s)
     rest = -who.brow_height - 0.045 * np.sin(np.pi * np.clip(s * 1.1, 0, 1)) + who.brow_tilt * (1 - 2 * s)
     x = who.eye_distance + (s - 0.42) * 2.35 * who.eye_width - 0.05 * lowered
-    y = rest - 0.17 * raised + 0.14 * lowered - 0.02 * a["lid_raise"]
+    y = rest - 0.17 * raised + 0.15 * lowered - 0.02 * a["lid_raise"]
     half = 0.5 * who.brow_thickness * (1.0 - 0.55 * s)
     return {f"brow_{i}": _band(side * x, y - half, y + half) for i, side in enumerate(_SIDES)}
 
@@ -239,7 +239,7 @@ def _nose(who: Identity, a: _Actions) -> dict[str, Floats]:
 def _mouth(who: Identity, a: _Actions) -> dict[str, Floats]:
     t = np.linspace(-1.0, 1.0, 11)
     arch = 1.0 - t**2
-    corner = who.mouth_rest - 0.12 * a["smile"] + 0.13 * a["lip_down"]  # [k, 1], down is positive
+    corner = who.mouth_rest - 0.12 * a["smile"] + 0.15 * a["lip_down"]  # [k, 1], down is positive
     half = who.mouth_width * (1.0 + 0.3 * a["smile"] + 0.25 * a["stretch"] - 0.16 * a["press"] - 0.22 * a["jaw"])
     gap_up = 0.012 + 0.025 * a["part"] + 0.03 * a["nose_wrinkle"] * a["part"]
     gap_low = 0.012 + 0.035 * a["part"] + 0.20 * a["jaw"]

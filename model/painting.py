@@ -209,4 +209,7 @@ def _gain(look: Look, size: int) -> npt.NDArray[np.float32]:
     x, y = grid, grid[:, None]
     slope = 1.0 + look.contrast * (x * np.cos(look.light) + y * np.sin(look.light))
     fall = 1.08 - 0.16 * (x**2 + y**2)
-    return (look.exposure * (slope * fall)[..., None] * np.asarray(look.tint)).astype(np.float32)
+    gain: npt.NDArray[np.float32] = (look.exposure * (slope * fall)[..., None] * np.asarray(look.tint)).astype(
+        np.float32
+    )
+    return gain

@@ -63,7 +63,8 @@ class Motion:
         if not len(self.blinks):
             return np.zeros_like(tau)
         nearest = np.abs(tau[:, None] - self.blinks).min(1)
-        return np.clip(1.5 - 1.5 * nearest / _BLINK_HALF_S, 0.0, 1.0)
+        closed: Floats = np.clip(1.5 - 1.5 * nearest / _BLINK_HALF_S, 0.0, 1.0)
+        return closed
 
     def mirrored(self) -> Motion:
         """The same backwards, exactly: cos(-x) is cos(x)."""

@@ -9,7 +9,7 @@ their ranges are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +18,9 @@ import numpy.typing as npt
 from ..clips import DFEW_LABELS, Clip, Sampling, centre_indices
 from ..errors import UsageError
 from .expressions import FORWARD_OF, MOVEMENTS, Script, draw_script
-from .face import Floats, Identity, draw_identity
+from .face import Identity, draw_identity
 from .painting import Painter
 from .scene import Look, Motion, draw_look, draw_motion
-
-Progress = Callable[[str, int, int], None]
 
 FPS = 25.0
 FEWEST_FRAMES, MOST_FRAMES = 40, 100  # of a clip; DFEW's median is 70

@@ -132,9 +132,8 @@ def write_dfew(
 
 def _write_all(part: Path, source: SyntheticClips, workers: int, progress: Progress | None) -> int:
     """Writes every clip's frames; returns how many."""
-    tasks = [
-        range(start, min(start + _CLIPS_PER_TASK, len(source))) for start in range(0, len(source), _CLIPS_PER_TASK)
-    ]
+    everything = range(len(source))
+    tasks = [everything[start : start + _CLIPS_PER_TASK] for start in everything[::_CLIPS_PER_TASK]]
     work = partial(_write_clips, part / FRAMES, source)
     frames = done = 0
     for clips, count in _run(work, tasks, workers):
@@ -235,7 +234,7 @@ def write_untrimmed(
 def _encode(path: Path, recording: Recording, side: int, progress: Progress | None) -> None:
     import cv2
 
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (side, side))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (side, side))
     if not writer.isOpened():
         raise MachineError(
             "OpenCV cannot write an mp4v video here.",

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
-
-def _neighbour(path: Path) -> ModuleType:
-    """Imports a helper module that lies beside the tests (importlib mode puts no test folder on the path)."""
-    name = f"logoformer_tests_{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+if TYPE_CHECKING:
+    from logoformer.demo import DemoReport
 
 
 @pytest.fixture(scope="session")
@@ -37,25 +26,43 @@ def untrained_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
-def trained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny` trained on synthetic faces: minutes. Tests that ask for it are marked slow."""
-    trained = _neighbour(Path(__file__).parent / "model" / "trained.py")
-    return Path(trained.train_tiny(tmp_path_factory.mktemp("trained")).checkpoint)
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoReport, Path]:
+    """One whole demo: minutes. What is trained in the tests is trained here; tests that ask for it are marked slow."""
+    from logoformer.demo import demo
+
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    return demo(folder, progress=lambda *_: None, say=print), folder
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(trained_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_checkpoint(demo_run: tuple[DemoReport, Path]) -> Path:
+    """`tiny` trained on synthetic faces."""
+    return demo_run[1] / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(demo_run: tuple[DemoReport, Path]) -> Path:
     """The bundle of `trained_checkpoint`. Copy it before changing it."""
-    return _export(trained_checkpoint, tmp_path_factory.mktemp("bundle") / "face.bundle", clips=32)
+    return demo_run[1] / "face.bundle"
 
 
 @pytest.fixture(scope="session")
 def base_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of an untrained `base`, FP32 and FP16: half a minute. Copy it before changing it."""
+    """The bundle of an untrained `base`, FP32 and FP16, judged on 32 clips: a minute. Copy it before changing it."""
+    return _full_size("base", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def wide_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of an untrained `wide`."""
+    return _full_size("wide", tmp_path_factory)
+
+
+def _full_size(preset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from logoformer.model.init import init_checkpoint
 
-    folder = tmp_path_factory.mktemp("base")
-    return _export(init_checkpoint("base", folder / "base"), folder / "base.bundle", clips=8)
+    folder = tmp_path_factory.mktemp(preset)
+    return _export(init_checkpoint(preset, folder / preset), folder / f"{preset}.bundle", clips=32)
 
 
 def _export(checkpoint: Path, out: Path, clips: int) -> Path:

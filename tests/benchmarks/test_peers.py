@@ -135,14 +135,6 @@ def test_a_compiled_model_that_answers_otherwise_is_skipped(toy, monkeypatch):
     assert "differ by" in skipped[0].reason
 
 
-@pytest.mark.slow
-def test_torch_compile_takes_part_or_says_why(toy):
-    pytest.importorskip("torch")
-    found, skipped = open_others(toy, (p.COMPILED,))
-    assert [peer.name for peer in found] + [item.name for item in skipped] == [p.COMPILED]
-    assert all(item.reason for item in skipped)
-
-
 def test_a_damaged_bundle_is_not_skipped(make_toy):
     bundle = make_toy()
     graph = bundle.path / bundle.graph("clip", "fp32").file

@@ -7,11 +7,11 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from logoformer.camera.opencv import QUIET, load_cv2
+from logoformer.camera.opencv import QUIET
 from logoformer.clips import check_color, check_frame
 from logoformer.engine.result import Result
 from PIL import Image
@@ -108,10 +108,20 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def make_video(tmp_path: Path) -> Callable[..., Path]:
+def cv2() -> ModuleType:
+    """OpenCV; a test that asks for it is skipped where it is not installed."""
+    return pytest.importorskip("cv2", reason="OpenCV is not installed (the extra 'camera')")
+
+
+@pytest.fixture
+def frames_of(cv2: ModuleType) -> Callable[[Path], int]:
+    """Counts the frames of a video."""
+    return lambda path: int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
+
+
+@pytest.fixture
+def make_video(tmp_path: Path, cv2: ModuleType) -> Callable[..., Path]:
     """Writes RGB frames as a video with OpenCV and gives its path."""
-    pytest.importorskip("cv2", reason="OpenCV is not installed (the extra 'camera')")
-    cv2 = load_cv2("A test")
 
     def make(frames: list[np.ndarray], name: str = "clip.mp4", fourcc: str = "mp4v", fps: float = 25.0) -> Path:
         path = tmp_path / name

@@ -16,11 +16,6 @@ from logoformer.camera.sources import open_source
 from logoformer.errors import BadInputError, MachineError, UsageError, VerificationError
 
 
-def frames_of(path: Path) -> int:
-    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed (the extra 'camera')")
-    return int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
-
-
 def go(engine, path, **options) -> tuple[list[dict], object]:
     lines: list[dict] = []
     with open_source(path, fps=25) as source:
@@ -80,7 +75,7 @@ def test_progress_counts_to_the_end(engine, make_folder, tools):
 
 
 # ------------------------------------------------------------------------------------------------------------ partial
-def test_a_source_shorter_than_the_span_is_answered_once_at_its_end(engine, make_folder, tools, tmp_path):
+def test_a_source_shorter_than_the_span_is_answered_once_at_its_end(engine, make_folder, tools, tmp_path, frames_of):
     out = tmp_path / "o.mp4"
     lines, summary = go(engine, make_folder([tools.solid("blue")] * 5), hop=2, out=out)
     assert [(line["label"], line["frame"], line["partial"]) for line in lines] == [("blue", 4, True)]
@@ -94,7 +89,7 @@ def test_an_answered_source_gets_no_partial_line(engine, make_folder, tools):
 
 
 # ------------------------------------------------------------------------------------------------------------ overlay
-def test_the_overlay_has_every_frame_at_the_sources_rate(engine, make_video, tools, tmp_path):
+def test_the_overlay_has_every_frame_at_the_sources_rate(engine, make_video, tools, tmp_path, frames_of):
     out = tmp_path / "deep" / "o.mp4"
     _, summary = go(engine, make_video([tools.solid("red")] * 20, fps=12.5), out=out)
     assert summary.out == out
@@ -138,7 +133,7 @@ def test_an_overlay_without_opencv_fails_before_the_first_line(engine, make_fold
 
 
 # ------------------------------------------------------------------------------------------------------------ failure
-def test_a_source_that_breaks_keeps_its_lines_and_its_overlay(engine, make_folder, tools, tmp_path):
+def test_a_source_that_breaks_keeps_its_lines_and_its_overlay(engine, make_folder, tools, tmp_path, frames_of):
     folder = make_folder([tools.solid("red")] * 20)
     (folder / "15.png").write_bytes(b"damage")
     out, lines = tmp_path / "o.mp4", []
@@ -165,7 +160,7 @@ def test_a_source_that_breaks_at_once_leaves_no_overlay(engine, make_folder, too
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
 
-def test_an_engine_that_fails_leaves_no_overlay(engine, make_folder, tools, tmp_path, monkeypatch):
+def test_an_engine_that_fails_leaves_no_overlay(engine, make_folder, tools, tmp_path, monkeypatch, cv2):
     def fail(stream, frame, time_s):
         if time_s > 0.3:
             raise MachineError("out of memory")
@@ -186,7 +181,7 @@ def test_an_answer_that_is_not_a_number_is_not_printed(engine, make_folder, tool
 
 # ---------------------------------------------------------------------------------------------------------- clean stop
 @pytest.mark.parametrize(("error", "stopped"), [(KeyboardInterrupt, "interrupt"), (BrokenPipeError, "pipe")])
-def test_a_stop_leaves_a_whole_overlay(engine, make_folder, tools, tmp_path, error, stopped):
+def test_a_stop_leaves_a_whole_overlay(engine, make_folder, tools, tmp_path, error, stopped, frames_of):
     def on_result(line):
         if line["frame"] == 11:
             raise error
@@ -230,7 +225,7 @@ def start(folder: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_reader_that_goes_away_ends_a_real_process_cleanly(make_folder, tools, tmp_path):
+def test_a_reader_that_goes_away_ends_a_real_process_cleanly(make_folder, tools, tmp_path, frames_of):
     out = tmp_path / "o.mp4"
     with start(make_folder([tools.solid("red")] * 60), out) as process:
         assert json.loads(process.stdout.readline())["label"] == "red"  # flushed: it came long before the end
@@ -242,7 +237,7 @@ def test_a_reader_that_goes_away_ends_a_real_process_cleanly(make_folder, tools,
     assert frames_of(out) == int(frames) - 1
 
 
-def test_ctrl_c_ends_a_real_process_cleanly(make_folder, tools, tmp_path):
+def test_ctrl_c_ends_a_real_process_cleanly(make_folder, tools, tmp_path, frames_of):
     out = tmp_path / "o.mp4"
     with start(make_folder([tools.solid("red")] * 500), out) as process:
         for _ in range(5):

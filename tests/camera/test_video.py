@@ -129,7 +129,7 @@ def test_a_hole_in_the_middle_is_passed_over_and_reported(make_video, tools, tmp
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video", bytes(5000), b"\0\0\0\x1cftypisom" + bytes(3000)])
-def test_what_is_no_video_is_bad_input_before_the_first_frame(tmp_path, content):
+def test_what_is_no_video_is_bad_input_before_the_first_frame(tmp_path, content, cv2):
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     with pytest.raises(BadInputError) as caught:

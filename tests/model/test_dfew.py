@@ -85,7 +85,7 @@ def test_missing_parts_are_named(root, tmp_path_factory):
         DfewClips(tmp_path_factory.mktemp("empty"), "train")
     with pytest.raises(BadInputError, match=r"set_2\.csv does not exist"):
         DfewClips(root, "train", 2)
-    os.rename(root / "Clip/clip_224x224/00002", root / "gone")
+    (root / "Clip/clip_224x224/00002").rename(root / "gone")
     with pytest.raises(BadInputError, match="00002"):
         DfewClips(root, "train", 1).count(1)
     (root / "Clip/clip_224x224/00002").mkdir()

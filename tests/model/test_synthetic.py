@@ -119,6 +119,8 @@ def test_same_seed_same_bytes_and_another_seed_other_bytes():
 
     assert digest(5) == digest(5)
     assert not set(digest(5)) & set(digest(6))
+    assert draw_clip(5, 0, 0, 2).look != draw_clip(6, 0, 0, 2).look
+    assert draw_clip(5, 0, 0, 2).look != draw_clip(5, 0, 1, 2).look
 
 
 def test_a_frame_does_not_depend_on_what_is_drawn_with_it():
@@ -217,3 +219,12 @@ def test_untrimmed_recording_rests_between_spans():
     lengths = [span.end - span.start for span in recording.spans]
     assert min(lengths) >= 60
     assert max(lengths) <= 80
+
+
+def test_untrimmed_recording_mirrors_exactly():
+    recording = draw_untrimmed(0, 5, [4, 2])
+    mirrored = recording.mirrored()
+    assert [DFEW_LABELS[span.script.label] for span in mirrored.spans] == ["neutral", "fear"]
+    steps = range(0, recording.count, 3)
+    backwards = [recording.count - 1 - index for index in steps]
+    np.testing.assert_array_equal(mirrored.frames(backwards, 32), recording.frames(steps, 32))

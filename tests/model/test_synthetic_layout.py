@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -72,6 +74,12 @@ def test_bytes_depend_on_the_seed_alone_and_not_on_processes(data, tmp_path):
     assert tree(tmp_path / "again") == tree(data)
 
 
+def test_a_writing_process_starts_without_torch():
+    """Every process of the pool imports this module: torch would cost each of them seconds and memory."""
+    code = "import sys, logoformer.model.synthetic_layout; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
@@ -132,7 +140,16 @@ def test_untrimmed_video_has_its_spans(tmp_path):
 def test_a_failed_video_leaves_the_old_one(tmp_path, monkeypatch):
     target = tmp_path / "v.mp4"
     target.write_bytes(b"old")
-    monkeypatch.setattr(cv2, "VideoWriter", lambda *_: type("Broken", (), {"isOpened": lambda self: False})())
+
+    class NoEncoder:
+        fourcc = staticmethod(cv2.VideoWriter.fourcc)
+
+        def __init__(self, *_arguments) -> None: ...
+
+        def isOpened(self) -> bool:
+            return False
+
+    monkeypatch.setattr(cv2, "VideoWriter", NoEncoder)
     with pytest.raises(MachineError, match="mp4v"):
         write_untrimmed(target, side=32)
     assert target.read_bytes() == b"old"

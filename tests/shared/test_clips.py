@@ -170,6 +170,10 @@ def test_before_the_history_began_its_first_frame_stands():
     assert pick([5.0, 5.04], ages).tolist()[:-2] == [0] * 14
 
 
+def test_a_frame_of_exactly_the_wanted_time_is_taken():
+    assert pick([0.0, 1.0], np.array([PATTERN_TOLERANCE_S])).tolist() == [1]
+
+
 def test_ages_count_back_from_the_newest_frame_of_the_span():
     ages = pattern_ages(Sampling())
     assert ages[0] == pytest.approx((69 - 4) / 25)

@@ -1,0 +1,126 @@
+"""The builder may use only names that every supported TensorRT has.
+
+The lists are the intersection of the Python bindings 10.3.0, 10.7.0, 10.16.1, 11.4.0 and TensorRT-RTX 1.7.1, as far as
+this room needs them; names that only RTX has are listed apart and may stand only where RTX is sure.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from logoformer.engine import compile as compile_module
+
+COMMON = {
+    "builder": {"create_network", "create_builder_config", "build_serialized_network"},
+    "config": {
+        "builder_optimization_level",
+        "clear_flag",
+        "get_flag",
+        "get_memory_pool_limit",
+        "max_aux_streams",
+        "profiling_verbosity",
+        "progress_monitor",
+        "set_memory_pool_limit",
+    },
+    "network": {"num_layers", "get_layer", "num_inputs", "get_input", "num_outputs"},
+    "parser": {"parse", "num_errors", "get_error"},
+    "layer": {"type", "name", "num_outputs", "get_output", "get_input"},
+    "tensor": {"name", "shape", "dtype"},
+    "errors[0]": {"desc", "node", "node_name", "node_operator"},
+    "module": {
+        "Builder",
+        "BuilderFlag",
+        "ILogger",
+        "IProgressMonitor",
+        "MemoryPoolType",
+        "NetworkDefinitionCreationFlag",
+        "OnnxParser",
+        "ProfilingVerbosity",
+        "__version__",
+    },
+    "BuilderFlag": {"TF32"},
+    "MemoryPoolType": {"WORKSPACE"},
+}
+RTX_ONLY = {"config": {"num_compute_capabilities", "set_compute_capability"}, "module": {"ComputeCapability"}}
+# The X-ray runs on RTX alone, so its counting may reach into a convolution.
+XRAY_ONLY = {"module": {"LayerType", "IConvolutionLayer"}, "layer": {"num_groups", "kernel_size_nd", "__class__"}}
+CLASSES = {
+    "builder": "Builder",
+    "config": "IBuilderConfig",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "layer": "ILayer",
+    "tensor": "ITensor",
+    "errors[0]": "ParserError",
+    "BuilderFlag": "BuilderFlag",
+    "MemoryPoolType": "MemoryPoolType",
+}
+FOLDER = Path(compile_module.__file__).parent
+
+
+def used(path: Path) -> dict[str, set[str]]:
+    """Attribute names by the object that they are asked of, judged by what the object is called."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value).split(".")[-1].lstrip("_")
+            called = node.value.func if isinstance(node.value, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr in ("get_output", "get_input"):
+                owner = "tensor"
+            if owner in COMMON:
+                found.setdefault(owner, set()).add(node.attr)
+    return found
+
+
+def test_the_builder_uses_the_common_subset() -> None:
+    for name in ("compile.py", "trt_log.py", "trt_module.py", "build.py"):
+        for owner, names in used(FOLDER / name).items():
+            allowed = COMMON[owner] | (RTX_ONLY.get(owner, set()) if name == "compile.py" else set())
+            assert names <= allowed, f"{name}: {owner} has no {names - allowed} in every TensorRT"
+
+
+def test_the_scan_sees_every_name_on_the_lists() -> None:
+    """A list with names that nobody uses would hide that the scan looks at the wrong variables."""
+    seen: dict[str, set[str]] = {}
+    for name in ("compile.py", "trt_log.py", "trt_module.py", "kernel_macs.py"):
+        for owner, names in used(FOLDER / name).items():
+            seen.setdefault(owner, set()).update(names)
+    listed = {o: COMMON[o] | RTX_ONLY.get(o, set()) | XRAY_ONLY.get(o, set()) for o in COMMON}
+    assert seen == listed
+
+
+def test_rtx_only_names_stand_behind_a_question_for_rtx() -> None:
+    tree = ast.parse((FOLDER / "compile.py").read_text())
+    guarded: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "self.trt.target == 'rtx'" in ast.unparse(node.test):
+            guarded |= {item.attr for item in ast.walk(node) if isinstance(item, ast.Attribute)}
+    assert RTX_ONLY["config"] <= guarded
+    elsewhere = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in RTX_ONLY["config"]]
+    assert len(elsewhere) == len(RTX_ONLY["config"])
+
+
+def test_counting_uses_what_rtx_has() -> None:
+    for owner, names in used(FOLDER / "kernel_macs.py").items():
+        assert names <= COMMON[owner] | XRAY_ONLY.get(owner, set())
+
+
+@pytest.mark.parametrize("owner", CLASSES)
+def test_the_names_exist_in_the_installed_rtx(rtx: Any, owner: str) -> None:
+    there = getattr(rtx, CLASSES[owner])
+    assert {name for name in COMMON[owner] if not hasattr(there, name)} == set()
+
+
+def test_removed_names_are_never_spoken_of() -> None:
+    """Precision flags, calibrators and per-layer precisions are gone in TensorRT 11: not even behind getattr."""
+    gone = {"FP16", "INT8", "BF16", "int8_calibrator", "set_output_type", "dynamic_range", "OBEY_PRECISION_CONSTRAINTS"}
+    for path in FOLDER.glob("*.py"):
+        words = {
+            node.attr if isinstance(node, ast.Attribute) else node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+        }
+        assert not words & gone, path.name

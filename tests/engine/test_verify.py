@@ -1,0 +1,127 @@
+"""`verify` says what this machine showed, and no more."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from logoformer.bundle import Bundle, BundleWriter, Golden
+from logoformer.engine import verify as module
+from logoformer.engine.build import BuildOptions
+from logoformer.engine.build_bundle import build_bundle
+from logoformer.engine.describe import describe, describe_text, plans, tensors_text
+from logoformer.engine.engine_index import NOT_RUN, read_engine, read_index
+from logoformer.engine.verify import distance, verify
+from logoformer.errors import RefusedError, UsageError, VerificationError
+
+
+@pytest.fixture
+def bundle(untrained_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(untrained_bundle, tmp_path / "copy.bundle"))
+
+
+def test_fp32_is_verified_and_fp16_is_left_to_its_judge(bundle: Path):
+    report = verify(bundle)
+    report.require()
+    verdicts = {(row.what, row.precision): row.verdict for row in report.rows}
+    assert verdicts["clip", "fp32"] == verdicts["frame + temporal", "fp32"] == "verified"
+    assert verdicts["clip", "fp16"].startswith("agrees, not judged")
+    assert Bundle(bundle).manifest["verification"] == [vars(row) for row in report.rows]
+
+
+def test_without_write_the_bundle_stays(bundle: Path):
+    before = (bundle / "manifest.json").read_bytes()
+    verify(bundle, write=False)
+    assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_wrong_answers_fail(bundle: Path):
+    opened = Bundle(bundle)
+    golden = opened.golden()
+    writer = BundleWriter(bundle)
+    wrong = Golden(golden.clips, np.roll(golden.probabilities, 1, axis=0))
+    writer.commit({**opened.manifest, "golden": writer.add_golden(wrong, "planted")})
+    report = verify(bundle)
+    with pytest.raises(VerificationError) as caught:
+        report.require()
+    assert "frame + temporal fp32" in str(caught.value) and caught.value.exit_code == 5
+
+
+def test_a_runtime_with_a_wrong_kernel_fails(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(engine, golden):
+        return module.clip_answers(engine, golden) * 0 + 1 / 7
+
+    monkeypatch.setattr(module, "pair_answers", broken)
+    rows = {(row.what, row.precision): row.verdict for row in verify(bundle, write=False).rows}
+    assert rows["frame + temporal", "fp32"] == "failed" and rows["clip", "fp32"] == "verified"
+
+
+def test_distance_is_relative_to_what_differs_between_clips():
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((50, 7))
+
+    def softmax(z):
+        p = np.exp(z)
+        return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+    share, agreement = distance(softmax(logits), softmax(logits + 3.0))
+    assert share < 1e-5 and agreement == 1.0  # a constant is no difference
+    near = logits + np.float64([[0.1, -0.1, 0, 0, 0, 0, 0]])
+    wide, _ = distance(softmax(near), softmax(logits))
+    narrow, _ = distance(softmax(near * 0.1), softmax(logits * 0.1))
+    assert wide == pytest.approx(0.1 / np.sqrt((logits - logits.mean(1, keepdims=True)).var(0).mean()), rel=1e-3)
+    assert narrow == pytest.approx(wide, rel=1e-2)
+    assert distance(np.full((3, 2), np.nan, np.float32), np.float32([[0.1, 0.9], [0.9, 0.1], [0.5, 0.5]]))[0] == np.inf
+    assert distance(np.float32([[0.1, 0.9]] * 2), np.float32([[0.1, 0.9]] * 2))[0] == np.inf, (
+        "one answer proves nothing"
+    )
+
+
+@pytest.mark.slow
+def test_build_files_real_engines_and_concludes_nothing(bundle: Path):
+    report = build_bundle(bundle, graphs=["frame", "temporal"], plan_sm="sm86")
+    assert {(e.graph, e.precision) for e in report.engines} == {
+        (graph, precision) for graph in ("frame", "temporal") for precision in ("fp32", "fp16")
+    }
+    for entry in report.engines:
+        assert len(read_engine(report.folder, entry)) == entry.size > 10_000
+        assert entry.verdict == NOT_RUN and entry.plan["sm86"]["kernels"] > 5
+        assert entry.flags["strongly_typed"] and not entry.flags["tf32"] and entry.flags["max_aux_streams"] == 0
+        expected = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+        if entry.precision == "fp32" and entry.graph == "temporal":
+            expected = expected[1:]  # TensorRT-RTX 1.7.1 has no FP32 matrix product for Turing
+            assert "FP32" in report.left_out[entry.file]["sm75"]
+        assert entry.compute_capabilities == expected
+    assert sorted(e.file for e in read_index(report.folder)) == sorted(e.file for e in report.engines)
+
+    rows = [row for row in verify(bundle).rows if row.what.endswith(".engine")]
+    assert len(rows) == 4 and all(row.verdict == NOT_RUN and row.share is None for row in rows)
+    text = describe_text(describe(bundle))
+    assert "built, not run" in text and "fused attentions" in text
+
+    again = build_bundle(bundle, BuildOptions(compute_capabilities=("sm86",)), graphs=["frame"], precisions=["fp16"])
+    assert len(read_index(report.folder)) == 5 and again.engines[0].compute_capabilities == ("sm86",)
+    per_sm = build_bundle(
+        bundle, BuildOptions(compute_capabilities=("sm86", "sm89")), graphs=["frame"], precisions=["fp16"], per_sm=True
+    )
+    assert [entry.compute_capabilities for entry in per_sm.engines] == [("sm86",), ("sm89",)]
+
+    victim = report.folder / report.engines[0].file
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
+    with pytest.raises(RefusedError):
+        verify(bundle)
+
+
+def test_inspect_needs_no_torch_and_shows_the_bar_figures(bundle: Path):
+    text = describe_text(describe(bundle))
+    for word in ("0.187 M", "0.046 G", "0.043 G", "128 of 64", "stays fp32", "engines     none"):
+        assert word in text, word
+    assert "ring: float32 [5504, 64]" in tensors_text(bundle)
+
+
+@pytest.mark.slow
+def test_plans_by_name(bundle: Path):
+    found = plans(bundle, graphs=["temporal"], precisions=["fp16"])
+    assert list(found) == ["temporal fp16"] and len(found["temporal fp16"].fused_attentions) == 4
+    with pytest.raises(UsageError, match="temporal fp32"):
+        plans(bundle, graphs=["spatial"])

@@ -1,0 +1,106 @@
+"""FP16: what the range scan protects, and an overflow that is planted and found."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from logoformer.engine.verify import distance
+from logoformer.export.graphs import build_graph, example_inputs
+from logoformer.export.macs import macs_by_precision
+from logoformer.export.parity import torch_answers
+from logoformer.export.precision import to_fp16
+from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, Ranges, protect, scan
+from logoformer.export.reference import Reference
+from logoformer.export.trace import to_bytes, trace
+from logoformer.model.config import PRESETS
+from logoformer.model.init import initialise
+from logoformer.model.logoformer import LogoFormer
+from logoformer.model.synthetic import synthetic_clips
+
+TINY = PRESETS["tiny"]
+
+
+@pytest.fixture(scope="module")
+def clips() -> np.ndarray:
+    return synthetic_clips(7, TINY.sampling, TINY.image_size, seed=3)[0]
+
+
+def with_planted_overflow(factor: float = 3e5) -> LogoFormer:
+    """One FFN's hidden layer is scaled far past FP16, its second layer by the inverse: FP32 answers stay.
+
+    The hidden values pass through GELU, so only a channel that GELU leaves alone may be scaled: its bias is raised
+    until the channel is linear.
+    """
+    model = initialise(TINY)
+    ffn = model.blocks[0].ffn
+    with torch.no_grad():
+        ffn.fc1.bias[0] += 20.0
+        ffn.fc1.weight[0] *= factor
+        ffn.fc1.bias[0] *= factor
+        ffn.fc2.weight[:, 0] /= factor
+    return model
+
+
+def convert(model: LogoFormer, clips: np.ndarray, protected: list[Protected] | None) -> onnx.ModelProto:
+    graph = trace(build_graph("clip", model), example_inputs("clip", TINY, 20), "probabilities")
+    if protected is None:
+        protected = protect(graph, scan(graph, [{"clip": clip[None]} for clip in clips]))
+    return to_fp16(graph, {"clip": clips[:1]}, protected)
+
+
+def answers(graph: onnx.ModelProto, clips: np.ndarray) -> np.ndarray:
+    reference = Reference(graph)
+    return np.concatenate([reference.run({"clip": clip[None]})["probabilities"] for clip in clips])
+
+
+def test_planted_overflow_is_found_protected_and_harmless(clips: np.ndarray):
+    model = with_planted_overflow()
+    truth = torch_answers(model, clips)
+    graph = trace(build_graph("clip", model), example_inputs("clip", TINY, 20), "probabilities")
+    found = protect(graph, scan(graph, [{"clip": clip[None]} for clip in clips]))
+    named = {item.node: item.reason for item in found}
+    assert "temporal.blocks.0.ffn.fc1/Add" in named and "temporal.blocks.0.ffn.act/Gelu" in named
+    assert "reaches" in named["temporal.blocks.0.ffn.act/Gelu"]
+
+    unprotected = answers(convert(model, clips, []), clips)
+    assert not np.isfinite(unprotected).all() or distance(unprotected, truth)[0] > 0.5, "the plant must do harm"
+
+    share, agreement = distance(answers(convert(model, clips, None), clips), truth)
+    assert share < 0.05 and agreement == 1.0
+
+
+def test_fp16_holds_the_work_and_keeps_the_interface(clips: np.ndarray):
+    graph = convert(initialise(TINY), clips, None)
+    macs = macs_by_precision(graph)
+    assert set(macs) == {"fp16"}, macs
+    assert [value.type.tensor_type.elem_type for value in graph.graph.input] == [onnx.TensorProto.UINT8]
+    assert [value.type.tensor_type.elem_type for value in graph.graph.output] == [onnx.TensorProto.FLOAT]
+    assert graph.graph.node[0].op_type == "Cast" and to_bytes(graph) == to_bytes(convert(initialise(TINY), clips, None))
+
+
+def test_each_rule_protects_and_gives_its_reason(clips: np.ndarray):
+    graph = trace(build_graph("clip", initialise(TINY)), example_inputs("clip", TINY, 20), "probabilities")
+    calm = {name: 1.0 for node in graph.graph.node for name in node.output}
+    norm = next(node for node in graph.graph.node if node.op_type == "LayerNormalization")
+    softmax = next(node for node in graph.graph.node if node.op_type == "Softmax")
+    conv = next(node for node in graph.graph.node if node.op_type == "Conv")
+
+    def protected(largest: dict[str, float], squares: dict[str, float]) -> set[str]:
+        return {item.node for item in protect(graph, Ranges({**calm, **largest}, squares, 1))}
+
+    always = {"temporal/Softmax"}
+    assert protected({}, {}) == always
+    limit = MARGIN * FP16_MAX
+    readers = {node.name for node in graph.graph.node if conv.output[0] in node.input}
+    assert protected({conv.output[0]: limit * 1.01}, {}) == always | {conv.name} | readers
+    assert protected({conv.output[0]: limit * 0.99}, {}) == always
+    assert protected({}, {norm.input[0]: limit * 1.01}) == always | {norm.name}
+    assert protected({softmax.input[0]: 129.0}, {}) == always | {softmax.name}
+
+
+def test_the_scan_reads_what_a_clip_makes_of_each_tensor(clips: np.ndarray):
+    graph = trace(build_graph("frame", initialise(TINY)), example_inputs("frame", TINY, 20), "tokens")
+    dark, bright = (np.full((1, 64, 64, 3), value, np.uint8) for value in (0, 255))
+    one, both = scan(graph, [{"frame": dark}]), scan(graph, [{"frame": dark}, {"frame": bright}])
+    assert one.largest["Cast"] == 0.0 and both.largest["Cast"] == 255.0 and both.clips == 2
+    assert all(both.largest[name] >= value for name, value in one.largest.items())

@@ -1,0 +1,86 @@
+"""The rounding reference sees the FP16 overflow that ONNX Runtime hides."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from logoformer.errors import VerificationError
+from logoformer.export.reference import Reference
+from onnx import TensorProto, helper, numpy_helper
+
+
+def model_of(nodes, inputs, outputs, constants, kind=TensorProto.FLOAT16):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, kind, shape) for name, shape in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def hidden_overflow() -> onnx.ModelProto:
+    """x * 2 * 0.001 with x = 64000: the product in the middle is 128000, past FP16's 65504; the result is 128."""
+    return model_of(
+        [helper.make_node("Mul", ["x", "two"], ["big"]), helper.make_node("Mul", ["big", "small"], ["y"])],
+        {"x": [4]},
+        {"y": [4]},
+        {"two": np.float16([2.0]), "small": np.float16([0.001])},
+    )
+
+
+def test_the_overflow_that_onnx_runtime_hides_is_found():
+    model = hidden_overflow()
+    feed = {"x": np.full(4, 64000, np.float16)}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    hidden = session.run(None, feed)[0]
+    assert np.isfinite(hidden).all(), "ONNX Runtime hides it: that is why this evaluator exists"
+    assert np.isinf(Reference(model).run(feed)["y"]).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 3, 7]), st.sampled_from(["MatMul", "Add", "Gelu", "Softmax"]))
+def test_equals_onnx_runtime_in_float32(seed: int, rows: int, operator: str):
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((rows, 5)).astype(np.float32)
+    w = rng.standard_normal((5, 5) if operator == "MatMul" else (5,)).astype(np.float32)
+    names = ["a", "w"] if operator in ("MatMul", "Add") else ["a"]
+    model = model_of(
+        [helper.make_node(operator, names, ["y"])],
+        {"a": [rows, 5]},
+        {"y": [rows, 5]},
+        {"w": w} if len(names) == 2 else {},
+        TensorProto.FLOAT,
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = session.run(None, {"a": a})[0]
+    np.testing.assert_allclose(Reference(model).run({"a": a})["y"], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_every_result_is_rounded_to_fp16():
+    model = hidden_overflow()
+    seen = {}
+    Reference(model).run({"x": np.float16([1.0009765625] * 4)}, lambda name, value: seen.update({name: value}))
+    assert {str(value.dtype) for value in seen.values()} == {"torch.float16"}
+    assert set(seen) == {"big", "y"}
+
+
+def test_an_unknown_operator_is_named():
+    model = model_of([helper.make_node("Tan", ["x"], ["y"])], {"x": [4]}, {"y": [4]}, {})
+    with pytest.raises(VerificationError, match="Tan"):
+        Reference(model)
+
+
+def test_quantization_follows_the_standard():
+    scale, zero = np.float32([0.1]), np.int8([0])
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    model = model_of(nodes, {"x": [6]}, {"y": [6]}, {"s": scale[0], "z": zero[0]}, TensorProto.FLOAT)
+    x = np.float32([0.05, 0.15, -0.25, 100.0, -100.0, 0.0])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(Reference(model).run({"x": x})["y"], session.run(None, {"x": x})[0])

@@ -1,0 +1,102 @@
+"""The command line parses, calls, prints; every verb has an example that parses, and `--json` is JSON."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from logoformer import cli
+from logoformer.terminal import Bar, table
+
+
+def verbs() -> dict[str, object]:
+    parser = cli._parser()
+    action = next(a for a in parser._actions if a.dest == "verb")
+    return dict(action.choices)
+
+
+@pytest.mark.parametrize("verb", list(verbs()))
+def test_each_verb_has_help_and_an_example_that_parses(verb: str):
+    text = verbs()[verb].format_help()
+    example = re.search(r"example:\n  logoformer (.*)", text)
+    assert example is not None and "--json" in text
+    assert cli._parser().parse_args(shlex.split(example[1])).verb == verb
+
+
+def test_inspect_json(untrained_bundle: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["inspect", str(untrained_bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["preset"] == "tiny"
+    assert cli.main(["inspect", str(untrained_bundle), "--tensors"]) == 0
+    assert "in   clip: uint8 [1, 8, 64, 64, 3]" in capsys.readouterr().out
+
+
+def test_verify_text_and_json(untrained_bundle: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["verify", str(untrained_bundle), "--no-write"]) == 0
+    assert "verified" in capsys.readouterr().out
+    assert cli.main(["verify", str(untrained_bundle), "--no-write", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["golden_clips"] == 8
+
+
+def test_errors_are_json_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["inspect", str(tmp_path / "nothing"), "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert out == "" and json.loads(err)["exit_code"] == 3 and "logoformer export" in json.loads(err)["next"]
+
+
+def test_init_train_evaluate_export_on_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    faces, trained = str(tmp_path / "faces"), str(tmp_path / "trained")
+    assert cli.main(["synth", "-o", faces, "--identities", "5", "--side", "64"]) == 0
+    assert cli.main(["train", "--data", faces, "-o", trained, "--steps", "3", "--batch", "4"]) == 0
+    assert cli.main(["evaluate", trained, "--data", faces, "--order", "reversed"]) == 0
+    assert "UAR" in capsys.readouterr().out
+    out = str(tmp_path / "x.bundle")
+    assert cli.main(["export", trained, "--data", faces, "-o", out, "--precisions", "fp32", "--clips", "8"]) == 3
+    assert "--share-clips" in capsys.readouterr().err
+    words = ["export", trained, "--data", faces, "-o", out, "--precisions", "fp32", "--clips", "8", "--share-clips"]
+    assert cli.main(words) == 0
+    assert cli.main(["export", trained, "-o", out, "--precisions", "fp32", "--clips", "8", "--json"]) in (0, 5)
+
+
+def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]):
+    for words in ([], ["fly"], ["init"], ["init", "--preset", "huge", "-o", "x"]):
+        try:
+            code = cli.main(words)
+        except SystemExit as stop:
+            code = stop.code
+        assert code == 2, words
+    assert "'base', 'wide', 'tiny'" in capsys.readouterr().err
+
+
+class Terminal:
+    def __init__(self, tty: bool) -> None:
+        self.tty, self.text = tty, ""
+
+    def isatty(self) -> bool:
+        return self.tty
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None: ...
+
+
+def test_the_bar_is_silent_off_a_terminal_and_in_the_first_second(monkeypatch: pytest.MonkeyPatch):
+    from logoformer import terminal
+
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    screen, pipe = Terminal(True), Terminal(False)
+    bars = [Bar(screen), Bar(pipe)]
+    for second in (0.5, 1.5, 4.0, 8.0):
+        now[0] = second
+        for bar in bars:
+            bar("train\x1b[31m", int(second), 10)
+    for bar in bars:
+        bar.clear()
+    assert pipe.text == "" and "8/10" in screen.text and "s left" in screen.text and "\x1b" not in screen.text
+    assert screen.text.endswith("\r")
+
+
+def test_table_escapes():
+    assert "\x1b" not in table([["a"], ["\x1b[2J"]])

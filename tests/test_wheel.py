@@ -1,0 +1,237 @@
+"""What a device receives: a wheel of the packages alone, that runs beside numpy, Pillow and ONNX Runtime.
+
+The wheel is built from a copy of what git holds, installed into a fresh venv, and does there what a device does; the
+tests of the rooms that a device uses run once from it, in a place from which the clone cannot be imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("shared", "engine", "camera")  # tests that need nothing which a device has not; others of theirs skip
+LEAST_TESTS = 400  # below this, the suite was not found rather than passed
+ABSENT = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "tqdm", "safetensors", "tensorrt_rtx")
+NO_INDEX = re.compile(r"No matching distribution|Could not fetch|connection|name resolution|unreachable", re.IGNORECASE)
+
+CONFTEST = '''
+"""The suite of the wheel: nothing here can export, so the bundle comes ready."""
+import os, sys
+from pathlib import Path
+import logoformer
+import pytest
+
+assert Path(logoformer.__file__).is_relative_to(sys.prefix), logoformer.__file__
+
+@pytest.fixture(scope="session")
+def untrained_bundle():
+    return Path(os.environ["READY_BUNDLE"])
+'''
+
+ANSWER = """
+import json, sys
+from pathlib import Path
+import logoformer
+assert Path(logoformer.__file__).is_relative_to(sys.prefix), logoformer.__file__
+with logoformer.load(sys.argv[1]) as engine:
+    golden = engine.bundle.golden()
+    off = max(
+        float(abs(engine(clip, color="rgb").probabilities - wanted).max())
+        for clip, wanted in zip(golden.clips, golden.probabilities)
+    )
+    with engine.stream(hop=4, color="rgb") as stream:
+        frames = golden.clips.reshape(-1, *golden.clips.shape[2:])
+        pushed = [stream.push(frames[n % len(frames)], n / 25) for n in range(engine.bundle.sampling.span_frames + 8)]
+    answers = [result for result in pushed if result is not None]
+print(json.dumps({"off": off, "answers": len(answers), "backend": engine.backend}))
+"""
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """The environment without what would let a new interpreter find the clone."""
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST")
+    return {name: value for name, value in os.environ.items() if name not in hidden} | more
+
+
+def go(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    given = [str(word) for word in words]
+    return subprocess.run(
+        given, cwd=cwd, env=clean_environment(**environment), capture_output=True, text=True, check=False
+    )
+
+
+def cannot(why: str) -> NoReturn:
+    """CI has a package index; a person on a train may not."""
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def pip(python: Path | str, *words: object, cwd: Path) -> None:
+    done = go(python, "-m", "pip", "--disable-pip-version-check", "--no-input", *words, cwd=cwd)
+    if done.returncode and NO_INDEX.search(done.stderr):
+        cannot(f"pip reaches no package index: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+# ------------------------------------------------------------------------------------------------------------- fixtures
+@pytest.fixture(scope="module")
+def clean_copy(tmp_path_factory) -> Path:
+    """What a commit of this tree would hold, and nothing else: no build folder, no bundle, no venv."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        cannot("not a git checkout: what belongs to the project is unknown")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
+    )
+    copy = tmp_path_factory.mktemp("copy")
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(clean_copy, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = tmp_path_factory.mktemp("source") / "logoformer"
+    shutil.copytree(clean_copy, source)  # the build leaves traces in its source
+    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", folder, source, cwd=folder)
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def device(wheel, tmp_path_factory) -> Path:
+    """The interpreter of a venv with the wheel and its extra `cpu`."""
+    folder = tmp_path_factory.mktemp("device")
+    made = go(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    python = folder / "venv" / "bin" / "python"
+    pip(python, "install", "--quiet", f"{wheel}[cpu]", cwd=folder)
+    return python
+
+
+@pytest.fixture(scope="module")
+def ready_bundle(untrained_bundle, tmp_path_factory) -> Path:
+    """A copy of its own: `verify` writes into it."""
+    return shutil.copytree(untrained_bundle, tmp_path_factory.mktemp("ready") / "face.bundle")
+
+
+@pytest.fixture
+def frames(tmp_path) -> Path:
+    """A folder of six numbered images."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 256, (72, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+# ---------------------------------------------------------------------------------------------------------------- tests
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel, clean_copy):
+    ours = [path.relative_to(clean_copy) for path in clean_copy.rglob("*") if path.suffix == ".py"]
+    wanted = {f"logoformer/{path}" for path in ours if path.parts[0] not in ("tests", "docs")}
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    info = {name for name in packed if re.match(r"logoformer-[\d.]+\.dist-info/", name)}
+    assert packed - info == wanted | {"logoformer/py.typed"}
+    assert {name.split("/", 1)[1] for name in info} == {
+        "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"
+    }  # fmt: skip
+
+
+def test_it_asks_for_numpy_and_pillow_alone(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    asked = Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist")
+    always = {re.split(r"[^\w.-]", line)[0].lower() for line in asked if "extra ==" not in line}
+    assert always == {"numpy", "pillow"}
+
+
+def test_the_venv_has_nothing_of_training_and_export(device, tmp_path):
+    code = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
+    assert go(device, "-c", code, *ABSENT, cwd=tmp_path).stdout.strip() == "[]"
+
+
+def test_it_loads_answers_and_streams(device, ready_bundle, tmp_path):
+    done = go(device, "-c", ANSWER, ready_bundle, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["off"] < 1e-3
+    assert said["answers"] >= 2
+    assert said["backend"].startswith("onnxruntime")
+
+
+def test_the_verbs_of_a_device_run(device, ready_bundle, frames, tmp_path):
+    command = device.with_name("logoformer")
+    run = go(command, "run", ready_bundle, frames, "--hop", "2", "--warmup", "repeat", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == [1, 3, 5]
+    assert all(sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4) for line in lines)
+
+    shown = go(command, "inspect", ready_bundle, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "temporal" in shown.stdout
+
+    verified = go(command, "verify", ready_bundle, "--json", cwd=tmp_path)
+    assert verified.returncode == 0, verified.stderr
+    rows = json.loads(verified.stdout)["rows"]
+    assert {(row["what"], row["verdict"]) for row in rows if row["precision"] == "fp32"} == {
+        ("clip", "verified"), ("frame + temporal", "verified")
+    }  # fmt: skip
+    kept = json.loads((ready_bundle / "manifest.json").read_text())
+    assert len(kept["verification"]) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["init", "-o", "ckpt"], "train"),
+        (["synth", "-o", "faces"], "train"),
+        (["train", "--data", "faces", "-o", "ckpt"], "train"),
+        (["evaluate", "ckpt", "--data", "faces"], "train"),
+        (["export", "ckpt"], "export"),
+        (["build", "BUNDLE"], "rtx"),
+        (["inspect", "BUNDLE", "--plan"], "rtx"),
+        (["run", "BUNDLE", "clip.mp4"], "camera"),
+        (["demo"], "export,rtx"),
+    ],
+)
+def test_other_verbs_name_the_extra_that_they_need(words, extra, device, ready_bundle, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(4096))
+    given = [ready_bundle if word == "BUNDLE" else word for word in words]
+    done = go(device.with_name("logoformer"), *given, cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    assert f"pip install 'logoformer[{extra}]'" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
+
+
+def test_the_suite_runs_from_the_wheel(device, clean_copy, ready_bundle, tmp_path):
+    for room in ROOMS:
+        shutil.copytree(clean_copy / "tests" / room, tmp_path / "tests" / room)
+    shutil.copyfile(clean_copy / "pyproject.toml", tmp_path / "pyproject.toml")  # pytest's settings
+    (tmp_path / "tests" / "conftest.py").write_text(CONFTEST)
+    pip(device, "install", "--quiet", "pytest", "hypothesis", cwd=tmp_path)
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--maxfail", "5", "tests"]
+    done = go(device, *words, cwd=tmp_path, READY_BUNDLE=str(ready_bundle))
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed.group(1)) >= LEAST_TESTS, done.stdout[-1000:]
