@@ -65,8 +65,10 @@ def markdown(results: Mapping[str, Any]) -> str:
             f"| {r['naive_uar']:.3f} |"
         )
     lines.append("")
-    lines.append("`tiny`, chance 0.143; 'off by' is a share of the logits' deviation between clips. `make experiments`.")
-    return "\n".join(lines)
+    lines.append(
+        "`tiny`, chance 0.143; 'off by' is a share of the logits' deviation between clips. `make experiments`."
+    )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -75,9 +77,7 @@ def main() -> int:
     results = run(SEEDS, bar)
     bar.clear()
     write_atomic(RESULTS, dump_json(results))
-    readme = Path("README.md")
-    text = replace_between(readme.read_text(encoding="utf-8"), MARKERS, markdown(results), str(readme))
-    write_atomic(readme, text.encode("utf-8"))
+    replace_between(Path("README.md"), *MARKERS, markdown(results))
     print(markdown(results))
     return 0
 

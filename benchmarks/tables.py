@@ -123,24 +123,34 @@ def markdown(report: Report) -> str:
 
 
 def write_readme_table(report: Report, readme: Path) -> None:
-    """Replaces what stands between the markers in README; the rest keeps every byte.
+    """Puts the table between this benchmark's markers in README.
+
+    Raises:
+        BadInputError: the markers are not there exactly once each, in order.
+        MachineError: the file may not be written.
+    """
+    replace_between(readme, BEGIN, END, markdown(report))
+
+
+def replace_between(path: Path, begin: str, end: str, body: str) -> None:
+    """Replaces what stands between two markers of a file; the rest keeps every byte.
 
     Raises:
         BadInputError: the markers are not there exactly once each, in order.
         MachineError: the file may not be written.
     """
     try:
-        old = readme.read_bytes().decode("utf-8")
+        old = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{readme} cannot be read: {error}.") from error
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(END) < old.index(BEGIN):
+        raise BadInputError(f"{path} cannot be read: {error}.") from error
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(end) < old.index(begin):
         raise BadInputError(
-            f"{readme} does not hold {BEGIN} and {END} once each, in this order.",
+            f"{path} does not hold {begin} and {end} once each, in this order.",
             next="put the two markers where the table shall stand",
         )
-    before, _, rest = old.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_atomic(readme, f"{before}{BEGIN}\n{markdown(report)}{END}{after}".encode())
+    before, _, rest = old.partition(begin)
+    _, _, after = rest.partition(end)
+    write_atomic(path, f"{before}{begin}\n{body}{end}{after}".encode())
 
 
 def _bar(cells: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .plan_text import ARITHMETIC, COMPUTE_ROLES, Kernel
@@ -88,7 +89,7 @@ def _is_plain_product(kernel: Kernel) -> bool:
     """A generated kernel that multiplies and sums, and sees one type only."""
     operations = kernel.operations
     types = {tensor.dtype for tensor in kernel.tensors} & ARITHMETIC
-    return ("Mul", "Sum") in zip(operations, operations[1:], strict=False) and len(types) == 1
+    return ("Mul", "Sum") in pairwise(operations) and len(types) == 1
 
 
 def macs_by_precision(kernels: Sequence[Kernel], placed: Sequence[int]) -> dict[str, int]:

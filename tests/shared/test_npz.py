@@ -87,7 +87,9 @@ HOSTILE = {
     "fewer bytes than promised": archive({"a.npy": saved(ARRAYS["p"])[:-1]}),
     "Fortran order": archive({"a.npy": saved(np.asfortranarray(np.ones((2, 3))))}),
     "another version": archive({"a.npy": saved(ARRAYS["p"], version=(2, 0))}),
+    "only the number of another version": archive({"a.npy": saved(ARRAYS["p"]).replace(b"\x01\0", b"\x03\0", 1)}),
     "two negative sides": archive({"a.npy": npy(described("'|u1'", "(-2, -3)"), bytes(6))}),
+    "a negative side": archive({"a.npy": npy(described("'|u1'", "(-1,)"), bytes(6))}),
     "a side that is no number": archive({"a.npy": npy(described("'|u1'", "('2',)"), bytes(2))}),
     "a side beyond 64 bits": archive({"a.npy": npy(described("'|u1'", f"(0, {2**70})"))}),
     "a type of no size": archive({"a.npy": npy(described("'|V0'", "(3,)"))}),
@@ -104,7 +106,7 @@ HOSTILE = {
 @pytest.mark.filterwarnings("ignore")  # numpy's, about strange headers
 @pytest.mark.parametrize("what", HOSTILE)
 def test_what_is_no_plain_npz_is_refused(what):
-    with pytest.raises(RefusedError, match="golden.npz") as caught:
+    with pytest.raises(RefusedError, match="golden") as caught:
         load_npz(HOSTILE[what], "golden.npz", MIB)
     assert caught.value.cause
 
@@ -114,7 +116,7 @@ def test_what_expands_past_the_limit_is_refused_before_it_is_expanded():
     assert len(bomb) < MIB // 64
     tracemalloc.start()
     try:
-        with pytest.raises(RefusedError, match="decompression bomb|expands"):
+        with pytest.raises(RefusedError, match="expands"):
             load_npz(bomb, "x", MIB)
         assert tracemalloc.get_traced_memory()[1] < MIB
     finally:
@@ -196,9 +198,31 @@ def test_damaged_archives_are_read_or_refused(raw, data):
 
 
 HEADER_PARTS = st.sampled_from(
-    ["{", "}", "(", ")", ",", ":", "'descr'", "'shape'", "'fortran_order'", "True", "False", "'<f4'", "'O'", "1", "-1"]
-    + ["1L", "2**9", "[", "]", "'", '"', "\\", "\n", "\t", " ", "None", "9" * 30, "'|V0'", "1e9", "b''", "...", "#", "lambda"]
-)  # fmt: skip
+    [
+        "{",
+        "}",
+        "(",
+        ")",
+        "[",
+        "]",
+        ",",
+        ":",
+        "'",
+        '"',
+        "\\",
+        "\n",
+        "\t",
+        " ",
+        "#",
+        "...",
+        "lambda",
+        "None",
+        "True",
+        "False",
+    ]
+) | st.sampled_from(
+    ["'descr'", "'shape'", "'fortran_order'", "'<f4'", "'O'", "'|V0'", "1", "-1", "1L", "2**9", "9" * 30, "1e9", "b''"]
+)
 
 
 @settings(max_examples=600, deadline=None)
