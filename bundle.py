@@ -166,7 +166,7 @@ class Bundle:
                 self._parse(self.manifest)
 
     def _parse(self, m: dict[str, Any]) -> None:
-        self.labels = tuple(typed(label, str) for label in m["labels"])
+        self.labels = tuple(typed(label, str) for label in typed(m["labels"], list))
         self.sampling = Sampling.from_json(m["sampling"])
         self.image_size = count(m["preprocessing"]["size"])
         s = m["stream"]
@@ -309,7 +309,6 @@ class BundleWriter:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._written: set[str] = set()
         known = {"manifest.json", "graphs", "golden", "engines", "calibration", ".lock"}
         try:
             if self.path.exists():
@@ -332,7 +331,6 @@ class BundleWriter:
         """Writes one file and returns `{file, sha256, size}` for the index."""
         file = content_name(folder, stem, data, suffix)
         write_atomic(self.path / file, data)
-        self._written.add(file)
         return {"file": file, "sha256": sha256(data), "size": len(data)}
 
     def add_graph(self, data: bytes, **fields: Any) -> dict[str, Any]:
@@ -367,7 +365,7 @@ class BundleWriter:
 
     def _sweep(self, bundle: Bundle, before: set[str]) -> None:
         """Removes what no index has named for an hour: a reader of the last one may still want its files."""
-        named = _named(bundle) | self._written
+        named = _named(bundle)
         now = time.time()
         leftovers = [*self.path.glob("graphs/*"), *self.path.glob("golden/*"), *self.path.glob(".part-*")]
         for item in leftovers:

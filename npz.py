@@ -21,8 +21,8 @@ MAX_ARRAYS = 64
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What zipfile, zlib and numpy's header parser were seen to raise on damaged bytes.
 _DAMAGED = (
-    ValueError, OSError, EOFError, RuntimeError, SyntaxError, TypeError, LookupError, MemoryError, OverflowError,
-    TokenError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error,
+    ValueError, OSError, EOFError, RuntimeError, SyntaxError, TypeError, MemoryError, OverflowError, TokenError,
+    zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
 
 

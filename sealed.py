@@ -7,6 +7,7 @@ that an index says is believed before its fields were checked, and no file is us
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -20,6 +21,7 @@ from .files import dump_json, parse_json, read_regular, sha256, writing_failed
 
 MAX_COUNT = (1 << 31) - 1
 _HEX = re.compile(r"[0-9a-f]{64}")
+_HOSTILE = "a damaged or hostile folder"
 _T = TypeVar("_T")
 
 
@@ -163,15 +165,15 @@ def only_writer(folder: Path) -> Iterator[None]:
     lock = folder / ".lock"
     # Neither does a link lead elsewhere, nor a FIFO make this wait for a reader.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    if lock.is_symlink():
-        raise RefusedError(f"{lock} is a symbolic link; links are not followed.", cause="a damaged or hostile folder")
     try:
         descriptor = os.open(lock, flags, 0o666)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise RefusedError(f"{lock} is a symbolic link; links are not followed.", cause=_HOSTILE) from error
         raise writing_failed(error, folder) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise RefusedError(f"{lock} is not a regular file.", cause="a damaged or hostile folder")
+            raise RefusedError(f"{lock} is not a regular file.", cause=_HOSTILE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

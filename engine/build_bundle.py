@@ -64,8 +64,8 @@ def build_bundle(
     Raises:
         UsageError: the bundle has no such precision or graph.
         RefusedError: a graph is not what the index promises.
-        VerificationError: a graph does not compile.
-        MachineError: TensorRT is missing, memory ran out, or the folder may not be written.
+        BadInputError: TensorRT does not parse a graph.
+        MachineError: TensorRT is missing, a graph does not compile, memory ran out, or the folder may not be written.
     """
     options = options or BuildOptions()
     bundle = Bundle(path)

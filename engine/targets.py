@@ -57,5 +57,5 @@ def folder_name(target: str, version: str, sms: Sequence[str]) -> str:
         version: as the module gives it; its first three numbers are used.
         sms: what the engine runs on.
     """
-    numbers = ".".join(re.findall(r"\d+", version)[:3])
+    numbers = ".".join(re.findall(r"[0-9]+", version)[:3])
     return f"{check_target(target)}{numbers}-" + "+".join(re.sub(r"[^a-z0-9]", "", sm) for sm in sms)

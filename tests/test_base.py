@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.bundle import Bundle
-from logoformer.engine.build import RTX_SMS
 from logoformer.engine.build_bundle import build_bundle
 from logoformer.engine.describe import plans
 from logoformer.engine.engine_index import read_engine
+from logoformer.engine.targets import RTX_SMS
 from logoformer.engine.verify import verify
 
 pytestmark = pytest.mark.slow

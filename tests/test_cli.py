@@ -38,6 +38,29 @@ def test_verify_text_and_json(untrained_bundle: Path, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["golden_clips"] == 8
 
 
+def test_a_verb_whose_package_is_missing_names_the_extra(monkeypatch, capsys: pytest.CaptureFixture[str]):
+    def without(module: str):
+        def handler(a, bar):
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+        return handler
+
+    monkeypatch.setattr(cli, "_export", without("onnx.helper"))
+    assert cli.main(["export", "ckpt"]) == 6
+    assert "pip install 'logoformer[export]'" in capsys.readouterr().err
+    for fault in ("_export", "logoformer.export.gone"), ("_verify", "onnxruntime"):  # ours: shown whole, not dressed up
+        monkeypatch.setattr(cli, fault[0], without(fault[1]))
+        with pytest.raises(ModuleNotFoundError):
+            cli.main([fault[0][1:], "x"])
+
+
+def test_every_extra_that_a_verb_names_exists():
+    named = {extra for extras in cli.EXTRAS.values() for extra in extras.split(",")}
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in named)
+    assert set(cli.EXTRAS) <= set(verbs())
+
+
 def test_errors_are_json_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["inspect", str(tmp_path / "nothing"), "--json"]) == 3
     out, err = capsys.readouterr()
