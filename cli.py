@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", default="tiny", metavar="NAME", help="tiny (default), base or wide")
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
     data(p, required=True)
-    p.add_argument("--steps", type=int, default=1300, metavar="N", help="optimiser steps; default 1300")
+    p.add_argument("--steps", type=int, default=800, metavar="N", help="optimiser steps; default 800")
     p.add_argument("--batch", type=int, default=32, metavar="N", help="clips a step; default 32")
     p.add_argument("--learning-rate", type=float, default=2e-3, metavar="X", help="at its highest; default 0.002")
     seed(p)

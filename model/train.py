@@ -42,7 +42,7 @@ class TrainConfig:
         seed: of weights, order, sampling and augmentation.
     """
 
-    steps: int = 1000
+    steps: int = 800
     batch: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
