@@ -42,6 +42,7 @@ SWEEP_AFTER_S = 3600.0
 GRAPHS = ("clip", "frame", "temporal")
 PRECISIONS = ("fp32", "fp16", "int8")
 DTYPES = ("uint8", "int32", "int64", "float16", "float32")
+_OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.onnx|[0-9a-f]{8}\.npz|\.part-.*")
 _FILE = re.compile(r"(graphs|golden|calibration)/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 
 
@@ -184,6 +185,9 @@ class Bundle:
             _one(name, PRECISIONS): typed(value, dict) for name, value in m["precisions"].items()
         }
         stored(m["golden"], _FILE)
+        noted = typed(m.get("verification", {}), dict)
+        rows = [(typed(row["precision"], str), typed(row["verdict"], str)) for row in noted.get("rows", [])]
+        self.failed = frozenset(precision for precision, verdict in rows if verdict == "failed")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ValueError("fewer than two labels, or one twice")
         if self.frames != self.stream.frames or self.frames % f or self.stream.grid % h or self.stream.grid % w:
@@ -372,7 +376,7 @@ class BundleWriter:
             name = item.relative_to(self.path).as_posix()
             # The index is in place: what cannot be swept is no failure.
             with contextlib.suppress(OSError):
-                if name in named:
+                if name in named or not _OURS.fullmatch(item.name):
                     continue
                 if name in before:
                     os.utime(item, follow_symlinks=False)  # its hour begins now, not when it was written

@@ -114,6 +114,8 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
             [r.what, r.precision, r.evaluator, share, "" if r.agreement is None else f"{r.agreement:.0%}", r.verdict]
         )
     note = f"{report.golden_clips} golden clips; 'off by' is a share of the deviation between clips"
+    if report.unrecorded:
+        note += f"\nNot recorded in the bundle: {printable(report.unrecorded)}"
     _print(a, bar, report.to_json(), f"{table(rows)}\n{note}")
     report.require()
     return 0
@@ -259,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--target", default="rtx", metavar="T", help="rtx (default; needs no GPU) or tensorrt (this GPU)")
     p.add_argument("--gpus", nargs="+", default=[], metavar="SM", help="rtx: such as sm86 sm89; default: all six")
     p.add_argument("--per-sm", action="store_true", help="rtx: one engine for each GPU instead of one for all")
-    p.add_argument("--precision", nargs="+", default=[], metavar="P", help="default: all in the bundle")
+    p.add_argument("--precision", nargs="+", default=[], metavar="P", help="default: those that were accepted")
     p.add_argument("--graph", nargs="+", default=[], metavar="G", help="clip, frame, temporal; default: all")
     p.add_argument("--plan-sm", metavar="SM", help="also file the kernel plan for this GPU")
     p.add_argument("--workspace-mib", type=int, metavar="N", help="upper limit of scratch memory")

@@ -70,7 +70,8 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     from .camera.spans import score_spans
     from .engine import load
     from .engine.build_bundle import build_bundle
-    from .engine.verify import verify
+    from .engine.engine_index import NOT_RUN
+    from .engine.verify import VERIFIED, verify
     from .export.export import ExportConfig
     from .model.synthetic import FIRST_VIDEO_IDENTITY
     from .model.synthetic_layout import synth, write_untrimmed
@@ -94,7 +95,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     note("synth", f"{faces.clips} clips, {faces.frames} frames, {VIDEOS} videos", faces.path, **faces.to_json())
 
     trained = train_on_dfew(faces.path, folder / "checkpoint", "tiny", TrainConfig(seed=seed), progress=progress)
-    note("train", f"{trained.duration_s:.0f} s on CPU", trained.checkpoint, **trained.to_json())
+    note("train", f"{trained.duration_s:.0f} s on {trained.device}", trained.checkpoint, **trained.to_json())
 
     scores = {
         order: evaluate_on_dfew(trained.checkpoint, faces.path, order=order, progress=progress)
@@ -113,8 +114,10 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
 
     report = verify(bundle.path, progress=progress)
     report.require()
-    verified = sum(row.verdict == "verified" for row in report.rows)
-    note("verify", f"{verified} of {len(report.rows)} verified here", bundle.path, **report.to_json())
+    verified = sorted({row.precision for row in report.rows if row.verdict == VERIFIED})
+    waiting = sum(row.verdict == NOT_RUN for row in report.rows)
+    result = f"{', '.join(verified)} verified on {report.golden_clips} golden clips; {waiting} engines built, not run"
+    note("verify", result, bundle.path, **report.to_json())
 
     timed = bench(BenchConfig(bundle.path, iterations=140), progress)
     write_report(timed, folder / "bench.json")

@@ -48,6 +48,7 @@ def figures(report: DemoReport) -> dict[str, Any]:
         "naive_uar": f["run"]["naive_uar"],
         "spans": f["run"]["spans"],
         "train_s": f["train"]["duration_s"],
+        "train_device": f["train"]["device"],
     }
 
 

@@ -44,6 +44,7 @@ from .report import Comparison, Report, Row, Settings, Subject
 from .statistics import Ratio, Summary, ratio
 
 ROUNDS = 20  # what the bootstrap draws from
+REST_S = 0.05  # twice as long as the thread pools of any peer were seen to spin after their last work
 BUSY = 0.5  # load average per CPU from which on a note says that others were running
 
 # (ours, over which peer, whose noise stands beside it)
@@ -112,7 +113,12 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
     machine = read_machine()
     threads = config.threads or usable_cpus()
     load = LoadConfig(
-        rounds=ROUNDS, block=-(-config.iterations // ROUNDS), settle=2, warmup=config.warmup, seed=config.seed
+        rounds=ROUNDS,
+        block=-(-config.iterations // ROUNDS),
+        settle=2,
+        rest_s=REST_S,
+        warmup=config.warmup,
+        seed=config.seed,
     )
     bundle = Bundle(config.bundle)
     inputs = Inputs.of(bundle)
@@ -133,7 +139,7 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         machine=machine,
         subject=_subject(bundle, engine),
-        settings=Settings(threads, load.rounds, load.block, load.settle, load.warmup, load.seed, len(inputs.clips)),
+        settings=_settings(load, threads, inputs),
         rows=tuple(_row(peer, result, answers[peer.name]) for peer in peers),
         skipped=tuple(skipped),
         comparisons=tuple(compare(result.latency_ms)),
@@ -172,6 +178,19 @@ def _row(peer: Peer, result: LoadResult, answers: Mapping[int, Answer]) -> Row:
     )
     blocks = tuple(tuple(float(ms) for ms in block) for block in latency)
     return Row(peer.name, peer.what, peer.precision, Summary.of(latency.reshape(-1)), stages, blocks)
+
+
+def _settings(load: LoadConfig, threads: int, inputs: Inputs) -> Settings:
+    return Settings(
+        threads=threads,
+        rounds=load.rounds,
+        block=load.block,
+        settle=load.settle,
+        rest_s=load.rest_s,
+        warmup=load.warmup,
+        seed=load.seed,
+        inputs=len(inputs.clips),
+    )
 
 
 def _subject(bundle: Bundle, engine: Engine) -> Subject:

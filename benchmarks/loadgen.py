@@ -5,8 +5,8 @@ takes the time around it, and keeps every latency. What separates an honest comp
 
 * time is cut into rounds; in each round every candidate runs one block, in an order drawn anew, so that a clock that
   drifts, a neighbour that wakes up or a warm cache hits all candidates alike;
-* a few untimed steps stand before each block: thread pools of the candidate before are still spinning then, and the
-  caches hold its weights;
+* before each block the run rests, and then takes a few untimed steps: the candidate before left thread pools that
+  still spin (ONNX Runtime's some 25 ms, OpenMP's some 5 ms), and caches full of its weights;
 * a candidate may be listed twice under two names. The two are one program, so what lies between them is the noise of
   the run (A/A);
 * every candidate sees the same indices, and the index decides the input, so no input follows itself and nobody can
@@ -48,6 +48,7 @@ class LoadConfig:
         rounds: R; each candidate runs one block in each.
         block: K, timed steps of one block; a candidate has R * K samples in the end.
         settle: untimed steps before each block.
+        rest_s: seconds of sleep before those.
         warmup: untimed steps of each candidate before the first round.
         seed: of the order within the rounds.
     """
@@ -55,11 +56,12 @@ class LoadConfig:
     rounds: int = 20
     block: int = 7
     settle: int = 1
+    rest_s: float = 0.0
     warmup: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.block < 1 or self.settle < 0 or self.warmup < 0:
+        if self.rounds < 1 or self.block < 1 or min(self.settle, self.rest_s, self.warmup) < 0:
             raise ValueError(f"a run needs at least one round of one step and no negative count; got {self}")
 
     @property
@@ -92,6 +94,7 @@ def closed_loop(
     config: LoadConfig,
     *,
     clock: Clock = time.perf_counter_ns,
+    sleep: Callable[[float], None] = time.sleep,
     progress: Progress | None = None,
 ) -> LoadResult:
     """Runs the candidates one step at a time: the next step begins when the answer of the last one is there.
@@ -100,6 +103,7 @@ def closed_loop(
         candidates: at least one, names all different.
         config: how much.
         clock: a monotonic clock in nanoseconds.
+        sleep: passes seconds.
         progress: called after each block.
 
     Raises:
@@ -123,6 +127,7 @@ def closed_loop(
         order.append(tuple(candidate.name for candidate in turn))
         first = int(steps[round_, 0])
         for candidate in turn:
+            sleep(config.rest_s)
             for index in range(first - config.settle, first):
                 candidate.step(index)
             _timed_block(candidate.step, first, taken[candidate.name][round_], clock)

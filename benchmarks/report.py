@@ -98,6 +98,7 @@ class Settings:
         rounds: blocks of each peer, their order drawn anew in each round.
         block: timed steps of a block.
         settle: untimed steps before each block.
+        rest_s: seconds of sleep before those.
         warmup: untimed steps of each peer before the first round.
         seed: of the order.
         inputs: different clips that were fed in rotation.
@@ -107,6 +108,7 @@ class Settings:
     rounds: int
     block: int
     settle: int
+    rest_s: float
     warmup: int
     seed: int
     inputs: int

@@ -54,7 +54,7 @@ def build_bundle(
     Args:
         path: the bundle.
         options: how; by default one TensorRT-RTX engine for all its GPUs.
-        precisions: which; all when empty.
+        precisions: which; those that the export accepted when empty.
         graphs: which; all when empty.
         per_sm: one engine for each GPU instead of one for all.
         plan_sm: also X-ray each graph for this GPU and file the kernel plan's summary.
@@ -145,8 +145,9 @@ def _select(bundle: Bundle, precisions: Sequence[str], graphs: Sequence[str]) ->
             raise UsageError(
                 f"{bundle.path} has no {what} {one_of(sorted(unknown))}.", next=f"choose from {one_of(known)}"
             )
+    accepted = [name for name, p in bundle.precisions.items() if str(p.get("verdict", "")).startswith("accept")]
     return [
         entry
         for entry in bundle.graphs
-        if (not precisions or entry.precision in precisions) and (not graphs or entry.graph in graphs)
+        if entry.precision in (precisions or accepted) and (not graphs or entry.graph in graphs)
     ]

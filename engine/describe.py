@@ -9,7 +9,7 @@ from typing import Any
 from ..bundle import Bundle
 from ..errors import UsageError, one_of
 from ..sealed import reading_fields
-from .engine_index import engines_folder, read_index
+from .engine_index import engines_folder, read_index, verdict_of
 from .kernel_plan import KernelPlan, xray
 
 Progress = Callable[[str, int, int], None]
@@ -39,14 +39,14 @@ def describe(path: str | os.PathLike[str], engines_dir: str | os.PathLike[str] |
             "precisions": m["precisions"],
             "golden": m["golden"],
             "provenance": m["provenance"],
-            "verification": m.get("verification", []),
+            "verification": m.get("verification", {}),
             "engines": [
                 {
                     "file": e.file,
                     "size": e.size,
                     "gpus": list(e.compute_capabilities),
                     "plan": dict(e.plan),
-                    "verdict": e.verdict,
+                    "verdict": verdict_of(e, bundle.graphs),
                 }
                 for e in engines
             ],
@@ -88,8 +88,9 @@ def _text(d: Mapping[str, Any]) -> str:
         lines.append(f"    {name}: {p['verdict']} - {p['reason']}")
         kept = {item["node"]: item["reason"] for items in p["kept_fp32"].values() for item in items}
         lines += [f"      stays fp32: {node}: {reason}" for node, reason in sorted(kept.items())]
-    for row in d["verification"]:
-        lines.append(f"    here: {row['what']} {row['precision']} on {row['evaluator']}: {row['verdict']}")
+    for row in d["verification"].get("rows", []):
+        where = f"{row['evaluator']}, {d['verification']['machine']}"
+        lines.append(f"    {row['what']} {row['precision']} on {where}: {row['verdict']}")
     lines.append("  engines" if d["engines"] else "  engines     none; next: logoformer build")
     for e in d["engines"]:
         lines.append(f"    {e['file']}  {e['size'] / 1e6:.2f} MB  {e['verdict']}")

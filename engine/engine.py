@@ -42,6 +42,11 @@ class Engine:
         self._closed = False
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """C class names, in the order of `Result.probabilities`."""
         return self.bundle.labels
@@ -99,7 +104,9 @@ class Engine:
         if not self._free_faces:
             raise UsageError(
                 f"All {self.bundle.stream.faces} faces of this bundle's ring arena are in use.",
-                next=command("logoformer", "export", "CHECKPOINT", "-o", self.bundle.path, "--faces", "8"),
+                cause="streams that were not closed; or more faces than the bundle was exported for",
+                next="stream.close() when a face is gone; or: "
+                + command("logoformer", "export", "CHECKPOINT", "-o", self.bundle.path, "--faces", "8"),
             )
         stream = Stream(self, self._free_faces[0], hop=hop, color=color, warmup=warmup, max_gap_s=max_gap_s)
         self._free_faces.pop(0)
@@ -182,13 +189,16 @@ def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
             )
         return wanted
     for precision in _PREFERENCE[backend]:
-        if str(bundle.precisions.get(precision, {}).get("verdict", "")).startswith("accept"):
+        if precision not in bundle.failed and str(bundle.precisions.get(precision, {}).get("verdict", "")).startswith(
+            "accept"
+        ):
             return precision
     reasons = [f"{name}: {entry.get('reason', 'no verdict')}" for name, entry in bundle.precisions.items()]
+    reasons += [f"{name}: failed logoformer verify" for name in sorted(bundle.failed)]
     raise VerificationError(
         f"No precision of {bundle.path} was accepted.",
         cause="; ".join(reasons),
-        next=command("logoformer", "verify", bundle.path),
+        next=command("logoformer", "export", "CHECKPOINT", "-o", bundle.path),
     )
 
 

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import advising, command
+from ..bundle import GraphEntry
+from ..errors import RefusedError, advising, command
 from ..files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing_failed
 from ..sealed import content_name, count, only_writer, read_stored, reading_fields, seal, stored, typed, unseal
 
@@ -26,6 +27,7 @@ MAX_ENGINE_BYTES = 2 << 30
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}\.engine")
 _AGAIN = command("logoformer", "build", "BUNDLE")
 NOT_RUN = "built, not run"
+STALE = "stale: built from another graph than the bundle's"
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,26 @@ class EngineEntry:
 
 
 def engines_folder(bundle: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None) -> Path:
-    """Where the engines of a bundle live."""
-    return Path(engines_dir) if engines_dir is not None else Path(bundle) / "engines"
+    """Where the engines of a bundle live.
+
+    Raises:
+        RefusedError: the bundle's own `engines` is a link: what is written below it would lie elsewhere.
+    """
+    if engines_dir is not None:
+        return Path(engines_dir)
+    folder = Path(bundle) / "engines"
+    if folder.is_symlink():
+        raise RefusedError(
+            f"{folder} is a symbolic link; links inside a bundle are not followed.",
+            next=command("logoformer", "build", bundle, "--engines-dir", os.path.realpath(folder)),
+        )
+    return folder
+
+
+def verdict_of(entry: EngineEntry, graphs: Iterable[GraphEntry]) -> str:
+    """An engine's verdict, or that it was built from a graph that the bundle no longer holds."""
+    current = {graph.sha256 for graph in graphs}
+    return entry.verdict if entry.graph_sha256 in current else STALE
 
 
 def read_index(folder: str | os.PathLike[str]) -> tuple[EngineEntry, ...]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import VerificationError, command
+
 
 @dataclass(frozen=True)
 class Result:
@@ -54,8 +56,17 @@ def make_result(
         started_ns: when the call began.
         time_s: see `Result`.
         sequence: see `Result`.
+
+    Raises:
+        VerificationError: a probability is NaN or infinite.
     """
     own = probabilities.copy()
+    if not np.isfinite(own).all():
+        raise VerificationError(
+            f"The answer is not finite: {own.tolist()}. No label was made of it.",
+            cause="an overflow in a 16-bit graph, or a damaged model",
+            next=command("logoformer", "verify", "BUNDLE"),
+        )
     index = int(own.argmax())
     stages, before = {}, started_ns
     for name, mark in marks_ns.items():

@@ -100,9 +100,9 @@ class Stream:
         self._engine, self._face = engine, face
         self._size, self._labels = bundle.image_size, bundle.labels
         self._frame, self._temporal = engine.session("frame"), engine.session("temporal")
-        # 0.8: a camera that runs at just the rate the ring was made for must not lose frames to jitter.
-        self._ring = Ring(spec.slots, face * spec.slots, 0.8 * span_s / max(spec.slots - 1, 1))
         self._ages = pattern_ages(bundle.sampling)
+        # Frames closer than this are not kept, so a full ring always reaches over the pattern, at any frame rate.
+        self._ring = Ring(spec.slots, face * spec.slots, float(self._ages.max()) / max(spec.slots - 1, 1))
         self._warm_s = float(self._ages.max()) - PATTERN_TOLERANCE_S
         natural = window_order(spec.frames, spec.grid, spec.window)  # [N]
         self._frame_of_place = natural // spec.tokens_per_frame
@@ -195,8 +195,8 @@ class Stream:
             self._engine.release(self._face)
 
     def _open(self) -> None:
-        if self._closed:
-            raise UsageError("This stream is closed.", next="engine.stream(...) opens a new one")
+        if self._closed or self._engine.closed:
+            raise UsageError("This stream or its engine is closed.", next="engine.stream(...) opens a new one")
 
     def __enter__(self) -> Stream:
         return self

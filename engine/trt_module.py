@@ -76,7 +76,7 @@ def _checked(found: TrtModule) -> TrtModule:
         raise MachineError(
             f"{found} is too old; {'.'.join(map(str, oldest))} or newer is needed.",
             cause="JetPack 6.0 and older: their TensorRT has no strongly typed networks",
-            next="update to JetPack 6.1 or newer, or run the bundle with --backend onnxruntime",
+            next="update to JetPack 6.1 or newer; logoformer run works with ONNX Runtime meanwhile",
         )
     return found
 

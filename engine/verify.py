@@ -8,8 +8,9 @@ run; nothing is concluded from it.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import numpy.typing as npt
 
 from ..bundle import Bundle, Golden, replace_manifest
 from ..clips import window_order
-from ..errors import VerificationError, command
+from ..errors import MachineError, VerificationError, command
 from .engine import Engine, load
-from .engine_index import engines_folder, read_engine, read_index
+from .engine_index import engines_folder, read_engine, read_index, verdict_of
 
 Progress = Callable[[str, int, int], None]
 SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25}  # of the deviation between clips
@@ -51,12 +52,21 @@ class Row:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """All rows, and what the export decided."""
+    """What was found.
+
+    Attributes:
+        bundle: its path.
+        golden_clips: how many were answered.
+        rows: the verdicts.
+        export_verdicts: what the export decided, by precision.
+        unrecorded: why the rows could not be written into the bundle; empty when they were, or need not be.
+    """
 
     bundle: str
     golden_clips: int
     rows: tuple[Row, ...]
     export_verdicts: dict[str, str]
+    unrecorded: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,12 +101,11 @@ def verify(
         path: the bundle.
         engines_dir: where its engines live, if not inside.
         threads: CPU threads.
-        write: record the rows in the manifest; a bundle that may not be written needs False.
+        write: record the rows in the manifest.
         progress: called with (stage, done, total).
 
     Raises:
         RefusedError: something is not what its index promises (engine files are hashed too).
-        MachineError: the bundle may not be written.
     """
     bundle = Bundle(path)
     golden = bundle.golden()
@@ -112,20 +121,36 @@ def verify(
     for entry in read_index(folder):
         read_engine(folder, entry)  # proves that the file is whole
         builder = f"TensorRT {entry.tensorrt_version} ({entry.target})"
-        rows.append(Row(Path(entry.file).name, entry.precision, builder, None, None, entry.verdict))
+        verdict = verdict_of(entry, bundle.graphs)
+        rows.append(Row(Path(entry.file).name, entry.precision, builder, None, None, verdict))
     if progress is not None:
         progress("golden clips", len(bundle.precisions), len(bundle.precisions))
     verdicts = {name: str(entry.get("verdict", "none")) for name, entry in bundle.precisions.items()}
     report = VerifyReport(str(bundle.path), len(golden.clips), tuple(rows), verdicts)
     if write:
         # Engines keep their verdicts in their own index: the manifest would outlive them.
-        replace_manifest(bundle, {**bundle.manifest, "verification": [asdict(row) for row in rows[:graphs]]})
+        verification = {"machine": machine_name(), "rows": [asdict(row) for row in rows[:graphs]]}
+        try:
+            replace_manifest(bundle, {**bundle.manifest, "verification": verification})
+        except MachineError as error:  # a read-only bundle is verified all the same
+            report = replace(report, unrecorded=error.what)
     return report
+
+
+def machine_name() -> str:
+    """What a verdict holds for: operating system, processor and Python; no host name."""
+    return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
 
 
 def clip_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
     """Probabilities of the golden clips by the clip graph, float32 `[G, C]`."""
-    return np.stack([engine(clip, color="rgb").probabilities for clip in golden.clips])
+    session = engine.session("clip")
+    answers = []
+    for clip in golden.clips:
+        np.copyto(session.input("clip")[0], clip)
+        session.run()
+        answers.append(session.output("probabilities")[0].copy())
+    return np.stack(answers)
 
 
 def pair_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:

@@ -51,7 +51,7 @@ class ExportConfig:
     Attributes:
         precisions: 'fp32' always; 'fp16' when asked for.
         faces: streams that share the ring arena.
-        max_fps: the fastest camera whose every frame is kept; the ring has span * max_fps slots and two.
+        max_fps: the fastest camera whose every frame is kept; the ring has a quarter more slots than that needs.
     """
 
     precisions: tuple[str, ...] = PRECISIONS
@@ -95,8 +95,12 @@ class _Graph:
 
 
 def ring_slots(config: ModelConfig, max_fps: float) -> int:
-    """Slots of one face: the training span at the fastest camera, both ends and one being written."""
-    return math.ceil(config.sampling.span_s * max_fps) + 2
+    """Slots of one face: the training span at the fastest camera, and a quarter more.
+
+    The stream does not keep frames that follow closer than the pattern's reach over the slots; the quarter lets a
+    camera of just `max_fps` jitter without losing any.
+    """
+    return math.ceil(1.25 * config.sampling.span_s * max_fps) + 2
 
 
 def export_bundle(

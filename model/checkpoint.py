@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BadInputError, MachineError, RefusedError, UsageError, advising, command
+from ..errors import BadInputError, LogoformerError, MachineError, RefusedError, UsageError, advising, command
 from ..files import dump_json, parse_json, read_file, read_regular, sha256, writing_failed
 from .config import ModelConfig
 from .logoformer import LogoFormer
 
 FORMAT = "logoformer-checkpoint"
 FORMAT_VERSION = 1
+_FILES = {"config.json", "model.safetensors"}
 MAX_WEIGHT_BYTES = 4 << 30
+_PT_HEADS = (b"PK\x03\x04", b"\x80")  # a zip archive, or a pickle as torch.save wrote it before version 1.6
 _ANOTHER = command("logoformer", "init", "--preset", "base", "-o", "new-checkpoint")
 
 
 def save_checkpoint(folder: str | os.PathLike[str], model: LogoFormer, extra: Mapping[str, Any] | None = None) -> Path:
-    """Writes a checkpoint folder; it appears whole or not at all, and one that stood there is replaced.
+    """Writes a checkpoint folder; it appears whole, and an older checkpoint that stood there is replaced.
+
+    A folder cannot replace a full folder in one step: the old one is moved aside first, and a process killed in that
+    moment leaves it beside, under a hidden name, with nothing lost.
 
     Args:
         folder: where; a folder that is not a checkpoint is never replaced.
@@ -47,8 +53,7 @@ def save_checkpoint(folder: str | os.PathLike[str], model: LogoFormer, extra: Ma
     from safetensors.torch import save
 
     final = Path(folder)
-    if final.exists() and (not final.is_dir() or (any(final.iterdir()) and not (final / "config.json").is_file())):
-        raise BadInputError(f"{final} exists and is not a checkpoint; it was left alone.", next="name another folder")
+    check_target(final)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     config = {
         "format": FORMAT,
@@ -87,6 +92,28 @@ def save_checkpoint(folder: str | os.PathLike[str], model: LogoFormer, extra: Ma
     return final
 
 
+def check_target(folder: str | os.PathLike[str]) -> None:
+    """Refuses a place that holds anything but an older checkpoint; worth asking before a long training.
+
+    Raises:
+        BadInputError: a file, or a folder with anything in it that is not a checkpoint's.
+    """
+    final = Path(folder)
+    if not os.path.lexists(final):
+        return
+    ours = final.is_dir() and not final.is_symlink() and {item.name for item in final.iterdir()} <= _FILES
+    if ours and (final / "config.json").is_file():
+        try:
+            config = parse_json(read_regular(final, "config.json", 4 << 20), f"{final}/config.json")
+            ours = isinstance(config, dict) and config.get("format") == FORMAT
+        except LogoformerError:
+            ours = False
+    if not ours:
+        raise BadInputError(
+            f"{final} exists and is not a checkpoint; it was left alone.", next="name another folder with -o"
+        )
+
+
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[LogoFormer, dict[str, Any]]:
     """Reads a checkpoint folder, or a `.pt` file that holds `{"config": ..., "state_dict": ...}`.
 
@@ -122,7 +149,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     weights = read_regular(folder, "model.safetensors", MAX_WEIGHT_BYTES)
     try:
         return config, load(weights), sha256(weights)
-    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise BadInputError(
             f"{folder}/model.safetensors cannot be read: {error}.", cause="a truncated copy or another file format"
         ) from error
@@ -130,11 +157,17 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
 
 def _read_pt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     data = read_file(path, MAX_WEIGHT_BYTES)
+    if not data.startswith(_PT_HEADS):
+        raise BadInputError(
+            f"{path} is not a PyTorch checkpoint.", cause="another file format, or a copy that never began"
+        )
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols, at every file that is refused below
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RefusedError(
-            f"{path} was not loaded: it holds more than tensors and plain values, or is no PyTorch checkpoint at all.",
+            f"{path} was not loaded: it holds more than tensors and plain values, or is damaged.",
             cause="a pickle can run code; this one names classes or functions (training recorders, argparse, or worse)",
             next="convert it in a sandbox: keep only the state dict and save that with safetensors",
             log=[line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line][:1],
@@ -144,7 +177,7 @@ def _read_pt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     except Exception as error:  # the unpickler lets through whatever the bytes make a constructor raise
         raise BadInputError(
             f"{path} is not a PyTorch checkpoint: {type(error).__name__}: {error}.",
-            cause="a truncated copy or another file format",
+            cause="a truncated copy",
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content or "config" not in content:
         raise BadInputError(
@@ -170,7 +203,7 @@ def _assemble(config: Any, state: Mapping[str, Tensor], shown: Path) -> LogoForm
         raise BadInputError(f"The 'state_dict' of {shown} is not a dict of tensors.")
     try:
         described = ModelConfig.from_json(config["model"])
-    except UsageError as error:  # the file's fault, not the caller's
+    except (BadInputError, UsageError) as error:  # the file's fault, and not the caller's
         raise BadInputError(f"{shown}: {error.what}", cause=error.cause, next=error.next) from error
     if described.depth + sum(described.stage_blocks) > len(state):
         raise BadInputError(f"{shown} describes more layers than its weights have tensors ({len(state)}).")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import BadInputError, UsageError
 from ..files import writing_failed
-from .checkpoint import save_checkpoint
+from .checkpoint import check_target, save_checkpoint
 from .config import ModelConfig
 from .data import Batch, ClipSource, Progress, at_random, batches, check_source, random_pick
 from .evaluate import Metrics, evaluate
@@ -66,6 +66,7 @@ class TrainResult:
         metrics: on the held-out clips.
         final_loss: mean cross-entropy of the last tenth of the steps.
         duration_s: wall-clock time, with evaluation.
+        device: 'cpu' or 'cuda', where it ran.
     """
 
     checkpoint: Path
@@ -73,6 +74,7 @@ class TrainResult:
     metrics: Metrics
     final_loss: float
     duration_s: float
+    device: str
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "checkpoint": str(self.checkpoint), "log": str(self.log)}
@@ -101,19 +103,22 @@ def train(
         MachineError: the disk is full or may not be written.
     """
     started = time.perf_counter()
+    check_target(out_folder)  # now, not after hours
     for source in (source_train, source_val):
         check_source(source, model_config.labels, model_config.image_size)
     torch.manual_seed(config.seed)
-    model = LogoFormer(model_config).to("cuda" if torch.cuda.is_available() else "cpu").train()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = LogoFormer(model_config).to(device).train()
     folder = Path(out_folder)
     log_path = folder.parent / f"{folder.name}.log.jsonl"
     _write(log_path, "w", "")
     losses = _fit(model, config, source_train, log_path, progress)
-    metrics = evaluate(model.eval(), source_val, progress=progress)
     final_loss = float(np.mean(losses[-max(1, config.steps // 10) :]))
-    extra = {"recipe": asdict(config), "metrics": metrics.to_json(), "final_loss": final_loss}
-    save_checkpoint(folder, model, extra)
-    return TrainResult(folder, log_path, metrics, final_loss, time.perf_counter() - started)
+    extra = {"recipe": asdict(config), "final_loss": final_loss, "device": device}
+    save_checkpoint(folder, model, extra)  # before the score: a damaged held-out clip must not cost the weights
+    metrics = evaluate(model.eval(), source_val, progress=progress)
+    save_checkpoint(folder, model, {**extra, "metrics": metrics.to_json()})
+    return TrainResult(folder, log_path, metrics, final_loss, time.perf_counter() - started, device)
 
 
 def _fit(

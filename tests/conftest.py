@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,3 +74,54 @@ def _export(checkpoint: Path, out: Path, clips: int) -> Path:
     from logoformer.verbs import export_checkpoint
 
     return export_checkpoint(checkpoint, out, ExportConfig(), clips=clips).path
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`fails(code, *words, names=())`: the command line ends with that code, names the files and a next step.
+
+    A next step that is a command of ours must be one that our own parser takes.
+    """
+    from logoformer import cli
+
+    def check(code: int, *words: object, names: tuple[object, ...] = ()) -> str:
+        capsys.readouterr()
+        given = [str(word) for word in words]
+        found = cli.main(given)
+        text = capsys.readouterr().err
+        assert found == code, text
+        assert "Traceback" not in text
+        following = re.search(r"^Next: (.+)$", text, re.MULTILINE)
+        assert following is not None, text
+        if following[1].startswith("logoformer ") and not following[1].endswith(" --help"):
+            cli._parser().parse_args(shlex.split(following[1])[1:])
+        for name in names:
+            assert str(name) in text
+        return text
+
+    return check
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """`contents(folder)`: every file below it but locks, by relative name."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
+
+    return read
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Ends a test that waits for a pipe's other end, which would wait for ever."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("it waited")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

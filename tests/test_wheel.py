@@ -197,7 +197,7 @@ def test_the_verbs_of_a_device_run(device, ready_bundle, frames, tmp_path):
         ("clip", "verified"), ("frame + temporal", "verified")
     }  # fmt: skip
     kept = json.loads((ready_bundle / "manifest.json").read_text())
-    assert len(kept["verification"]) == len(rows)
+    assert len(kept["verification"]["rows"]) == len(rows)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,11 @@ def report(toy):
     return b.bench(config(toy, iterations=61, others=(p.ORT,)))
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch):
+    monkeypatch.setattr(b, "REST_S", 0.0)
+
+
 def test_every_peer_has_the_same_number_of_samples(report):
     assert [row.name for row in report.rows] == [*OURS, p.ORT]
     assert {row.summary.n for row in report.rows} == {80}  # 61 rounded up to 20 rounds of 4
@@ -78,6 +83,7 @@ def test_what_was_timed_is_named(report, toy):
     assert report.subject.preset == "tiny"
     assert report.subject.graphs["frame"] == toy.graph("frame", "fp32").sha256
     assert report.settings.threads == 1
+    assert report.settings.rest_s > 0
     assert report.wrapper.n == 1000
     assert report.harness_us > 0
 

@@ -72,6 +72,18 @@ def test_order_changes_from_round_to_round_and_no_place_is_favoured():
     assert min(firsts.values()) > 70  # 100 each is expected
 
 
+def test_it_rests_before_every_block_and_never_within_one():
+    clock, rests = Clock(), []
+    worker = Worker(clock, lambda _: 1)
+    closed_loop(
+        [Candidate("a", worker), Candidate("b", worker)],
+        LoadConfig(rounds=3, block=4, settle=1, warmup=0, rest_s=0.25),
+        clock=clock,
+        sleep=lambda s: rests.append((s, len(worker.calls))),
+    )
+    assert rests == [(0.25, done) for done in range(0, 30, 5)]
+
+
 def test_the_seed_decides_the_order():
     def orders(seed):
         clock = Clock()
@@ -147,7 +159,7 @@ def test_names_must_differ(names):
         closed_loop([Candidate(name, lambda _: None) for name in names], LoadConfig())
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"block": 0}, {"settle": -1}, {"warmup": -1}])
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"block": 0}, {"settle": -1}, {"warmup": -1}, {"rest_s": -0.1}])
 def test_an_impossible_load_is_refused(wrong):
     with pytest.raises(ValueError, match="at least one"):
         LoadConfig(**wrong)

@@ -33,7 +33,7 @@ def make_report(samples=140, names=("clip", "stream"), **changes) -> Report:
         "created": "2026-01-02T03:04:05+00:00",
         "machine": read_machine(),
         "subject": Subject("face.bundle", "base", "fp32", "onnxruntime 1.2.3 CPU", {"clip": "ab" * 32}),
-        "settings": Settings(2, 20, samples // 20, 2, 10, 0, 8),
+        "settings": Settings(2, 20, samples // 20, 2, 0.05, 10, 0, 8),
         "rows": tuple(rows),
         "skipped": (Skipped("torch.compile", "RuntimeError: no compiler"),),
         "comparisons": (Comparison("stream", "clip", Ratio(0.31, 0.3, 0.32), 0.02),),

@@ -21,7 +21,7 @@ def test_streamed_spans_score_as_clips_do(tiny_bundle: Path, tmp_path: Path):
         write_untrimmed(video, seed=0, identity=identity, rounds=2)
     with logoformer.load(tiny_bundle) as engine:
         score = score_spans(engine, videos)
-        clips = SyntheticClips(0, people, 14, engine.bundle.image_size)  # the same people, trimmed
+        clips = SyntheticClips(0, people, 14, 96)  # the same people, trimmed; as large as the videos' pictures
         right = np.zeros((7, 2))
         for index in range(len(clips)):
             picked = centre_indices(clips.count(index), engine.bundle.sampling)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from logoformer.clips import centre_indices, pattern_ages
 from logoformer.engine.stream import Ring
-from logoformer.errors import BadInputError, UsageError
+from logoformer.errors import BadInputError, UsageError, VerificationError
+from logoformer.export.export import ring_slots
+from logoformer.model.config import PRESETS
 
 POOL = np.random.default_rng(5).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
 
@@ -43,7 +45,7 @@ def wanted_clip(history: list[tuple[float, int]], ages: np.ndarray) -> np.ndarra
 def test_any_camera_equals_the_clip_graph(engine, fps, jitter, hop, warmup, count):
     ages = pattern_ages(engine.bundle.sampling)
     spec = engine.bundle.stream
-    step = 0.8 * engine.bundle.sampling.span_s / (spec.slots - 1)
+    step = ages.max() / (spec.slots - 1)
     history: list[tuple[float, int]] = []
     answers = kept = since = 0
     with engine.stream(hop=hop, color="rgb", warmup=warmup) as stream:
@@ -77,6 +79,44 @@ def test_a_regular_camera_gives_the_training_clip_exactly(engine):
         assert first == n - 1 - centre_indices(n, sampling)[0]
     clip = engine(frames[centre_indices(n, sampling)], color="rgb")
     np.testing.assert_allclose(results[-1].probabilities, clip.probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("max_fps", [10.0, 25.0, 30.0, 60.0])
+@pytest.mark.parametrize("preset", ["tiny", "base"])
+def test_every_camera_gets_an_answer_within_the_span(preset: str, max_fps: float):
+    config = PRESETS[preset]
+    ages = pattern_ages(config.sampling)
+    slots = ring_slots(config, max_fps)
+    for fps in range(4, 241):
+        ring = Ring(slots, 0, ages.max() / (slots - 1))
+        warm_s = None
+        for number in range(int(config.sampling.span_s * fps) + 3):
+            if ring.wants(number / fps):
+                ring.file(number / fps)
+            if warm_s is None and ring.reach_s >= ages.max() - 0.001:
+                warm_s = number / fps
+        assert warm_s is not None and warm_s <= config.sampling.span_s + 1 / fps, fps
+        if fps <= max_fps:
+            assert ring.min_step_s <= 0.85 / fps, "a jittering camera would lose frames"
+
+
+def test_a_closed_engine_says_so(untrained_bundle: Path):
+    engine = logoformer.load(untrained_bundle)
+    stream = engine.stream(color="rgb")
+    engine.close()
+    with pytest.raises(UsageError, match="closed"):
+        stream.push(POOL[0], 0.0)
+
+
+def test_no_label_is_made_of_nan(engine):
+    with engine.stream(hop=1, color="rgb", warmup="repeat") as stream:
+        session = engine.session("temporal")
+        session.input("ring")[:] = np.nan
+        stream.push(POOL[0], 0.0)  # its own slot is written anew
+        session.input("ring")[:] = np.nan
+        with pytest.raises(VerificationError, match="not finite"):
+            stream.flush()
+        session.input("ring")[:] = 0.0
 
 
 def test_a_gap_empties_the_ring_and_scenes_never_mix(engine):

@@ -1,18 +1,20 @@
 """`verify` says what this machine showed, and no more."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from logoformer.bundle import Bundle, BundleWriter, Golden
+from logoformer.bundle import Bundle, BundleWriter, Golden, replace_manifest
 from logoformer.engine import verify as module
 from logoformer.engine.build import BuildOptions
-from logoformer.engine.build_bundle import build_bundle
+from logoformer.engine.build_bundle import _select, build_bundle
 from logoformer.engine.describe import describe, describe_text, plans, tensors_text
-from logoformer.engine.engine_index import NOT_RUN, read_engine, read_index
+from logoformer.engine.engine import choose_precision
+from logoformer.engine.engine_index import NOT_RUN, STALE, EngineEntry, read_engine, read_index, verdict_of
 from logoformer.engine.verify import distance, verify
-from logoformer.errors import RefusedError, UsageError, VerificationError
+from logoformer.errors import MachineError, RefusedError, UsageError, VerificationError
 
 
 @pytest.fixture
@@ -26,13 +28,58 @@ def test_fp32_is_verified_and_fp16_is_left_to_its_judge(bundle: Path):
     verdicts = {(row.what, row.precision): row.verdict for row in report.rows}
     assert verdicts["clip", "fp32"] == verdicts["frame + temporal", "fp32"] == "verified"
     assert verdicts["clip", "fp16"].startswith("agrees, not judged")
-    assert Bundle(bundle).manifest["verification"] == [vars(row) for row in report.rows]
+    noted = Bundle(bundle).manifest["verification"]
+    assert noted["rows"] == [vars(row) for row in report.rows] and "Python" in noted["machine"]
 
 
 def test_without_write_the_bundle_stays(bundle: Path):
     before = (bundle / "manifest.json").read_bytes()
     verify(bundle, write=False)
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_read_only_bundle_is_verified_all_the_same(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    def read_only(*_: object) -> None:
+        raise MachineError("manifest.json could not be written: Read-only file system.")
+
+    monkeypatch.setattr(module, "replace_manifest", read_only)
+    report = verify(bundle)
+    report.require()
+    assert "Read-only" in report.unrecorded and any(row.verdict == "verified" for row in report.rows)
+
+
+def test_a_precision_that_failed_here_is_not_chosen(bundle: Path):
+    opened = Bundle(bundle)
+    rows = [{"precision": "fp32", "verdict": "failed"}, {"precision": "fp16", "verdict": "verified"}]
+    noted = replace_manifest(opened, {**opened.manifest, "verification": {"machine": "m", "rows": rows}})
+    assert noted.failed == {"fp32"} and choose_precision(noted, "verdict", "onnxruntime") == "fp16"
+
+
+def test_engines_of_another_export_are_stale(bundle: Path, tmp_path: Path):
+    entry = EngineEntry(
+        graph="clip", precision="fp16", batch=1, target="rtx", file="rtx/clip.fp16.b1.00000000.engine", sha256="0" * 64,
+        size=1, graph_sha256="0" * 64, tensorrt_version="1", compute_capabilities=("sm86",), platform="linux", flags={},
+    )  # fmt: skip
+    graphs = Bundle(bundle).graphs
+    assert verdict_of(entry, graphs) == STALE
+    assert verdict_of(replace(entry, graph_sha256=graphs[0].sha256), graphs) == NOT_RUN
+
+
+def test_a_linked_engines_folder_is_refused(bundle: Path, tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (bundle / "engines").symlink_to(tmp_path / "elsewhere")
+    for verb in (verify, describe, build_bundle):
+        with pytest.raises(RefusedError, match="symbolic link"):
+            verb(bundle)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_refused_precision_is_built_only_when_named(bundle: Path):
+    opened = Bundle(bundle)
+    precisions = {**opened.precisions, "fp16": {**opened.precisions["fp16"], "verdict": "refuse: use fp32"}}
+    changed = replace_manifest(opened, {**opened.manifest, "precisions": precisions})
+    assert {entry.precision for entry in _select(changed, (), ())} == {"fp32"}
+    assert {entry.precision for entry in _select(changed, ("fp16",), ())} == {"fp16"}
 
 
 def test_wrong_answers_fail(bundle: Path):
@@ -116,7 +163,7 @@ def test_inspect_needs_no_torch_and_shows_the_bar_figures(bundle: Path):
     text = describe_text(describe(bundle))
     for word in ("0.187 M", "0.046 G", "0.043 G", "128 of 64", "stays fp32", "engines     none"):
         assert word in text, word
-    assert "ring: float32 [5504, 64]" in tensors_text(bundle)
+    assert "ring: float32 [6848, 64]" in tensors_text(bundle)
 
 
 @pytest.mark.slow

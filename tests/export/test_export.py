@@ -140,5 +140,5 @@ def test_wrong_settings(wrong):
 
 def test_the_ring_reaches_over_the_span_at_the_fastest_camera():
     slots = ring_slots(PRESETS["base"], 30.0)
-    assert slots == 86
+    assert slots == 107
     assert (slots - 1) / 30.0 >= PRESETS["base"].sampling.span_s

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
 from logoformer.errors import LogoformerError, RefusedError
 from logoformer.sealed import seal
 
-Files = dict[str, bytes]
-
 
 @pytest.fixture
 def descriptors():
@@ -21,20 +18,6 @@ def descriptors():
     before = len(list(Path("/proc/self/fd").iterdir()))
     yield
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-@pytest.fixture
-def impatient() -> Iterator[None]:
-    """Ends a test that waits for a pipe's other end, which would wait for ever."""
-
-    def give_up(*_: object) -> None:
-        raise TimeoutError("it waited")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 # Two frames of 4 x 4 pixels, 2 x 2 tokens of 3 channels each; a ring of 5 slots for 2 faces; 3 classes.
@@ -85,17 +68,6 @@ def write_bundle() -> Callable[..., Bundle]:
 def small(tmp_path: Path) -> Path:
     """A bundle of some kilobytes."""
     return _write(tmp_path / "face.bundle", "one").path
-
-
-@pytest.fixture
-def contents() -> Callable[[Path], Files]:
-    """`contents(folder)`: every file below it but locks, by relative name."""
-
-    def read(folder: Path) -> Files:
-        found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
-        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
-
-    return read
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from logoformer import errors
-from logoformer.errors import LogoformerError, MachineError, command, missing_package, one_of, printable
+from logoformer.errors import LogoformerError, MachineError, advising, command, missing_package, one_of, printable
 
 CODES = {
     "UsageError": 2,
@@ -132,6 +132,17 @@ def test_an_error_survives_the_way_to_another_process():
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is MachineError
     assert copy.to_json() == error.to_json()
+
+
+def test_advice_is_given_where_there_is_none_and_only_there():
+    with pytest.raises(MachineError) as caught, advising("make"):
+        raise MachineError("a", cause="b")
+    assert (caught.value.what, caught.value.cause, caught.value.next) == ("a", "b", "make")
+    with pytest.raises(MachineError) as caught, advising("make"), advising("first"):
+        raise MachineError("a")
+    assert caught.value.next == "first"
+    with pytest.raises(KeyError), advising("make"):
+        raise KeyError
 
 
 def test_a_missing_package_names_the_module_and_the_extra():
