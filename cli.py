@@ -329,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"logoformer {a.verb}: interrupted; what stood on the disk before is unchanged", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _settle_output()
         return 0
     except MemoryError:
         return _fail(a, bar, MachineError("This machine ran out of memory.", next="end other programs, then run again"))
@@ -337,8 +337,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(a, bar, MachineError(f"The operating system reports: {error}.", next="df -h"))
 
 
+def _settle_output() -> None:
+    """Lets go of output that cannot be written; the interpreter would complain of it once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(a: argparse.Namespace, bar: Bar, error: LogoformerError) -> int:
     bar.clear()
+    _settle_output()
     error.next = error.next or command("logoformer", a.verb, "--help")
     print(json.dumps(error.to_json()) if a.json else f"logoformer {a.verb}: {error}", file=sys.stderr)
     return error.exit_code

@@ -220,9 +220,13 @@ def _damaged_text(tmp_path: Path) -> Path:
     return tmp_path / "a b.bundle"
 
 
+# Unbuffered, what cannot be written would be noticed at once; people's shells buffer.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def shell(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "logoformer.cli", *map(str, words)]
-    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, check=False, **options)
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, check=False, env=BUFFERED, **options)
 
 
 def test_the_process_itself_ends_with_the_code(untrained_bundle, tmp_path):
@@ -262,6 +266,7 @@ def test_a_reader_that_went_away_is_no_error(untrained_bundle):
         [sys.executable, "-m", "logoformer.cli", "inspect", str(untrained_bundle)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=BUFFERED,
     ) as process:
         process.stdout.close()
         assert process.stderr.read() == b""

@@ -29,19 +29,17 @@ LEAST_TESTS = 400  # below this, the suite was not found rather than passed
 ABSENT = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "tqdm", "safetensors", "tensorrt_rtx")
 NO_INDEX = re.compile(r"No matching distribution|Could not fetch|connection|name resolution|unreachable", re.IGNORECASE)
 
-CONFTEST = '''
-"""The suite of the wheel: nothing here can export, so the bundle comes ready."""
+# Follows the suite's own conftest: nothing here can export, so the bundle comes ready.
+CONFTEST = """
 import os, sys
-from pathlib import Path
 import logoformer
-import pytest
 
 assert Path(logoformer.__file__).is_relative_to(sys.prefix), logoformer.__file__
 
 @pytest.fixture(scope="session")
 def untrained_bundle():
     return Path(os.environ["READY_BUNDLE"])
-'''
+"""
 
 ANSWER = """
 import json, sys
@@ -227,7 +225,8 @@ def test_the_suite_runs_from_the_wheel(device, clean_copy, ready_bundle, tmp_pat
     for room in ROOMS:
         shutil.copytree(clean_copy / "tests" / room, tmp_path / "tests" / room)
     shutil.copyfile(clean_copy / "pyproject.toml", tmp_path / "pyproject.toml")  # pytest's settings
-    (tmp_path / "tests" / "conftest.py").write_text(CONFTEST)
+    common = (clean_copy / "tests" / "conftest.py").read_text(encoding="utf-8")
+    (tmp_path / "tests" / "conftest.py").write_text(common + CONFTEST, encoding="utf-8")
     pip(device, "install", "--quiet", "pytest", "hypothesis", cwd=tmp_path)
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--maxfail", "5", "tests"]
     done = go(device, *words, cwd=tmp_path, READY_BUNDLE=str(ready_bundle))

@@ -183,7 +183,7 @@ def places(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [*([way] if way else []), *(found for key, item in inside for found in places(item, (*way, key)))]
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_resealed_index_brings_anything_but_a_refusal(small, data):
     good = json.loads((small / "manifest.json").read_bytes())

@@ -179,7 +179,7 @@ def loads_or_refuses(data: bytes) -> None:
     assert sum(array.nbytes for array in arrays.values()) <= MIB
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(GOOD), st.data())
 def test_damaged_archives_are_read_or_refused(raw, data):
     changed = bytearray(raw)
@@ -225,13 +225,13 @@ HEADER_PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(HEADER_PARTS, max_size=14).map("".join), st.binary(max_size=8))
 def test_any_header_is_read_or_refused(header, body):
     loads_or_refuses(archive({"a.npy": npy(header, body)}, zipfile.ZIP_STORED))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data):
     loads_or_refuses(data)
