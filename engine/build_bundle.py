@@ -70,8 +70,8 @@ def build_bundle(
     options = options or BuildOptions()
     bundle = Bundle(path)
     wanted = _select(bundle, precisions, graphs)
-    find_module(options.target)  # missing TensorRT is said before any file is read
     folder = engines_folder(bundle.path, engines_dir)
+    find_module(options.target)  # missing TensorRT is said before any graph is read
     jobs = [(entry, group) for entry in wanted for group in _groups(options, per_sm)]
     entries: list[EngineEntry] = []
     left_out: dict[str, dict[str, str]] = {}

@@ -34,7 +34,7 @@ def with_planted_overflow(factor: float = 3e5) -> LogoFormer:
     model = initialise(TINY)
     ffn = model.blocks[0].ffn
     with torch.no_grad():
-        ffn.fc1.bias[0] += 20.0
+        ffn.fc1.bias[0] += 6.0
         ffn.fc1.weight[0] *= factor
         ffn.fc1.bias[0] *= factor
         ffn.fc2.weight[:, 0] /= factor
