@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from logoformer import cli
+from logoformer import cli, cli_bundle
 from logoformer.terminal import Bar, table
 
 
@@ -45,11 +45,11 @@ def test_a_verb_whose_package_is_missing_names_the_extra(monkeypatch, capsys: py
 
         return handler
 
-    monkeypatch.setattr(cli, "_export", without("onnx.helper"))
+    monkeypatch.setattr(cli_bundle, "_export", without("onnx.helper"))
     assert cli.main(["export", "ckpt"]) == 6
     assert "pip install 'logoformer[export]'" in capsys.readouterr().err
     for fault in ("_export", "logoformer.export.gone"), ("_verify", "onnxruntime"):  # ours: shown whole, not dressed up
-        monkeypatch.setattr(cli, fault[0], without(fault[1]))
+        monkeypatch.setattr(cli_bundle, fault[0], without(fault[1]))
         with pytest.raises(ModuleNotFoundError):
             cli.main([fault[0][1:], "x"])
 

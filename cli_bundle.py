@@ -1,0 +1,120 @@
+"""The verbs of a bundle: export, build, verify, inspect."""
+
+from __future__ import annotations
+
+import argparse
+
+from .cli_shared import AddVerb, data_option, engines_dir_option, seed_option, show, threads_option
+from .errors import printable
+from .terminal import Bar, table
+
+
+def _export(a: argparse.Namespace, bar: Bar) -> int:
+    from .export.export import ExportConfig
+    from .verbs import export_checkpoint, export_summary
+
+    config = ExportConfig(precisions=tuple(a.precisions), faces=a.faces, max_fps=a.max_fps)
+    bundle = export_checkpoint(
+        a.checkpoint, a.out, config, data=a.data, fold=a.fold, clips=a.clips, seed=a.seed,
+        share_clips=a.share_clips, progress=bar,
+    )  # fmt: skip
+    lines = [str(bundle.path)]
+    lines += [f"  {g.file}  {g.size / 1e6:.2f} MB" for g in bundle.graphs]
+    lines += [f"  {name}: {p['verdict']} - {p['reason']}" for name, p in bundle.precisions.items()]
+    return show(a, bar, export_summary(bundle), "\n".join(lines))
+
+
+def _build(a: argparse.Namespace, bar: Bar) -> int:
+    from dataclasses import asdict
+
+    from .engine.build import BuildOptions
+    from .engine.build_bundle import build_bundle
+
+    options = BuildOptions(
+        target=a.target,
+        compute_capabilities=tuple(a.gpus),
+        workspace_bytes=a.workspace_mib << 20 if a.workspace_mib else None,
+        optimization_level=a.optimization_level,
+    )
+    done = build_bundle(
+        a.bundle, options, precisions=a.precision, graphs=a.graph, per_sm=a.per_sm, plan_sm=a.plan_sm,
+        engines_dir=a.engines_dir, progress=bar,
+    )  # fmt: skip
+    lines = [f"{done.folder}"]
+    for e in done.engines:
+        lines.append(f"  {e.file}  {e.size / 1e6:.2f} MB  {done.seconds[e.file]:.1f} s  {e.verdict}")
+        lines += [f"    left out: {sm}: {why}" for sm, why in done.left_out.get(e.file, {}).items()]
+    data = {"folder": str(done.folder), "engines": [asdict(e) for e in done.engines], "left_out": done.left_out}
+    return show(a, bar, data, "\n".join(lines))
+
+
+def _verify(a: argparse.Namespace, bar: Bar) -> int:
+    from .engine.verify import verify
+
+    report = verify(a.bundle, engines_dir=a.engines_dir, threads=a.threads, write=not a.no_write, progress=bar)
+    rows = [["what", "precision", "on", "off by", "agree", "verdict"]]
+    for r in report.rows:
+        share = "" if r.share is None else f"{r.share:.4%}"
+        rows.append(
+            [r.what, r.precision, r.evaluator, share, "" if r.agreement is None else f"{r.agreement:.0%}", r.verdict]
+        )
+    note = f"{report.golden_clips} golden clips; 'off by' is a share of the deviation between clips"
+    if report.unrecorded:
+        note += f"\nNot recorded in the bundle: {printable(report.unrecorded)}"
+    show(a, bar, report.to_json(), f"{table(rows)}\n{note}")
+    report.require()
+    return 0
+
+
+def _inspect(a: argparse.Namespace, bar: Bar) -> int:
+    from .engine.describe import describe, describe_text, plans, tensors_text
+
+    if a.plan:
+        found = plans(a.bundle, graphs=a.graph, precisions=a.precision, sm=a.sm, progress=bar)
+        shown = "\n\n".join(f"{name}\n{plan.table()}" for name, plan in found.items())
+        return show(a, bar, {name: plan.summary() for name, plan in found.items()}, shown)
+    description = describe(a.bundle, a.engines_dir)
+    return show(a, bar, description, tensors_text(a.bundle) if a.tensors else describe_text(description))
+
+
+def add(verb: AddVerb) -> None:
+    """Adds these verbs to the parser."""
+    p = verb("export", _export, "turn a checkpoint into a bundle", "logoformer export ckpt -o face.bundle")
+    p.add_argument("checkpoint", help="a checkpoint folder or .pt file")
+    p.add_argument("-o", "--out", metavar="DIR", help="the bundle; default: CHECKPOINT.bundle")
+    p.add_argument("--precisions", nargs="+", default=["fp32", "fp16"], metavar="P", help="default: fp32 fp16")
+    p.add_argument("--faces", type=int, default=4, metavar="N", help="streams that share the ring; default 4")
+    p.add_argument("--max-fps", type=float, default=30.0, metavar="X", help="fastest camera kept whole; default 30")
+    data_option(p, required=False)
+    p.add_argument("--clips", type=int, default=32, metavar="N", help="for ranges and parity; default 32")
+    p.add_argument("--share-clips", action="store_true", help="allow clips of --data to be stored in the bundle")
+    seed_option(p)
+
+    p = verb(
+        "build", _build, "compile a bundle's graphs to TensorRT engines", "logoformer build face.bundle --target rtx"
+    )
+    p.add_argument("bundle")
+    p.add_argument("--target", default="rtx", metavar="T", help="rtx (default; needs no GPU) or tensorrt (this GPU)")
+    p.add_argument("--gpus", nargs="+", default=[], metavar="SM", help="rtx: such as sm86 sm89; default: all six")
+    p.add_argument("--per-sm", action="store_true", help="rtx: one engine for each GPU instead of one for all")
+    p.add_argument("--precision", nargs="+", default=[], metavar="P", help="default: those that were accepted")
+    p.add_argument("--graph", nargs="+", default=[], metavar="G", help="clip, frame, temporal; default: all")
+    p.add_argument("--plan-sm", metavar="SM", help="also file the kernel plan for this GPU")
+    p.add_argument("--workspace-mib", type=int, metavar="N", help="upper limit of scratch memory")
+    p.add_argument("--optimization-level", type=int, choices=range(6), help="the builder's effort")
+    engines_dir_option(p)
+
+    p = verb("verify", _verify, "hold this machine's answers against the golden ones", "logoformer verify face.bundle")
+    p.add_argument("bundle")
+    p.add_argument("--no-write", action="store_true", help="do not record the verdicts in the bundle")
+    engines_dir_option(p)
+    threads_option(p)
+
+    p = verb("inspect", _inspect, "show what is in a bundle", "logoformer inspect face.bundle --plan --graph temporal")
+    p.add_argument("bundle")
+    p.add_argument("--tensors", action="store_true", help="names, types and shapes of all inputs and outputs")
+    p.add_argument("--plan", action="store_true", help="compile with TensorRT-RTX (no GPU needed) and list the kernels")
+    p.add_argument("--graph", nargs="+", default=[], metavar="G", help="with --plan: which; default: all")
+    p.add_argument("--precision", nargs="+", default=[], metavar="P", help="with --plan: which; default: all")
+    p.add_argument("--sm", default="sm86", metavar="SM", help="with --plan: for which GPU; default sm86")
+    engines_dir_option(p)

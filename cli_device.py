@@ -1,0 +1,59 @@
+"""The verbs on a device: run; and the whole way, demo."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+
+from .cli_shared import EXIT_INTERRUPTED, AddVerb, precision_option, say, seed_option, show, threads_option
+from .terminal import Bar
+
+
+def _run(a: argparse.Namespace, bar: Bar) -> int:
+    from .camera.run import json_lines, run
+    from .camera.sources import open_source
+    from .engine import load
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop ends a run as Ctrl-C does
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(load(a.bundle, precision=a.precision, threads=a.threads))
+        fps = engine.bundle.sampling.fps if a.fps is None else a.fps
+        source = stack.enter_context(open_source(a.source, fps))
+        # The bar would break up the lines where both go to the same terminal.
+        progress = None if sys.stdout.isatty() else bar
+        done = run(engine, source, a.face, a.hop, a.warmup, a.out, on_result=json_lines(sys.stdout), progress=progress)
+    bar.clear()
+    where = f"; {done.out}" if done.out else ""
+    print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{where}", file=sys.stderr)
+    return EXIT_INTERRUPTED if done.stopped == "interrupt" else 0
+
+
+def _demo(a: argparse.Namespace, bar: Bar) -> int:
+    from .demo import demo
+
+    report = demo(a.out, seed=a.seed, progress=bar, say=(lambda _: None) if a.json else say(bar))
+    return show(a, bar, report.to_json(), report.table())
+
+
+def add(verb: AddVerb) -> None:
+    """Adds these verbs to the parser."""
+    p = verb(
+        "run", _run, "answer on a video, a folder of frames or a camera", "logoformer run face.bundle clip.mp4 --hop 4"
+    )
+    p.add_argument("bundle")
+    p.add_argument("source", help="a video file, a folder of frames, or a camera's index")
+    p.add_argument("--face", default="whole", metavar="F", help="whole frame (default), or its center square")
+    p.add_argument("--hop", type=int, default=4, metavar="N", help="frames from one answer to the next; default 4")
+    p.add_argument(
+        "--warmup", default="wait", metavar="W", help="wait (default) for a full span, or repeat the first frame"
+    )
+    p.add_argument("--fps", type=float, metavar="X", help="for a folder of frames")
+    p.add_argument("-o", "--out", metavar="MP4", help="also write a video with the answers drawn in")
+    precision_option(p)
+    threads_option(p)
+
+    p = verb("demo", _demo, "the whole way on synthetic faces, without a GPU", "logoformer demo -o demo")
+    p.add_argument("-o", "--out", default="demo", metavar="DIR", help="default: demo")
+    seed_option(p)
