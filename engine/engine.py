@@ -11,14 +11,11 @@ import numpy as np
 
 from ..bundle import Bundle, GraphEntry
 from ..clips import Clip, Frame, check_color, to_input, write_rgb
-from ..errors import BadInputError, UsageError, VerificationError, advising, command, one_of
+from ..errors import BadInputError, UsageError, command
+from .backends import open_backend
 from .result import Result, make_result
 from .session import Session
 from .stream import Stream
-
-BACKENDS = ("auto", "onnxruntime")
-# Cheapest first. ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, and no proof of anything.
-_PREFERENCE = {"onnxruntime": ("fp32", "fp16", "int8")}
 
 
 class Engine:
@@ -170,38 +167,6 @@ def _to_clip_input(clip: object, color: str, out: Clip) -> None:
             to_input(frame, size, color, place)
 
 
-def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
-    """Follows the verdicts of the bundle, or the caller.
-
-    Args:
-        bundle: opened for reading.
-        wanted: 'verdict', or a precision by name.
-        backend: 'onnxruntime'.
-
-    Raises:
-        VerificationError: no precision was accepted.
-        UsageError: the bundle has no such precision.
-    """
-    if wanted != "verdict":
-        if wanted not in bundle.precisions:
-            raise UsageError(
-                f"{bundle.path} has no precision {wanted!r}.", next=f"choose from {one_of(bundle.precisions)}"
-            )
-        return wanted
-    for precision in _PREFERENCE[backend]:
-        if precision not in bundle.failed and str(bundle.precisions.get(precision, {}).get("verdict", "")).startswith(
-            "accept"
-        ):
-            return precision
-    reasons = [f"{name}: {entry.get('reason', 'no verdict')}" for name, entry in bundle.precisions.items()]
-    reasons += [f"{name}: failed logoformer verify" for name in sorted(bundle.failed)]
-    raise VerificationError(
-        f"No precision of {bundle.path} was accepted.",
-        cause="; ".join(reasons),
-        next=command("logoformer", "export", "CHECKPOINT", "-o", bundle.path),
-    )
-
-
 def load(
     path: str | os.PathLike[str] | Bundle,
     *,
@@ -222,15 +187,6 @@ def load(
         RefusedError: something in it is not what its index promises.
         MachineError: the backend is not installed.
     """
-    if backend not in BACKENDS:
-        raise UsageError(f"Unknown backend {backend!r}.", next=f"choose from {one_of(BACKENDS)}")
-    from . import ort
-
     bundle = path if isinstance(path, Bundle) else Bundle(path)
-    chosen = choose_precision(bundle, precision, "onnxruntime")
-
-    def open_session(entry: GraphEntry) -> Session:
-        with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
-            return ort.open_session(bundle.read_graph(entry), entry, {"threads": threads})
-
-    return Engine(bundle, open_session, ort.runtime_name(), chosen)
+    chosen = open_backend(bundle, backend, precision, {"threads": threads})
+    return Engine(bundle, chosen.open_session, chosen.name, chosen.precision)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.clips import resize
-from logoformer.engine.engine import choose_precision
+from logoformer.engine.backends import choose_precision
 from logoformer.errors import BadInputError, RefusedError, UsageError, VerificationError
 
 

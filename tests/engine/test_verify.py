@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden, replace_manifest
 from logoformer.engine import verify as module
+from logoformer.engine.backends import choose_precision
 from logoformer.engine.build import BuildOptions
 from logoformer.engine.build_bundle import _select, build_bundle
 from logoformer.engine.describe import describe, describe_text, plans, tensors_text
-from logoformer.engine.engine import choose_precision
 from logoformer.engine.engine_index import NOT_RUN, STALE, EngineEntry, read_engine, read_index, verdict_of
 from logoformer.engine.verify import distance, verify
 from logoformer.errors import MachineError, RefusedError, UsageError, VerificationError
