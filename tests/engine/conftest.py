@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,3 +90,16 @@ def small_macs() -> dict[str, int]:
     """Multiply-accumulates of the network by node, counted by hand."""
     linear = {f"{name}/MatMul": LINEAR_MACS for name in ("q", "k", "v", "out")}
     return {"conv/Conv": CONV_MACS, **linear, "scores/MatMul": PRODUCT_MACS, "mix/MatMul": PRODUCT_MACS}
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """`scripted("short")`: TensorRT is `scripted/tensorrt.py` here and in every process started, and fails that way."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "scripted"))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+
+    def follow(script: str) -> None:
+        monkeypatch.setenv("SCRIPTED_TENSORRT", script)
+
+    yield follow
+    sys.modules.pop("tensorrt", None)
