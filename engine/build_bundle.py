@@ -90,8 +90,9 @@ def build_bundle(
     jobs = [(entry, group) for entry in wanted for group in _groups(options, per_sm)]
     for number, (entry, group) in enumerate(jobs):  # `jobs` may grow
         work.name = f"{entry.graph} {entry.precision} ({number + 1}/{len(jobs)})"
+        data = bundle.read_graph(entry)
         try:
-            work.build(entry, group)
+            built, dropped = work.compile(data, entry, group)
         except (MachineError, BadInputError) as error:
             other = _stand_in(bundle, entry)
             if other is None:
@@ -102,6 +103,8 @@ def build_bundle(
             work.stands_in(other, entry, error)
             if (other, group) not in jobs:
                 jobs.append((other, group))
+        else:
+            work.file(data, entry, built, dropped)
     entries = work.entries_with_fallbacks()
     add_to_index(folder, entries)
     return BuildReport(folder, entries, work.left_out, work.seconds, tuple(work.notes))
@@ -124,14 +127,30 @@ class _Work:
     notes: list[str] = field(default_factory=list)
     fallbacks: dict[str, dict[str, str]] = field(default_factory=dict)  # by the SHA-256 of the graph that stands in
 
-    def build(self, entry: GraphEntry, group: tuple[str, ...]) -> None:
-        """Builds one engine and writes it. No index names it yet."""
-        data = self.bundle.read_graph(entry)
+    def compile(self, data: bytes, entry: GraphEntry, group: tuple[str, ...]) -> tuple[BuiltEngine, dict[str, str]]:
+        """Builds; a GPU that the builder names as unable to run the graph is left out and the rest is built.
+
+        TensorRT-RTX 1.7.1 has no FP32 matrix product for Turing (sm75): FP32 graphs cover the other five.
+        """
         options = replace(self.options, compute_capabilities=group)
-        built, dropped = self._compile(data, options, entry)
+        dropped: dict[str, str] = {}
+        while True:
+            try:
+                return self._with_timing_cache(data, options, entry), dropped
+            except MachineError as error:
+                found = next((match for line in error.log if (match := _UNSUPPORTED.search(line))), None)
+                left = tuple(sm for sm in options.compute_capabilities if found is None or sm != f"sm{found[1]}")
+                if found is None or not left or left == options.compute_capabilities:
+                    raise
+                dropped[f"sm{found[1]}"] = found[2]
+                options = replace(options, compute_capabilities=left)
+
+    def file(self, data: bytes, entry: GraphEntry, built: BuiltEngine, dropped: dict[str, str]) -> None:
+        """Writes one engine and records it. No index names it yet."""
         plan = {}
         if self.plan_sm is not None:
-            plan = {self.plan_sm: xray(data, self.plan_sm, self.options, shown=entry.file).summary()}
+            like = replace(self.options, hardware_compatible=False)  # which TensorRT-RTX does not know
+            plan = {self.plan_sm: xray(data, self.plan_sm, like, shown=entry.file).summary()}
         # What was compiled is known here and nothing is written yet: the place to judge it.
         target = folder_name(built.target, built.tensorrt_version, built.compute_capabilities or ("unknown",))
         file, digest = write_engine(self.folder, target, f"{entry.graph}.{entry.precision}.b{entry.batch}", built.plan)
@@ -173,23 +192,6 @@ class _Work:
     def entries_with_fallbacks(self) -> tuple[EngineEntry, ...]:
         """What goes into the index."""
         return tuple(replace(e, fallback=self.fallbacks.get(e.graph_sha256, {})) for e in self.entries)
-
-    def _compile(self, data: bytes, options: BuildOptions, entry: GraphEntry) -> tuple[BuiltEngine, dict[str, str]]:
-        """Builds; a GPU that the builder names as unable to run the graph is left out and the rest is built.
-
-        TensorRT-RTX 1.7.1 has no FP32 matrix product for Turing (sm75): FP32 graphs cover the other five.
-        """
-        dropped: dict[str, str] = {}
-        while True:
-            try:
-                return self._with_timing_cache(data, options, entry), dropped
-            except MachineError as error:
-                found = next((match for line in error.log if (match := _UNSUPPORTED.search(line))), None)
-                left = tuple(sm for sm in options.compute_capabilities if found is None or sm != f"sm{found[1]}")
-                if found is None or not left or left == options.compute_capabilities:
-                    raise
-                dropped[f"sm{found[1]}"] = found[2]
-                options = replace(options, compute_capabilities=left)
 
     def _with_timing_cache(self, data: bytes, options: BuildOptions, entry: GraphEntry) -> BuiltEngine:
         """Builds with what earlier builds measured on this GPU, if this user's own programs measured it."""

@@ -10,6 +10,7 @@ Engines are tied to a TensorRT version and to GPUs, so they live apart from the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -173,7 +174,7 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
     """Makes sure that engines can be filed, before a long build.
 
     Args:
-        folder: of the index; made when it is not there.
+        folder: of the index; not made yet when it is not there.
         needed_bytes: what will be written, about.
 
     Raises:
@@ -182,11 +183,14 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
     """
     path = Path(folder)
     elsewhere = "name a place that may be written, and has room: --engines-dir DIR"
+    standing = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with only_writer(path):
-            read_index(path)
-        free = shutil.disk_usage(path).free
+        if standing == path:
+            with only_writer(path):
+                read_index(path)
+        elif not os.access(standing, os.W_OK):  # asked, not tried: a build that is refused leaves no folder
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        free = shutil.disk_usage(standing).free
     except OSError as error:
         failed = writing_failed(error, path)
         failed.next = elsewhere

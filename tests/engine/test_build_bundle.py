@@ -154,6 +154,24 @@ def test_a_fallback_builds_nothing_twice(scripted, bundle, store):
     assert [(e.precision, e.fallback.get("precision")) for e in report.engines] == [("fp16", "int8")]
 
 
+def test_a_disk_that_is_full_is_no_reason_to_fall_back(scripted, bundle, store, monkeypatch):
+    def full(*args: object) -> None:
+        raise MachineError("The disk is full.")
+
+    scripted("well")
+    monkeypatch.setattr(module, "write_engine", full)
+    with pytest.raises(MachineError, match="disk is full"):
+        build_bundle(bundle, DEVICE, trust=store, precisions=["int8"], allow_fallback=True)
+
+
+def test_the_plan_of_an_engine_for_all_gpus_from_ampere_on(rtx, scripted, small_onnx, write_bundle, store, tmp_path):
+    scripted("well")
+    path = write_bundle(tmp_path / "b", "", make=lambda graph, precision: small_onnx(precision)).path
+    options = replace(DEVICE, hardware_compatible=True)
+    (entry,) = build_bundle(path, options, trust=store, graphs=["frame"], precisions=["fp16"], plan_sm="sm86").engines
+    assert entry.flags["hardware_compatibility"] == "AMPERE_PLUS" and entry.plan["sm86"]["kernels"] > 0
+
+
 def test_only_int8_has_something_to_fall_back_on(scripted, bundle, store):
     scripted("short")
     with pytest.raises(MachineError, match="built no engine") as caught:
@@ -260,6 +278,14 @@ def test_drill_read_only_root(scripted, bundle, store, tmp_path, monkeypatch, co
     """A bundle on a read-only file system: refused early with the way out, which then works."""
     scripted("well")
     before = contents(bundle)
+    (bundle / "engines").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "build_engine", lambda *args, **more: pytest.fail("it was compiled"))
+        patch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(bundle)))
+        (bundle / "engines").rmdir()
+        with pytest.raises(MachineError, match="Permission denied") as caught:
+            build_bundle(bundle, DEVICE, trust=store)
+        assert "--engines-dir" in caught.value.next and not (bundle / "engines").exists()
     (bundle / "engines").mkdir()
     with monkeypatch.context() as patch:
         refuse_writes(patch, errno.EROFS, bundle)
