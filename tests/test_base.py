@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from logoformer.bundle import Bundle
+from logoformer.engine.admit import Running, admit_engine, choose_engine
 from logoformer.engine.build_bundle import build_bundle
 from logoformer.engine.describe import plans
-from logoformer.engine.engine_index import read_engine
+from logoformer.engine.engine_index import read_engine, read_index
+from logoformer.engine.environment import platform_name
 from logoformer.engine.targets import RTX_SMS
 from logoformer.engine.verify import verify
+from logoformer.errors import RefusedError
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +68,16 @@ def test_one_engine_for_all_gpus(base_bundle: Path, tmp_path: Path):
     print(f"engine bytes FP16/FP32 {bytes_of['fp16'] / bytes_of['fp32']:.3f}")
     assert bytes_of["fp16"] <= 0.58 * bytes_of["fp32"]
     assert {path.name for path in (tmp_path / "engines").iterdir()} >= {"index.json"}
+    here = Running("rtx", report.engines[0].tensorrt_version, "sm86", platform_name())
+    for graph in Bundle(base_bundle).graphs:
+        entry = choose_engine(read_index(report.folder), graph, here)
+        plan = admit_engine(report.folder, entry, here)
+        assert len(plan) == entry.size
+        with pytest.raises(RefusedError, match="running here sm87"):
+            admit_engine(report.folder, entry, replace(here, compute_capability="sm87"))
+        (report.folder / entry.file).write_bytes(plan[:-1] + bytes([plan[-1] ^ 1]))
+        with pytest.raises(RefusedError, match="SHA-256 differs"):
+            admit_engine(report.folder, entry, here)
 
 
 # ------------------------------------------------------------------------------------------------ independent clients
