@@ -21,7 +21,7 @@ from .trt_module import TrtModule
 LOG_IN_ERROR = 40  # lines
 
 # How running out of memory looks; a build that lacks memory often says only that no kernel could be found.
-_NO_MEMORY = re.compile(
+NO_MEMORY_LOG = re.compile(
     r"could not find any implementation|insufficient memory|memory (is )?insufficient|out ?of ?memory|std::bad_alloc"
 )
 # 'Cannot compile operation ... for Turing (SM75): FP32 GEMM is not supported', 'Target GPU SM 87 is not supported'
@@ -223,7 +223,7 @@ def build_failed(trt: TrtModule, shown: str, log: BuildLog) -> MachineError:
     """The error for a build that gave no engine, classified by what TensorRT said."""
     lines = log.errors or log.complaints or log.chatter
     said = "\n".join((*log.complaints, *log.chatter)).lower()
-    if _NO_MEMORY.search(said):
+    if NO_MEMORY_LOG.search(said):
         cause = "not enough memory: TensorRT then often says only that it found no implementation"
         advice = "end other programs that use the GPU (on a Jetson the desktop too), lower the workspace, build again"
     elif _NO_KERNELS.search(said):
