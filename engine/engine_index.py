@@ -27,6 +27,7 @@ MAX_ENGINE_BYTES = 2 << 30
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}\.engine")
 _AGAIN = command("logoformer", "build", "BUNDLE")
 NOT_RUN = "built, not run"
+VERIFIED, FAILED = "verified", "failed"
 STALE = "stale: built from another graph than the bundle's"
 
 
@@ -42,10 +43,12 @@ class EngineEntry:
         graph_sha256: of the ONNX file that it was built from.
         tensorrt_version: of the builder.
         compute_capabilities: GPUs that it holds code for, such as 'sm86'.
-        platform: operating system and processor that it was built for.
+        platform: operating system and processor that it was built on and runs on.
+        cuda: newest CUDA that the builder's driver knows, such as '12.6'; empty when there was no driver.
         flags: how it was built.
         plan: kernel plan summary by GPU ('sm86'), from a build of its own; empty when it was not asked for.
-        verdict: 'built, not run' until a device has answered the golden clips with it.
+        verdict: 'built, not run' until a device has answered the golden clips with it; then 'verified' or 'failed'.
+        fallback: {'precision': 'int8', 'reason': ...} when it stands in for one that could not be built; else empty.
     """
 
     graph: str
@@ -62,11 +65,18 @@ class EngineEntry:
     flags: Mapping[str, Any]
     plan: Mapping[str, Any] = field(default_factory=dict)
     verdict: str = NOT_RUN
+    cuda: str = ""
+    fallback: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, int, str]:
         """What a newer build of the same replaces."""
         return self.graph, self.precision, self.batch, self.target
+
+    @property
+    def kind(self) -> str:
+        """'rtx' or 'tensorrt': which of the two reads it."""
+        return "rtx" if self.target.startswith("rtx") else "tensorrt"
 
 
 def engines_folder(bundle: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None) -> Path:
@@ -113,8 +123,17 @@ def read_engine(folder: str | os.PathLike[str], entry: EngineEntry) -> bytes:
     Raises:
         RefusedError: missing, a link, or not the file that the index names.
     """
-    with advising(_AGAIN):
+    with advising(build_command(folder, entry.graph, entry.precision, entry.kind)):
         return read_stored(folder, entry.file, entry.sha256, entry.size, MAX_ENGINE_BYTES)
+
+
+def build_command(folder: str | os.PathLike[str], graph: str, precision: str, target: str) -> str:
+    """The command that builds an engine anew into that folder."""
+    path = Path(folder)
+    inside = path.name == "engines"
+    words = ["logoformer", "build", str(path.parent) if inside else "BUNDLE", "--target", target]
+    words += ["--graph", graph, "--precision", precision]
+    return command(*words, *([] if inside else ["--engines-dir", str(path)]))
 
 
 def write_engine(folder: str | os.PathLike[str], target: str, stem: str, plan: bytes) -> tuple[str, str]:
@@ -161,4 +180,6 @@ def _entry(item: Mapping[str, Any]) -> EngineEntry:
         flags=typed(item["flags"], dict),
         plan={typed(sm, str): typed(summary, dict) for sm, summary in item["plan"].items()},
         verdict=typed(item["verdict"], str),
+        cuda=typed(item.get("cuda", ""), str),
+        fallback={name: typed(value, str) for name, value in item.get("fallback", {}).items()},
     )

@@ -21,11 +21,10 @@ from ..bundle import Bundle, Golden, replace_manifest
 from ..clips import window_order
 from ..errors import MachineError, VerificationError, command
 from .engine import Engine, load
-from .engine_index import engines_folder, read_engine, read_index, verdict_of
+from .engine_index import FAILED, VERIFIED, engines_folder, read_engine, read_index, verdict_of
 
 Progress = Callable[[str, int, int], None]
 SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25}  # of the deviation between clips
-VERIFIED, FAILED = "verified", "failed"
 HIDES = "agrees, not judged: ONNX Runtime's CPU kernels hide FP16 overflow; the export's rounding reference decided"
 
 
