@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 class TrtSession:
-    """One graph on a card. Not thread-safe: the thread that opened it uses it, until `hand_over`.
+    """One graph on a card. One thread: that which opened it; `close` may come from another one between two calls.
 
     Args:
         trt: the TensorRT to use.
@@ -61,7 +61,7 @@ class TrtSession:
         self.cuda = cuda
         self.fallbacks: list[str] = []
         self.nonfinite = 0
-        self._owner: int | None = threading.get_ident()
+        self._owner = threading.get_ident()
         self._busy = threading.Lock()
         self._closed = False
         self._graph: int | None = None
@@ -155,7 +155,7 @@ class TrtSession:
         for name in self._to_host:
             self._check_finite(name)
 
-    def take(self, source: Session, output: str, name: str, row: int) -> None:
+    def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
         """See `Session.take`: a copy on the device, ordered by events, so that no side reads or writes too early."""
         target = self._ready("taking rows")
         if not isinstance(source, TrtSession) or source.cuda is not self.cuda:
@@ -165,15 +165,16 @@ class TrtSession:
             )
         origin = source._ready("giving rows")
         given, wanted = source.outputs[output], self.inputs[name]
-        rows = given.shape[-2]
-        if (given.dtype, given.shape[-1]) != (wanted.dtype, wanted.shape[-1]) or not 0 <= row <= wanted.shape[0] - rows:
-            raise BadInputError(f"{given} does not fit into {wanted} from row {row} on; nothing was copied.")
-        size = origin.sizes[output]
+        batch, rows, width = given.shape  # [B, n, d]
+        fits = (given.dtype, width) == (wanted.dtype, wanted.shape[1]) and 0 <= row <= wanted.shape[0] - rows
+        if not fits or not 0 <= index < batch:
+            raise BadInputError(f"{given} [{index}] does not fit into {wanted} from row {row} on; nothing was copied.")
+        size = origin.sizes[output] // batch
         with self._working("taking rows"):
             cuda, taken = self.cuda, self._events[1]
             cuda.wait(self._on(), source._events[0])
             to = target.pointers[name] + row * (size // rows)
-            cuda.on_device(to, origin.pointers[output], size, self._on())
+            cuda.on_device(to, origin.pointers[output] + index * size, size, self._on())
             cuda.record(taken, self._on())
             cuda.wait(source._on(), taken)
         if name in self._from_host:
@@ -206,10 +207,6 @@ class TrtSession:
             self.cuda.synchronize(self._on())
         if name in self._from_host:
             self._from_host.remove(name)
-
-    def hand_over(self) -> None:
-        """Lets go of the thread: the next one that uses the session owns it."""
-        self._owner = None
 
     @property
     def uses_graph(self) -> bool:
@@ -320,10 +317,7 @@ class TrtSession:
     def _check(self, doing: str) -> None:
         if self._closed:
             raise UsageError(f"{self.shown} is closed; {doing} is refused.", next="logoformer.load(...) opens it anew")
-        thread = threading.get_ident()
-        if self._owner is None:
-            self._owner = thread
-        if thread != self._owner:
+        if threading.get_ident() != self._owner:
             raise UsageError(
                 f"{self.shown} belongs to the thread that opened it; {doing} from another one is refused.",
                 cause="a callback of a camera, of GStreamer or of ROS, which runs in a thread of its own",

@@ -4,8 +4,8 @@
     python -m pip download --no-deps --no-build-isolation --no-binary :all: pycuda==2026.1
     python tests/engine/apis/make_cuda_lists.py pycuda-2026.1.tar.gz
 
-cuda-bindings is imported and asked. pycuda needs a driver even to be imported, so its names are read from its source: the
-Boost.Python definitions of `pycuda._driver`, and the functions of `pycuda/driver.py`.
+cuda-bindings is imported and asked. pycuda needs a driver even to be imported, so its names are read from its source:
+the Boost.Python definitions of `pycuda._driver`, and the functions of `pycuda/driver.py`.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ FUNCTIONS = (
     "createNvOnnxParserRefitter_INTERNAL", "createNvOnnxParser_INTERNAL", "getBuilderPluginRegistry",
     "getNvOnnxParserVersion", "getPluginRegistry", "initLibNvInferPlugins",
 )  # fmt: skip
+_SIGNED = re.compile(r"(\d+\. )?\w+\(.*\) -> ")
 LIBRARIES = ("libnvinfer", "libnvonnxparser", "libnvinfer_plugin")
 
 
@@ -65,7 +66,9 @@ def _class(cls: type) -> dict[str, object]:
 def _signature(function: object) -> str | list[str]:
     """The signature lines of a docstring, package names left out."""
     lines = (getattr(function, "__doc__", None) or "").strip().splitlines()
-    signed = [re.sub(r"^\d+\. ", "", line.strip()) for line in lines if re.match(r"(\d+\. )?\w+\(.*\) -> ", line.strip())]
+    signed = [
+        re.sub(r"^\d+\. ", "", line.strip()) for line in lines if re.match(r"(\d+\. )?\w+\(.*\) -> ", line.strip())
+    ]
     short = [re.sub(r"\b(tensorrt\w*\.)+", "", line[line.index("(") :]) for line in signed]
     real = [line for line in short if not line.startswith("(*args, **kwargs)")] or short
     return real[0] if len(real) == 1 else real

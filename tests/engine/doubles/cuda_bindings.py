@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from . import gpu as core
 from .gpu import Failure, Gpu
 from .listed import ListedModule, make_enum, read_list
 
@@ -193,6 +192,3 @@ class _Calls:
     def cudaGraphDestroy(self, graph: int) -> None:
         self._gpu.enter("destroy")
         del self._gpu.graphs[graph]
-
-
-assert core.OUT_OF_MEMORY == read_list("cuda-bindings")["enums"]["cudaError_t"]["cudaErrorMemoryAllocation"]

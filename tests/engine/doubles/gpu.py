@@ -1,8 +1,9 @@
 """A card that keeps a book: every allocation, copy, stream, event and graph, and whatever was done wrong with them.
 
-Device pointers lie in a range of addresses that no process has, so a host that reads one crashes as it would. What is put
-into a stream waits until somebody waits for it, so a missing wait gives a wrong answer every time: host memory that a
-pending copy will fill holds 0xFF until then (NaN as a float), and memory that a pending copy will read may not change.
+Device pointers lie in a range of addresses that no process has, so a host that reads one crashes as it would. What is
+put into a stream waits until somebody waits for it, so a missing wait gives a wrong answer every time: host memory that
+a pending copy will fill holds 0xFF until then (NaN as a float), and memory that a pending copy will read may not
+change.
 """
 
 from __future__ import annotations

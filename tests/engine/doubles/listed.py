@@ -51,7 +51,7 @@ def make_enum(name: str, members: dict[str, int]) -> type[enum.IntEnum]:
     return enum.IntEnum(name, members)  # type: ignore[return-value]
 
 
-# ------------------------------------------------------------------------------------------------------- pybind11 shapes
+# ------------------------------------------------------------------------------------------------- pybind11 shapes
 def make_class(name: str, listed: dict[str, Any], acting: type | None, bases: tuple[type, ...], module: Any) -> type:
     """A class with exactly the listed members, acted out by the class `acting` where that has them."""
     body: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def _checked(name: str, signature: str | list[str], act: Any, module: Any) -> Ca
     @functools.wraps(act)
     def method(self: Any, *arguments: Any, **named: Any) -> Any:
         if not any(_fits(overload[1:], arguments, named, module) for overload in overloads):
-            given = ", ".join([type(a).__name__ for a in arguments] + [f"{k}={type(v).__name__}" for k, v in named.items()])
+            given = ", ".join(type(value).__name__ for value in (*arguments, *named.values()))
             raise TypeError(f"{name}(): incompatible function arguments: ({given}); supported: {'; '.join(lines)}")
         return act(self, *arguments, **named)
 

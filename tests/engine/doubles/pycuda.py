@@ -1,7 +1,8 @@
-"""`pycuda` and `pycuda.driver` as faces of a `Gpu`: objects that free with themselves, a context that must be current."""
+"""`pycuda` and `pycuda.driver` as faces of a `Gpu`: objects free with themselves, and a context must be current."""
 
 from __future__ import annotations
 
+import contextlib
 import types
 from typing import Any
 
@@ -197,10 +198,8 @@ def _classes(gpu: Gpu, driver: Any) -> dict[str, type]:
 def _quietly(function: Any, handle: int | None) -> None:
     """A destructor: pycuda prints a warning where this is silent."""
     if handle is not None:
-        try:
+        with contextlib.suppress(Failure):
             function(handle)
-        except Failure:
-            pass
 
 
 def _functions(gpu: Gpu, driver: Any) -> dict[str, Any]:

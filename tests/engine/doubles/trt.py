@@ -106,10 +106,10 @@ def pack(version: str, target: str, onnx: bytes) -> bytes:
 
 class Logger:
     def __init__(self, min_severity: Any = None) -> None:
-        self.lines: list[str] = []
+        self._lines: list[str] = []
 
     def log(self, severity: Any, msg: str) -> None:
-        self._lines = [*getattr(self, "_lines", []), msg]
+        self._lines.append(msg)
 
 
 class ILogger:
@@ -290,7 +290,11 @@ class IExecutionContext:
         stream = gpu.stream_of(handle)
         missing = [name for name in engine._tensors if not self._addresses.get(name)]
         if fault == "refuse" or missing:
-            _say(engine._logger, "ERROR", f"IExecutionContext::enqueueV3: Error Code 3: API Usage (no address: {missing})")
+            _say(
+                engine._logger,
+                "ERROR",
+                f"IExecutionContext::enqueueV3: Error Code 3: API Usage (no address: {missing})",
+            )
             return False
         if stream.capture is not None and not self._warm:
             gpu.blame("captured before it was run plainly once")
@@ -320,13 +324,19 @@ class IExecutionContext:
             gpu.enter("kernel")
             given = {n: _read(gpu, addresses[n], dtype, shape) for n, dtype, shape in engine._said["inputs"]}
             for name, value in given.items():
-                if value.dtype == np.int32 and "ring" in given and not 0 <= value.min() <= value.max() < len(given["ring"]):
+                if (
+                    value.dtype == np.int32
+                    and "ring" in given
+                    and not 0 <= value.min() <= value.max() < len(given["ring"])
+                ):
                     gpu.blame(f"{name} leaves the ring: a card would read what stands there")
             answers = session_of(engine._onnx).run(None, given)
             for (name, dtype, shape), answer in zip(engine._said["outputs"], answers, strict=True):
                 if nan and answer.dtype.kind == "f":
                     answer = np.full_like(answer, np.nan)
-                gpu.view(addresses[name], _size(dtype, shape))[0][:] = np.ascontiguousarray(answer).view(np.uint8).ravel()
+                gpu.view(addresses[name], _size(dtype, shape))[0][:] = (
+                    np.ascontiguousarray(answer).view(np.uint8).ravel()
+                )
 
         return Operation(run, reads=tuple(touched[True]), writes=tuple(touched[False]))
 
@@ -368,7 +378,7 @@ def _host_memory(module: Any, data: bytes) -> Any:
     return memory
 
 
-# -------------------------------------------------------------------------------------------------------------- building
+# ------------------------------------------------------------------------------------------------------------ building
 class Builder:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
