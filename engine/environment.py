@@ -11,8 +11,10 @@ import platform
 from dataclasses import dataclass
 from typing import Any
 
+from .memory import Memory, read_memory
 from .trt_module import TrtModule
 
+ON_GPU = "the GPU's own memory, cuMemGetInfo"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute in cuda.h
 
 
@@ -84,14 +86,26 @@ def find_gpu(device: int = 0) -> Gpu | None:
     )
 
 
-def free_device_bytes(device: int = 0) -> int | None:
-    """Memory free on a GPU that has its own, or None where that cannot be asked.
+def build_memory(target: str, device: int = 0) -> Memory:
+    """What a build can take: of the GPU's own memory, or of the machine's where they are one, or where no GPU is used.
+
+    Args:
+        target: 'rtx' compiles on the processor; 'tensorrt' measures kernels on the GPU.
+        device: CUDA's number of the GPU.
+    """
+    gpu = find_gpu(device) if target == "tensorrt" else None
+    own = None if gpu is None or gpu.integrated else _device_memory(device)
+    return own or read_memory()
+
+
+def _device_memory(device: int) -> Memory | None:
+    """What is free on a GPU that has memory of its own, or None where that cannot be asked.
 
     Needs the primary context, which is what TensorRT is about to use; it is let go again.
     """
     driver = load_driver()
     handle, context, before = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(handle), device) != 0:
+    if driver.cuDeviceGet(ctypes.byref(handle), device) != 0:
         return None
     if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle) != 0:
         return None
@@ -101,7 +115,7 @@ def free_device_bytes(device: int = 0) -> int | None:
     if pushed:
         driver.cuCtxPopCurrent_v2(ctypes.byref(before))
     driver.cuDevicePrimaryCtxRelease_v2(handle)
-    return free.value if known else None
+    return Memory(total.value, free.value, 0, ON_GPU) if known else None
 
 
 def load_driver() -> Any:

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from ..bundle import GraphEntry, TensorSpec
 from ..errors import LogoformerError, MachineError, RefusedError
-from .compile import LOG_IN_ERROR, NO_MEMORY_LOG
+from .compile import LOG_IN_ERROR
 from .cuda import Cuda, out_of_memory
+from .memory import looks_short
 from .session import check_tensors
 from .trt_log import BuildLog, make_logger
 from .trt_module import TrtModule
@@ -137,8 +138,8 @@ class TrtEngine:
         self._engine = self._runtime = None
 
     def _failed(self, what: str, next: str = "logoformer doctor", needed: int = 0) -> LogoformerError:
-        said = "\n".join(self.log.complaints).lower()
-        if NO_MEMORY_LOG.search(said):
+        said = self.log.complaints
+        if looks_short(said):
             error: LogoformerError = out_of_memory(self._cuda, self._shown, needed, self.log.complaints[-1])
             error.log = self.log.complaints[-LOG_IN_ERROR:]
             return error
