@@ -6,6 +6,7 @@ Runtime. Why a backend was passed over is kept, to be told.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import Any
 
 from ..bundle import GRAPHS, Bundle, GraphEntry
 from ..errors import (
-    LogoformerError,
     MachineError,
     RefusedError,
     UsageError,
@@ -50,12 +50,14 @@ class Backend:
         name: shown to people, such as 'onnxruntime 1.24.4 CPU'.
         precision: of every graph that it opens.
         open_session: turns an index entry into a session.
+        frame_batches: batches of the `frame` graph that it can open.
         passed_over: with 'auto', why each backend before this one was not taken.
     """
 
     name: str
     precision: str
     open_session: Callable[[GraphEntry], Session]
+    frame_batches: tuple[int, ...] = (1,)
     passed_over: tuple[str, ...] = ()
 
 
@@ -99,7 +101,7 @@ def _open_onnxruntime(
         with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
             return ort.open_session(bundle.read_graph(entry), entry, options)
 
-    return Backend(ort.runtime_name(), chosen, open_session, passed_over)
+    return Backend(ort.runtime_name(), chosen, open_session, bundle.frame_batches(chosen), passed_over)
 
 
 def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
@@ -116,7 +118,13 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
     cuda = open_cuda(options.get("cuda", "auto"), options.get("device", 0))
     trt = find_module(target)
     running = Running(target, trt.version, cuda.compute_capability, platform_name())
-    chosen = _first_that_fits(bundle, wanted, lambda graph: choose_engine(entries, graph, running, folder=folder))
+
+    def fits(graph: GraphEntry) -> bool:
+        with contextlib.suppress(MachineError):
+            return bool(choose_engine(entries, graph, running, folder=folder).file)
+        return False
+
+    chosen = next((p for p in wanted if all(fits(bundle.graph(graph, p)) for graph in GRAPHS)), wanted[0])
     trust = TrustStore()
     for graph in GRAPHS:  # before 'auto' settles on it; the bytes themselves are asked about again when they are read
         engine = choose_engine(entries, bundle.graph(graph, chosen), running, folder=folder)
@@ -131,21 +139,8 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
         cache = RuntimeCache(running, engine.sha256, trust) if target == "rtx" else None
         return open_engine(data, entry, {"module": trt, "cuda": cuda, "cache": cache})
 
-    return Backend(f"{trt} on {cuda.compute_capability} by {cuda.name}", chosen, open_session)
-
-
-def _first_that_fits(bundle: Bundle, precisions: tuple[str, ...], choose: Callable[[GraphEntry], object]) -> str:
-    """The first precision of which every graph has an engine; the first one's complaint when none has."""
-    complaints: list[LogoformerError] = []
-    for precision in precisions:
-        try:
-            for graph in GRAPHS:
-                choose(bundle.graph(graph, precision))
-        except MachineError as error:
-            complaints.append(error)
-        else:
-            return precision
-    raise complaints[0]
+    batches = tuple(batch for batch in bundle.frame_batches(chosen) if fits(bundle.graph("frame", chosen, batch)))
+    return Backend(f"{trt} on {cuda.compute_capability} by {cuda.name}", chosen, open_session, batches)
 
 
 def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
