@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,8 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
             return _open_tensorrt(bundle, name, precision, options)
         except (MachineError, RefusedError) as error:
             passed_over.append(f"{name}: {error.what}")
+            if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
+                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
     return _open_onnxruntime(bundle, precision, options, tuple(passed_over))
 
 

@@ -49,6 +49,7 @@ def capture_checked(
         if fault.sticky:
             raise
         reason = f"the capture failed ({fault})"
+        cuda.synchronize(stream)  # copies of a replay that did not start may still be under way
     if reason and graph is not None:
         cuda.free_graph(graph)
     return (None, reason) if reason else (graph, "")

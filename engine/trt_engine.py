@@ -52,11 +52,20 @@ class TrtEngine:
         self._cuda, self._cache = cuda, cache
         self._runtime_cache: Any = None
         self._shown = entry.file
+        self._logger = make_logger(trt.module, self.log)
         self._context: Any = None
-        module = trt.module
-        self._logger = make_logger(module, self.log)
+        self._engine: Any = None
+        self._runtime: Any = None
         try:
-            self._runtime = module.Runtime(self._logger)
+            self._open(data, entry)
+        except BaseException:
+            self.close()  # or the error, which knows this object, would hold the memory for as long as it is looked at
+            raise
+
+    def _open(self, data: bytes, entry: GraphEntry) -> None:
+        trt = self.trt
+        try:
+            self._runtime = trt.module.Runtime(self._logger)
         except (TypeError, RuntimeError) as error:  # pybind11's way to say that the factory gave nothing
             raise self._failed(f"{trt} does not start: {error}", next="nvidia-smi") from error
         # The default, said again: an engine may carry host code (plugins, a lean runtime), and none of ours does.

@@ -21,6 +21,7 @@ PENDING, FREED, FRESH = 0xFF, 0xDD, 0xCD
 
 OUT_OF_MEMORY, INVALID_VALUE, INVALID_CONTEXT, INVALID_HANDLE = 2, 1, 201, 400
 ILLEGAL_ADDRESS, CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED = 700, 900, 901
+ALONE = ("free", "free_host", "stream_destroy", "event_destroy")  # pycuda's own objects make their context current
 STICKY = (214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 911, 999)
 
 
@@ -50,6 +51,7 @@ class Operation:
     reads: tuple[np.ndarray, ...] = ()
     writes: tuple[np.ndarray, ...] = ()
     before: tuple[bytes, ...] = ()
+    renews: bool = False  # writes mapped memory on the device's own account: what pends after it starts from there
     done: bool = False
 
 
@@ -98,6 +100,11 @@ class Gpu:
         found += Counter(graphs=len(self.graphs), executables=len(self.executables)) + self.objects
         return dict(found)
 
+    def forget(self) -> None:
+        """What a lost card held goes with the process."""
+        for book in (self.blocks, self.streams, self.events, self.graphs, self.executables, self.objects):
+            book.clear()
+
     def inject(self, call: str, fault: object, skip: int = 0) -> None:
         """The call after `skip` further ones fails: with a CUDA error (int), or in a way that the call knows."""
         self._faults.setdefault(call, []).append((self.calls[call] + skip, fault))
@@ -106,7 +113,7 @@ class Gpu:
         """Counts a call; raises what was injected as a CUDA error, gives back what was injected otherwise."""
         number = self.calls[call]
         self.calls[call] += 1
-        if self.needs_context and call != "init" and not getattr(self.contexts, "stack", []):
+        if self.needs_context and call not in ALONE and not getattr(self.contexts, "stack", []):
             self.blame(f"{call} without a current context")
             raise Failure(INVALID_CONTEXT)
         if self.lost:
@@ -223,7 +230,7 @@ class Gpu:
         for piece in operation.writes:
             piece[:] = PENDING
         before = tuple(piece.tobytes() for piece in operation.reads)
-        stream.queue.append(Operation(operation.run, operation.reads, operation.writes, before))
+        stream.queue.append(Operation(operation.run, operation.reads, operation.writes, before, operation.renews))
 
     def synchronize(self, handle: int) -> None:
         self.enter("synchronize")
@@ -253,6 +260,10 @@ class Gpu:
                     self.blame("host memory was changed while a copy into it was pending")
             operation.run()
             operation.done = True
+            for later in queue if operation.renews else ():
+                later.before = tuple(piece.tobytes() for piece in later.reads)
+                for piece in later.writes:
+                    piece[:] = PENDING
 
     # --------------------------------------------------------------------------------------------------------- events
     def event_create(self) -> int:
@@ -308,8 +319,9 @@ class Gpu:
 
     def on_device(self, to: int, source: int, size: int, stream: int) -> None:
         self.enter("copy")
-        self.view(to, size), self.view(source, size)
-        self.put(stream, Operation(lambda: self._move(to, source, size)))
+        self.view(source, size)
+        renews = self.view(to, size)[1].kind == "mapped"
+        self.put(stream, Operation(lambda: self._move(to, source, size), renews=renews))
 
     def _move(self, to: int, source: int, size: int) -> None:
         self.view(to, size)[0][:] = self.view(source, size)[0]
@@ -320,12 +332,12 @@ class Gpu:
 
     def fill(self, pointer: int, value: int, size: int, stream: int) -> None:
         self.enter("fill")
-        self.view(pointer, size)
+        renews = self.view(pointer, size)[1].kind == "mapped"
 
         def run() -> None:
             self.view(pointer, size)[0][:] = value
 
-        self.put(stream, Operation(run))
+        self.put(stream, Operation(run, renews=renews))
 
     # --------------------------------------------------------------------------------------------------------- graphs
     def begin_capture(self, handle: int, thread_local: bool) -> None:

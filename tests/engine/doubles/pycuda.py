@@ -196,7 +196,7 @@ def _classes(gpu: Gpu, driver: Any) -> dict[str, type]:
 
 
 def _quietly(function: Any, handle: int | None) -> None:
-    """A destructor: pycuda prints a warning where this is silent."""
+    """A destructor: it makes its context current itself; pycuda prints a warning where this is silent."""
     if handle is not None:
         with contextlib.suppress(Failure):
             function(handle)

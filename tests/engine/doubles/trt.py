@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from . import pycuda
 from .gpu import Failure, Gpu, Operation
 from .listed import ListedModule, make_class, make_enum, read_list
 
@@ -118,6 +119,10 @@ class ILogger:
 
     def log(self, severity: Any, msg: str) -> None:
         return None
+
+
+def _text(failure: Failure) -> str:
+    return pycuda.TEXTS.get(failure.code, str(failure))
 
 
 def _say(logger: Any, severity: str, text: str) -> None:
@@ -282,7 +287,9 @@ class IExecutionContext:
         try:
             fault = gpu.enter("enqueue")
         except Failure as failure:
-            _say(engine._logger, "ERROR", f"IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime ({failure})")
+            _say(
+                engine._logger, "ERROR", f"enqueueV3: Error Code 1: Cuda Runtime ({_text(failure)})"
+            )
             return False
         handle = int(stream_handle)
         if handle == 0:
