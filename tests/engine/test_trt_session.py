@@ -11,7 +11,7 @@ from typing import Any
 import logoformer
 import numpy as np
 import pytest
-from doubles import trt
+from doubles import container, trt
 from doubles.machine import FACES, Machine, machine
 from logoformer.bundle import Bundle
 from logoformer.engine.golden import clip_answers, pair_answers
@@ -287,7 +287,7 @@ def test_bytes_of_another_version_are_explained(card, bundle):
     from logoformer.errors import MachineError
 
     entry = bundle.graph("clip", "fp32")
-    data = trt.pack("10.7.0", "tensorrt", bundle.read_graph(entry))
+    data = container.pack("10.7.0", "tensorrt", bundle.read_graph(entry))
     with pytest.raises(MachineError, match="does not take") as caught:
         TrtSession(card.trt, logoformer.engine.cuda.open_cuda("cuda-python"), data, entry)
     assert any("Version tag does not match" in line for line in caught.value.log)
