@@ -1,4 +1,4 @@
-"""The verbs on a device: run; and the whole way, demo."""
+"""The verbs on a device: run, doctor; and the whole way, demo."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
     return EXIT_INTERRUPTED if done.stopped == "interrupt" else 0
 
 
+def _doctor(a: argparse.Namespace, bar: Bar) -> int:
+    from .engine.doctor import doctor
+
+    bar("examine", 0, 0)
+    report = doctor()
+    show(a, bar, report.to_json(), report.text())
+    return report.exit_code
+
+
 def _demo(a: argparse.Namespace, bar: Bar) -> int:
     from .demo import demo
 
@@ -53,6 +62,8 @@ def add(verb: AddVerb) -> None:
     p.add_argument("-o", "--out", metavar="MP4", help="also write a video with the answers drawn in")
     precision_option(p)
     threads_option(p)
+
+    verb("doctor", _doctor, "say what of this machine works, and how to mend what does not", "logoformer doctor")
 
     p = verb("demo", _demo, "the whole way on synthetic faces, without a GPU", "logoformer demo -o demo")
     p.add_argument("-o", "--out", default="demo", metavar="DIR", help="default: demo")
