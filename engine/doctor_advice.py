@@ -317,16 +317,12 @@ def check_opencv(f: Facts) -> Check:
 
 
 def check_numpy(f: Facts) -> Check:
-    """Numpy, whose ABI JetPack 6's OpenCV was compiled for."""
+    """Numpy, whose ABI JetPack's OpenCV 4.8 was compiled for (numpy 2 came with OpenCV 4.10)."""
     if not f.numpy:
         return Check("numpy", FIX, "not installed", (pip(f, "install", "numpy"),))
-    module = f.modules["cv2"]
-    broken = bool(module.error) and "numpy" in module.error.lower()
-    if version_numbers(f.numpy) >= (2,) and (broken or (f.jetson and f.l4t.startswith("36.") and _of_system(module))):
-        whose = "JetPack 6's OpenCV" if f.jetson else "this OpenCV"
-        return Check(
-            "numpy", FIX, f"{f.numpy}; {whose} was compiled for numpy 1", (pip(f, "install", "numpy>=1.24,<2"),)
-        )
+    if version_numbers(f.numpy) >= (2,) and "numpy" in f.modules["cv2"].error.lower():
+        text = f"{f.numpy}; {_whose(f, f.modules['cv2'])} OpenCV was compiled for numpy 1"
+        return Check("numpy", FIX, text, (pip(f, "install", "numpy>=1.24,<2"),))
     return Check("numpy", OK, f.numpy)
 
 

@@ -90,7 +90,7 @@ def _layouts(bundle: Bundle) -> list[str]:
         f"               seconds before the newest frame, by t: {ages}",
         f"frame          one such picture; byte of (y, x, c): (y*{side} + x)*3 + c",
         f"tokens         {cells} rows of {s.embed_dim} values, row y*{s.grid} + x of the {s.grid} x {s.grid} map",
-        f"ring           {s.faces} faces x {s.slots} slots x {cells} rows. A frame's `tokens` go to the rows that begin at",
+        f"ring           {s.faces} faces x {s.slots} slots x {cells} rows. The rows of a frame's `tokens` begin at",
         f"               (face*{s.slots} + slot)*{cells}; the oldest slot of a face is the next. Nothing is shifted.",
         "order          which row of `ring` stands at each place. A row outside of the ring is undefined behaviour on",
         "               a GPU: check it. With slot[t] holding the frame for t, places follow as in these loops:",
