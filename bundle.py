@@ -193,18 +193,20 @@ class Bundle:
         if self.frames != self.stream.frames or self.frames % f or self.stream.grid % h or self.stream.grid % w:
             raise ValueError("sampling, stream and window do not fit each other")
         for entry in self.graphs:
-            if entry.batch == 1 and {*entry.inputs, *entry.outputs} != self._tensors_of(entry.graph):
+            if {*entry.inputs, *entry.outputs} != self._tensors_of(entry.graph, entry.batch):
                 raise ValueError(f"the tensors of {entry.file} do not fit sampling, stream and labels")
 
-    def _tensors_of(self, graph: str) -> set[TensorSpec]:
+    def _tensors_of(self, graph: str, batch: int) -> set[TensorSpec]:
         """What a graph must take and give. The runtime fills `ring` and `order` by the numbers of `stream`."""
+        if batch != 1 and graph == "temporal":
+            raise ValueError(f"a graph 'temporal' for batch {batch}: one ring gives one answer")
         s, size = self.stream, self.image_size
-        probabilities = TensorSpec("probabilities", "float32", (1, len(self.labels)))
+        probabilities = TensorSpec("probabilities", "float32", (batch, len(self.labels)))
         return {
-            "clip": {TensorSpec("clip", "uint8", (1, s.frames, size, size, 3)), probabilities},
+            "clip": {TensorSpec("clip", "uint8", (batch, s.frames, size, size, 3)), probabilities},
             "frame": {
-                TensorSpec("frame", "uint8", (1, size, size, 3)),
-                TensorSpec("tokens", "float32", (1, s.tokens_per_frame, s.embed_dim)),
+                TensorSpec("frame", "uint8", (batch, size, size, 3)),
+                TensorSpec("tokens", "float32", (batch, s.tokens_per_frame, s.embed_dim)),
             },
             "temporal": {
                 TensorSpec("ring", "float32", (s.rows, s.embed_dim)),
@@ -233,6 +235,10 @@ class Bundle:
             cause=f"it holds {one_of(have)}",
             next=self._again,
         )
+
+    def frame_batches(self, precision: str) -> tuple[int, ...]:
+        """For how many faces at once there is a `frame` graph, ascending."""
+        return tuple(sorted({e.batch for e in self.graphs if (e.graph, e.precision) == ("frame", precision)}))
 
     def read_graph(self, entry: GraphEntry) -> bytes:
         """The ONNX bytes, checked against the index. Use these bytes; do not open the file again.

@@ -23,11 +23,13 @@ class Backend:
         name: shown to people, such as 'onnxruntime 1.24.4 CPU'.
         precision: of every graph that it opens.
         open_session: turns an index entry into a session.
+        frame_batches: batches of the `frame` graph that it can open.
     """
 
     name: str
     precision: str
     open_session: Callable[[GraphEntry], Session]
+    frame_batches: tuple[int, ...] = (1,)
 
 
 def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
@@ -37,7 +39,8 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
         bundle: opened for reading.
         backend: one of `BACKENDS`.
         precision: 'verdict', or a precision by name.
-        options: `threads`: CPU threads of one session, or None.
+        options: `threads`: CPU threads of one session, or None; `device`: which GPU; `engines_dir`: where built
+            engines live, or None; `cuda`: which CUDA layer.
 
     Raises:
         UsageError: an unknown backend, or the bundle has no such precision.
@@ -54,7 +57,7 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
         with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
             return ort.open_session(bundle.read_graph(entry), entry, options)
 
-    return Backend(ort.runtime_name(), chosen, open_session)
+    return Backend(ort.runtime_name(), chosen, open_session, bundle.frame_batches(chosen))
 
 
 def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:

@@ -80,8 +80,8 @@ class OrtSession:
     def run(self) -> None:
         self._session.run_with_iobinding(self._binding)
 
-    def take(self, source: Session, output: str, name: str, row: int) -> None:
-        rows = source.output(output)[0]  # [n, d]
+    def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
+        rows = source.output(output)[index]  # [n, d]
         self._buffers[name][row : row + len(rows)] = rows
 
     def close(self) -> None:

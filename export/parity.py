@@ -1,6 +1,6 @@
 """Parity: do two evaluators give the same answers, and if not, where do they part?
 
-Differences are measured as `engine.verify.distance` does: logits, as a share of their deviation between clips.
+Differences are measured as `engine.golden.distance` does: logits, as a share of their deviation between clips.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..engine.verify import distance
+from ..engine.golden import distance
 from .reference import Reference
 
 Probabilities = npt.NDArray[np.float32]  # [N, C]

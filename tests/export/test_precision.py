@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from logoformer.engine.verify import distance
+from logoformer.engine.golden import distance
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.macs import macs_by_precision
 from logoformer.export.parity import torch_answers
