@@ -49,7 +49,7 @@ def tensors(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                         "name": spec.name,
                         "dtype": spec.dtype,
                         "shape": list(spec.shape),
-                        "axes": AXES.get(spec.name, ""),
+                        "axes": AXES[spec.name],
                         "bytes": _bytes(spec),
                     }
                 )
@@ -71,7 +71,7 @@ def tensors_text(path: str | os.PathLike[str]) -> str:
     for entry in bundle.graphs:
         lines.append(f"{entry.graph} {entry.precision} b{entry.batch}  {entry.file}")
         for head, specs in (("in ", entry.inputs), ("out", entry.outputs)):
-            lines += [f"  {head}  {spec!s:<40}{AXES.get(spec.name, ''):<16}{_bytes(spec)} bytes" for spec in specs]
+            lines += [f"  {head}  {spec!s:<40}{AXES[spec.name]:<16}{_bytes(spec)} bytes" for spec in specs]
     return "\n".join([*lines, "", *_layouts(bundle), "", *_deepstream(bundle)])
 
 
