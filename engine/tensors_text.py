@@ -106,8 +106,9 @@ def _deepstream(bundle: Bundle) -> list[str]:
     shape = f"1;3;{bundle.frames};{bundle.image_size};{bundle.image_size}"
     return [
         "DeepStream (from its documentation; not run here)",
-        "  Its sequence library hands nvinfer float32 NCDHW, D being time. `clip` is uint8 NDHWC: put before the graph",
-        "    Transpose(perm=[0, 2, 3, 4, 1]), then Cast(to=uint8):  clip[n, t, y, x, c] = tensor[n, c, t, y, x]",
+        "  Its sequence library hands nvinfer float32 NCDHW, D being time; `clip` is NDHWC. Put one node before it,",
+        "    Transpose(perm=[0, 2, 3, 4, 1]):  clip[n, t, y, x, c] = tensor[n, c, t, y, x]",
+        "  and let it give float32: the graph's first node casts whatever comes. docs/embedding.md has the ten lines.",
         f"  nvdspreprocess  network-input-shape={shape}  network-input-order=2  network-color-format=0 (RGB)",
         "                  tensor-data-type=0 (FP32)  tensor-name as the first input of that graph",
         "                  custom-tensor-preparation-function=CustomSequenceTensorPreparation",
