@@ -13,7 +13,9 @@ def _export(a: argparse.Namespace, bar: Bar) -> int:
     from .export.export import ExportConfig
     from .verbs import export_checkpoint, export_summary
 
-    config = ExportConfig(precisions=tuple(a.precisions), faces=a.faces, max_fps=a.max_fps)
+    config = ExportConfig(
+        precisions=tuple(a.precisions), faces=a.faces, max_fps=a.max_fps, frame_batches=tuple(a.frame_batches)
+    )
     bundle = export_checkpoint(
         a.checkpoint, a.out, config, data=a.data, fold=a.fold, clips=a.clips, seed=a.seed,
         share_clips=a.share_clips, progress=bar,
@@ -88,6 +90,9 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--precisions", nargs="+", default=["fp32", "fp16"], metavar="P", help="default: fp32 fp16")
     p.add_argument("--faces", type=int, default=4, metavar="N", help="streams that share the ring; default 4")
     p.add_argument("--max-fps", type=float, default=30.0, metavar="X", help="fastest camera kept whole; default 30")
+    p.add_argument(
+        "--frame-batches", type=int, nargs="+", default=[], metavar="B", help="2, 4, 8: several faces in one call"
+    )
     data_option(p, required=False)
     p.add_argument("--clips", type=int, default=32, metavar="N", help="for ranges and parity; default 32")
     p.add_argument("--share-clips", action="store_true", help="allow clips of --data to be stored in the bundle")

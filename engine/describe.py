@@ -82,7 +82,8 @@ def _text(d: Mapping[str, Any]) -> str:
     ]
     for g in d["graphs"]:
         macs = ", ".join(f"{n / 1e9:.3f} G {p}" for p, n in sorted(g["macs"].items()))
-        lines.append(f"    {g['graph']:<9} {g['precision']}  {g['size'] / 1e6:8.2f} MB  {macs}")
+        name = g["graph"] if g["batch"] == 1 else f"{g['graph']} b{g['batch']}"
+        lines.append(f"    {name:<9} {g['precision']}  {g['size'] / 1e6:8.2f} MB  {macs}")
     lines.append("  verdicts")
     for name, p in d["precisions"].items():
         lines.append(f"    {name}: {p['verdict']} - {p['reason']}")
@@ -139,5 +140,6 @@ def plans(
     for done, entry in enumerate(wanted):
         if progress is not None:
             progress("compile", done, len(wanted))
-        found[f"{entry.graph} {entry.precision}"] = xray(bundle.read_graph(entry), sm, shown=entry.file)
+        name = f"{entry.graph} {entry.precision}" + (f" b{entry.batch}" if entry.batch > 1 else "")
+        found[name] = xray(bundle.read_graph(entry), sm, shown=entry.file)
     return found

@@ -28,6 +28,7 @@ from ..model.complexity import complexity
 from ..model.config import ModelConfig
 from ..model.logoformer import LogoFormer
 from . import parity as par
+from .batches import BATCHES, write_frame_batches
 from .graphs import GRAPHS, build_graph, example_inputs
 from .lint import require_clean
 from .macs import macs_by_precision
@@ -52,11 +53,13 @@ class ExportConfig:
         precisions: 'fp32' always; 'fp16' when asked for.
         faces: streams that share the ring arena.
         max_fps: the fastest camera whose every frame is kept; the ring has a quarter more slots than that needs.
+        frame_batches: frame graphs for several faces at once, beside the one for a single face.
     """
 
     precisions: tuple[str, ...] = PRECISIONS
     faces: int = 4
     max_fps: float = 30.0
+    frame_batches: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = set(self.precisions) - set(PRECISIONS)
@@ -67,6 +70,10 @@ class ExportConfig:
             )
         if not 1 <= self.faces <= 64 or not 1 <= self.max_fps <= 240:
             raise UsageError(f"faces must be 1..64 and max_fps 1..240; got {self.faces} and {self.max_fps}.")
+        if set(self.frame_batches) - set(BATCHES) or len(set(self.frame_batches)) < len(self.frame_batches):
+            raise UsageError(
+                f"Cannot export frame batches {list(self.frame_batches)}.", next=f"choose from {one_of(BATCHES)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,8 @@ def export_bundle(
                 macs=macs_by_precision(onnx_model),
             )
             entries.append(entry)
+    frames = {precision: by_name["frame"] for precision, by_name in models.items()}
+    entries += write_frame_batches(writer, frames, config.frame_batches, real.clips, _specs, _ort_runner)
     golden = Golden(real.clips[:GOLDEN_CLIPS], truth[:GOLDEN_CLIPS])
     bundle = writer.commit(
         {

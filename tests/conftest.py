@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from logoformer.bundle import Bundle
     from logoformer.demo import DemoReport
 
 
@@ -74,6 +75,31 @@ def _export(checkpoint: Path, out: Path, clips: int) -> Path:
     from logoformer.verbs import export_checkpoint
 
     return export_checkpoint(checkpoint, out, ExportConfig(), clips=clips).path
+
+
+@pytest.fixture(scope="session")
+def add_batches() -> Callable[..., Bundle]:
+    """`add_batches(path)`: adds frame graphs for 2, 4 and 8 faces to a bundle, as `export --frame-batches` does."""
+
+    def add(
+        path: Path,
+        batches: Sequence[int] = (2, 4, 8),
+        change: Callable[[Any], Any] = lambda model: model,
+    ) -> Bundle:
+        import onnx
+        from logoformer.bundle import Bundle, BundleWriter
+        from logoformer.export.batches import write_frame_batches
+        from logoformer.export.export import _ort_runner, _specs
+
+        bundle = Bundle(path)
+        frames = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("frame", p))) for p in bundle.precisions}
+        writer = BundleWriter(path)
+        entries = write_frame_batches(
+            writer, frames, batches, bundle.golden().clips, _specs, lambda name, model: _ort_runner(name, change(model))
+        )
+        return writer.commit({**bundle.manifest, "graphs": [*bundle.manifest["graphs"], *entries]})
+
+    return add
 
 
 @pytest.fixture
