@@ -236,9 +236,9 @@ def check_rtx(f: Facts) -> Check | None:
 def check_cuda_layer(f: Facts) -> Check:
     """cuda-python or pycuda: how Python reaches CUDA for the TensorRT backends."""
     name = "cuda layer"
-    found = [f.modules[key] for key in ("cuda.bindings.driver", "pycuda.driver")]
+    found = [f.modules[key] for key in ("cuda.bindings.runtime", "pycuda.driver")]
     there = [module for module in found if module.files]
-    titles = {"cuda.bindings.driver": "cuda-python", "pycuda.driver": "pycuda"}
+    titles = {"cuda.bindings.runtime": "cuda-python", "pycuda.driver": "pycuda"}
     extra = _extra(f, _cuda_extra(f))
     if not there:
         if f.gpus or f.jetson:
@@ -380,7 +380,7 @@ def _runs_rtx(f: Facts) -> BackendState:
 
 
 def _runs_trt(f: Facts, name: str, module: Module, trouble: str) -> BackendState:
-    layers = [f.modules[key] for key in ("cuda.bindings.driver", "pycuda.driver")]
+    layers = [f.modules[key] for key in ("cuda.bindings.runtime", "pycuda.driver")]
     if not module.files and name not in f.hidden:
         return BackendState(name, False, "cannot run: not installed")
     if trouble:

@@ -18,7 +18,7 @@ MODULES = (
     "tensorrt_bindings",
     "tensorrt_rtx",
     "tensorrt_rtx_bindings",
-    "cuda.bindings.driver",
+    "cuda.bindings.runtime",
     "pycuda.driver",
     "cv2",
 )
@@ -30,7 +30,7 @@ OWNERS = {
     "tensorrt_bindings": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_rtx": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_rtx_bindings": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
-    "cuda.bindings.driver": r"cuda-(bindings|python)",
+    "cuda.bindings.runtime": r"cuda-(bindings|python)",
     "pycuda.driver": r"pycuda",
 }
 DEBS = (

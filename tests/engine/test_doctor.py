@@ -195,8 +195,8 @@ def test_without_a_gpu_engines_are_built_and_not_run(desk):
 
 
 def test_without_a_cuda_layer_tensorrt_is_not_promised(orin):
-    assert runs(with_module(orin, "cuda.bindings.driver", error="libcuda.so.1"))["tensorrt"] is False
-    gone = with_module(orin, "cuda.bindings.driver", files=(), version="")
+    assert runs(with_module(orin, "cuda.bindings.runtime", error="libcuda.so.1"))["tensorrt"] is False
+    gone = with_module(orin, "cuda.bindings.runtime", files=(), version="")
     assert check_of(gone, "cuda layer").fixes[0].endswith("pip install 'logoformer[cuda12]'")
     bridge = replace(
         gone.modules["pycuda.driver"], files=("/x/pycuda/driver.py",), version="2026.1", said={"version": "2026.1"}
