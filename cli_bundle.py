@@ -1,4 +1,4 @@
-"""The verbs of a bundle: export, build, verify, inspect."""
+"""The verbs of a bundle: export, build, verify, trust, inspect."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def _export(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _build(a: argparse.Namespace, bar: Bar) -> int:
+    import signal
     from dataclasses import asdict
 
     from .engine.build import BuildOptions
@@ -37,16 +38,20 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
         compute_capabilities=tuple(a.gpus),
         workspace_bytes=a.workspace_mib << 20 if a.workspace_mib else None,
         optimization_level=a.optimization_level,
+        hardware_compatible=a.hardware_compatible,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop ends a build as Ctrl-C does
     done = build_bundle(
         a.bundle, options, precisions=a.precision, graphs=a.graph, per_sm=a.per_sm, plan_sm=a.plan_sm,
-        engines_dir=a.engines_dir, progress=bar,
+        engines_dir=a.engines_dir, allow_fallback=a.allow_fallback, progress=bar,
     )  # fmt: skip
     lines = [f"{done.folder}"]
     for e in done.engines:
         lines.append(f"  {e.file}  {e.size / 1e6:.2f} MB  {done.seconds[e.file]:.1f} s  {e.verdict}")
         lines += [f"    left out: {sm}: {why}" for sm, why in done.left_out.get(e.file, {}).items()]
+    lines += [f"NOTE: {note}" for note in done.notes]
     data = {"folder": str(done.folder), "engines": [asdict(e) for e in done.engines], "left_out": done.left_out}
+    data["notes"] = list(done.notes)
     return show(a, bar, data, "\n".join(lines))
 
 
@@ -66,6 +71,13 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
     show(a, bar, report.to_json(), f"{table(rows)}\n{note}")
     report.require()
     return 0
+
+
+def _trust(a: argparse.Namespace, bar: Bar) -> int:
+    from .engine.trust_verb import manage
+
+    done = manage(a.file, add_key=a.add_key, name=a.name, sign=a.sign, key=a.key, remove=a.remove, list_all=a.list)
+    return show(a, bar, done.data, "\n".join(done.lines))
 
 
 def _inspect(a: argparse.Namespace, bar: Bar) -> int:
@@ -108,7 +120,9 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--precision", nargs="+", default=[], metavar="P", help="default: those that were accepted")
     p.add_argument("--graph", nargs="+", default=[], metavar="G", help="clip, frame, temporal; default: all")
     p.add_argument("--plan-sm", metavar="SM", help="also file the kernel plan for this GPU")
-    p.add_argument("--workspace-mib", type=int, metavar="N", help="upper limit of scratch memory")
+    p.add_argument("--allow-fallback", action="store_true", help="fp16 in place of an int8 graph that does not build")
+    p.add_argument("--hardware-compatible", action="store_true", help="tensorrt: for all GPUs from Ampere on; slower")
+    p.add_argument("--workspace-mib", type=int, metavar="N", help="scratch memory; default: by what is free")
     p.add_argument("--optimization-level", type=int, choices=range(6), help="the builder's effort")
     engines_dir_option(p)
 
@@ -117,6 +131,18 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--no-write", action="store_true", help="do not record the verdicts in the bundle")
     engines_dir_option(p)
     threads_option(p)
+
+    p = verb(
+        "trust", _trust, "say which engines from elsewhere may run here",
+        "logoformer trust face.bundle/engines/rtx1.7.1-sm86/clip.fp16.b1.0123abcd.engine",
+    )  # fmt: skip
+    p.add_argument("file", nargs="?", help="an engine file: show its hash and origin, and trust it from now on")
+    p.add_argument("--add-key", metavar="PUBKEY", help="trust what this Ed25519 key signs (PEM)")
+    p.add_argument("--name", default="", metavar="N", help="with --add-key: whose key it is")
+    p.add_argument("--sign", metavar="FILE", help="write FILE.sig; needs --key")
+    p.add_argument("--key", metavar="PRIVATE", help="with --sign: a private Ed25519 key (PEM, mode 0600)")
+    p.add_argument("--list", action="store_true", help="what is trusted now")
+    p.add_argument("--remove", metavar="HASH", help="take trust back: first digits of an engine's hash or of a key")
 
     p = verb("inspect", _inspect, "show what is in a bundle", "logoformer inspect face.bundle --plan --graph temporal")
     p.add_argument("bundle")

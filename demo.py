@@ -70,8 +70,8 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     from .camera.spans import score_spans
     from .engine import load
     from .engine.build_bundle import build_bundle
-    from .engine.engine_index import NOT_RUN
-    from .engine.verify import VERIFIED, verify
+    from .engine.engine_index import NOT_RUN, VERIFIED
+    from .engine.verify import verify
     from .export.export import ExportConfig
     from .model.synthetic import FIRST_VIDEO_IDENTITY
     from .model.synthetic_layout import synth, write_untrimmed
