@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.machinery
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import logoformer
@@ -108,6 +111,42 @@ def test_torch_tensors(cv2, untrained_bundle, video):
         result = engine(np.stack([frames[index] for index in picked]), color="bgr")
         index = engine.labels.index(label)
         assert float(confidence) == pytest.approx(float(result.probabilities[index]), abs=0.02)  # two ways to resize
+
+
+class CardTensor:
+    """What the example needs of a torch tensor on a card: that it says so, and CUDA's array interface."""
+
+    is_cuda = True
+
+    def __init__(self, gpu, clip: np.ndarray) -> None:
+        pointer = gpu.malloc(clip.nbytes, "torch's")
+        gpu.view(pointer, clip.nbytes)[0][:] = clip.reshape(-1)
+        self.__cuda_array_interface__ = {"shape": clip.shape, "typestr": "|u1", "data": (pointer, False), "version": 2}
+        self.pointer = pointer
+
+
+@pytest.mark.parametrize(("version", "layer"), [("10.3", "pycuda"), ("10.16", "cuda-python")])
+def test_torch_tensors_on_a_card_stay_there(version, layer, untrained_bundle, tmp_path):
+    """On the doubles: the program's own function, a tensor on the card, an engine of TensorRT."""
+    pytest.importorskip("torch", reason="torch is not installed (the extra 'train')")
+    from doubles.machine import machine
+
+    bundle = Path(shutil.copytree(untrained_bundle, tmp_path / "face.bundle"))
+    classify = runpy.run_path(str(EXAMPLES / "torch_gpu.py"))["classify"]
+    with machine(version, layer) as card, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pycuda has no CUDA graphs|.*no CUDA graphs", RuntimeWarning)
+        card.plant_engines(logoformer.Bundle(bundle))
+        with logoformer.load(bundle, backend=card.backend, precision="fp32") as engine:
+            golden = engine.bundle.golden()
+            session = engine.session("clip")
+            with session.cuda:
+                tensor = CardTensor(card.gpu, golden.clips[:1])
+            copied = []
+            card.gpu.to_device = lambda *words, inner=card.gpu.to_device: copied.append(words) or inner(*words)
+            np.testing.assert_allclose(classify(engine, tensor), golden.probabilities[0], atol=1e-4)
+            assert copied == [], "the clip went through the host"
+            with session.cuda:
+                card.gpu.release("free", tensor.pointer, ("device",))
 
 
 @pytest.fixture

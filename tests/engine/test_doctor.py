@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer import cli
 from logoformer.engine import doctor_advice, doctor_probe, trt_module
+from logoformer.engine.backends import BACKENDS
+from logoformer.engine.cuda import LAYERS
 from logoformer.engine.doctor import DoctorReport, doctor
 from logoformer.engine.doctor_advice import FIX, NOTE, OK, Check, all_checks, backends
 from logoformer.engine.doctor_facts import Facts, Gpu, Module, read_facts
@@ -151,6 +153,9 @@ def desk(tmp_path) -> Facts:
     return facts_of("desktop", tmp_path)
 
 
+NO_LAYER = {name: Module(name, (), (), "", "") for name in ("cuda.bindings.runtime", "pycuda.driver")}
+
+
 def with_module(facts: Facts, name: str, **changes: object) -> Facts:
     module = replace(facts.modules[name], **changes)
     return replace(facts, modules={**facts.modules, name: module})
@@ -174,6 +179,13 @@ def test_the_window_of_tensorrt(version, status, said, orin):
     check = check_of(facts, "tensorrt")
     assert check.status == status and said in check.text
     assert runs(facts)["tensorrt"] == (status == OK)
+
+
+def test_it_speaks_of_the_backends_and_layers_that_there_are(desk):
+    assert {state.name for state in backends(desk)} == set(BACKENDS) - {"auto"}
+    assert all(
+        name in check_of(replace(desk, modules={**desk.modules, **NO_LAYER}), "cuda layer").text for name in LAYERS
+    )
 
 
 def test_the_window_begins_where_the_builder_begins():
@@ -229,6 +241,19 @@ def test_another_python_than_jetpacks_is_told_so(orin):
     facts = replace(orin, interpreter=other, hidden={"tensorrt": "/usr/lib/python3.10/dist-packages"})
     check = check_of(facts, "python")
     assert check.status == FIX and "not the python3.10" in check.text
+
+
+def test_a_tensorrt_wheel_that_hides_jetpacks_is_removed_even_if_it_imports(orin):
+    folder = "/home/nvidia/venv/lib/python3.10/site-packages"
+    apt = orin.modules["tensorrt"].files
+    wheels = tuple(Distribution(name, "10.16.1.11", folder) for name in ("tensorrt", "tensorrt-cu13-bindings"))
+    facts = with_module(
+        orin, "tensorrt", files=(f"{folder}/tensorrt/__init__.py", *apt), owners=wheels, version="10.16.1.11"
+    )
+    check = check_of(facts, "tensorrt")
+    assert check.status == FIX and f"hides {apt[0]}" in check.text
+    assert check.fixes == ("/home/nvidia/venv/bin/python -m pip uninstall -y tensorrt tensorrt-cu13-bindings",)
+    assert runs(facts)["tensorrt"] is False
 
 
 def test_one_wheel_over_the_other_is_seen_in_the_winning_folder_only(orin):
