@@ -81,14 +81,17 @@ def _trust(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _inspect(a: argparse.Namespace, bar: Bar) -> int:
-    from .engine.describe import describe, describe_text, plans, tensors_text
+    from .engine.describe import describe, describe_text, plans
+    from .engine.tensors_text import tensors, tensors_text
 
+    if a.tensors:
+        return show(a, bar, tensors(a.bundle), tensors_text(a.bundle))
     if a.plan:
         found = plans(a.bundle, graphs=a.graph, precisions=a.precision, sm=a.sm, progress=bar)
         shown = "\n\n".join(f"{name}\n{plan.table()}" for name, plan in found.items())
         return show(a, bar, {name: plan.summary() for name, plan in found.items()}, shown)
     description = describe(a.bundle, a.engines_dir)
-    return show(a, bar, description, tensors_text(a.bundle) if a.tensors else describe_text(description))
+    return show(a, bar, description, describe_text(description))
 
 
 def add(verb: AddVerb) -> None:
@@ -143,7 +146,7 @@ def add(verb: AddVerb) -> None:
 
     p = verb("inspect", _inspect, "show what is in a bundle", "logoformer inspect face.bundle --plan --graph temporal")
     p.add_argument("bundle")
-    p.add_argument("--tensors", action="store_true", help="names, types and shapes of all inputs and outputs")
+    p.add_argument("--tensors", action="store_true", help="names, types, shapes and layouts, for C++ and DeepStream")
     p.add_argument("--plan", action="store_true", help="compile with TensorRT-RTX (no GPU needed) and list the kernels")
     p.add_argument("--graph", nargs="+", default=[], metavar="G", help="with --plan: which; default: all")
     p.add_argument("--precision", nargs="+", default=[], metavar="P", help="with --plan: which; default: all")

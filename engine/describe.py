@@ -103,15 +103,6 @@ def _text(d: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tensors_text(path: str | os.PathLike[str]) -> str:
-    """Names, types and shapes of every graph's tensors, for a program that is not Python."""
-    lines = []
-    for entry in Bundle(path).graphs:
-        lines.append(f"{entry.graph} {entry.precision} b{entry.batch}  {entry.file}")
-        lines += [f"  in   {spec}" for spec in entry.inputs] + [f"  out  {spec}" for spec in entry.outputs]
-    return "\n".join(lines)
-
-
 def plans(
     path: str | os.PathLike[str],
     *,

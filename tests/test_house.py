@@ -48,7 +48,7 @@ def in_git() -> tuple[PurePosixPath, ...]:
 @cache
 def modules() -> tuple[PurePosixPath, ...]:
     """The package's own files, such as `engine/stream.py`."""
-    return tuple(p for p in in_git() if p.suffix == ".py" and p.parts[0] not in ("tests", "docs"))
+    return tuple(p for p in in_git() if p.suffix == ".py" and p.parts[0] not in ("tests", "docs", "examples"))
 
 
 @cache
