@@ -29,11 +29,14 @@ REPEAT_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What was compared, and the largest difference found.
+    """What was compared on the artifact that was timed, and the largest difference found.
 
     Shares are logit differences over the deviation between the golden clips, as in `engine.verify.distance`.
 
     Attributes:
+        precision: of the graphs.
+        graphs: SHA-256 of each of them.
+        verdict: that the bundle holds for this precision.
         golden_clips: clips whose answers were compared with the PyTorch model's before timing.
         clip_share, pair_share: of the clip graph, and of frame + temporal.
         agreement: share of golden clips with PyTorch's class, the lower of the two.
@@ -43,6 +46,9 @@ class Accuracy:
         stream_share: largest among them.
     """
 
+    precision: str
+    graphs: Mapping[str, str]
+    verdict: str
     golden_clips: int
     clip_share: float
     pair_share: float
@@ -89,6 +95,12 @@ def verify_before(engine: Engine, golden: Golden) -> Verified:
             )
     deviation = float(np.sqrt(centred_logits(golden.probabilities).var(0).mean()))
     return Verified(answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
+
+
+def graph_digests(engine: Engine) -> dict[str, str]:
+    """SHA-256 of each graph that an engine runs."""
+    graphs = ("clip", "frame", "temporal")
+    return {name: engine.bundle.graph(name, engine.precision).sha256 for name in graphs}
 
 
 def recording(peer: Peer, into: dict[int, Answer]) -> Callable[[int], None]:
@@ -138,6 +150,9 @@ def check_after(
     allowed = 2 * SHARES[engine.precision]  # either side may be that far from the truth
     _require(engine, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
     return Accuracy(
+        precision=engine.precision,
+        graphs=graph_digests(engine),
+        verdict=str(engine.bundle.precisions.get(engine.precision, {}).get("verdict", "none")),
         golden_clips=len(verified.answers),
         clip_share=verified.clip_share,
         pair_share=verified.pair_share,
