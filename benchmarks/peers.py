@@ -19,11 +19,14 @@ import numpy.typing as npt
 from ..bundle import Bundle
 from ..clips import Clip, pattern_ages, pick
 from ..engine import Engine, load
+from ..engine.result import Result
 from ..errors import BadInputError, LogoformerError, VerificationError, command
 from .loadgen import Progress
+from .records import CPU
 
 CLIP, STREAM = "clip", "stream"
 CLIP_AGAIN, STREAM_AGAIN = "clip again", "stream again"  # the same programs a second time: the noise of the run
+CLIP_REPEATED = "clip repeated"  # one and the same input at every step: whether answers come from a cache
 ORT, EAGER, COMPILED = "onnxruntime", "torch", "torch.compile"
 OTHERS = (ORT, EAGER, COMPILED)
 COMPILE_TOLERANCE = 1e-3  # between the compiled model's probabilities and the eager one's
@@ -36,10 +39,17 @@ class Answer:
     Attributes:
         probabilities: float32 `[C]`.
         stages_ms: wall clock by stage, empty where the peer has none.
+        device_ms: between two events on the device's stream; None where there is no device.
     """
 
     probabilities: npt.NDArray[np.float32]
     stages_ms: Mapping[str, float]
+    device_ms: float | None = None
+
+
+def answer_of(result: Result) -> Answer:
+    """What the engine gave. Device time is there where a session takes it by events, else None."""
+    return Answer(result.probabilities, result.stages_ms, getattr(result, "device_ms", None))
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,9 @@ class Peer:
         precision: of the arithmetic.
         same_weights: whether it runs the bundle's own weights, so that its answers can be checked.
         answer: step index -> answer; the index decides the input.
+        backend: what runs it, with its version.
+        device: 'cpu', or the name of the GPU.
+        hop: new frames for one answer; None where a whole clip is answered at once.
     """
 
     name: str
@@ -59,6 +72,9 @@ class Peer:
     precision: str
     same_weights: bool
     answer: Callable[[int], Answer]
+    backend: str
+    device: str = CPU
+    hop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,41 +121,52 @@ class Inputs:
         frame: npt.NDArray[np.uint8] = self.clips[index // frames % len(self.clips), index % frames]
         return frame
 
-    def seen_by_stream(self, index: int, bundle: Bundle) -> Clip:
-        """The clip that a stream must have picked when it answers at a step, without looking at its ring."""
+    def seen_by_stream(self, index: int, bundle: Bundle, offset: int = 0) -> Clip:
+        """The clip that a stream must have picked when it answers for a frame, without looking at its ring.
+
+        Args:
+            index: of that frame in its stream.
+            bundle: gives the training pattern.
+            offset: where in the rotation this stream began.
+        """
         times = np.arange(index + 1) / self.fps
-        return np.stack([self.frame(int(i)) for i in pick(times, pattern_ages(bundle.sampling))])
+        return np.stack([self.frame(offset + int(i)) for i in pick(times, pattern_ages(bundle.sampling))])
 
 
 # ---------------------------------------------------------------------------------------------------------------- ours
-def clip_peer(engine: Engine, inputs: Inputs, name: str) -> Peer:
-    """`engine(clip)`."""
+def clip_peer(engine: Engine, inputs: Inputs, name: str, device: str = CPU) -> Peer:
+    """`engine(clip)`; as `CLIP_REPEATED` always the same clip."""
+    rotate = name != CLIP_REPEATED
 
     def answer(index: int) -> Answer:
-        result = engine(inputs.clip(index), color="rgb")
-        return Answer(result.probabilities, result.stages_ms)
+        result = engine(inputs.clip(index if rotate else 0), color="rgb")
+        return answer_of(result)
 
     what = f"engine(clip): {engine.bundle.frames} uint8 frames -> probabilities"
-    return Peer(name, what, engine.precision, True, answer)
+    return Peer(name, what, engine.precision, True, answer, engine.backend, device)
 
 
-def stream_peer(engine: Engine, inputs: Inputs, name: str) -> Peer:
-    """`stream.push(frame, t)` with an answer for every frame."""
-    stream = engine.stream(hop=1, color="rgb", warmup="repeat")
+def stream_peer(engine: Engine, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Peer:
+    """`stream.push(frame, t)`, `hop` frames for one answer; a step is all of them."""
+    stream = engine.stream(hop=hop, color="rgb", warmup="repeat")
 
     def answer(index: int) -> Answer:
-        result = stream.push(inputs.frame(index), index / inputs.fps)
+        for frame in range(index * hop, (index + 1) * hop):
+            result = stream.push(inputs.frame(frame), frame / inputs.fps)
         if result is None:
-            raise VerificationError(f"The stream gave no answer for frame {index} although hop is 1.")
-        return Answer(result.probabilities, result.stages_ms)
+            raise VerificationError(f"The stream gave no answer at step {index} although {hop} frames were pushed.")
+        return answer_of(result)
 
-    return Peer(name, "stream.push(frame), hop 1: 1 new uint8 frame -> probabilities", engine.precision, True, answer)
+    frames = "1 new uint8 frame" if hop == 1 else f"{hop} new uint8 frames, one push each"
+    what = f"stream.push(frame), hop {hop}: {frames} -> probabilities"
+    return Peer(name, what, engine.precision, True, answer, engine.backend, device, hop)
 
 
-def open_ours(bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack) -> Engine:
-    """One more engine of the bundle on the CPU; closed with `closing`."""
-    engine = load(bundle, backend="onnxruntime", precision=precision, threads=threads)
-    return closing.enter_context(engine)
+def open_ours(
+    bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack, backend: str = "onnxruntime"
+) -> Engine:
+    """One more engine of the bundle; closed with `closing`."""
+    return closing.enter_context(load(bundle, backend=backend, precision=precision, threads=threads))
 
 
 # -------------------------------------------------------------------------------------------------------------- others
@@ -157,7 +184,8 @@ def ort_peer(bundle: Bundle, precision: str, threads: int, inputs: Inputs) -> Pe
     def answer(index: int) -> Answer:
         return Answer(session.run(None, {name: inputs.clip(index)[None]})[0][0], {})
 
-    return Peer(ORT, "InferenceSession.run on the bundle's clip graph, nothing around it", precision, True, answer)
+    what = "InferenceSession.run on the bundle's clip graph, nothing around it"
+    return Peer(ORT, what, precision, True, answer, f"onnxruntime {onnxruntime.__version__} CPU")
 
 
 def torch_peer(model: Any, name: str, inputs: Inputs) -> Peer:
@@ -173,7 +201,7 @@ def torch_peer(model: Any, name: str, inputs: Inputs) -> Peer:
 
     how = "LogoFormer in eval and inference mode" + (", compiled" if name == COMPILED else "")
     what = f"{how}: uint8 clip -> float, /255 -> probabilities; random weights (time does not depend on them)"
-    return Peer(name, what, "fp32", False, answer)
+    return Peer(name, what, "fp32", False, answer, f"torch {torch.__version__} CPU")
 
 
 def eager_model(bundle: Bundle) -> Any:
