@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ..errors import BadInputError, printable
 from ..files import write_atomic
+from .layout import columns as _columns
+from .layout import ms as _ms
 from .report import Comparison, Report, Row
 from .statistics import Summary
 
@@ -86,16 +88,6 @@ def _checks(report: Report) -> Iterable[str]:
         f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
     )
     yield f"the load generator adds {report.harness_us:.2f} us to each latency; all rounds took {report.seconds:.0f} s"
-
-
-def _ms(value: float) -> str:
-    """Three significant places for short times, two decimals for long ones."""
-    return f"{value:.3f}" if value < 10 else f"{value:.2f}"
-
-
-def _columns(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
-    return ["  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows]
 
 
 # -------------------------------------------------------------------------------------------------------------- README
