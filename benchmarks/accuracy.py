@@ -20,20 +20,21 @@ from ..bundle import Golden
 from ..engine import Engine
 from ..engine.verify import SHARES, centred_logits, clip_answers, distance, pair_answers
 from ..errors import VerificationError, command
-from .peers import STREAM, STREAM_AGAIN, Answer, Inputs, Peer
+from .peers import REPEAT_TOLERANCE, STREAMED, Answer, Inputs, Peer
 
 STREAM_CHECKS = 5
-# Of a probability. The same graph on the same input: only the order of a sum may differ between two sessions.
-REPEAT_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What was compared, and the largest difference found.
+    """What was compared on the artifact that was timed, and the largest difference found.
 
     Shares are logit differences over the deviation between the golden clips, as in `engine.verify.distance`.
 
     Attributes:
+        precision: of the graphs.
+        graphs: SHA-256 of each of them.
+        verdict: that the bundle holds for this precision.
         golden_clips: clips whose answers were compared with the PyTorch model's before timing.
         clip_share, pair_share: of the clip graph, and of frame + temporal.
         agreement: share of golden clips with PyTorch's class, the lower of the two.
@@ -43,6 +44,9 @@ class Accuracy:
         stream_share: largest among them.
     """
 
+    precision: str
+    graphs: Mapping[str, str]
+    verdict: str
     golden_clips: int
     clip_share: float
     pair_share: float
@@ -91,6 +95,12 @@ def verify_before(engine: Engine, golden: Golden) -> Verified:
     return Verified(answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
 
 
+def graph_digests(engine: Engine) -> dict[str, str]:
+    """SHA-256 of each graph that an engine runs."""
+    graphs = ("clip", "frame", "temporal")
+    return {name: engine.bundle.graph(name, engine.precision).sha256 for name in graphs}
+
+
 def recording(peer: Peer, into: dict[int, Answer]) -> Callable[[int], None]:
     """The step that is timed: it answers, and keeps the answer under its index."""
 
@@ -123,13 +133,17 @@ def check_after(
     """
     timed = [int(step) for step in steps.reshape(-1)]
     checked = [timed[i] for i in np.linspace(0, len(timed) - 1, STREAM_CHECKS).astype(int)]
-    streams = [peer.name for peer in peers if peer.name in (STREAM, STREAM_AGAIN)]
-    clips = [peer.name for peer in peers if peer.same_weights and peer.name not in streams]
+    streams = [peer.name for peer in peers if peer.name in STREAMED]
+    clips = [peer for peer in peers if peer.same_weights and peer.name not in streams]
 
-    given = np.stack([answers[name][step].probabilities for name in clips for step in timed])  # [P * n, C]
-    wanted = np.tile(verified.answers[[step % len(verified.answers) for step in timed]], (len(clips), 1))
-    difference = float(np.abs(given - wanted).max())
-    _require(engine, "to a clip", difference <= REPEAT_TOLERANCE, f"{difference:.2g}, {REPEAT_TOLERANCE:g} is allowed")
+    wanted = verified.answers[[step % len(verified.answers) for step in timed]]  # [n, C]
+    difference = 0.0  # of this project's own runtimes; the others' kernels differ by design, within their tolerance
+    for peer in clips:
+        given = np.stack([answers[peer.name][step].probabilities for step in timed])  # [n, C]
+        found = float(np.abs(given - wanted).max())
+        shown = f"{peer.name}: {found:.2g}, {peer.tolerance:g} is allowed"
+        _require(engine, "to a clip", found <= peer.tolerance, shown)
+        difference = max(difference, found) if peer.tolerance == REPEAT_TOLERANCE else difference
 
     seen = [engine(inputs.seen_by_stream(step, engine.bundle), color="rgb").probabilities for step in checked]
     streamed = np.stack([answers[name][step].probabilities for name in streams for step in checked])
@@ -138,11 +152,14 @@ def check_after(
     allowed = 2 * SHARES[engine.precision]  # either side may be that far from the truth
     _require(engine, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
     return Accuracy(
+        precision=engine.precision,
+        graphs=graph_digests(engine),
+        verdict=str(engine.bundle.precisions.get(engine.precision, {}).get("verdict", "none")),
         golden_clips=len(verified.answers),
         clip_share=verified.clip_share,
         pair_share=verified.pair_share,
         agreement=verified.agreement,
-        timed_answers=len(given),
+        timed_answers=len(clips) * len(timed),
         timed_difference=difference,
         stream_answers=len(streamed),
         stream_share=share,

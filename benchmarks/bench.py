@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +20,43 @@ import numpy.typing as npt
 from ..bundle import Bundle
 from ..engine import Engine
 from ..errors import UsageError, command, one_of
-from .accuracy import check_after, recording, verify_before
+from .accuracy import check_after, graph_digests, recording, verify_before
+from .cache import cache_check
+from .energy import row_energy
 from .loadgen import Candidate, LoadConfig, LoadResult, Progress, closed_loop
 from .machine import Machine, read_machine, usable_cpus
 from .overhead import measure_wrapper
+from .peer_list import open_others
 from .peers import (
     CLIP,
     CLIP_AGAIN,
+    CLIP_REPEATED,
     COMPILED,
     EAGER,
+    NAIVE,
+    OPENVINO,
     ORT,
+    ORT_CUDA,
+    ORT_TENSORRT,
     OTHERS,
+    PER_FRAME,
+    POLYGRAPHY,
     STREAM,
     STREAM_AGAIN,
     Answer,
     Inputs,
     Peer,
     clip_peer,
-    open_others,
     open_ours,
     stream_peer,
 )
-from .report import Comparison, Report, Row, Settings, Subject
+from .qualify import judge, timed_windows
+from .records import CPU, Comparison, Row, Settings, Subject, Telemetry
+from .report import Report
+from .roofline_report import Roofline, roofline, with_measured
+from .sensors_cpu import cpu_facts, cpu_sensors
 from .statistics import Ratio, Summary, ratio
+from .telemetry import Sampler
 
 ROUNDS = 20  # what the bootstrap draws from
 REST_S = 0.05  # twice as long as the thread pools of any peer were seen to spin after their last work
@@ -52,8 +67,14 @@ _COMPARED = (
     (CLIP, EAGER, CLIP),
     (CLIP, COMPILED, CLIP),
     (CLIP, ORT, CLIP),
+    (CLIP, OPENVINO, CLIP),
+    (CLIP, ORT_CUDA, CLIP),
+    (CLIP, ORT_TENSORRT, CLIP),
+    (CLIP, POLYGRAPHY, CLIP),
+    (STREAM, NAIVE, STREAM),
     (STREAM, CLIP, STREAM),
     (STREAM, EAGER, STREAM),
+    (STREAM, PER_FRAME, STREAM),
     (CLIP, CLIP_AGAIN, CLIP),
     (STREAM, STREAM_AGAIN, STREAM),
 )
@@ -72,6 +93,7 @@ class BenchConfig:
         precision: 'verdict', or one by name.
         others: which of `peers.OTHERS` to time beside ours.
         seed: of the order within the rounds.
+        roofline: whether the computed floors go into the report; compiling the plans takes seconds.
     """
 
     bundle: Path
@@ -81,6 +103,7 @@ class BenchConfig:
     precision: str = "verdict"
     others: tuple[str, ...] = OTHERS
     seed: int = 0
+    roofline: bool = True
 
     def __post_init__(self) -> None:
         if self.iterations < ROUNDS:
@@ -123,32 +146,57 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
     bundle = Bundle(config.bundle)
     inputs = Inputs.of(bundle)
     with contextlib.ExitStack() as closing:
-        engines = [open_ours(bundle, config.precision, threads, closing) for _ in range(4)]
+        engines = [open_ours(bundle, config.precision, threads, closing) for _ in range(5)]
         engine = engines[0]
         verified = verify_before(engine, bundle.golden())
-        names = (CLIP, CLIP_AGAIN, STREAM, STREAM_AGAIN)
-        makers = (clip_peer, clip_peer, stream_peer, stream_peer)
-        ours = [make(e, inputs, name) for make, e, name in zip(makers, engines, names, strict=True)]
+        names = (CLIP, CLIP_AGAIN, CLIP_REPEATED, STREAM, STREAM_AGAIN)
+        ours = [clip_peer(one, inputs, name) for one, name in zip(engines[:3], names[:3], strict=True)]
+        ours += [stream_peer(one, inputs, name) for one, name in zip(engines[3:], names[3:], strict=True)]
         others, skipped = open_others(config.others, bundle, engine.precision, threads, inputs, closing, progress)
         peers = [*ours, *others]
         answers: dict[str, dict[int, Answer]] = {peer.name: {} for peer in peers}
         candidates = [Candidate(peer.name, recording(peer, answers[peer.name])) for peer in peers]
-        result = closed_loop(candidates, load, progress=progress)
-        accuracy = check_after(engine, inputs, verified, peers, answers, result.steps)
+        with Sampler(cpu_sensors(), cpu_facts()) as sampler:
+            zero_ns = time.perf_counter_ns()
+            result = closed_loop(candidates, load, progress=progress)
+        shown = [peer for peer in peers if peer.name != CLIP_REPEATED]
+        accuracy = check_after(engine, inputs, verified, shown, answers, result.steps)
+        repeated = ratio(result.latency_ms[CLIP_REPEATED], result.latency_ms[CLIP])
+        noise = ratio(result.latency_ms[CLIP], result.latency_ms[CLIP_AGAIN]).noise
+        cache = cache_check(engine, inputs, repeated, noise)
+    telemetry = sampler.result(zero_ns)
+    rows = tuple(closed_row(peer, result, answers[peer.name], zero_ns, telemetry) for peer in shown)
+    mine = [row for row in rows if row.name in names]
     return Report(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         machine=machine,
         subject=_subject(bundle, engine),
         settings=_settings(load, threads, inputs),
-        rows=tuple(_row(peer, result, answers[peer.name]) for peer in peers),
+        rows=rows,
         skipped=tuple(skipped),
         comparisons=tuple(compare(result.latency_ms)),
-        accuracy=accuracy,
+        accuracy=(accuracy,),
+        cache=cache,
+        cold=None,
+        idle_gaps=(),
+        telemetry=telemetry,
+        qualification=judge(mine, machine, telemetry, cache),
+        trtexec=(),
+        roofline=_roofline(bundle, engine.precision, machine, threads, rows, progress) if config.roofline else None,
         wrapper=measure_wrapper(bundle, engine.precision, inputs),
         harness_us=result.overhead_us,
         seconds=result.seconds,
         notes=tuple(_notes(machine, engine.precision, others)),
     )
+
+
+def _roofline(
+    bundle: Bundle, precision: str, machine: Machine, threads: int, rows: Sequence[Row], progress: Progress | None
+) -> Roofline:
+    """The floors of every precision of the bundle, and what was just measured over the floor of this CPU."""
+    found = roofline(bundle, list(bundle.precisions), machine, threads, progress=progress)
+    medians = {row.name: float(np.median(row.rounds())) for row in rows if row.name in (CLIP, STREAM)}
+    return with_measured(found, found.devices[-1].name, precision, medians)
 
 
 # --------------------------------------------------------------------------------------------------------------- report
@@ -169,19 +217,56 @@ def compare(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[Compariso
     return found
 
 
-def _row(peer: Peer, result: LoadResult, answers: Mapping[int, Answer]) -> Row:
-    latency = result.latency_ms[peer.name]
-    steps = [int(step) for step in result.steps.reshape(-1)]
-    stages = tuple(
-        (name, float(np.median([answers[step].stages_ms[name] for step in steps])))
-        for name in answers[steps[0]].stages_ms
+def closed_row(
+    peer: Peer, result: LoadResult, answers: Mapping[int, Answer], zero_ns: int, telemetry: Telemetry
+) -> Row:
+    """One row of the closed loop.
+
+    Args:
+        peer: who was timed.
+        result: all latencies.
+        answers: what the peer answered, by step.
+        zero_ns: second 0 of the report on the generator's clock.
+        telemetry: read beside it.
+    """
+    latency = result.latency_ms[peer.name]  # [R, K]
+    given = [answers[int(step)] for step in result.steps.reshape(-1)]
+    device = [answer.device_ms for answer in given if answer.device_ms is not None]
+    row = Row(
+        name=peer.name,
+        what=peer.what,
+        mode="closed",
+        precision=peer.precision,
+        backend=peer.backend,
+        device=peer.device,
+        streams=1,
+        hop=peer.hop,
+        summary=Summary.of(latency.reshape(-1)),
+        throughput_hz=1e3 / float(latency.mean()),
+        stages_p50_ms=stage_medians(given),
+        device_ms=Summary.of(device) if device else None,
+        energy=None,
+        pace=None,
+        at_s=_blocks(np.round((result.start_ns[peer.name] - zero_ns) / 1e9, 6)),
+        latency_ms=_blocks(latency),
     )
-    blocks = tuple(tuple(float(ms) for ms in block) for block in latency)
-    return Row(peer.name, peer.what, peer.precision, Summary.of(latency.reshape(-1)), stages, blocks)
+    return replace(row, energy=row_energy(telemetry, timed_windows([row]), latency.size))
+
+
+def stage_medians(answers: Sequence[Answer]) -> tuple[tuple[str, float], ...]:
+    """(stage, median over the answers) in the order they run."""
+    return tuple(
+        (name, float(np.median([answer.stages_ms[name] for answer in answers]))) for name in answers[0].stages_ms
+    )
+
+
+def _blocks(values: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, block)) for block in values)
 
 
 def _settings(load: LoadConfig, threads: int, inputs: Inputs) -> Settings:
     return Settings(
+        modes=("closed",),
         threads=threads,
         rounds=load.rounds,
         block=load.block,
@@ -190,23 +275,28 @@ def _settings(load: LoadConfig, threads: int, inputs: Inputs) -> Settings:
         warmup=load.warmup,
         seed=load.seed,
         inputs=len(inputs.clips),
+        rate_hz=inputs.fps,
     )
 
 
 def _subject(bundle: Bundle, engine: Engine) -> Subject:
-    graphs = {name: bundle.graph(name, engine.precision).sha256 for name in ("clip", "frame", "temporal")}
     preset = str(bundle.manifest["model"].get("preset", ""))
-    return Subject(bundle.path.resolve().name, preset, engine.precision, engine.backend, graphs)
+    return Subject(bundle.path.resolve().name, preset, engine.precision, engine.backend, CPU, graph_digests(engine))
 
 
 def _notes(machine: Machine, precision: str, others: Sequence[Peer]) -> list[str]:
-    notes = ["Measured on the CPU. Nothing here says how fast a GPU would be."]
+    gpus = sorted({peer.name for peer in others if peer.device != CPU})
+    notes = [
+        f"{one_of(gpus)} ran on a GPU; every other row is the CPU's."
+        if gpus
+        else "Measured on the CPU. Nothing here says how fast a GPU would be."
+    ]
     if machine.load_1min is not None and machine.load_1min > BUSY * machine.usable_cpus:
         notes.append(
             f"The load average was {machine.load_1min:.2f} on {machine.usable_cpus} CPUs at the start: others were "
             "running. Times are upper limits, and whoever spins on more threads suffers more: measure again when idle."
         )
-    if any(not peer.same_weights for peer in others):
+    if any(peer.name in (EAGER, COMPILED) for peer in others):
         notes.append("torch runs the same architecture with random weights: a bundle holds none for it.")
         if precision != "fp32":
             notes.append(f"torch runs in FP32, the bundle's graphs in {precision}: that ratio mixes two causes.")

@@ -65,8 +65,8 @@ DEVICES = (
         204.8,
         {"fp32": 5.32, "fp16": 42.5, "int8": 85.0},
         _ORIN_SHEET,
-        "Tensor cores of the GPU alone, printed with sparsity (170 INT8 TOPS, 85 FP16 TFLOPS) and halved; the 275 TOPS of "
-        "its first page add the DLAs.",
+        "Tensor cores of the GPU alone, printed with sparsity (170 INT8 TOPS, 85 FP16 TFLOPS) and halved; the 275 TOPS "
+        "of its first page add the DLAs.",
     ),
     Device(
         "Jetson T5000 / AGX Thor (130 W)",

@@ -148,7 +148,7 @@ def graph_cost(onnx: bytes, shown: str) -> GraphCost:
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- counting
+# ------------------------------------------------------------------------------------------------------------- counting
 def _node_cost(node: _Node, graph: _Graph, producer: dict[str, _Node], sizes: dict[str, int]) -> NodeCost:
     tensors = graph.tensors
     operands = [name for name in node.inputs[:2] if name]
@@ -205,7 +205,7 @@ def _require_shapes(graph: _Graph, shown: str) -> None:
         )
 
 
-# --------------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------------------- reading
 def _read(data: bytes) -> _Graph:
     graph = _Graph()
     for number, _, start, end in fields(data, 0, len(data)):

@@ -36,7 +36,7 @@ class Figure:
     rows: tuple[tuple[str, ...], ...]
 
 
-# ------------------------------------------------------------------------------------------------------------- histogram
+# ------------------------------------------------------------------------------------------------------------ histogram
 def histogram(row: Row, key: str, colour: int) -> Figure:
     """One row's latencies as a histogram, with the share that was at most so slow."""
     values = np.sort(row.rounds().reshape(-1))
@@ -101,9 +101,7 @@ def over_time(rows: Sequence[Row], series: Sequence[Series]) -> Figure:
         points = [pair for at, ms in zip(row.at_s, row.latency_ms, strict=True) for pair in zip(at, ms, strict=True)]
         step = max(1, len(points) * len(rows) // MAX_POINTS)
         dots = "".join(f"M{x(t):.1f},{y(ms):.1f}h.01" for t, ms in points[::step])
-        parts.append(
-            element("path", d=dots or "M0,0", class_=f"line s{index % 6}", stroke_linecap="round", style="stroke-width:3")
-        )
+        parts.append(element("path", d=dots or "M0,0", class_=f"line dots s{index % 6}"))
     table = [(row.name, *_spread([ms for block in row.latency_ms for ms in block]), "ms") for row in rows]
     for place, (kind, found) in enumerate(panels):
         low = top + tall + (place + 1) * (small + gap)
@@ -194,7 +192,7 @@ def peers(rows: Sequence[Row], comparisons: Sequence[Comparison], ours: Sequence
     ]
     text = (
         "One interleaved run: the same clips, the same threads, rounds in an order drawn anew. Blue is this project. "
-        "The table gives medians over medians with the interval at 99 %, beside the noise of one program against itself."
+        "The table: medians over medians with the interval at 99 %, beside the noise of one program against itself."
     )
     title = "Side by side"
     picture = svg.chart("peers", height, title, text, parts)

@@ -12,7 +12,7 @@ from .records import Row
 from .roofline_report import ANSWERS, Roofline
 
 
-# -------------------------------------------------------------------------------------------------------------- roofline
+# ------------------------------------------------------------------------------------------------------------- roofline
 def floors(found: Roofline, answer: str) -> Figure:
     """The floor of one answer on every device, by precision; a mark where it was measured."""
     graphs = ANSWERS[answer]
@@ -39,8 +39,8 @@ def floors(found: Roofline, answer: str) -> Figure:
         for device, precision, least in (row for row in rows if row[0].name == name):
             line = y + 4 + 14.0 * precisions.index(precision)
             parts.append(
-                element("rect", hint(f"{precision}: at least {number(least)} ms"), x=x.start, y=line,
-                        width=max(x(least) - x.start, 0.7), height=11, class_=f"fill s{precisions.index(precision) % 6}")
+                element("rect", hint(f"{precision}: at least {number(least)} ms"), x=x.start, y=line, height=11,
+                        width=max(x(least) - x.start, 0.7), class_=f"fill s{precisions.index(precision) % 6}")
             )  # fmt: skip
             mark = measured.get((device.name, precision))
             if mark is not None:
@@ -51,8 +51,8 @@ def floors(found: Roofline, answer: str) -> Figure:
             ratio = "" if mark is None else f"{mark.ratio:.2f}"
             table.append((f"{device.name}, {precision}", *times, ratio, device.source, device.note))
     text = (
-        f"The least time for one answer of {answer} ({' + '.join(graphs)}): {found.how}. All products at the dense peak, "
-        "or weights, input and output once at the peak bandwidth, whichever is longer. "
+        f"The least time for one answer of {answer} ({' + '.join(graphs)}): {found.how}. All products at the dense "
+        "peak, or weights, input and output once at the peak bandwidth, whichever is longer. "
         + ("The dark mark is what was measured here." if measured else "Nothing of it was measured here.")
     )
     title = f"Roofline: floor of {answer} by device (computed)"
@@ -61,7 +61,7 @@ def floors(found: Roofline, answer: str) -> Figure:
     return Figure(title, text, picture, head, tuple(table))
 
 
-# -------------------------------------------------------------------------------------------- accuracy beside latency
+# ---------------------------------------------------------------------------------------------- accuracy beside latency
 def precisions(rows: Sequence[Row], accuracy: Sequence[Accuracy]) -> Figure:
     """How far each precision's answers are from PyTorch's, against what an answer costs."""
     points = []

@@ -75,7 +75,7 @@ def _is_ours(row: Row) -> bool:
     return row.stages_p50_ms != () and not row.name.endswith(("again", "repeated"))
 
 
-# -------------------------------------------------------------------------------------------------------------- sections
+# ------------------------------------------------------------------------------------------------------------- sections
 def _summary(report: Report) -> list[str]:
     subject, verdict = report.subject, report.qualification
     kind = "good" if verdict.qualified else "bad"
@@ -90,7 +90,9 @@ def _summary(report: Report) -> list[str]:
         middle = row.summary.at(50.0)
         if _is_ours(row) and middle is not None:
             value = element("b", escape(f"{number(middle.value_ms)} ms"))
-            tiles.append(element("div", [value, escape(f"p50, {row.name} ({row.mode}, {row.precision})")], class_="tile"))
+            tiles.append(
+                element("div", [value, escape(f"p50, {row.name} ({row.mode}, {row.precision})")], class_="tile")
+            )
     for c in report.comparisons:
         if not c.denominator.endswith("again"):
             value = element("b", escape(f"{1 / c.ratio.value:.2f} x" if c.ratio.value else "-"))
@@ -115,7 +117,21 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _rows(report: Report) -> str:
-    head = ("row", "mode", "precision", "device", "streams", "hop", "n", "p50 ms", "p90 ms", "p99 ms", "max ms", "per s", "mJ")
+    head = (
+        "row",
+        "mode",
+        "precision",
+        "device",
+        "streams",
+        "hop",
+        "n",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "max ms",
+        "per s",
+        "mJ",
+    )
     rows = [
         (
             row.name,
@@ -155,8 +171,8 @@ def _checks(report: Report) -> str:
     ]
     w = report.wrapper
     lines.append(
-        f"own cost over a hollow session: engine(clip) p50 {w.clip_p50_us:.0f} us, stream.push p50 {w.push_p50_us:.0f} us; "
-        f"the load generator adds {report.harness_us:.2f} us to each latency"
+        f"own cost over a hollow session: engine(clip) p50 {w.clip_p50_us:.0f} us, stream.push p50 "
+        f"{w.push_p50_us:.0f} us; the load generator adds {report.harness_us:.2f} us to each latency"
     )
     lines += list(report.qualification.held) + list(report.notes)
     return element("section", [element("h2", "What was checked"), _list(lines)])
@@ -167,8 +183,7 @@ def _machine(report: Report) -> str:
     facts = {"machine": m.line(), "Python": m.python, **m.packages, **report.telemetry.facts}
     if m.revision:
         facts["revision"] = m.revision
-    rows = [(name, value) for name, value in facts.items()]
-    parts = [element("h2", "The machine"), _table(("", ""), rows)]
+    parts = [element("h2", "The machine"), _table(("", ""), list(facts.items()))]
     if report.telemetry.unreadable:
         parts.append(_list([f"not readable: {item}" for item in report.telemetry.unreadable]))
     return element("section", parts)

@@ -30,6 +30,7 @@ section.wide { grid-column: 1 / -1; }
 .chart .strong { font-weight: 600; }
 .grid { stroke: var(--line); stroke-width: 1; }
 .line { fill: none; stroke: currentColor; stroke-width: 1.8; }
+.dots { stroke-width: 3; stroke-linecap: round; }
 .cdf { fill: none; stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .mark { stroke: var(--ink); stroke-width: 1.5; }
 .fill { fill: currentColor; } .dim { opacity: .45; }

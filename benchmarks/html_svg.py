@@ -19,7 +19,7 @@ def escape(text: object) -> str:
 
 
 def element(tag: str, content: str | Iterable[str] | None = None, **attributes: object) -> str:
-    """One element. `content` is markup already; attribute values are escaped. `class_` and `stroke_width` are meant so."""
+    """One element. `content` is markup already; attribute values are escaped; `class_` is `class`, `a_b` is `a-b`."""
     given = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(_short(value))}"'
         for name, value in attributes.items()

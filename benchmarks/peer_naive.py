@@ -9,7 +9,8 @@ import numpy as np
 
 from ..clips import Frame, pattern_ages, pick
 from ..engine import Engine
-from .peers import CPU, NAIVE, PER_FRAME, Answer, Inputs, Peer
+from .peers import NAIVE, PER_FRAME, Answer, Inputs, Peer
+from .records import CPU
 
 
 def naive_peer(engine: Engine, inputs: Inputs, device: str = CPU) -> Peer:
@@ -38,7 +39,8 @@ def per_frame_peer(engine: Engine, inputs: Inputs, device: str = CPU) -> Peer:
     session = engine.session("frame")
     into, tokens = session.input("frame")[0], session.output("tokens")[0]  # [S, S, 3], [h*w, d]
     rng = np.random.default_rng(0)
-    weights = (rng.standard_normal((len(engine.labels), tokens.shape[1])) / math.sqrt(tokens.shape[1])).astype(np.float32)
+    scale = 1.0 / math.sqrt(tokens.shape[1])
+    weights = (rng.standard_normal((len(engine.labels), tokens.shape[1])) * scale).astype(np.float32)  # [C, d]
 
     def answer(index: int) -> Answer:
         into[:] = inputs.frame(index)
@@ -48,7 +50,7 @@ def per_frame_peer(engine: Engine, inputs: Inputs, device: str = CPU) -> Peer:
         return Answer(powers / powers.sum(), {})
 
     what = (
-        "1 new uint8 frame: the frame graph, the mean of its tokens, one linear layer (random weights): a classifier of "
-        "single frames with an equal trunk; it sees no movement"
+        "1 new uint8 frame: the frame graph, the mean of its tokens, one linear layer (random weights): a classifier "
+        "of single frames with an equal trunk; it sees no movement"
     )
     return Peer(PER_FRAME, what, engine.precision, False, answer, engine.backend, device, hop=1)

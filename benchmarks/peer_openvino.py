@@ -11,7 +11,7 @@ from .peers import OPENVINO, OTHER_RUNTIME, Answer, Inputs, Peer, clip_graph
 def openvino_peer(bundle: Bundle, precision: str, threads: int, inputs: Inputs) -> Peer:
     """A compiled model with one stream, tuned for latency.
 
-    OpenVINO computes in BF16 on CPUs that are fast at it unless it is told otherwise; here it keeps the graph's own FP32.
+    OpenVINO computes in BF16 on CPUs that are fast at it unless it is told otherwise; here it keeps to FP32.
 
     Raises:
         ModuleNotFoundError: OpenVINO is not installed.

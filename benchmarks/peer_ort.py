@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..bundle import Bundle
-from .peers import CPU, ORT, ORT_CUDA, ORT_TENSORRT, OTHER_RUNTIME, REPEAT_TOLERANCE, Answer, Inputs, Peer, clip_graph
+from .peers import ORT, ORT_CUDA, ORT_TENSORRT, OTHER_RUNTIME, REPEAT_TOLERANCE, Answer, Inputs, Peer, clip_graph
+from .records import CPU
 
 PROVIDERS = {ORT: "CPUExecutionProvider", ORT_CUDA: "CUDAExecutionProvider", ORT_TENSORRT: "TensorrtExecutionProvider"}
 FATAL = 4  # of log severity: a provider without its card prints a page before it falls back
@@ -33,7 +34,7 @@ def ort_peer(bundle: Bundle, precision: str, threads: int, inputs: Inputs, name:
     options.log_severity_level = 3 if name == ORT else FATAL
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     if name == ORT_CUDA:
-        asked = [(provider, {"use_tf32": "0"})]
+        asked = [(provider, {"use_tf32": "0"})]  # FP32 stays FP32
     else:
         asked = [(provider, {})]
     session = onnxruntime.InferenceSession(clip_graph(bundle, precision), options, providers=asked)

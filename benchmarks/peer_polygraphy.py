@@ -8,9 +8,7 @@ from ..bundle import Bundle
 from .peers import OTHER_RUNTIME, POLYGRAPHY, Answer, Inputs, Peer, clip_graph
 
 
-def polygraphy_peer(
-    bundle: Bundle, precision: str, inputs: Inputs, device: str, closing: contextlib.ExitStack
-) -> Peer:
+def polygraphy_peer(bundle: Bundle, precision: str, inputs: Inputs, device: str, closing: contextlib.ExitStack) -> Peer:
     """`TrtRunner.infer`; it copies from pageable memory and waits for each call, so it is a lower bar, not a record.
 
     Args:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ..bundle import Bundle
 from ..errors import printable
@@ -12,7 +11,7 @@ from .cpu_probe import measure_cpu
 from .devices import Device, find_devices
 from .layout import columns, ms
 from .machine import Machine
-from .roofline import Floor, Heavy, Progress, Work, floor, works
+from .roofline import Floor, Progress, Work, floor, works
 
 COMPUTED = "computed from documents, not measured"
 # What one answer runs: the graphs whose floors add up.
@@ -42,12 +41,14 @@ class OverFloor:
 
 @dataclass(frozen=True)
 class Roofline:
-    """Attributes:
-    how: in words, that this is computed.
-    works: what was counted, without the pieces.
-    devices: the table, this CPU last.
-    floors: one for each graph and device.
-    measured: measurements over floors, where both belong to one machine.
+    """The floors of a bundle.
+
+    Attributes:
+        how: in words, that this is computed.
+        works: what was counted, without the pieces.
+        devices: the table, this CPU last.
+        floors: one for each graph and device.
+        measured: measurements over floors, where both belong to one machine.
     """
 
     how: str
@@ -66,24 +67,6 @@ class Roofline:
         ]
         known = [value for value in found if value is not None]
         return sum(known) if len(known) == len(graphs) else None
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Roofline:
-        """Reads what `dataclasses.asdict` made of one.
-
-        Raises:
-            KeyError, TypeError, ValueError: a field is missing, unknown or of another kind.
-        """
-        return cls(
-            how=_text(data["how"]),
-            works=tuple(_work(item) for item in data["works"]),
-            devices=tuple(_device(item) for item in data["devices"]),
-            floors=tuple(_floor(item) for item in data["floors"]),
-            measured=tuple(_checked(OverFloor, item) for item in data["measured"]),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def roofline(
@@ -134,7 +117,7 @@ def with_measured(found: Roofline, device: str, precision: str, medians_ms: Mapp
     return replace(found, measured=tuple(rows))
 
 
-# ------------------------------------------------------------------------------------------------------------------ text
+# ----------------------------------------------------------------------------------------------------------------- text
 def text(found: Roofline) -> str:
     """The roofline for a terminal."""
     lines = [f"Roofline: {found.how}. Dense rates; 2 operations for each multiply-accumulate.", ""]
@@ -165,7 +148,7 @@ def _floor_cells(item: Floor) -> list[str]:
     if item.floor_ms is None or item.pieces_ms is None:
         return [f"  {item.graph}", item.precision, "-", item.reason]
     times = [_short(item.compute_ms), _short(item.memory_ms), _short(item.pieces_ms)]
-    heavy = ", ".join(f"{100 * h.share:.0f} % {h.name} ({h.bound})" for h in item.heaviest[:2])
+    heavy = ", ".join(f"{100 * h.share:.0f} % {printable(h.name, 40)} ({h.bound})" for h in item.heaviest[:2])
     return [f"  {item.graph}", item.precision, _short(item.floor_ms), item.bound, *times, heavy]
 
 
@@ -177,45 +160,3 @@ def _peaks(device: Device) -> str:
     peaks = [f"{name} {tops:g} T/s" for name, tops in device.peak_tops.items()]
     memory = "memory bandwidth not documented" if device.memory_gb_s is None else f"{device.memory_gb_s:.1f} GB/s"
     return ", ".join([memory, *peaks])
-
-
-# --------------------------------------------------------------------------------------------------------------- reading
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.80} is not a text")
-    return value
-
-
-def _checked(kind: Any, data: Mapping[str, Any]) -> Any:
-    """A dataclass of texts and finite numbers (a number may be None)."""
-    for name, value in data.items():
-        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
-            raise TypeError(f"{name} is {value!r:.80}")
-    return kind(**data)
-
-
-def _numbers(data: Mapping[str, Any]) -> dict[str, Any]:
-    for name, value in data.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name} is {value!r:.80}")
-    return dict(data)
-
-
-def _work(data: Mapping[str, Any]) -> Work:
-    rest = {name: value for name, value in data.items() if name not in ("macs", "pieces")}
-    work: Work = _checked(lambda **given: Work(**given, macs=_numbers(data["macs"]), pieces=()), rest)
-    return work
-
-
-def _device(data: Mapping[str, Any]) -> Device:
-    rest = {name: value for name, value in data.items() if name not in ("peak_tops", "measured")}
-    peaks, measured = _numbers(data["peak_tops"]), data["measured"] is True
-    device: Device = _checked(lambda **given: Device(**given, peak_tops=peaks, measured=measured), rest)
-    return device
-
-
-def _floor(data: Mapping[str, Any]) -> Floor:
-    rest = {name: value for name, value in data.items() if name != "heaviest"}
-    heaviest = tuple(_checked(Heavy, item) for item in data["heaviest"])
-    item: Floor = _checked(lambda **given: Floor(**given, heaviest=heaviest), rest)
-    return item

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import BadInputError, printable
+from ..errors import BadInputError, RefusedError, one_of, printable
 from ..files import write_atomic
 from .layout import columns as _columns
 from .layout import ms as _ms
-from .report import Comparison, Report, Row
+from .records import CPU, Comparison, Row
+from .report import Report
 from .statistics import Summary
 
 BEGIN = "<!-- bench:begin -->"
@@ -74,20 +75,29 @@ def _compared(c: Comparison) -> list[str]:
 
 
 def _checks(report: Report) -> Iterable[str]:
-    a, w = report.accuracy, report.wrapper
-    yield (
-        f"answers: {a.golden_clips} golden clips before timing: clip {a.clip_share:.3%}, frame + temporal "
-        f"{a.pair_share:.3%} of the deviation between clips, same class {a.agreement:.1%}"
-    )
-    yield (
-        f"  while timed: {a.timed_answers} to clips within {a.timed_difference:.1e} of the verified ones; "
-        f"{a.stream_answers} of the stream within {a.stream_share:.3%} of engine(clip)"
-    )
+    w = report.wrapper
+    for a in report.accuracy:
+        yield (
+            f"answers in {a.precision}: {a.golden_clips} golden clips before timing: clip {a.clip_share:.3%}, frame + "
+            f"temporal {a.pair_share:.3%} of the deviation between clips, same class {a.agreement:.1%}"
+        )
+        yield (
+            f"  while timed: {a.timed_answers} to clips within {a.timed_difference:.1e} of the verified ones; "
+            f"{a.stream_answers} of the stream within {a.stream_share:.3%} of engine(clip)"
+        )
+    if report.cache is not None:
+        c, r = report.cache, report.cache.repeated
+        yield (
+            f"cache: one clip again and again takes {r.value:.3f} [{r.low:.3f}, {r.high:.3f}] of clips in rotation, "
+            f"A/A ±{100 * c.noise:.1f} %; {c.calls} runs of the graph for {c.answers} answers to one clip"
+            f"{': ANSWERS COME FROM A CACHE' if c.cached else ''}"
+        )
     yield (
         f"own cost over a hollow session (n={w.n}): engine(clip) p50 {w.clip_p50_us:.0f} us, "
         f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
     )
     yield f"the load generator adds {report.harness_us:.2f} us to each latency; all rounds took {report.seconds:.0f} s"
+    yield report.qualification.line()
 
 
 # -------------------------------------------------------------------------------------------------------------- README
@@ -106,7 +116,8 @@ def markdown(report: Report) -> str:
         f"one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
         f"{report.created[:10]}. In brackets: the bound that the true percentile stays below with 99 % confidence "
         f"(MLPerf early stopping). Own cost of the wrapper, p50: `engine(clip)` {w.clip_p50_us:.0f} µs, "
-        f"`stream.push` {w.push_p50_us:.0f} µs; of the load generator: {report.harness_us:.2f} µs."
+        f"`stream.push` {w.push_p50_us:.0f} µs; of the load generator: {report.harness_us:.2f} µs. "
+        f"This run is {report.qualification.line()}."
     )
     lines += ["", _escape(where)]
     lines += [f"{_escape(item.name)} was skipped: {_escape(item.reason)}." for item in report.skipped]
@@ -118,9 +129,17 @@ def write_readme_table(report: Report, readme: Path) -> None:
     """Puts the table between this benchmark's markers in README.
 
     Raises:
+        RefusedError: a GPU's figures that are not qualified: they may be read, but not quoted.
         BadInputError: the markers are not there exactly once each, in order.
         MachineError: the file may not be written.
     """
+    on_gpu = [row.name for row in report.rows if row.device != CPU]
+    if on_gpu and not report.qualification.qualified:
+        raise RefusedError(
+            f"This run is {report.qualification.line()}. No table was made of {one_of(on_gpu)}.",
+            cause="the figures describe this run, not the device",
+            next="mend what the reasons name, then run logoformer bench again",
+        )
     replace_between(readme, BEGIN, END, markdown(report))
 
 

@@ -70,7 +70,9 @@ def test_every_ratio_stands_beside_its_noise(report):
 
 
 def test_answers_were_checked_before_and_while_timing(report, toy):
-    a = report.accuracy
+    (a,) = report.accuracy
+    assert a.precision == "fp32"
+    assert a.graphs == dict(report.subject.graphs)
     assert a.golden_clips == len(toy.golden().clips)
     assert (a.clip_share, a.pair_share) == pytest.approx((0, 0), abs=1e-3)
     assert a.agreement == 1
@@ -138,7 +140,7 @@ def test_an_answer_that_changes_under_load_is_found(toy, monkeypatch):
             good = peer.answer(index)
             return p.Answer(good.probabilities[::-1].copy(), good.stages_ms) if index == 40 else good
 
-        return p.Peer(peer.name, peer.what, peer.precision, peer.same_weights, answer)
+        return replace(peer, answer=answer)
 
     monkeypatch.setattr(b, "clip_peer", tired)
     with pytest.raises(VerificationError, match="to a clip that was given while it was timed"):
@@ -151,7 +153,7 @@ def test_an_answer_from_a_cache_is_found(toy, monkeypatch):
     def caching(engine, inputs, name):
         peer = real(engine, inputs, name)
         kept = peer.answer(0)
-        return p.Peer(peer.name, peer.what, peer.precision, peer.same_weights, lambda index: kept)
+        return replace(peer, answer=lambda index: kept)
 
     monkeypatch.setattr(b, "clip_peer", caching)
     with pytest.raises(VerificationError, match="a cache"):
@@ -174,7 +176,7 @@ def test_a_nan_answer_is_no_small_difference(toy, monkeypatch):
         def answer(index):
             return p.Answer(np.full(7, np.nan, np.float32), peer.answer(index).stages_ms)
 
-        return p.Peer(peer.name, peer.what, peer.precision, peer.same_weights, answer)
+        return replace(peer, answer=answer)
 
     monkeypatch.setattr(b, "clip_peer", broken)
     with pytest.raises(VerificationError, match="to a clip"):

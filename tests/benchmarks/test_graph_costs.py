@@ -27,7 +27,7 @@ def tiny(untrained_bundle):
     return Bundle(untrained_bundle)
 
 
-# --------------------------------------------------------------------------------------------------- multiply-accumulates
+# ------------------------------------------------------------------------------------------------- multiply-accumulates
 def test_macs_are_those_of_the_manifest(tiny):
     for entry in tiny.graphs:
         assert graph_cost(tiny.read_graph(entry), entry.file).macs_by_precision == dict(entry.macs)
@@ -62,11 +62,19 @@ def test_macs_are_half_of_what_torch_counts(name, bundle, request):
 # -------------------------------------------------------------------------------------------------------- bytes by hand
 def test_bytes_of_the_first_convolution_by_hand(tiny):
     """`tiny`: 64 x 64 x 3 in, 16 kernels of 5 x 5 x 3 at stride 2, so 32 x 32 x 16 out."""
-    (conv,) = [node for node in costs(tiny.path, "frame", "fp32").nodes if "conv1/Conv" in node.name and "layer" not in node.name]
+    (conv,) = [
+        node
+        for node in costs(tiny.path, "frame", "fp32").nodes
+        if "conv1/Conv" in node.name and "layer" not in node.name
+    ]
     pixels, weights, bias, out = 3 * 64 * 64, 16 * 3 * 5 * 5, 16, 16 * 32 * 32
     assert conv.bytes == F32 * (pixels + weights + bias + out)
     assert conv.macs == out * 3 * 5 * 5
-    (half,) = [node for node in costs(tiny.path, "frame", "fp16").nodes if "conv1/Conv" in node.name and "layer" not in node.name]
+    (half,) = [
+        node
+        for node in costs(tiny.path, "frame", "fp16").nodes
+        if "conv1/Conv" in node.name and "layer" not in node.name
+    ]
     assert (half.bytes, half.macs, half.precision) == (conv.bytes // 2, conv.macs, "fp16")
 
 
@@ -80,7 +88,7 @@ def test_bytes_of_a_projection_by_hand(tiny):
 
 def test_what_any_schedule_must_move_by_hand(tiny):
     cost = costs(tiny.path, "temporal", "fp32")
-    stored = [init for init in onnx.load_from_string(tiny.read_graph(tiny.graph("temporal", "fp32"))).graph.initializer]
+    stored = onnx.load_from_string(tiny.read_graph(tiny.graph("temporal", "fp32"))).graph.initializer
     assert cost.weight_bytes == sum(numpy_helper.to_array(init).nbytes for init in stored)
     # Of the ring, 128 rows of 64 channels are gathered, however many it has; `order` is read whole.
     assert cost.input_bytes == F32 * 128 * 64 + 4 * 128
@@ -121,7 +129,7 @@ def test_quantized_products_count_as_int8():
     assert [node.bytes for node in cost.nodes if node.op == "DequantizeLinear"] == [0, 0]
 
 
-# ---------------------------------------------------------------------------------------------------------------- faults
+# --------------------------------------------------------------------------------------------------------------- faults
 def test_a_graph_without_shapes_is_refused():
     value = helper.make_tensor_value_info
     nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
