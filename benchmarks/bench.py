@@ -135,14 +135,7 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
     """
     machine = read_machine()
     threads = config.threads or usable_cpus()
-    load = LoadConfig(
-        rounds=ROUNDS,
-        block=-(-config.iterations // ROUNDS),
-        settle=2,
-        rest_s=REST_S,
-        warmup=config.warmup,
-        seed=config.seed,
-    )
+    load = load_of(config)
     bundle = Bundle(config.bundle)
     inputs = Inputs.of(bundle)
     with contextlib.ExitStack() as closing:
@@ -170,8 +163,8 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
     return Report(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         machine=machine,
-        subject=_subject(bundle, engine),
-        settings=_settings(load, threads, inputs),
+        subject=subject_of(bundle, engine),
+        settings=settings_of(load, threads, inputs),
         rows=rows,
         skipped=tuple(skipped),
         comparisons=tuple(compare(result.latency_ms)),
@@ -182,20 +175,36 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
         telemetry=telemetry,
         qualification=judge(mine, machine, telemetry, cache),
         trtexec=(),
-        roofline=_roofline(bundle, engine.precision, machine, threads, rows, progress) if config.roofline else None,
+        roofline=floors(bundle, engine.precision, machine, threads, rows, progress) if config.roofline else None,
         wrapper=measure_wrapper(bundle, engine.precision, inputs),
         harness_us=result.overhead_us,
         seconds=result.seconds,
-        notes=tuple(_notes(machine, engine.precision, others)),
+        notes=tuple(notes_of(machine, engine.precision, others)),
     )
 
 
-def _roofline(
+def load_of(config: BenchConfig) -> LoadConfig:
+    """How much load, and in which pattern."""
+    return LoadConfig(
+        rounds=ROUNDS,
+        block=-(-config.iterations // ROUNDS),
+        settle=2,
+        rest_s=REST_S,
+        warmup=config.warmup,
+        seed=config.seed,
+    )
+
+
+def floors(
     bundle: Bundle, precision: str, machine: Machine, threads: int, rows: Sequence[Row], progress: Progress | None
 ) -> Roofline:
     """The floors of every precision of the bundle, and what was just measured over the floor of this CPU."""
     found = roofline(bundle, list(bundle.precisions), machine, threads, progress=progress)
-    medians = {row.name: float(np.median(row.rounds())) for row in rows if row.name in (CLIP, STREAM)}
+    medians: dict[str, float] = {}
+    for answer, own in ((CLIP, None), (STREAM, 1)):
+        for row in rows:
+            if (row.name.split()[0], row.hop, row.streams, row.precision) == (answer, own, 1, precision):
+                medians.setdefault(answer, float(np.median(row.rounds())))
     return with_measured(found, found.devices[-1].name, precision, medians)
 
 
@@ -264,7 +273,8 @@ def _blocks(values: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(map(float, block)) for block in values)
 
 
-def _settings(load: LoadConfig, threads: int, inputs: Inputs) -> Settings:
+def settings_of(load: LoadConfig, threads: int, inputs: Inputs) -> Settings:
+    """How the run was made."""
     return Settings(
         modes=("closed",),
         threads=threads,
@@ -279,12 +289,14 @@ def _settings(load: LoadConfig, threads: int, inputs: Inputs) -> Settings:
     )
 
 
-def _subject(bundle: Bundle, engine: Engine) -> Subject:
+def subject_of(bundle: Bundle, engine: Engine) -> Subject:
+    """The artifact that was timed."""
     preset = str(bundle.manifest["model"].get("preset", ""))
     return Subject(bundle.path.resolve().name, preset, engine.precision, engine.backend, CPU, graph_digests(engine))
 
 
-def _notes(machine: Machine, precision: str, others: Sequence[Peer]) -> list[str]:
+def notes_of(machine: Machine, precision: str, others: Sequence[Peer]) -> list[str]:
+    """What a reader must know before quoting a figure."""
     gpus = sorted({peer.name for peer in others if peer.device != CPU})
     notes = [
         f"{one_of(gpus)} ran on a GPU; every other row is the CPU's."

@@ -89,7 +89,7 @@ def over_time(rows: Sequence[Row], series: Sequence[Series]) -> Figure:
     panels = [(kind, found) for kind in ("temperature", "clock", "power") if (found := _of_kind(series, kind))]
     names = [row.name for row in rows]
     top = TOP + svg.legend_height(names) + 14
-    tall, small, gap = 130.0, 64.0, 22.0
+    tall, small, gap = 130.0, 60.0, 32.0
     height = top + tall + len(panels) * (small + gap) + BOTTOM
     moments = [t for row in rows for block in row.at_s for t in block] + [t for one in series for t in one.t_s]
     x = svg.linear(moments, LEFT, WIDTH - RIGHT)
@@ -106,7 +106,9 @@ def over_time(rows: Sequence[Row], series: Sequence[Series]) -> Figure:
     for place, (kind, found) in enumerate(panels):
         low = top + tall + (place + 1) * (small + gap)
         scale = svg.linear([v for one in found for v in one.value], low, low - small)
-        parts += svg.y_axis(scale, LEFT, WIDTH - RIGHT, f"{kind}, {found[0].unit}: " + ", ".join(o.name for o in found))
+        parts += svg.y_axis(
+            scale, LEFT, WIDTH - RIGHT, f"{kind}, {found[0].unit}: " + ", ".join(o.name for o in found), 3
+        )
         for index, one in enumerate(found):
             points = [(x(t), scale(v)) for t, v in zip(one.t_s, one.value, strict=True)]
             parts.append(svg.path(points[:: max(1, len(points) // MAX_POINTS)], f"line s{index % 6}"))

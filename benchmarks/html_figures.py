@@ -72,7 +72,7 @@ def precisions(rows: Sequence[Row], accuracy: Sequence[Accuracy]) -> Figure:
                 points.append((row, found, 100 * share))
     height = TOP + 190.0
     x = svg.linear([_median(row) for row, _, _ in points], LEFT, WIDTH - 90, zero=True)
-    y = svg.linear([share for _, _, share in points], height - BOTTOM, TOP + 16, zero=True)
+    y = svg.linear([1.2 * share for _, _, share in points], height - BOTTOM, TOP + 16, zero=True)
     parts = [*svg.x_axis(x, height - BOTTOM, "p50, ms an answer", TOP + 16)]
     parts += svg.y_axis(y, LEFT, WIDTH - RIGHT, "off PyTorch's answer, % of the deviation between clips")
     names = list(dict.fromkeys(row.precision for row, _, _ in points))

@@ -8,26 +8,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ..files import write_atomic
 from .html_charts import Figure, histogram, over_time, peers, waterfall
 from .html_figures import floors, precisions
 from .html_style import STYLE
 from .html_svg import element, escape, number
+from .peers import OTHERS
 from .records import Row
-from .report import Report
+from .report import Report, write_report
 from .roofline_report import ANSWERS
 
+SHOWN = 4  # rows with a histogram of their own; a matrix has many more, all of them in the table
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def write_html(report: Report, path: str | os.PathLike[str]) -> None:
-    """Writes `report.html`, whole or not at all.
+def write_both(report: Report, out: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Writes the report for programs and the one for people.
+
+    Args:
+        report: what was measured.
+        out: the JSON file's name when it ends so, and the page stands beside it; else the folder for `report.json` and
+            `report.html`.
+
+    Returns:
+        Both paths.
 
     Raises:
         MachineError: the disk is full or the folder may not be written.
     """
-    write_atomic(path, html(report).encode())
+    json = Path(out) if Path(out).suffix == ".json" else Path(out) / "report.json"
+    page = json.with_suffix(".html")
+    write_report(report, json)
+    write_atomic(page, html(report).encode())
+    return json, page
 
 
 def html(report: Report) -> str:
@@ -53,11 +68,11 @@ def html(report: Report) -> str:
 def figures(report: Report) -> Iterable[Figure]:
     """Every picture that this report can fill, in the order of the page."""
     ours = [row for row in report.rows if _is_ours(row)]
-    for index, row in enumerate(ours):
+    first = [row for row in ours if row.latency_ms][:SHOWN]
+    for index, row in enumerate(first):
         yield histogram(row, f"hist-{index}", index)
-    timed = [row for row in ours if row.latency_ms]
-    if timed:
-        yield over_time(timed, report.telemetry.series)
+    if first:
+        yield over_time(first, report.telemetry.series)
     if any(row.stages_p50_ms for row in ours):
         yield waterfall(ours)
     closed = [row for row in report.rows if row.mode == "closed"]
@@ -72,7 +87,7 @@ def figures(report: Report) -> Iterable[Figure]:
 
 
 def _is_ours(row: Row) -> bool:
-    return row.stages_p50_ms != () and not row.name.endswith(("again", "repeated"))
+    return row.name not in OTHERS and not row.name.endswith(("again", "repeated"))
 
 
 # ------------------------------------------------------------------------------------------------------------- sections

@@ -20,10 +20,10 @@ p { margin: 4px 0 8px; overflow-wrap: anywhere; }
 .tiles { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 150px), 1fr)); }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px 14px; }
 .tile b { display: block; font-size: 1.35rem; line-height: 1.2; }
-main { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr));
-  align-items: start; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px; min-width: 0; }
-section.wide { grid-column: 1 / -1; }
+main { columns: 380px; column-gap: 14px; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px;
+  margin: 0 0 14px; break-inside: avoid; }
+section.wide { column-span: all; margin-top: 14px; }
 .chart { display: block; width: 100%; height: auto; max-width: 560px; margin: 6px auto 0; }
 .chart text { fill: var(--ink); font: 11px system-ui, sans-serif; }
 .chart .tick { fill: var(--soft); font-size: 10px; }

@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from ..errors import printable
 
 WIDTH = 400  # of a chart, in its own units; a card is about as wide in CSS pixels, so letters keep their size
+LETTER = 6.2  # width of one, on the wide side
+MAX_ATTRIBUTE = 1 << 20  # characters: a path is one attribute
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34  # room for axes
 
 
-def escape(text: object) -> str:
-    """Text for element content and for quoted attributes; control characters become visible."""
-    return html.escape(printable(str(text), 2000), quote=True)
+def escape(text: object, limit: int = 2000) -> str:
+    """Text for element content and for quoted attributes; control characters become visible, the rest is cut off."""
+    return html.escape(printable(str(text), limit), quote=True)
 
 
 def element(tag: str, content: str | Iterable[str] | None = None, **attributes: object) -> str:
     """One element. `content` is markup already; attribute values are escaped; `class_` is `class`, `a_b` is `a-b`."""
     given = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(_short(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_short(value), MAX_ATTRIBUTE)}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -35,8 +37,14 @@ def _short(value: object) -> object:
 
 
 def label(x: float, y: float, text: object, anchor: str = "start", class_: str = "label") -> str:
-    """A text."""
-    return element("text", escape(text), x=x, y=y, text_anchor=anchor, class_=class_)
+    """A text; what would leave the picture is cut off, and a pointer that rests on it is told the whole."""
+    shown = printable(str(text), 2000)
+    room = {"start": WIDTH - x, "end": x, "middle": 2 * min(x, WIDTH - x)}[anchor]
+    most = max(int(room / LETTER), 2)
+    if len(shown) > most:
+        cut = html.escape(shown[: most - 1] + "…", quote=True)
+        return element("text", [hint(shown), cut], x=x, y=y, text_anchor=anchor, class_=class_)
+    return element("text", html.escape(shown, quote=True), x=x, y=y, text_anchor=anchor, class_=class_)
 
 
 def hint(text: object) -> str:
@@ -69,10 +77,10 @@ class Scale:
     def _of(self, value: float) -> float:
         return math.log10(value) if self.log else value
 
-    def ticks(self) -> list[float]:
+    def ticks(self, about: int = 5) -> list[float]:
         """Round values to write at the axis."""
         if not self.log:
-            return round_ticks(self.low, self.high)
+            return round_ticks(self.low, self.high, about)
         first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
         step = max(1, math.ceil((last - first) / 5))
         return [10.0**power for power in range(first, last + 1, step)]
@@ -102,7 +110,7 @@ def linear(values: Iterable[float], start: float, end: float, *, zero: bool = Fa
 def logarithmic(values: Iterable[float], start: float, end: float) -> Scale:
     """A logarithmic scale over the positive values, widened to whole powers of ten."""
     known = [value for value in values if value > 0] or [1.0]
-    low, high = 10.0 ** math.floor(math.log10(min(known))), 10.0 ** math.ceil(math.log10(max(known)))
+    low, high = 10.0 ** math.floor(math.log10(0.99 * min(known))), 10.0 ** math.ceil(math.log10(max(known)))
     return Scale(low, high if high > low else low * 10, start, end, log=True)
 
 
@@ -123,14 +131,15 @@ def x_axis(scale: Scale, y: float, title: str, top: float, show: Callable[[float
     for value in scale.ticks():
         x = scale(value)
         parts.append(element("line", x1=x, x2=x, y1=top, y2=y, class_="grid"))
-        parts.append(label(x, y + 13, show(value), "middle", "tick"))
+        anchor = "start" if x < 2 * LETTER else "end" if x > WIDTH - 2 * LETTER else "middle"
+        parts.append(label(x, y + 13, show(value), anchor, "tick"))
     return [*parts, label((scale.start + scale.end) / 2, y + 28, title, "middle")]
 
 
-def y_axis(scale: Scale, x: float, right: float, title: str) -> list[str]:
+def y_axis(scale: Scale, x: float, right: float, title: str, about: int = 5) -> list[str]:
     """Ticks, grid lines to `right`; the title stands above the axis, so that nobody has to turn the head."""
     parts = []
-    for value in scale.ticks():
+    for value in scale.ticks(about):
         y = scale(value)
         parts.append(element("line", x1=x, x2=right, y1=y, y2=y, class_="grid"))
         parts.append(label(x - 4, y + 3.5, number(value), "end", "tick"))
@@ -167,7 +176,7 @@ def legend(names: Sequence[str], y: float) -> list[str]:
     """Coloured squares with names, wrapped to the chart's width."""
     parts, x = [], float(LEFT)
     for index, name in enumerate(names):
-        width = 16 + 6.2 * len(name)
+        width = 16 + LETTER * len(name)
         if x > LEFT and x + width > WIDTH:
             x, y = float(LEFT), y + 15
         parts.append(element("rect", x=x, y=y - 8, width=9, height=9, class_=f"fill s{index % 6}"))
@@ -180,7 +189,7 @@ def legend_height(names: Sequence[str]) -> float:
     """What `legend` takes."""
     lines, x = 1, float(LEFT)
     for name in names:
-        width = 16 + 6.2 * len(name)
+        width = 16 + LETTER * len(name)
         if x > LEFT and x + width > WIDTH:
             lines, x = lines + 1, float(LEFT)
         x += width + 8

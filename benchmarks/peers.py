@@ -20,7 +20,7 @@ from ..bundle import Bundle
 from ..clips import Clip, pattern_ages, pick
 from ..engine import Engine, load
 from ..engine.onnx_scan import refuse_external
-from ..errors import BadInputError, VerificationError, command
+from ..errors import BadInputError, UsageError, VerificationError, command, one_of
 from .records import CPU
 
 CLIP, STREAM = "clip", "stream"
@@ -30,7 +30,6 @@ NAIVE, PER_FRAME = "naive re-run", "per-frame"
 ORT, EAGER, COMPILED, OPENVINO = "onnxruntime", "torch", "torch.compile", "openvino"
 ORT_CUDA, ORT_TENSORRT, POLYGRAPHY = "onnxruntime-cuda", "onnxruntime-tensorrt", "polygraphy"
 OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
-STREAMED = (STREAM, STREAM_AGAIN, NAIVE)  # answer for the frames seen so far, not for one clip
 
 # Of a probability. The same graph on the same input in the same runtime: only the order of a sum may differ.
 REPEAT_TOLERANCE = 1e-5
@@ -77,6 +76,11 @@ class Peer:
     device: str = CPU
     hop: int | None = None
     tolerance: float = REPEAT_TOLERANCE
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it answers, with the bundle's weights, for the frames that it has seen so far."""
+        return self.same_weights and self.hop is not None
 
 
 @dataclass(frozen=True)
@@ -175,3 +179,18 @@ def clip_graph(bundle: Bundle, precision: str) -> bytes:
     data = bundle.read_graph(entry)
     refuse_external(data, entry.file)
     return data
+
+
+def chosen_peers(text: str) -> tuple[str, ...]:
+    """Reads 'all', 'none' or 'torch,openvino'.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if text in ("all", "none"):
+        return OTHERS if text == "all" else ()
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in OTHERS]
+    if unknown or not names:
+        raise UsageError(f"Unknown peer {one_of(unknown or [text])}.", next=f"choose from all, none, {one_of(OTHERS)}")
+    return names

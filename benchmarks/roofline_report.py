@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..bundle import Bundle
-from ..errors import printable
+from ..errors import UsageError, one_of, printable
 from .cpu_probe import measure_cpu
 from .devices import Device, find_devices
 from .layout import columns, ms
-from .machine import Machine
+from .machine import Machine, read_machine, usable_cpus
 from .roofline import Floor, Progress, Work, floor, works
 
 COMPUTED = "computed from documents, not measured"
@@ -100,6 +101,35 @@ def roofline(
     return Roofline(COMPUTED, tuple(replace(work, pieces=()) for work in counted), devices, floors)
 
 
+def of_bundle(
+    path: str | os.PathLike[str],
+    precision: str,
+    threads: int | None,
+    *,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Roofline:
+    """The verb's way to `roofline`: nothing of the bundle runs.
+
+    Args:
+        path: the bundle.
+        precision: one by name, or 'verdict' for all.
+        threads: of the CPU that is measured; None: all that this process may use.
+        device: see `roofline`.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: no such precision or device.
+    """
+    bundle = Bundle(path)
+    if precision != "verdict" and precision not in bundle.precisions:
+        raise UsageError(
+            f"{bundle.path} has no precision {precision!r}.", next=f"choose from {one_of(bundle.precisions)}"
+        )
+    chosen = list(bundle.precisions) if precision == "verdict" else [precision]
+    return roofline(bundle, chosen, read_machine(), threads or usable_cpus(), device=device, progress=progress)
+
+
 def with_measured(found: Roofline, device: str, precision: str, medians_ms: Mapping[str, float]) -> Roofline:
     """Adds measured over floor.
 
@@ -148,7 +178,7 @@ def _floor_cells(item: Floor) -> list[str]:
     if item.floor_ms is None or item.pieces_ms is None:
         return [f"  {item.graph}", item.precision, "-", item.reason]
     times = [_short(item.compute_ms), _short(item.memory_ms), _short(item.pieces_ms)]
-    heavy = ", ".join(f"{100 * h.share:.0f} % {printable(h.name, 40)} ({h.bound})" for h in item.heaviest[:2])
+    heavy = ", ".join(f"{100 * h.share:.0f} % {h.name[:40]} ({h.bound})" for h in item.heaviest[:2])
     return [f"  {item.graph}", item.precision, _short(item.floor_ms), item.bound, *times, heavy]
 
 
