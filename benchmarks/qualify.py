@@ -57,6 +57,7 @@ def timed_windows(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
     found = [
         (at[0], at[-1] + latency[-1] / 1e3)
         for row in rows
+        if row.at_s
         for at, latency in zip(row.at_s, row.latency_ms, strict=True)
         if at
     ]
@@ -78,12 +79,14 @@ def _samples(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _steady(rows: Sequence[Row]) -> Iterator[Finding]:
-    for row in rows:
-        if row.mode != "closed":
-            continue  # queueing and contention are what the other modes are there to show
-        yield row.summary.cov <= COV, f"{row.name}: CoV {row.summary.cov:.1%}, at most {COV:.0%} is steady"
-        drift = drift_of(row)
-        yield abs(drift) <= DRIFT, f"{row.name}: drift {drift:+.1%} from first to last third, at most {DRIFT:.0%}"
+    closed = [row for row in rows if row.mode == "closed"]  # the other modes show queueing and contention on purpose
+    if closed:
+        worst = max(closed, key=lambda row: row.summary.cov)
+        cov = worst.summary.cov
+        yield cov <= COV, f"CoV up to {cov:.1%} ({worst.name}); {COV:.0%} is steady"
+        worst = max(closed, key=lambda row: abs(drift_of(row)))
+        drift = drift_of(worst)
+        yield abs(drift) <= DRIFT, f"drift {drift:+.1%} from first to last third ({worst.name}); {DRIFT:.0%} is steady"
 
 
 def drift_of(row: Row) -> float:

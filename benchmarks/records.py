@@ -84,7 +84,8 @@ class Row:
         device_ms: time between two events on the device's own stream; None where there is no device.
         energy: None where no power sensor can be read.
         pace: of the mode 'paced', else None.
-        at_s: when each latency began, seconds on the clock of the telemetry, shape of `latency_ms`.
+        at_s: when each latency began, seconds on the clock of the telemetry, shape of `latency_ms`; empty where that
+            was not recorded.
         latency_ms: every latency, `[R][K]`, in the order they were taken.
     """
 
@@ -110,7 +111,7 @@ class Row:
             raise ValueError(f"{self.mode!r} is no mode")
         if self.device == CPU and self.device_ms is not None:
             raise ValueError(f"{self.name} has device time but ran on the CPU")
-        if [len(block) for block in self.at_s] != [len(block) for block in self.latency_ms]:
+        if self.at_s and [len(block) for block in self.at_s] != [len(block) for block in self.latency_ms]:
             raise ValueError(f"{self.name} has other times than latencies")
 
     def rounds(self) -> npt.NDArray[np.float64]:
