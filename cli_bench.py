@@ -15,7 +15,7 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
         return _roofline(a, bar)
     from .benchmarks.bench import BenchConfig, bench
     from .benchmarks.html_page import write_both
-    from .benchmarks.matrix import bench_matrix
+    from .benchmarks.matrix import bench_matrix, grid
     from .benchmarks.peers import chosen_peers
     from .benchmarks.tables import text, write_readme_table
 
@@ -28,7 +28,7 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
         write_both(report, a.out)
     if a.readme:
         write_readme_table(report, Path(a.readme))
-    return show(a, bar, report.to_json(), text(report))
+    return show(a, bar, report.to_json(), (f"{grid(report)}\n" if a.matrix else "") + text(report))
 
 
 def _roofline(a: argparse.Namespace, bar: Bar) -> int:

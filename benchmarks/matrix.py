@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..bundle import Bundle
+from ..bundle import PRECISIONS, Bundle
 from ..engine import Engine
-from ..errors import UsageError, VerificationError, command
+from ..errors import UsageError, VerificationError, command, one_of
 from .accuracy import Verified, check_after, recording, verify_before
 from .bench import BenchConfig, closed_row, floors, load_of, notes_of, settings_of, subject_of
+from .layout import columns, ms
 from .loadgen import Candidate, Progress, closed_loop
 from .machine import read_machine, usable_cpus
 from .overhead import measure_wrapper
@@ -54,7 +55,7 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None) -> Repor
             return open_ours(bundle, precision, threads, closing)
 
         verified: dict[str, tuple[Engine, Verified]] = {}
-        for precision in _precisions(bundle, config.precision):
+        for precision in precisions_of(bundle, config.precision):
             engine = open_engine(precision)
             verified[precision] = engine, verify_before(engine, bundle.golden())
         cells = [cell for precision in verified for cell in _cells(bundle, precision, inputs, open_engine)]
@@ -98,17 +99,21 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None) -> Repor
         )
 
 
-def _precisions(bundle: Bundle, wanted: str) -> list[str]:
-    """The precisions to measure: one by name, or all that were accepted."""
+def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
+    """The precisions to measure: one by name, or all that were accepted.
+
+    Raises:
+        UsageError: the bundle has no such precision.
+        VerificationError: no precision was accepted.
+    """
     if wanted != "verdict":
         if wanted not in bundle.precisions:
-            raise UsageError(f"{bundle.path} has no precision {wanted!r}.")
+            raise UsageError(
+                f"{bundle.path} has no precision {wanted!r}.", next=f"choose from {one_of(bundle.precisions)}"
+            )
         return [wanted]
-    found = [
-        name
-        for name, entry in bundle.precisions.items()
-        if str(entry.get("verdict", "")).startswith("accept") and name not in bundle.failed
-    ]
+    accepted = {name for name, entry in bundle.precisions.items() if str(entry.get("verdict", "")).startswith("accept")}
+    found = [name for name in PRECISIONS if name in accepted - bundle.failed]
     if not found:
         raise VerificationError(
             f"No precision of {bundle.path} was accepted.",
@@ -144,6 +149,24 @@ def streams_peer(engine: Engine, inputs: Inputs, name: str, hop: int, streams: i
 
     what = f"engine.step of {streams} faces x {hop} new uint8 frames -> {streams} answers"
     return Peer(name, what, engine.precision, True, answer, engine.backend, hop=hop)
+
+
+def grid(report: Report) -> str:
+    """The cells as a table for a terminal: p50 of a step, and answers a second."""
+    lines = [["", *(f"hop {hop}" for hop in HOPS)]]
+    for precision in dict.fromkeys(row.precision for row in report.rows):
+        rows = [row for row in report.rows if row.precision == precision]
+        for streams in sorted({row.streams for row in rows if row.hop is not None}):
+            cells = {row.hop: _cell(row) for row in rows if row.streams == streams and row.hop is not None}
+            lines.append([f"{STREAM} {precision} x {streams}", *(cells.get(hop, "") for hop in HOPS)])
+        lines += [[f"{CLIP} {precision}", _cell(row)] for row in rows if row.hop is None]
+    head = "p50 of a step in ms, and answers a second; a step is one answer for each stream"
+    return "\n".join([head, *columns(lines)]) + "\n"
+
+
+def _cell(row: Row) -> str:
+    found = row.summary.at(50.0)
+    return f"{ms(found.value_ms) if found else '-'} ({row.throughput_hz:.0f}/s)"
 
 
 def _for_streams(row: Row, streams: int) -> Row:
