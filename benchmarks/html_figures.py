@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from . import html_svg as svg
 from .accuracy import Accuracy
 from .html_charts import Figure
 from .html_svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, element, hint, label, number
-from .records import Row
+from .records import ColdStart, IdleGap, Row
 from .roofline_report import ANSWERS, Roofline
 
 
@@ -93,3 +95,85 @@ def precisions(rows: Sequence[Row], accuracy: Sequence[Accuracy]) -> Figure:
 def _median(row: Row) -> float:
     found = row.summary.at(50.0)
     return found.value_ms if found else row.summary.mean_ms
+
+
+# --------------------------------------------------------------------------------------------------- matrix, cold, idle
+def matrix(rows: Sequence[Row]) -> Figure:
+    """Every cell of precision x hop x streams: the darker, the longer."""
+    hops = sorted({row.hop for row in rows if row.hop is not None})
+    lines = sorted({(row.precision, row.streams) for row in rows if row.hop is not None})
+    cells = {(row.precision, row.streams, row.hop): row for row in rows if row.hop is not None}
+    top, left, tall = TOP + 26.0, 120.0, 30.0
+    wide = (WIDTH - RIGHT - left) / max(len(hops), 1)
+    longest = max((_median(row) for row in cells.values()), default=1.0)
+    parts = [label(left + wide * (i + 0.5), top - 8, f"hop {hop}", "middle") for i, hop in enumerate(hops)]
+    table = []
+    for place, (precision, streams) in enumerate(lines):
+        y = top + tall * place
+        parts.append(label(4, y + 19, f"{precision}, {streams} streams"))
+        for index, hop in enumerate(hops):
+            row = cells.get((precision, streams, hop))
+            if row is None:
+                continue
+            told = hint(f"{row.what}: p50 {number(_median(row))} ms, {number(row.throughput_hz)} answers a second")
+            shade = f"{0.15 + 0.6 * _median(row) / longest:.2f}"
+            box = {"x": left + wide * index + 1, "y": y + 1, "width": wide - 2, "height": tall - 2}
+            parts.append(element("rect", told, **box, fill_opacity=shade, class_="fill s0"))
+            parts.append(label(left + wide * (index + 0.5), y + 19, f"{number(_median(row))} ms", "middle"))
+            table.append((row.name, number(_median(row)), number(row.throughput_hz)))
+    text = "A step is one answer for each stream, after so many new frames of each. The darker, the longer."
+    title = "Precision, hop and streams"
+    picture = svg.chart("matrix", top + tall * len(lines) + 8, title, text, parts)
+    return Figure(title, text, picture, ("", "p50 ms", "answers a second"), tuple(table))
+
+
+def cold_start(found: ColdStart) -> Figure:
+    """What a new process pays before its first answer: medians, one after the other."""
+    stages = (
+        ("process", found.process_ms),
+        ("import", found.import_ms),
+        ("load", found.load_ms),
+        ("first answer", found.first_ms),
+        ("warm answer", found.warm_ms),
+    )
+    height = TOP + 30.0 * len(stages) + BOTTOM
+    x = svg.linear([sum(float(np.median(ms)) for _, ms in stages)], LEFT - 40, WIDTH - RIGHT, zero=True)
+    parts, table, done = svg.x_axis(x, height - BOTTOM, "ms since the process was started", TOP), [], 0.0
+    for place, (name, values) in enumerate(stages):
+        middle, y = float(np.median(values)), TOP + 30.0 * place + 13
+        parts.append(label(x.start, y, f"{name}: {number(middle)} ms"))
+        parts.append(
+            element("rect", x=x(done), y=y + 3, width=max(x(done + middle) - x(done), 0.7), height=10,
+                    class_=f"fill s{place % 6}")
+        )  # fmt: skip
+        done += middle
+        table.append((name, number(min(values)), number(middle), number(max(values)), str(len(values))))
+    text = "Medians over new processes, each stage after the one before; a warm answer stands at the end to compare."
+    title = "Cold start"
+    picture = svg.chart("cold", height, title, text, parts)
+    return Figure(title, text, picture, ("", "min ms", "median ms", "max ms", "processes"), tuple(table))
+
+
+def idle_gaps(gaps: Sequence[IdleGap]) -> Figure:
+    """The first answer after a pause."""
+    height = TOP + 30.0 * len(gaps) + BOTTOM
+    middles = [float(np.median(gap.latency_ms)) for gap in gaps]
+    x = svg.linear([max(gap.latency_ms) for gap in gaps], LEFT - 40, WIDTH - RIGHT, zero=True)
+    parts, table = svg.x_axis(x, height - BOTTOM, "ms of the first answer: bar median, mark longest", TOP), []
+    for place, (gap, middle) in enumerate(zip(gaps, middles, strict=True)):
+        y = TOP + 30.0 * place + 13
+        ratio = "" if gap.ratio is None else f", {gap.ratio:.2f} x back to back"
+        parts.append(label(x.start, y, f"after {number(gap.gap_s)} s: {number(middle)} ms{ratio}"))
+        parts.append(
+            element("rect", x=x.start, y=y + 3, width=max(x(middle) - x.start, 0.7), height=10, class_="fill s0")
+        )
+        longest = x(max(gap.latency_ms))
+        parts.append(element("line", x1=longest, x2=longest, y1=y + 1, y2=y + 15, class_="mark"))
+        shown = "" if gap.ratio is None else f"{gap.ratio:.3f}"
+        table.append(
+            (f"{number(gap.gap_s)} s", number(middle), number(max(gap.latency_ms)), shown, str(len(gap.latency_ms)))
+        )
+    text = "Clocks fall asleep and caches are given away while nothing is asked."
+    title = "The first answer after a pause"
+    picture = svg.chart("idle", height, title, text, parts)
+    return Figure(title, text, picture, ("pause", "median ms", "max ms", "over back to back", "times"), tuple(table))

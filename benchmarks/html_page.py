@@ -12,14 +12,15 @@ from pathlib import Path
 
 from ..files import write_atomic
 from .html_charts import Figure, histogram, over_time, peers, waterfall
-from .html_figures import floors, precisions
+from .html_figures import cold_start, floors, idle_gaps, matrix, precisions
 from .html_style import STYLE
 from .html_svg import element, escape, number
 from .peers import OTHERS
-from .records import Row
+from .records import Pace, Row, TrtexecRun
 from .report import Report, write_report
 from .roofline_report import ANSWERS
 
+MATRIX = 4  # from so many kinds of rows on, a picture of cells says more than bars side by side
 SHOWN = 4  # rows with a histogram of their own; a matrix has many more, all of them in the table
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -76,8 +77,14 @@ def figures(report: Report) -> Iterable[Figure]:
     if any(row.stages_p50_ms for row in ours):
         yield waterfall(ours)
     closed = [row for row in report.rows if row.mode == "closed"]
-    if len(closed) > 1:
+    if len({(row.precision, row.hop, row.streams) for row in closed}) > MATRIX:
+        yield matrix(closed)
+    elif len(closed) > 1:
         yield peers(closed, report.comparisons, [row.name for row in ours])
+    if report.cold is not None:
+        yield cold_start(report.cold)
+    if report.idle_gaps:
+        yield idle_gaps(report.idle_gaps)
     if report.roofline is not None:
         for answer, graphs in ANSWERS.items():
             if {work.graph for work in report.roofline.works} >= set(graphs):
@@ -164,9 +171,32 @@ def _rows(report: Report) -> str:
         for row in report.rows
     ]
     said = [element("li", [element("b", escape(row.name)), ": ", escape(row.what)]) for row in report.rows]
+    said += [
+        element("li", [element("b", escape(row.name)), ": ", escape(_paced(row.pace))])
+        for row in report.rows
+        if row.pace
+    ]
     said += [element("li", [element("b", escape(s.name)), " skipped: ", escape(s.reason)]) for s in report.skipped]
+    said += [
+        element("li", [element("b", escape(f"trtexec, {run.graph}")), ": ", escape(_trtexec(run))])
+        for run in report.trtexec
+    ]
     parts = [element("h2", "All rows"), _table(head, rows), element("ul", said)]
     return element("section", parts, class_="wide")
+
+
+def _paced(pace: Pace) -> str:
+    middle = pace.service.at(50.0)
+    service = "" if middle is None else f"; the work alone p50 {number(middle.value_ms)} ms"
+    return (
+        f"{number(pace.rate_hz)} frames a second scheduled, {number(pace.achieved_hz)} worked off, {pace.queued} had "
+        f"to wait, at most {pace.longest_queue} at once{service}"
+    )
+
+
+def _trtexec(run: TrtexecRun) -> str:
+    figures = ", ".join(f"{name} {number(value)}" for name, value in run.gpu_ms)
+    return f"by its own definitions, TensorRT {run.version}: GPU time in ms {figures}. Command: {run.command}"
 
 
 def _percentile(row: Row, percentile: float) -> str:
@@ -189,6 +219,13 @@ def _checks(report: Report) -> str:
         f"own cost over a hollow session: engine(clip) p50 {w.clip_p50_us:.0f} us, stream.push p50 "
         f"{w.push_p50_us:.0f} us; the load generator adds {report.harness_us:.2f} us to each latency"
     )
+    if report.cache is not None:
+        c = report.cache
+        lines.append(
+            f"{'answers come from a cache' if c.cached else 'no answer from a cache'}: the same clip again takes "
+            f"{c.repeated.value:.2f} of a new one's time (A/A noise {100 * c.noise:.1f} %), and {c.answers} answers "
+            f"took {c.calls} runs of the graph"
+        )
     lines += list(report.qualification.held) + list(report.notes)
     return element("section", [element("h2", "What was checked"), _list(lines)])
 

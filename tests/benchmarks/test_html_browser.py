@@ -164,6 +164,8 @@ EXPECTED = [
     "Latency over time",
     "Where the time goes",
     "Side by side",
+    "Cold start",
+    "The first answer after a pause",
     "Roofline: floor of clip by device (computed)",
     "Roofline: floor of stream by device (computed)",
     "Accuracy beside latency, by precision",
