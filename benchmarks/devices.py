@@ -34,6 +34,7 @@ class Device:
         source: the documents.
         note: how a figure was read out of them.
         measured: True for a machine that was measured here instead of looked up.
+        aliases: what the device calls itself, word for word (device tree, driver); a laptop's card is another device.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Device:
     source: str = ""
     note: str = ""
     measured: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 DEVICES = (
@@ -51,6 +53,7 @@ DEVICES = (
         {"fp32": 2.09, "fp16": 17.0, "int8": 33.0},
         _SUPER,
         "INT8 dense as printed (67 with sparsity). FP32 = 2 x 1024 cores x 1.020 GHz, both printed there.",
+        aliases=("NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super",),
     ),
     Device(
         "Jetson Orin NX 16GB (25 W)",
@@ -67,6 +70,7 @@ DEVICES = (
         _ORIN_SHEET,
         "Tensor cores of the GPU alone, printed with sparsity (170 INT8 TOPS, 85 FP16 TFLOPS) and halved; the 275 TOPS "
         "of its first page add the DLAs.",
+        aliases=("NVIDIA Jetson AGX Orin Developer Kit",),
     ),
     Device(
         "Jetson T5000 / AGX Thor (130 W)",
@@ -74,6 +78,7 @@ DEVICES = (
         {"fp32": 8.06, "fp16": 258.5, "int8": 517.5},
         _THOR,
         "INT8 (1035) and FP16 (517) are printed with sparsity and halved. FP32 = 2 x 2560 cores x 1.575 GHz.",
+        aliases=("NVIDIA Jetson AGX Thor Developer Kit",),
     ),
     Device(
         "GeForce RTX 3090",
@@ -81,6 +86,7 @@ DEVICES = (
         {"fp32": 35.6, "fp16": 142.0, "int8": 284.0},
         _AMPERE,
         "Dense. FP16 with FP16 accumulate; 71 with FP32 accumulate.",
+        aliases=("NVIDIA GeForce RTX 3090",),
     ),
     Device(
         "GeForce RTX 4090",
@@ -88,6 +94,7 @@ DEVICES = (
         {"fp32": 82.6, "fp16": 330.3, "int8": 660.6},
         _ADA,
         "Dense. FP16 with FP16 accumulate; 165.2 with FP32 accumulate.",
+        aliases=("NVIDIA GeForce RTX 4090",),
     ),
     Device(
         "GeForce RTX 5090",
@@ -95,6 +102,7 @@ DEVICES = (
         {"fp32": 104.8, "fp16": 419.0, "int8": 838.0},
         _BLACKWELL,
         "Dense. FP16 with FP16 accumulate; 209.5 with FP32 accumulate.",
+        aliases=("NVIDIA GeForce RTX 5090",),
     ),
     Device(
         "H100 SXM",
@@ -102,6 +110,7 @@ DEVICES = (
         {"fp32": 66.9, "fp16": 989.4, "int8": 1978.9},
         _HOPPER,
         "Tensor rates are printed with sparsity (1978.9 and 3957.8) and halved.",
+        aliases=("NVIDIA H100 80GB HBM3",),
     ),
 )
 

@@ -141,15 +141,23 @@ def closed_loop(
         start_ns=starts,
         steps=steps,
         order=tuple(order),
-        overhead_us=overhead_us(clock),
+        overhead_us=overhead_us(clock=clock),
         seconds=seconds,
     )
 
 
-def overhead_us(clock: Clock = time.perf_counter_ns, steps: int = 2000) -> float:
-    """What the generator adds to each latency, in microseconds: the median over a step that does nothing."""
+def overhead_us(
+    step: Callable[[int], None] | None = None, *, clock: Clock = time.perf_counter_ns, steps: int = 2000
+) -> float:
+    """What the generator adds to each latency, in microseconds: the median over a step that does no work.
+
+    Args:
+        step: such a step; None: one that returns at once.
+        clock: a monotonic clock in nanoseconds.
+        steps: how many.
+    """
     taken = np.empty(steps, np.int64)
-    _timed_block(_nothing, 0, taken, np.empty_like(taken), clock)
+    _timed_block(step or _nothing, 0, taken, np.empty_like(taken), clock)
     return float(np.median(taken)) / 1e3
 
 

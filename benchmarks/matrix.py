@@ -15,72 +15,86 @@ from dataclasses import replace
 from ..bundle import PRECISIONS, Bundle
 from ..engine import Engine
 from ..errors import UsageError, VerificationError, command, one_of
-from .accuracy import Verified, check_after, recording, verify_before
-from .bench import BenchConfig, closed_row, floors, load_of, notes_of, settings_of, subject_of
+from .accuracy import Verified, check_after, graph_digests, verify_before
+from .bench import BenchConfig, harness_us, load_of, notes_of
 from .layout import columns, ms
-from .loadgen import Candidate, Progress, closed_loop
+from .loadgen import Progress
 from .machine import read_machine, usable_cpus
+from .modes import APART, run_closed
 from .overhead import measure_wrapper
-from .peers import CLIP, STREAM, Answer, Inputs, Peer, clip_peer, open_ours
+from .peers import CLIP, STREAM, Answer, Inputs, Peer, answer_of, clip_peer, open_ours
 from .qualify import judge
-from .records import Row
+from .records import Row, Settings, Subject
 from .report import Report
-from .sensors_cpu import cpu_facts, cpu_sensors
+from .roofline_report import floors
+from .rows import with_energy
+from .sensors import Sensors, device_of, this_machine
 from .telemetry import Sampler
 
 HOPS = (1, 4, 8)
+Cell = tuple[Peer, int]  # and its streams
 
 
-def bench_matrix(config: BenchConfig, progress: Progress | None = None) -> Report:
-    """Measures every cell of a bundle on this machine's CPU.
+def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors: Sensors | None = None) -> Report:
+    """Measures every cell of a bundle on this machine.
 
     Args:
-        config: what to run; with the precision 'verdict', all that were accepted. Its peers are not run.
+        config: what to run; with the precision 'verdict', all that were accepted. Its modes and peers are not run.
         progress: called with (stage, done, total).
+        sensors: what is read beside the run; None: all of this machine's.
 
     Raises:
         BadInputError: there is no bundle.
         RefusedError: something in it is not what its index promises.
         UsageError: the bundle has no such precision.
         VerificationError: no precision was accepted, or answers are not the golden ones.
+        MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
-    machine = read_machine()
-    threads = config.threads or usable_cpus()
-    load = load_of(config)
+    machine, sensors, began = read_machine(), sensors or this_machine(), time.perf_counter_ns()
+    threads, load = config.threads or usable_cpus(), load_of(config)
     bundle = Bundle(config.bundle)
     inputs = Inputs.of(bundle)
     with contextlib.ExitStack() as closing:
 
         def open_engine(precision: str) -> Engine:
-            return open_ours(bundle, precision, threads, closing)
+            return open_ours(bundle, precision, threads, closing, config.backend)
 
-        verified: dict[str, tuple[Engine, Verified]] = {}
+        proofs: dict[str, tuple[Engine, Verified]] = {}
         for precision in precisions_of(bundle, config.precision):
             engine = open_engine(precision)
-            verified[precision] = engine, verify_before(engine, bundle.golden())
-        cells = [cell for precision in verified for cell in _cells(bundle, precision, inputs, open_engine)]
-        answers: dict[str, dict[int, Answer]] = {peer.name: {} for peer, _ in cells}
-        candidates = [Candidate(peer.name, recording(peer, answers[peer.name])) for peer, _ in cells]
-        with Sampler(cpu_sensors(), cpu_facts()) as sampler:
+            proofs[precision] = engine, verify_before(engine, bundle.golden())
+        first = next(iter(proofs.values()))[0]
+        device = device_of(first.backend, sensors)
+        cells = [cell for precision in proofs for cell in _cells(bundle, precision, inputs, open_engine, device)]
+        with Sampler(sensors.sensors, sensors.facts) as sampler:
             zero_ns = time.perf_counter_ns()
-            result = closed_loop(candidates, load, progress=progress)
+            part, _ = run_closed([peer for peer, _ in cells], load, zero_ns, progress)
+            seconds = (time.perf_counter_ns() - began) / 1e9
+        of_cell = {peer.name: peer.precision for peer, _ in cells}
         accuracy = tuple(
             check_after(
-                engine, inputs, proof, [peer for peer, _ in cells if peer.precision == name], answers, result.steps
+                engine,
+                inputs,
+                proof,
+                [answer for answer in part.clips if of_cell[answer.peer] == precision],
+                [answer for answer in part.streams if of_cell[answer.peer] == precision],
             )
-            for name, (engine, proof) in verified.items()
+            for precision, (engine, proof) in proofs.items()
         )
         telemetry = sampler.result(zero_ns)
-        rows = tuple(
-            _for_streams(closed_row(peer, result, answers[peer.name], zero_ns, telemetry), streams)
-            for peer, streams in cells
-        )
-        first = next(iter(verified.values()))[0]
+        counted = zip(part.rows, cells, strict=True)
+        rows = with_energy([_for_streams(row, streams) for row, (_, streams) in counted], telemetry)
+        preset, name = str(bundle.manifest["model"].get("preset", "")), bundle.path.resolve().name
+        subject = Subject(name, preset, first.precision, first.backend, device, graph_digests(first))
+        settings = Settings(
+            ("closed",), threads, load.rounds, load.block, load.settle, load.rest_s, load.warmup, load.seed,
+            len(inputs.clips), inputs.fps,
+        )  # fmt: skip
         return Report(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             machine=machine,
-            subject=subject_of(bundle, first),
-            settings=settings_of(load, threads, inputs),
+            subject=subject,
+            settings=settings,
             rows=rows,
             skipped=(),
             comparisons=(),
@@ -91,11 +105,11 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None) -> Repor
             telemetry=telemetry,
             qualification=judge(rows, machine, telemetry, None),
             trtexec=(),
-            roofline=floors(bundle, first.precision, machine, threads, rows, progress) if config.roofline else None,
+            roofline=floors(bundle, subject, machine, threads, rows, progress) if config.roofline else None,
             wrapper=measure_wrapper(bundle, first.precision, inputs),
-            harness_us=result.overhead_us,
-            seconds=result.seconds,
-            notes=tuple(notes_of(machine, first.precision, ())),
+            harness_us=harness_us(),
+            seconds=seconds,
+            notes=tuple(notes_of(machine, device, first.precision, ())),
         )
 
 
@@ -123,34 +137,36 @@ def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
 
 
 def _cells(
-    bundle: Bundle, precision: str, inputs: Inputs, open_engine: Callable[[str], Engine]
-) -> list[tuple[Peer, int]]:
-    """(cell, streams) of one precision: the clip graph, then every hop with one stream and with all faces."""
-    cells = [(clip_peer(open_engine(precision), inputs, f"{CLIP} {precision}"), 1)]
+    bundle: Bundle, precision: str, inputs: Inputs, open_engine: Callable[[str], Engine], device: str
+) -> list[Cell]:
+    """Of one precision: the clip graph, then every hop with one stream, two, and as many as the arena holds."""
+    cells: list[Cell] = [(clip_peer(open_engine(precision), inputs, f"{CLIP} {precision}", device), 1)]
     for streams in sorted({1, min(2, bundle.stream.faces), bundle.stream.faces}):
         for hop in HOPS:
             name = f"{STREAM} {precision} hop {hop} x {streams}"
-            cells.append((streams_peer(open_engine(precision), inputs, name, hop, streams), streams))
+            cells.append((streams_peer(open_engine(precision), inputs, name, hop, streams, device), streams))
     return cells
 
 
-def streams_peer(engine: Engine, inputs: Inputs, name: str, hop: int, streams: int) -> Peer:
+def streams_peer(engine: Engine, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Peer:
     """`engine.step` for several faces, until each of them is answered; the first one's answer is checked."""
     faces = [engine.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(streams)]
 
     def answer(index: int) -> Answer:
         for frame in range(index * hop, (index + 1) * hop):
-            given = {face: (inputs.frame(frame + 5 * place), frame / inputs.fps) for place, face in enumerate(faces)}
-            results = engine.step(given)
-        found = [results[face] for face in faces]
-        if found[0] is None or None in found:
-            raise VerificationError(f"{name} gave no answer at step {index} although {hop} frames were pushed.")
-        return Answer(found[0].probabilities, {})
+            time_s = frame / inputs.fps
+            asked = {face: (inputs.frame(frame + APART * place), time_s) for place, face in enumerate(faces)}
+            results = engine.step(asked)
+        found = [result for result in results.values() if result is not None]
+        if len(found) != streams:
+            raise VerificationError(f"{name}: {len(found)} of {streams} faces were answered at step {index}.")
+        return answer_of(found[0])
 
-    what = f"engine.step of {streams} faces x {hop} new uint8 frames -> {streams} answers"
-    return Peer(name, what, engine.precision, True, answer, engine.backend, hop=hop)
+    what = f"engine.step: {hop} new uint8 frame(s) of each of {streams} face(s) -> {streams} x probabilities"
+    return Peer(name, what, engine.precision, True, answer, engine.backend, device, hop)
 
 
+# -------------------------------------------------------------------------------------------------------------- report
 def grid(report: Report) -> str:
     """The cells as a table for a terminal: p50 of a step, and answers a second."""
     lines = [["", *(f"hop {hop}" for hop in HOPS)]]

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..errors import LogoformerError
-from .gpu import gpu_name
 from .loadgen import Progress
 from .peer_naive import naive_peer, per_frame_peer
 from .peer_openvino import openvino_peer
@@ -43,6 +42,7 @@ def open_others(
     inputs: Inputs,
     closing: contextlib.ExitStack,
     progress: Progress | None = None,
+    gpu: str | None = None,
 ) -> tuple[list[Peer], list[Skipped]]:
     """Opens the peers that work here.
 
@@ -54,6 +54,7 @@ def open_others(
         inputs: what they are fed.
         closing: frees what they hold, and restores torch's number of threads.
         progress: called before each is opened; compiling takes a minute.
+        gpu: name of this machine's GPU; None: it has none, and whoever needs one is left out.
 
     Returns:
         The peers, and those left out with the reason.
@@ -63,7 +64,6 @@ def open_others(
     """
     peers: list[Peer] = []
     skipped: list[Skipped] = []
-    gpu = gpu_name()
     openers = _openers(bundle, precision, threads, inputs, closing, gpu or "")
     chosen = [name for name in OTHERS if name in wanted]
     for done, name in enumerate(chosen):

@@ -20,6 +20,7 @@ from ..bundle import Bundle
 from ..clips import Clip, pattern_ages, pick
 from ..engine import Engine, load
 from ..engine.onnx_scan import refuse_external
+from ..engine.result import Result
 from ..errors import BadInputError, UsageError, VerificationError, command, one_of
 from .records import CPU
 
@@ -51,6 +52,11 @@ class Answer:
     device_ms: float | None = None
 
 
+def answer_of(result: Result) -> Answer:
+    """What the engine gave. Device time is there where a session takes it by events, else None."""
+    return Answer(result.probabilities, result.stages_ms, getattr(result, "device_ms", None))
+
+
 @dataclass(frozen=True)
 class Peer:
     """One way to the same answer.
@@ -76,11 +82,6 @@ class Peer:
     device: str = CPU
     hop: int | None = None
     tolerance: float = REPEAT_TOLERANCE
-
-    @property
-    def streamed(self) -> bool:
-        """Whether it answers, with the bundle's weights, for the frames that it has seen so far."""
-        return self.same_weights and self.hop is not None
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,16 @@ class Inputs:
         frame: npt.NDArray[np.uint8] = self.clips[index // frames % len(self.clips), index % frames]
         return frame
 
-    def seen_by_stream(self, index: int, bundle: Bundle) -> Clip:
-        """The clip that a stream must have picked when it answers at a step, without looking at its ring."""
+    def seen_by_stream(self, index: int, bundle: Bundle, offset: int = 0) -> Clip:
+        """The clip that a stream must have picked when it answers for a frame, without looking at its ring.
+
+        Args:
+            index: of that frame in its stream.
+            bundle: gives the training pattern.
+            offset: where in the rotation this stream began.
+        """
         times = np.arange(index + 1) / self.fps
-        return np.stack([self.frame(int(i)) for i in pick(times, pattern_ages(bundle.sampling))])
+        return np.stack([self.frame(offset + int(i)) for i in pick(times, pattern_ages(bundle.sampling))])
 
 
 # ---------------------------------------------------------------------------------------------------------------- ours
@@ -140,7 +147,7 @@ def clip_peer(engine: Engine, inputs: Inputs, name: str, device: str = CPU) -> P
 
     def answer(index: int) -> Answer:
         result = engine(inputs.clip(index if rotate else 0), color="rgb")
-        return Answer(result.probabilities, result.stages_ms)
+        return answer_of(result)
 
     what = f"engine(clip): {engine.bundle.frames} uint8 frames -> probabilities"
     return Peer(name, what, engine.precision, True, answer, engine.backend, device)
@@ -155,17 +162,18 @@ def stream_peer(engine: Engine, inputs: Inputs, name: str, hop: int = 1, device:
             result = stream.push(inputs.frame(frame), frame / inputs.fps)
         if result is None:
             raise VerificationError(f"The stream gave no answer at step {index} although {hop} frames were pushed.")
-        return Answer(result.probabilities, result.stages_ms)
+        return answer_of(result)
 
     frames = "1 new uint8 frame" if hop == 1 else f"{hop} new uint8 frames, one push each"
     what = f"stream.push(frame), hop {hop}: {frames} -> probabilities"
     return Peer(name, what, engine.precision, True, answer, engine.backend, device, hop)
 
 
-def open_ours(bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack) -> Engine:
-    """One more engine of the bundle on the CPU; closed with `closing`."""
-    engine = load(bundle, backend="onnxruntime", precision=precision, threads=threads)
-    return closing.enter_context(engine)
+def open_ours(
+    bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack, backend: str = "onnxruntime"
+) -> Engine:
+    """One more engine of the bundle; closed with `closing`."""
+    return closing.enter_context(load(bundle, backend=backend, precision=precision, threads=threads))
 
 
 # -------------------------------------------------------------------------------------------------------------- others

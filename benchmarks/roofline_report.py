@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..bundle import Bundle
 from ..errors import UsageError, one_of, printable
 from .cpu_probe import measure_cpu
-from .devices import Device, find_devices
+from .devices import DEVICES, Device, find_devices
 from .layout import columns, ms
 from .machine import Machine, read_machine, usable_cpus
+from .records import CPU, Row, Subject
 from .roofline import Floor, Progress, Work, floor, works
 
 COMPUTED = "computed from documents, not measured"
@@ -128,6 +131,41 @@ def of_bundle(
         )
     chosen = list(bundle.precisions) if precision == "verdict" else [precision]
     return roofline(bundle, chosen, read_machine(), threads or usable_cpus(), device=device, progress=progress)
+
+
+def floors(
+    bundle: Bundle, subject: Subject, machine: Machine, threads: int, rows: Sequence[Row], progress: Progress | None
+) -> Roofline:
+    """The part of a report: floors of every precision of the bundle, and what was measured over its machine's floor.
+
+    Args:
+        bundle: opened for reading.
+        subject: what was measured.
+        machine: on which.
+        threads: CPU threads of the run.
+        rows: what was measured; those of one clip and of one stream at hop 1 count.
+        progress: called with (stage, done, total).
+    """
+    found = roofline(bundle, list(bundle.precisions), machine, threads, progress=progress)
+    medians: dict[str, float] = {}
+    for answer, hop in (("clip", None), ("stream", 1)):
+        for row in rows:
+            own = row.name.split()[0] == answer and row.mode == "closed" and row.precision == subject.precision
+            if own and (row.hop, row.streams) == (hop, 1):
+                medians.setdefault(answer, float(np.median(row.rounds())))
+    device = found.devices[-1].name if subject.device == CPU else in_table(subject.device)
+    return with_measured(found, device, subject.precision, medians) if device else found
+
+
+def in_table(gpu: str) -> str | None:
+    """The device of the table that calls itself so; None when the table does not hold it.
+
+    >>> in_table("NVIDIA GeForce RTX 4090")
+    'GeForce RTX 4090'
+    >>> in_table("NVIDIA GeForce RTX 4090 Laptop GPU")
+    """
+    own = gpu.removesuffix(" (integrated)")
+    return next((device.name for device in DEVICES if own in device.aliases), None)
 
 
 def with_measured(found: Roofline, device: str, precision: str, medians_ms: Mapping[str, float]) -> Roofline:

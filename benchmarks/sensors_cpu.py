@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from .telemetry import GOVERNOR, Sensor
+
+GATED_C = -256.0
 
 
 def cpu_sensors(root: Path = Path("/")) -> list[Sensor]:
@@ -25,7 +28,7 @@ def cpu_sensors(root: Path = Path("/")) -> list[Sensor]:
     counts = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     if counts:
         name = "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
-        found.append(Sensor("cpu throttle", "throttle", "", name, _Rise(counts)))
+        found.append(Sensor("cpu throttle", "throttle", "", name, Rise(counts)))
     found += thermal_zones(root)
     if _cpu_times(root / "proc/stat") is not None:
         found.append(Sensor("steal", "steal", "%", "proc/stat", _Steal(root / "proc/stat")))
@@ -49,7 +52,7 @@ def thermal_zones(root: Path) -> list[Sensor]:
         taken = {sensor.name for sensor in found}
         name = kind if kind not in taken else f"{kind} {folder.name}"
         source = f"sys/class/thermal/{folder.name}/temp"
-        found.append(Sensor(name, "temperature", "C", source, functools.partial(scaled, path, 1e-3)))
+        found.append(Sensor(name, "temperature", "C", source, functools.partial(_celsius, path)))
     return found
 
 
@@ -69,6 +72,20 @@ def scaled(path: Path, factor: float) -> float:
     return number(path) * factor
 
 
+def _celsius(path: Path) -> float | None:
+    """A thermal zone's temperature, None while the part that it sits in is switched off.
+
+    A gated zone of a Jetson gives EAGAIN (seen on Thor and Orin) or -256 C (seen on AGX Orin): no fault, no value.
+    """
+    try:
+        value = number(path) / 1e3
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENODATA):
+            return None
+        raise
+    return None if value == GATED_C else value
+
+
 def text_of(path: Path) -> str | None:
     """A file's text without white space and NUL at its ends, None when it is empty or cannot be read."""
     try:
@@ -77,7 +94,7 @@ def text_of(path: Path) -> str | None:
         return None
 
 
-class _Rise:
+class Rise:
     """How far counters have risen since they were first read."""
 
     def __init__(self, paths: Sequence[Path]) -> None:

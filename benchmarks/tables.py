@@ -16,6 +16,7 @@ from .layout import ms as _ms
 from .records import CPU, Comparison, Row
 from .report import Report
 from .statistics import Summary
+from .texts import details
 
 BEGIN = "<!-- bench:begin -->"
 END = "<!-- bench:end -->"
@@ -30,23 +31,26 @@ def text(report: Report) -> str:
     lines = [
         f"{subject.bundle} ({subject.preset}, {subject.precision}) on {subject.backend}",
         report.machine.line(),
-        f"closed loop, {settings.threads} threads each, {settings.rounds} rounds x {settings.block} steps interleaved,"
-        f" {settings.inputs} inputs in rotation, seed {settings.seed}",
+        f"{', '.join(settings.modes)}; {settings.threads} threads each, {settings.rounds} rounds x {settings.block}"
+        f" steps interleaved, {settings.inputs} inputs in rotation, seed {settings.seed}",
+        report.qualification.line(),
         "",
     ]
-    head = ["peer", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms"]
-    lines += _columns([head, *(_cells(row) for row in report.rows)])
-    lines += ["", "pNN: of the sample (with 99 % confidence the true one is at most the value in brackets)"]
-    lines += [f"  {row.name}: {row.what}" for row in report.rows]
+    if report.rows:
+        head = ["peer", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms", "1/s"]
+        lines += _columns([head, *([*_cells(row), f"{row.throughput_hz:.1f}"] for row in report.rows)])
+        lines += ["", "pNN: of the sample (with 99 % confidence the true one is at most the value in brackets)"]
+        lines += [f"  {row.name}: {row.what}" for row in report.rows]
     stages = [
         [row.name, *(f"{name} {ms:.3f}" for name, ms in row.stages_p50_ms)] for row in report.rows if row.stages_p50_ms
     ]
     if stages:
         lines += ["", "stages, p50 ms:", *_columns(stages)]
-    lines += ["", "median over median, interval at 99 %, beside the noise of one program against itself (A/A):"]
-    lines += _columns([_compared(c) for c in report.comparisons])
+    if report.comparisons:
+        lines += ["", "median over median, interval at 99 %, beside the noise of one program against itself (A/A):"]
+        lines += _columns([_compared(c) for c in report.comparisons])
     lines += [f"skipped: {item.name}: {item.reason}" for item in report.skipped]
-    lines += ["", *_checks(report), *(f"note: {note}" for note in report.notes)]
+    lines += ["", *details(report), *_checks(report), *(f"note: {note}" for note in report.notes)]
     return "\n".join(printable(line) for line in lines) + "\n"
 
 
@@ -96,8 +100,7 @@ def _checks(report: Report) -> Iterable[str]:
         f"own cost over a hollow session (n={w.n}): engine(clip) p50 {w.clip_p50_us:.0f} us, "
         f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
     )
-    yield f"the load generator adds {report.harness_us:.2f} us to each latency; all rounds took {report.seconds:.0f} s"
-    yield report.qualification.line()
+    yield f"the load generator adds {report.harness_us:.2f} us to each latency; the run took {report.seconds:.0f} s"
 
 
 # -------------------------------------------------------------------------------------------------------------- README

@@ -78,7 +78,7 @@ def test_answers_were_checked_before_and_while_timing(report, toy):
     assert a.golden_clips == len(toy.golden().clips)
     assert (a.clip_share, a.pair_share) == pytest.approx((0, 0), abs=1e-3)
     assert a.agreement == 1
-    assert a.timed_answers == 3 * 80  # clip, clip again, plain onnxruntime: every timed answer
+    assert a.timed_answers == 4 * 80  # clip, again, repeated, plain onnxruntime: every timed answer
     assert a.stream_answers == 2 * 5
 
 
@@ -127,7 +127,7 @@ def test_torch_is_named_as_other_weights(toy):
     [({"golden_seed": 9}, "The clip graph"), ({"temporal_seed": 9}, "The pair"), ({"clip_seed": 9}, "The clip graph")],
 )
 def test_a_wrong_answer_is_not_timed(make_toy, fault, blamed, monkeypatch):
-    monkeypatch.setattr(b, "closed_loop", lambda *_, **__: pytest.fail("timing began"))
+    monkeypatch.setattr(b, "run_closed", lambda *_, **__: pytest.fail("timing began"))
     with pytest.raises(VerificationError, match=f"{blamed}.*not worth timing"):
         b.bench(config(make_toy(**fault)))
 

@@ -10,22 +10,16 @@ import numpy as np
 import pytest
 from logoformer.benchmarks import peer_list, peer_ort
 from logoformer.benchmarks import peers as p
-from logoformer.benchmarks.gpu import gpu_name
 from logoformer.benchmarks.peer_list import open_others as open_list
 from logoformer.errors import RefusedError, UsageError
 
+CARD = "NVIDIA Example"
 NO_GPU = "there is no NVIDIA GPU on this machine"
 
 
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch):
-    """What holds on a machine without a card; tests that want one say so."""
-    monkeypatch.setattr(peer_list, "gpu_name", lambda: None)
-
-
-def open_others(bundle, wanted, threads=1, progress=None):
+def open_others(bundle, wanted, threads=1, progress=None, gpu=None):
     with contextlib.ExitStack() as closing:
-        return open_list(wanted, bundle, "fp32", threads, p.Inputs.of(bundle), closing, progress)
+        return open_list(wanted, bundle, "fp32", threads, p.Inputs.of(bundle), closing, progress, gpu)
 
 
 @pytest.fixture
@@ -127,7 +121,7 @@ def test_openvino_answers_as_the_bundle_does(opened, toy):
 
 def test_the_naive_way_sees_what_the_stream_sees(opened, toy):
     inputs, peer = p.Inputs.of(toy), opened(p.NAIVE)
-    assert peer.streamed
+    assert peer.same_weights and peer.hop == 1
     with contextlib.ExitStack() as closing:
         engine = p.open_ours(toy, "fp32", 1, closing)
         given = [peer.answer(index) for index in range(130)]
@@ -144,7 +138,7 @@ def test_a_classifier_of_single_frames_sees_no_movement(opened, toy):
     assert (peer.answer(3).probabilities == peer.answer(3 + period).probabilities).all()
     assert (peer.answer(3).probabilities != peer.answer(4).probabilities).any()
     assert peer.answer(0).probabilities.sum() == pytest.approx(1, abs=1e-5)
-    assert not peer.same_weights and not peer.streamed
+    assert not peer.same_weights
 
 
 # ------------------------------------------------------------------------------------------------------ without a GPU
@@ -161,29 +155,26 @@ def test_without_a_gpu_no_gpu_peer_is_even_tried(toy, monkeypatch):
 def test_a_provider_that_falls_back_to_the_cpu_is_no_gpu_peer(toy, monkeypatch, name):
     """Even on a machine that says it has a card: what ran must be the provider that was asked for."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(peer_list, "gpu_name", lambda: "NVIDIA Example")
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(peer_ort.PROVIDERS.values()))
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda data, options, providers: real(data, options, ["CPUExecutionProvider"])
     )
-    found, skipped = open_others(toy, (name,))
+    found, skipped = open_others(toy, (name,), gpu=CARD)
     assert found == []
     assert "could not start" in skipped[0].reason
 
 
 def test_an_onnxruntime_without_the_provider_says_so(toy, monkeypatch):
     onnxruntime = pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(peer_list, "gpu_name", lambda: "NVIDIA Example")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    _, skipped = open_others(toy, (p.ORT_CUDA,))
+    _, skipped = open_others(toy, (p.ORT_CUDA,), gpu=CARD)
     assert skipped == [p.Skipped(p.ORT_CUDA, "RuntimeError: this onnxruntime has no CUDAExecutionProvider")]
 
 
 def test_polygraphy_without_tensorrt_says_so(toy, monkeypatch):
-    monkeypatch.setattr(peer_list, "gpu_name", lambda: "NVIDIA Example")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    _, skipped = open_others(toy, (p.POLYGRAPHY,))
+    _, skipped = open_others(toy, (p.POLYGRAPHY,), gpu=CARD)
     assert skipped == [p.Skipped(p.POLYGRAPHY, "tensorrt is not installed")]
 
 
@@ -212,11 +203,10 @@ def test_polygraphy_gets_the_names_of_the_graph(toy, monkeypatch):
     backend.TrtRunner = Runner
     monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="10.3.0"))
     monkeypatch.setitem(sys.modules, "polygraphy.backend.trt", backend)
-    monkeypatch.setattr(peer_list, "gpu_name", lambda: "NVIDIA Example")
     with contextlib.ExitStack() as closing:
-        (peer,), _ = open_list((p.POLYGRAPHY,), toy, "fp32", 1, p.Inputs.of(toy), closing)
+        (peer,), _ = open_list((p.POLYGRAPHY,), toy, "fp32", 1, p.Inputs.of(toy), closing, gpu=CARD)
         assert peer.answer(0).probabilities.shape == (7,)
-    assert (peer.device, peer.backend) == ("NVIDIA Example", "tensorrt 10.3.0 by polygraphy")
+    assert (peer.device, peer.backend) == (CARD, "tensorrt 10.3.0 by polygraphy")
     assert seen["feed"] == {"clip": (1, 8, 64, 64, 3)}
     assert seen["engine"][0][2] is True and seen["engine"][1] == ("config", False)
     assert seen["closed"]
@@ -230,18 +220,3 @@ def test_peers_are_chosen_by_name():
     for wrong in ("tvm", "torch,tvm", ",", ""):
         with pytest.raises(UsageError, match="Unknown peer"):
             p.chosen_peers(wrong)
-
-
-def test_the_gpu_is_named_by_its_driver_or_its_board(tmp_path):
-    assert gpu_name(tmp_path) is None
-    card = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0/information"
-    card.parent.mkdir(parents=True)
-    card.write_text("Model: \t\t NVIDIA GeForce RTX 4090\nIRQ:   \t\t 16\n")  # as the driver's README shows it
-    assert gpu_name(tmp_path) == "NVIDIA GeForce RTX 4090"
-    card.write_text("IRQ: 16\n")
-    board = tmp_path / "proc/device-tree/model"
-    board.parent.mkdir(parents=True)
-    board.write_bytes(b"Raspberry Pi 5\0")
-    assert gpu_name(tmp_path) is None
-    board.write_bytes(b"NVIDIA Jetson AGX Orin Developer Kit\0")
-    assert gpu_name(tmp_path) == "NVIDIA Jetson AGX Orin Developer Kit"

@@ -28,7 +28,7 @@ def test_text_says_what_a_reader_needs(make_report):
     shown = text(make_report())
     for part in (
         "face.bundle (base, fp32) on onnxruntime 1.2.3 CPU",
-        "20 rounds x 7 steps",
+        "20 rounds x 7 steps interleaved",
         "9.000 (",  # the median of 4..14
         "preprocess 0.125",
         "stream / clip  0.310  [0.300, 0.320]  A/A ±2.1 %",
