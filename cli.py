@@ -27,7 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="logoformer",
         description="LOGO-Former from a PyTorch checkpoint to a camera on an edge GPU.",
-        epilog="Exit codes: 2 usage, 3 bad input, 4 refused, 5 verification failed, 6 environment, 7 device lost.",
+        epilog="Exit codes: 1 bench-compare found a regression, 2 usage, 3 bad input, 4 refused, 5 verification "
+        "failed, 6 environment, 7 device lost.",
     )
     parser.add_argument("--version", action="version", version=f"logoformer {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

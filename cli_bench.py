@@ -1,4 +1,4 @@
-"""The verbs that measure: bench."""
+"""The verbs that measure: bench, bench-compare."""
 
 from __future__ import annotations
 
@@ -39,6 +39,15 @@ def _roofline(a: argparse.Namespace, bar: Bar) -> int:
     return show(a, bar, asdict(found), text(found))
 
 
+def _compare(a: argparse.Namespace, bar: Bar) -> int:
+    from .benchmarks.compare import EXIT_REGRESSION, compare_reports, text
+    from .benchmarks.report import read_report
+
+    changes = compare_reports(read_report(a.before), read_report(a.after), a.margin)
+    show(a, bar, changes.to_json(), text(changes))
+    return EXIT_REGRESSION if changes.regressions else 0
+
+
 def _modes(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
@@ -69,3 +78,9 @@ def add(verb: AddVerb) -> None:
     precision_option(p)
     threads_option(p)
     seed_option(p)
+
+    example = "logoformer bench-compare before.json after.json"
+    p = verb("bench-compare", _compare, "compare two reports; exit code 1 on a regression", example)
+    p.add_argument("before", metavar="A.json")
+    p.add_argument("after", metavar="B.json")
+    p.add_argument("--margin", type=float, default=0.03, metavar="SHARE", help="slowdown that counts; default 0.03")

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..engine import Engine
 from .accuracy import ClipAnswer, StreamAnswer, recording, sampled
-from .loadgen import Candidate, LoadConfig, LoadResult, Progress, closed_loop
+from .loadgen import Candidate, Clock, LoadConfig, LoadResult, Progress, closed_loop
 from .offline import offline
 from .pacing import paced
 from .peers import CLIP, CLIP_REPEATED, Answer, Inputs, Peer, answer_of, clip_peer
@@ -47,7 +48,12 @@ class ModeResult:
 
 # -------------------------------------------------------------------------------------------------------------- closed
 def run_closed(
-    peers: Sequence[Peer], load: LoadConfig, zero_ns: int, progress: Progress | None = None
+    peers: Sequence[Peer],
+    load: LoadConfig,
+    zero_ns: int,
+    progress: Progress | None = None,
+    *,
+    clock: Clock = time.perf_counter_ns,
 ) -> tuple[ModeResult, LoadResult]:
     """All peers interleaved, one step at a time. `CLIP_REPEATED` is timed but gets no row of its own.
 
@@ -56,10 +62,11 @@ def run_closed(
         load: how much.
         zero_ns: second 0 of the report.
         progress: called after each block.
+        clock: a monotonic clock in nanoseconds.
     """
     answers: dict[str, dict[int, Answer]] = {peer.name: {} for peer in peers}
     candidates = [Candidate(peer.name, recording(peer, answers[peer.name])) for peer in peers]
-    result = closed_loop(candidates, load, progress=progress)
+    result = closed_loop(candidates, load, clock=clock, progress=progress)
     steps = [int(step) for step in result.steps.reshape(-1)]
     clips: list[ClipAnswer] = []
     streams: list[StreamAnswer] = []

@@ -83,10 +83,13 @@ def _steady(rows: Sequence[Row]) -> Iterator[Finding]:
     if closed:
         worst = max(closed, key=lambda row: row.summary.cov)
         cov = worst.summary.cov
-        yield cov <= COV, f"CoV up to {cov:.1%} ({worst.name}); {COV:.0%} is steady"
+        yield cov <= COV, f"CoV up to {100 * cov:.1f} % ({worst.name}), {100 * COV:.0f} % is steady"
         worst = max(closed, key=lambda row: abs(drift_of(row)))
         drift = drift_of(worst)
-        yield abs(drift) <= DRIFT, f"drift {drift:+.1%} from first to last third ({worst.name}); {DRIFT:.0%} is steady"
+        yield (
+            abs(drift) <= DRIFT,
+            f"drift {100 * drift:+.1f} % from first to last third ({worst.name}), {100 * DRIFT:.0f} % is steady",
+        )
 
 
 def drift_of(row: Row) -> float:

@@ -229,3 +229,37 @@ def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0, r
     tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(drawn, [tail, 100.0 - tail])
     return Ratio(float(np.median(a) / np.median(b)), float(low), float(high))
+
+
+def ratio_of_runs(
+    after_ms: FloatArray, before_ms: FloatArray, percentile: float = 50.0, seed: int = 0, resamples: int = 2000
+) -> Ratio:
+    """Compares one percentile of a candidate between two runs.
+
+    As `ratio`, but the rounds of the two sides have nothing to do with each other, so each side draws its own.
+
+    Args:
+        after_ms: float64 `[R, K]`, the numerator.
+        before_ms: float64 `[R', K']`.
+        percentile: 0..100.
+        seed: of the draws.
+        resamples: draws.
+
+    Raises:
+        ValueError: fewer than MIN_ROUNDS rounds on a side, or empty ones.
+    """
+    a, b = np.asarray(after_ms, np.float64), np.asarray(before_ms, np.float64)
+    if a.ndim != 2 or b.ndim != 2 or min(len(a), len(b)) < MIN_ROUNDS or 0 in (*a.shape, *b.shape):
+        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: [R, K] with R >= {MIN_ROUNDS} is needed")
+    rng = np.random.default_rng(seed)
+
+    def draws(rounds: FloatArray) -> FloatArray:
+        drawn = rounds[rng.integers(len(rounds), size=(resamples, len(rounds)))]  # [resamples, R, K]
+        found: FloatArray = np.percentile(drawn.reshape(resamples, -1), percentile, axis=1)
+        return found
+
+    drawn = draws(a) / draws(b)
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(drawn, [tail, 100.0 - tail])
+    value = np.percentile(a, percentile) / np.percentile(b, percentile)
+    return Ratio(float(value), float(low), float(high))

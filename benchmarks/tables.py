@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import BadInputError, RefusedError, one_of, printable
 from ..files import write_atomic
-from .layout import columns as _columns
+from .layout import columns as aligned
 from .layout import ms as _ms
 from .records import CPU, Comparison, Row
 from .report import Report
@@ -38,17 +38,17 @@ def text(report: Report) -> str:
     ]
     if report.rows:
         head = ["peer", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms", "1/s"]
-        lines += _columns([head, *([*_cells(row), f"{row.throughput_hz:.1f}"] for row in report.rows)])
+        lines += aligned([head, *([*_cells(row), f"{row.throughput_hz:.1f}"] for row in report.rows)])
         lines += ["", "pNN: of the sample (with 99 % confidence the true one is at most the value in brackets)"]
         lines += [f"  {row.name}: {row.what}" for row in report.rows]
     stages = [
         [row.name, *(f"{name} {ms:.3f}" for name, ms in row.stages_p50_ms)] for row in report.rows if row.stages_p50_ms
     ]
     if stages:
-        lines += ["", "stages, p50 ms:", *_columns(stages)]
+        lines += ["", "stages, p50 ms:", *aligned(stages)]
     if report.comparisons:
         lines += ["", "median over median, interval at 99 %, beside the noise of one program against itself (A/A):"]
-        lines += _columns([_compared(c) for c in report.comparisons])
+        lines += aligned([_compared(c) for c in report.comparisons])
     lines += [f"skipped: {item.name}: {item.reason}" for item in report.skipped]
     lines += ["", *details(report), *_checks(report), *(f"note: {note}" for note in report.notes)]
     return "\n".join(printable(line) for line in lines) + "\n"

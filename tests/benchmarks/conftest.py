@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -262,3 +263,32 @@ def make_report(rows: tuple[Row, ...] | None = None, **changes: Any) -> Report:
 def made() -> SimpleNamespace:
     """`made.report(**changes)`, `made.row(...)`, `made.latencies(seed)`: a report with every optional part there."""
     return SimpleNamespace(report=make_report, row=make_row, latencies=latencies, machine=MACHINE)
+
+
+# ------------------------------------------------------------------------------------------- machines as trees of files
+class Tree:
+    """A machine's readable files below a folder; `data/SOURCES.md` says where their shapes come from."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, **files: object) -> None:
+        """Replaces files: `write(**{"proc/stat": "..."})`."""
+        for name, text in files.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """`tree("orin-nano")` -> a machine of `data/`, in a folder of its own."""
+
+    def make(name: str) -> Tree:
+        made = Tree(tmp_path / name)
+        for line in (Path(__file__).parent / "data" / f"{name}.tree").read_text().splitlines():
+            path, _, content = line.partition(" = ")
+            made.write(**{path: content.replace("\\n", "\n").replace("\\t", "\t").replace("\\0", "\0")})
+        return made
+
+    return make

@@ -7,6 +7,7 @@ import pytest
 from logoformer.benchmarks import bench as b
 from logoformer.benchmarks import modes
 from logoformer.benchmarks import peers as p
+from logoformer.benchmarks.idle import idle_gaps
 from logoformer.benchmarks.records import MODES
 from logoformer.benchmarks.report import read_report, write_report
 from logoformer.benchmarks.tables import markdown, text
@@ -23,21 +24,14 @@ def config(bundle, *mode, **changes):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(b, "REST_S", 0.0)
-    monkeypatch.setattr("logoformer.benchmarks.idle.GAPS_S", (0.0, 0.01))
 
 
 @pytest.fixture(scope="module")
 def report(toy):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(b, "REST_S", 0.0)
-        patch.setattr(b, "idle_gaps", lambda step, **more: modes_gaps(step))
+        patch.setattr(b, "idle_gaps", lambda step, **more: idle_gaps(step, (0.0, 0.01), 2))
         return b.bench(config(toy, *MODES, rate_hz=200.0, hop=2))
-
-
-def modes_gaps(step):
-    from logoformer.benchmarks.idle import idle_gaps
-
-    return idle_gaps(step, (0.0, 0.01), 2)
 
 
 def test_each_mode_has_its_rows(report):
