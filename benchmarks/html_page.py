@@ -118,7 +118,9 @@ def _summary(report: Report) -> list[str]:
     for c in report.comparisons:
         if not c.denominator.endswith("again"):
             value = element("b", escape(f"{1 / c.ratio.value:.2f} x" if c.ratio.value else "-"))
-            tiles.append(element("div", [value, escape(f"as fast: {c.numerator} over {c.denominator}")], class_="tile"))
+            noise = "" if c.noise is None else f" (noise ±{100 * c.noise:.0f} %)"
+            what = escape(f"as fast: {c.numerator} over {c.denominator}{noise}")
+            tiles.append(element("div", [value, what], class_="tile"))
     return [*lines, element("div", tiles, class_="tiles")]
 
 

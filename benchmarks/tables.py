@@ -123,6 +123,13 @@ def markdown(report: Report) -> str:
         f"This run is {report.qualification.line()}."
     )
     lines += ["", _escape(where)]
+    for item in report.roofline.measured if report.roofline is not None else ():
+        lines.append(
+            _escape(
+                f"`{item.row}` took {item.ratio:.2f} times the roofline's {_ms(item.floor_ms)} ms, which is computed "
+                "from a matrix product and a copy that were measured on the same CPU."
+            )
+        )
     lines += [f"{_escape(item.name)} was skipped: {_escape(item.reason)}." for item in report.skipped]
     lines += ["", *(f"* {_escape(note)}" for note in report.notes)] if report.notes else []
     return "\n".join(lines).replace("<!--", "&lt;!--") + "\n"  # no name may forge a marker
