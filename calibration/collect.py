@@ -1,7 +1,7 @@
 """What values the activations take: the FP32 clip graph on the chosen clips, tensor by tensor.
 
-Two passes on ONNX Runtime: the largest absolute value of each tensor, then a histogram over 0 ... that value. One clip is
-held at a time. The calibrators of ONNX Runtime, which ModelOpt uses too, keep every tensor of every clip until the
+Two passes on ONNX Runtime: the largest absolute value of each tensor, then a histogram over 0 ... that value. One clip
+is held at a time. The calibrators of ONNX Runtime, which ModelOpt uses too, keep every tensor of every clip until the
 end (22 million values a clip for `base`: 11 GB for 128 clips) and have no mean square error; ModelOpt's come with a
 placement of their own.
 """

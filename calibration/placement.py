@@ -157,7 +157,7 @@ def _attentions(
     def made_by(name: str) -> str:
         while maker[name].op_type in _PASSES:
             name = maker[name].input[0]
-        return maker[name].name
+        return str(maker[name].name)
 
     found = []
     for softmax in graph.node:
