@@ -1,8 +1,8 @@
 """INT8 for a bundle: clips are chosen, ranges taken, three graphs quantized, checked and filed.
 
-This is the room-spanning part of `calibration/`: it reads a data set (`model/`), runs the calibration, and has the result
-linted and compared (`export/`). Accuracy is judged elsewhere: without the gate the verdict is `insufficient clips`, and
-nothing loads INT8 unasked.
+This is the part of `calibration/` that needs other rooms: it reads a data set (`model/`), runs the calibration, and has
+the result linted and compared (`export/`). Accuracy is judged elsewhere: without the gate the verdict is
+`insufficient clips`, and nothing loads INT8 unasked.
 """
 
 from __future__ import annotations
@@ -227,14 +227,15 @@ def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Prog
     from .export.reference import NAME, Reference
 
     golden = bundle.golden()
+    clips = golden.clips.copy()  # torch warns of arrays that it may not write to
     runners = {name: Reference(model).run for name, model in models.items()}
     note = progress or (lambda *_: None)
     note("parity int8", 0, 2)
-    clip = par.compare(par.clip_answers(runners["clip"], golden.clips), golden.probabilities, NAME, "PyTorch float32")
+    clip = par.compare(par.clip_answers(runners["clip"], clips), golden.probabilities, NAME, "PyTorch float32")
     note("parity int8", 1, 2)
     s = bundle.stream
     order = window_order(s.frames, s.grid, s.window)
-    answers = par.pair_answers(runners["frame"], runners["temporal"], golden.clips, s.rows, order)
+    answers = par.pair_answers(runners["frame"], runners["temporal"], clips, s.rows, order)
     pair = par.compare(answers, golden.probabilities, NAME, "PyTorch float32")
     note("parity int8", 2, 2)
     worst = max(clip.share, pair.share)
