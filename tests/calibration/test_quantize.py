@@ -55,7 +55,9 @@ def test_what_is_observed_is_what_the_graph_computes(models: Models, golden_clip
 
 def test_excluding_changes_no_range(models: Models, golden_clips):
     plain = collect_ranges(models["clip", "fp32"], golden_clips[:2], QuantizeConfig())
-    less = collect_ranges(models["clip", "fp32"], golden_clips[:2], QuantizeConfig(exclude=("project",), attention=False))
+    less = collect_ranges(
+        models["clip", "fp32"], golden_clips[:2], QuantizeConfig(exclude=("project",), attention=False)
+    )
     assert plain == less and plain.clips == 2 and plain.method == "max"
 
 
