@@ -15,8 +15,8 @@ from .build import BuildOptions, BuiltEngine, build_engine
 from .build_progress import Overall
 from .engine_index import EngineEntry, add_to_index, engines_folder, require_writable, write_engine
 from .environment import platform_name, running
-from .kernel_plan import xray
 from .memory import MIB
+from .proof import prove, prove_build
 from .targets import folder_name
 from .trt_module import find_module
 from .trust import TrustStore, cache_name
@@ -66,7 +66,7 @@ def build_bundle(
         precisions: which; those that the export accepted when empty.
         graphs: which; all when empty.
         per_sm: one engine for each GPU instead of one for all.
-        plan_sm: also X-ray each graph for this GPU and file the kernel plan's summary.
+        plan_sm: file the kernel plan's summary for this GPU too.
         engines_dir: where to, if not inside the bundle.
         allow_fallback: where an INT8 graph cannot be built, build its FP16 graph, and record why.
         trust: where to record; the user's own store when None.
@@ -76,6 +76,7 @@ def build_bundle(
         UsageError: the bundle has no such precision or graph.
         RefusedError: a graph is not what the index promises, or the trust store is not this user's alone.
         BadInputError: TensorRT does not parse a graph.
+        VerificationError: a graph is not compiled to the precision that it promises.
         MachineError: TensorRT is missing, a graph does not compile, memory ran out, or a folder may not be written.
     """
     options = options or BuildOptions()
@@ -128,11 +129,12 @@ class _Work:
         """Builds one engine and writes it. No index names it yet."""
         data = self.bundle.read_graph(entry)
         options = replace(self.options, compute_capabilities=group)
-        built, dropped = self._compile(data, options, entry)
-        plan = {}
-        if self.plan_sm is not None:
-            plan = {self.plan_sm: xray(data, self.plan_sm, self.options, shown=entry.file).summary()}
-        # What was compiled is known here and nothing is written yet: the place to judge it.
+        proven = prove_build(data, self.bundle, entry, options)
+        built, dropped = self._compile(data, replace(options, compute_capabilities=proven.gpus), entry)
+        dropped = {**proven.left_out, **dropped}
+        plan = dict(proven.plans)
+        if self.plan_sm is not None and self.plan_sm not in plan:
+            plan[self.plan_sm] = prove(data, self.bundle, entry, self.plan_sm, self.options).summary()
         target = folder_name(built.target, built.tensorrt_version, built.compute_capabilities or ("unknown",))
         file, digest = write_engine(self.folder, target, f"{entry.graph}.{entry.precision}.b{entry.batch}", built.plan)
         self.store.record_engine(digest, file)

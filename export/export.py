@@ -31,7 +31,7 @@ from . import parity as par
 from .batches import BATCHES, write_frame_batches
 from .graphs import GRAPHS, build_graph, example_inputs
 from .lint import require_clean
-from .macs import macs_by_precision
+from .macs import macs_by_precision, promised_share
 from .precision import to_fp16
 from .ranges import MARGIN, SOFTMAX_LIMIT, Protected, protect, scan
 from .reference import NAME as REFERENCE_NAME
@@ -184,6 +184,8 @@ def export_bundle(
         for name, onnx_model in by_name.items():
             note("write", len(entries), total)
             specs = _specs(onnx_model)
+            macs = macs_by_precision(onnx_model)
+            precisions[precision].setdefault("promised_share", {})[name] = promised_share(macs, precision)
             entry = writer.add_graph(
                 to_bytes(onnx_model),
                 graph=name,
@@ -192,7 +194,7 @@ def export_bundle(
                 opset=OPSET,
                 inputs=specs[0],
                 outputs=specs[1],
-                macs=macs_by_precision(onnx_model),
+                macs=macs,
             )
             entries.append(entry)
     frames = {precision: by_name["frame"] for precision, by_name in models.items()}
