@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .cli_shared import AddVerb, data_option, engines_dir_option, seed_option, show, threads_option
-from .errors import printable
+from .errors import UsageError, command, printable
 from .terminal import Bar, table
 
 
@@ -49,6 +49,8 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _verify(a: argparse.Namespace, bar: Bar) -> int:
+    if a.accuracy:
+        return _accuracy(a, bar)
     from .engine.verify import verify
 
     report = verify(a.bundle, engines_dir=a.engines_dir, threads=a.threads, write=not a.no_write, progress=bar)
@@ -64,6 +66,23 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
     show(a, bar, report.to_json(), f"{table(rows)}\n{note}")
     report.require()
     return 0
+
+
+def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
+    from .verdicts import accuracy_rows, judge_on_dfew
+
+    if not a.data:
+        raise UsageError(
+            "The accuracy gate needs labelled clips that the model was not trained on.",
+            next=command("logoformer", "verify", a.bundle, "--accuracy", "--data", "DIR"),
+        )
+    report = judge_on_dfew(a.bundle, a.data, fold=a.fold, budget_points=a.budget, write=not a.no_write, progress=bar)
+    lines = [table(accuracy_rows(report))]
+    for name, row in report.precisions.items():
+        lines.append(f"{name}: {row['verdict']} - {row['reason']}")
+        lines += [f"  {w['clip']} ({w['label']}): {w['before']} -> {w['after']}" for w in row["worst"][:5]]
+    lines.append(f"{report.source['clips']} clips of {report.source['name']}; {report.evaluator}")
+    return show(a, bar, report.to_json(), "\n".join(lines))
 
 
 def _inspect(a: argparse.Namespace, bar: Bar) -> int:
@@ -107,6 +126,9 @@ def add(verb: AddVerb) -> None:
     p = verb("verify", _verify, "hold this machine's answers against the golden ones", "logoformer verify face.bundle")
     p.add_argument("bundle")
     p.add_argument("--no-write", action="store_true", help="do not record the verdicts in the bundle")
+    p.add_argument("--accuracy", action="store_true", help="judge FP16 and INT8 against FP32 on --data's test split")
+    data_option(p, required=False)
+    p.add_argument("--budget", type=float, metavar="X", help="points of UAR; default 0.2 for FP16, 0.5 for INT8")
     engines_dir_option(p)
     threads_option(p)
 
