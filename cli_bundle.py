@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from .cli_shared import AddVerb, data_option, engines_dir_option, seed_option, show, threads_option
 from .errors import UsageError, command, printable
 from .terminal import Bar, table
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .int8 import Calibration
 
 
 def _export(a: argparse.Namespace, bar: Bar) -> int:
     from .export.export import ExportConfig
     from .verbs import export_checkpoint, export_summary
 
-    config = ExportConfig(precisions=tuple(a.precisions), faces=a.faces, max_fps=a.max_fps)
+    config = ExportConfig(
+        precisions=tuple(p for p in a.precisions if p != "int8"), faces=a.faces, max_fps=a.max_fps
+    )  # fmt: skip
+    calibration = _calibration(a, a.calibration) if a.calibration or "int8" in a.precisions else None
     bundle = export_checkpoint(
         a.checkpoint, a.out, config, data=a.data, fold=a.fold, clips=a.clips, seed=a.seed,
-        share_clips=a.share_clips, progress=bar,
+        share_clips=a.share_clips, calibration=calibration, progress=bar,
     )  # fmt: skip
+    return show(a, bar, export_summary(bundle), _exported(bundle))
+
+
+def _quantize(a: argparse.Namespace, bar: Bar) -> int:
+    from .int8 import quantize
+    from .verbs import export_summary
+
+    bundle = quantize(a.bundle, _calibration(a, a.data), bar)
+    return show(a, bar, export_summary(bundle), _exported(bundle))
+
+
+def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:
+    from .calibration.quantize import QuantizeConfig
+    from .int8 import Calibration
+
+    config = QuantizeConfig(a.method, tuple(a.exclude), not a.no_attention, not a.no_fold)
+    return Calibration(data, a.fold, a.calibration_clips, a.seed, a.few, config)
+
+
+def _exported(bundle: Bundle) -> str:
     lines = [str(bundle.path)]
     lines += [f"  {g.file}  {g.size / 1e6:.2f} MB" for g in bundle.graphs]
     lines += [f"  {name}: {p['verdict']} - {p['reason']}" for name, p in bundle.precisions.items()]
-    return show(a, bar, export_summary(bundle), "\n".join(lines))
+    return "\n".join(lines)
 
 
 def _build(a: argparse.Namespace, bar: Bar) -> int:
@@ -86,14 +114,25 @@ def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _inspect(a: argparse.Namespace, bar: Bar) -> int:
-    from .engine.describe import describe, describe_text, plans, tensors_text
+    from .engine.describe import describe, describe_text, proofs, tensors_text
 
     if a.plan:
-        found = plans(a.bundle, graphs=a.graph, precisions=a.precision, sm=a.sm, progress=bar)
-        shown = "\n\n".join(f"{name}\n{plan.table()}" for name, plan in found.items())
-        return show(a, bar, {name: plan.summary() for name, plan in found.items()}, shown)
+        found = proofs(a.bundle, graphs=a.graph, precisions=a.precision, sm=a.sm, progress=bar)
+        shown = "\n\n".join(f"{name}\n{proof.table()}" for name, proof in found.items())
+        return show(a, bar, {name: proof.summary() for name, proof in found.items()}, shown)
     description = describe(a.bundle, a.engines_dir)
     return show(a, bar, description, tensors_text(a.bundle) if a.tensors else describe_text(description))
+
+
+def _int8_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--calibration-clips", type=int, default=128, metavar="N", help="to calibrate on; default 128")
+    p.add_argument("--few", action="store_true", help="accept fewer than 64 calibration clips")
+    p.add_argument(
+        "--method", default="max", metavar="M", help="of ranges: max (default), entropy, percentile or mse"
+    )  # fmt: skip
+    p.add_argument("--exclude", nargs="+", default=[], metavar="GROUP", help="left in FP16, such as block0.ffn")
+    p.add_argument("--no-attention", action="store_true", help="leave the products of attention in FP16")
+    p.add_argument("--no-fold", action="store_true", help="store FP16 weights behind Q and DQ, not INT8 ones")
 
 
 def add(verb: AddVerb) -> None:
@@ -107,6 +146,17 @@ def add(verb: AddVerb) -> None:
     data_option(p, required=False)
     p.add_argument("--clips", type=int, default=32, metavar="N", help="for ranges and parity; default 32")
     p.add_argument("--share-clips", action="store_true", help="allow clips of --data to be stored in the bundle")
+    p.add_argument("--calibration", metavar="DIR", help="add INT8, calibrated on this data set in DFEW's layout")
+    _int8_options(p)
+    seed_option(p)
+
+    p = verb(
+        "quantize", _quantize, "add INT8 to a bundle, calibrated on real clips",
+        "logoformer quantize face.bundle --data faces",
+    )  # fmt: skip
+    p.add_argument("bundle")
+    data_option(p, required=False)
+    _int8_options(p)
     seed_option(p)
 
     p = verb(
@@ -135,7 +185,11 @@ def add(verb: AddVerb) -> None:
     p = verb("inspect", _inspect, "show what is in a bundle", "logoformer inspect face.bundle --plan --graph temporal")
     p.add_argument("bundle")
     p.add_argument("--tensors", action="store_true", help="names, types and shapes of all inputs and outputs")
-    p.add_argument("--plan", action="store_true", help="compile with TensorRT-RTX (no GPU needed) and list the kernels")
+    p.add_argument(
+        "--plan",
+        action="store_true",
+        help="compile with TensorRT-RTX (no GPU needed), list the kernels, prove the precision",
+    )
     p.add_argument("--graph", nargs="+", default=[], metavar="G", help="with --plan: which; default: all")
     p.add_argument("--precision", nargs="+", default=[], metavar="P", help="with --plan: which; default: all")
     p.add_argument("--sm", default="sm86", metavar="SM", help="with --plan: for which GPU; default sm86")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .export.export import ExportConfig
+    from .int8 import Calibration
     from .model.evaluate import Metrics
     from .model.train import TrainConfig, TrainResult
 
@@ -82,6 +83,7 @@ def export_checkpoint(
     clips: int = 32,
     seed: int = 0,
     share_clips: bool = False,
+    calibration: Calibration | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Exports a checkpoint; ranges, parity and golden answers are taken on synthetic faces unless a data set is given.
@@ -95,6 +97,7 @@ def export_checkpoint(
         clips: how many.
         seed: of their choice.
         share_clips: store clips of `data` in the bundle.
+        calibration: adds INT8; None leaves it out. A set that is refused is refused before anything is exported.
         progress: called with (stage, done, total).
     """
     from .export.export import RealClips, default_out, export_bundle
@@ -102,6 +105,7 @@ def export_checkpoint(
 
     model, provenance = load_checkpoint(checkpoint)
     c = model.config
+    calibrating = calibration.choose(c.sampling, c.image_size, progress) if calibration is not None else None
     if data is None:
         from .model.synthetic import synthetic_clips
 
@@ -114,7 +118,14 @@ def export_checkpoint(
         chosen = choose(DfewClips(data, "train", fold, c.image_size), c.sampling, clips, seed, progress)
         real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
     target = default_out(checkpoint) if out is None else Path(out)
-    return export_bundle(model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress)
+    bundle = export_bundle(
+        model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress
+    )
+    if calibration is None or calibrating is None:
+        return bundle
+    from .int8 import quantize_bundle
+
+    return quantize_bundle(bundle.path, calibrating, calibration, progress)
 
 
 def export_summary(bundle: Bundle) -> dict[str, Any]:

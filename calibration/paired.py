@@ -96,7 +96,7 @@ def compare(
         labels: int64 `[N]`.
         ids: N names.
     """
-    finite: npt.NDArray[np.bool_] = np.isfinite(after).all(axis=1)
+    finite = np.asarray(np.isfinite(after).all(axis=1))
     first: npt.NDArray[np.int64] = np.argmax(before, 1)
     second: npt.NDArray[np.int64] = np.where(finite, np.argmax(np.nan_to_num(after), 1), -1)
     right, still = first == labels, second == labels

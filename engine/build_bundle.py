@@ -13,7 +13,7 @@ from ..bundle import Bundle, GraphEntry
 from ..errors import MachineError, UsageError, one_of
 from .build import BuildOptions, BuiltEngine, build_engine
 from .engine_index import EngineEntry, add_to_index, engines_folder, write_engine
-from .kernel_plan import xray
+from .proof import prove, prove_build
 from .targets import folder_name
 from .trt_module import find_module
 
@@ -57,7 +57,7 @@ def build_bundle(
         precisions: which; those that the export accepted when empty.
         graphs: which; all when empty.
         per_sm: one engine for each GPU instead of one for all.
-        plan_sm: also X-ray each graph for this GPU and file the kernel plan's summary.
+        plan_sm: file the kernel plan's summary for this GPU too.
         engines_dir: where to, if not inside the bundle.
         progress: called with (stage, done, total).
 
@@ -65,6 +65,7 @@ def build_bundle(
         UsageError: the bundle has no such precision or graph.
         RefusedError: a graph is not what the index promises.
         BadInputError: TensorRT does not parse a graph.
+        VerificationError: a graph is not compiled to the precision that it promises.
         MachineError: TensorRT is missing, a graph does not compile, memory ran out, or the folder may not be written.
     """
     options = options or BuildOptions()
@@ -80,10 +81,14 @@ def build_bundle(
         if progress is not None:
             progress("build", done, len(jobs))
         data = bundle.read_graph(entry)
-        built, dropped = _build(data, replace(options, compute_capabilities=group), entry)
+        proven = prove_build(data, bundle, entry, replace(options, compute_capabilities=group))
+        built, dropped = _build(data, replace(options, compute_capabilities=proven.gpus), entry)
+        dropped = {**proven.left_out, **dropped}
         target = folder_name(built.target, built.tensorrt_version, built.compute_capabilities or ("this-gpu",))
         file, digest = write_engine(folder, target, f"{entry.graph}.{entry.precision}.b{entry.batch}", built.plan)
-        plan = {plan_sm: xray(data, plan_sm, options, shown=entry.file).summary()} if plan_sm is not None else {}
+        plan = dict(proven.plans)
+        if plan_sm is not None and plan_sm not in plan:
+            plan[plan_sm] = prove(data, bundle, entry, plan_sm, options).summary()
         entries.append(
             EngineEntry(
                 graph=entry.graph,

@@ -10,7 +10,8 @@ from ..bundle import Bundle
 from ..errors import UsageError, one_of
 from ..sealed import reading_fields
 from .engine_index import engines_folder, read_index, verdict_of
-from .kernel_plan import KernelPlan, xray
+from .kernel_plan import KernelPlan
+from .proof import Proof, prove
 
 Progress = Callable[[str, int, int], None]
 FIELDS_PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs
@@ -111,15 +112,15 @@ def tensors_text(path: str | os.PathLike[str]) -> str:
     return "\n".join(lines)
 
 
-def plans(
+def proofs(
     path: str | os.PathLike[str],
     *,
     graphs: Sequence[str] = (),
     precisions: Sequence[str] = (),
     sm: str = "sm86",
     progress: Progress | None = None,
-) -> dict[str, KernelPlan]:
-    """The kernel plan of each graph, compiled here by TensorRT-RTX without a GPU.
+) -> dict[str, Proof]:
+    """Each graph compiled here by TensorRT-RTX, without a GPU, and held against the precision that it promises.
 
     Args:
         path: the bundle.
@@ -129,7 +130,7 @@ def plans(
         progress: called with (stage, done, total).
 
     Returns:
-        Plans by name, such as 'temporal fp16'.
+        Proofs by name, such as 'temporal fp16'; each holds its kernel plan.
 
     Raises:
         UsageError: nothing in the bundle is meant.
@@ -148,5 +149,10 @@ def plans(
     for done, entry in enumerate(wanted):
         if progress is not None:
             progress("compile", done, len(wanted))
-        found[f"{entry.graph} {entry.precision}"] = xray(bundle.read_graph(entry), sm, shown=entry.file)
+        found[f"{entry.graph} {entry.precision}"] = prove(bundle.read_graph(entry), bundle, entry, sm)
     return found
+
+
+def plans(path: str | os.PathLike[str], **selection: Any) -> dict[str, KernelPlan]:
+    """The kernel plans of `proofs` alone."""
+    return {name: proof.plan for name, proof in proofs(path, **selection).items()}

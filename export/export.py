@@ -30,7 +30,7 @@ from ..model.logoformer import LogoFormer
 from . import parity as par
 from .graphs import GRAPHS, build_graph, example_inputs
 from .lint import require_clean
-from .macs import macs_by_precision
+from .macs import macs_by_precision, promised_share
 from .precision import to_fp16
 from .ranges import MARGIN, SOFTMAX_LIMIT, Protected, not_finite, protect, scan
 from .reference import NAME as REFERENCE_NAME
@@ -177,6 +177,8 @@ def export_bundle(
         for name, onnx_model in by_name.items():
             note("write", len(entries), total)
             specs = _specs(onnx_model)
+            macs = macs_by_precision(onnx_model)
+            precisions[precision].setdefault("promised_share", {})[name] = promised_share(macs, precision)
             entry = writer.add_graph(
                 to_bytes(onnx_model),
                 graph=name,
@@ -185,7 +187,7 @@ def export_bundle(
                 opset=OPSET,
                 inputs=specs[0],
                 outputs=specs[1],
-                macs=macs_by_precision(onnx_model),
+                macs=macs,
             )
             entries.append(entry)
     golden = Golden(real.clips[:GOLDEN_CLIPS], truth[:GOLDEN_CLIPS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import onnx
 from onnx import TensorProto, helper, shape_inference
@@ -50,3 +51,19 @@ def macs_by_precision(model: onnx.ModelProto) -> dict[str, int]:
         precision = "int8" if quantized else _PRECISION[kind]
         counts[precision] = counts.get(precision, 0) + math.prod(output) * inner
     return counts
+
+
+PROMISED = 0.95  # of a graph's multiply-accumulates
+
+
+def promised_share(macs: Mapping[str, int], precision: str) -> float:
+    """The share of multiply-accumulates that a graph promises to hold in its precision once compiled.
+
+    `PROMISED`, or what its own types give where that is less: nodes that the range scan keeps in FP32, or groups that
+    were excluded from INT8, are no broken promise.
+
+    Args:
+        macs: of `macs_by_precision`.
+        precision: which one.
+    """
+    return min(PROMISED, math.floor(1000 * macs.get(precision, 0) / max(sum(macs.values()), 1)) / 1000)
