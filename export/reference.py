@@ -161,7 +161,8 @@ class _Step:
 
 
 def _feed(value: npt.NDArray[Any]) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(value))
+    array = np.ascontiguousarray(value)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _to_torch(item: onnx.TensorProto) -> Tensor:
@@ -258,14 +259,18 @@ def _per_axis(value: Tensor, like: Tensor, axis: int) -> Tensor:
 
 def _quantize(a: Attributes, x: list[Tensor]) -> Tensor:
     scale = _per_axis(x[1], x[0], a.get("axis", 1))
-    zero = _per_axis(x[2], x[0], a.get("axis", 1)).float() if len(x) > 2 else 0.0
-    return torch.clamp(torch.round(x[0] / scale) + zero, -128, 127).to(torch.int8)
+    steps = (x[0] / scale).round_()  # halves to the even neighbour, as ONNX and TensorRT
+    if len(x) > 2:
+        steps += _per_axis(x[2], x[0], a.get("axis", 1))
+    return steps.clamp(-128, 127).to(torch.int8)
 
 
 def _dequantize(a: Attributes, x: list[Tensor]) -> Tensor:
     scale = _per_axis(x[1], x[0], a.get("axis", 1))
-    zero = _per_axis(x[2], x[0], a.get("axis", 1)).float() if len(x) > 2 else 0.0
-    return (x[0].float() - zero) * scale
+    steps = x[0].float()
+    if len(x) > 2:
+        steps -= _per_axis(x[2], x[0], a.get("axis", 1))
+    return steps.mul_(scale)
 
 
 _OPERATORS: dict[str, Operator] = {
