@@ -33,8 +33,16 @@ def _quantize(a: argparse.Namespace, bar: Bar) -> int:
     from .int8 import quantize
     from .verbs import export_summary
 
-    bundle = quantize(a.bundle, _calibration(a, a.data), bar)
-    return show(a, bar, export_summary(bundle), _exported(bundle))
+    calibration = _calibration(a, a.data)
+    if a.sensitivity is None:
+        bundle = quantize(a.bundle, calibration, bar)
+        return show(a, bar, export_summary(bundle), _exported(bundle))
+    from .calibration.sensitivity import table as rows
+    from .tuning import quantize_sensitively
+
+    bundle, found = quantize_sensitively(a.bundle, calibration, a.sensitivity, progress=bar)
+    data = {**export_summary(bundle), "sensitivity": found.to_json()}
+    return show(a, bar, data, f"{table(rows(found))}\n{_exported(bundle)}")
 
 
 def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:
@@ -42,7 +50,7 @@ def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:
     from .int8 import Calibration
 
     config = QuantizeConfig(a.method, tuple(a.exclude), not a.no_attention, not a.no_fold)
-    return Calibration(data, a.fold, a.calibration_clips, a.seed, a.few, config)
+    return Calibration(data, a.fold, a.calibration_clips, a.seed, a.few, config, a.smooth)
 
 
 def _exported(bundle: Bundle) -> str:
@@ -131,6 +139,7 @@ def _int8_options(p: argparse.ArgumentParser) -> None:
         "--method", default="max", metavar="M", help="of ranges: max (default), entropy, percentile or mse"
     )  # fmt: skip
     p.add_argument("--exclude", nargs="+", default=[], metavar="GROUP", help="left in FP16, such as block0.ffn")
+    p.add_argument("--smooth", action="store_true", help="move outlier channels from activations into weights first")
     p.add_argument("--no-attention", action="store_true", help="leave the products of attention in FP16")
     p.add_argument("--no-fold", action="store_true", help="store FP16 weights behind Q and DQ, not INT8 ones")
 
@@ -157,6 +166,9 @@ def add(verb: AddVerb) -> None:
     p.add_argument("bundle")
     data_option(p, required=False)
     _int8_options(p)
+    p.add_argument(
+        "--sensitivity", metavar="DIR", help="measure each group, exclude until the budget holds; table, picture here"
+    )
     seed_option(p)
 
     p = verb(

@@ -63,8 +63,20 @@ def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]
         return found
 
     found = _over_all(model, feeds, measure)
-    kinds = {kind: {k[len(kind) :]: v for k, v in found.items() if k.startswith(kind)} for kind in _KINDS}
+    kinds = {kind: {k[len(kind) :]: float(v) for k, v in found.items() if k.startswith(kind)} for kind in _KINDS}
     return Ranges(kinds["largest:"], kinds["squares:"], len(feeds))
+
+
+def channels(
+    model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]], tensors: Sequence[str]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The largest absolute value of each channel (last axis) of some tensors: by name, float32 `[d]`."""
+    wanted = frozenset(tensors)
+
+    def measure(name: str, value: Tensor) -> dict[str, Tensor]:
+        return {name: value.abs().flatten(0, -2).amax(0)} if name in wanted else {}
+
+    return {name: np.asarray(found, np.float32) for name, found in _over_all(model, feeds, measure).items()}
 
 
 def not_finite(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> list[str]:
@@ -85,15 +97,16 @@ def _over_all(
     model: onnx.ModelProto,
     feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
     measure: Callable[[str, Tensor], Mapping[str, Tensor]],
-) -> dict[str, float]:
+) -> dict[str, npt.NDArray[Any]]:
     """Measures every intermediate on every feed, a few feeds at a time, and keeps the largest."""
     reference = Reference(model)
-    highest: dict[str, float] = {}
+    highest: dict[str, npt.NDArray[Any]] = {}
     for start in range(0, len(feeds), _TOGETHER):
         part = feeds[start : start + _TOGETHER]
         stacked = {name: np.stack([feed[name] for feed in part]) for name in part[0]}
         for name, values in reference.run_many(stacked, measure=measure)[1].items():
-            highest[name] = max(highest.get(name, 0.0), float(values.max()))
+            top = values.max(0)
+            highest[name] = np.maximum(highest[name], top) if name in highest else top
     return highest
 
 

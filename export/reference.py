@@ -124,22 +124,60 @@ class Reference:
         outputs, collected = torch.vmap(one)({name: _feed(value) for name, value in feeds.items()})
         return {name: v.numpy() for name, v in outputs.items()}, {name: v.numpy() for name, v in collected.items()}
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The float32 constants by name; do not change them."""
+        return {name: value for name, value in self._constants.items() if value.dtype == torch.float32}
+
+    def differentiable(
+        self,
+        feeds: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        before: Callable[[str, list[Tensor]], list[Tensor]],
+    ) -> dict[str, Tensor]:
+        """Runs an FP32 graph on N inputs with other weights, so that gradients reach them.
+
+        Args:
+            feeds: graph inputs by name, each with one more axis in front, N.
+            weights: instead of the constants of the same names.
+            before: called with each node's name and inputs; the node reads what it returns.
+
+        Returns:
+            Graph outputs by name, each with N in front.
+        """
+
+        def one(batched: dict[str, Tensor]) -> dict[str, Tensor]:
+            return self._evaluate({**weights, **batched}, None, before)
+
+        outputs: dict[str, Tensor] = torch.vmap(one)(dict(feeds))
+        return outputs
+
     def _evaluate(
-        self, inputs: Mapping[str, Tensor], observe: Callable[[str, Tensor], None] | None
+        self,
+        inputs: Mapping[str, Tensor],
+        observe: Callable[[str, Tensor], None] | None,
+        before: Callable[[str, list[Tensor]], list[Tensor]] | None = None,
     ) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {**self._constants, **inputs}
         for step in self._steps:
             name = step.node.output[0]
-            values[name] = self._apply(step, values)
+            values[name] = self._apply(step, values, before)
             if observe is not None:
                 observe(name, values[name])
             for ended in step.ends:
                 del values[ended]
         return {name: values[name] for name in self._outputs}
 
-    def _apply(self, step: _Step, values: Mapping[str, Tensor]) -> Tensor:
+    def _apply(
+        self,
+        step: _Step,
+        values: Mapping[str, Tensor],
+        before: Callable[[str, list[Tensor]], list[Tensor]] | None = None,
+    ) -> Tensor:
         """Computes one node wide and rounds its result to the type that the graph declares."""
         inputs = [values[name] for name in step.node.input]
+        if before is not None:
+            inputs = before(step.node.name, inputs)
         wide = [
             self._wide[name] if name in self._wide else value.float() if value.dtype == torch.float16 else value
             for name, value in zip(step.node.input, inputs, strict=True)
