@@ -87,6 +87,8 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
 def _verify(a: argparse.Namespace, bar: Bar) -> int:
     if a.accuracy:
         return _accuracy(a, bar)
+    if a.layers is not None:
+        return _layers(a, bar)
     from .engine.verify import verify
 
     report = verify(a.bundle, engines_dir=a.engines_dir, threads=a.threads, write=not a.no_write, progress=bar)
@@ -119,6 +121,20 @@ def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
         lines += [f"  {w['clip']} ({w['label']}): {w['before']} -> {w['after']}" for w in row["worst"][:5]]
     lines.append(f"{report.source['clips']} clips of {report.source['name']}; {report.evaluator}")
     return show(a, bar, report.to_json(), "\n".join(lines))
+
+
+def _layers(a: argparse.Namespace, bar: Bar) -> int:
+    from .verdicts import explain_layers
+
+    reports = explain_layers(a.bundle, a.layers, progress=bar)
+    lines = []
+    for r in reports:
+        highest = sorted(r.layers, key=lambda item: -item.error)[:8]
+        rows = [["layer", "relative error"], *([item.layer, f"{item.error:.3%}"] for item in highest)]
+        first = f"leaves FP32 first at {r.first}" if r.first else f"no layer is off by more than {r.threshold:.0%}"
+        lines += [f"{r.graph} {r.precision}: {first}; {r.evaluator}", table(rows), ""]
+    lines.append(f"Tables and pictures of all layers: {a.layers}")
+    return show(a, bar, [r.to_json() for r in reports], "\n".join(lines))
 
 
 def _inspect(a: argparse.Namespace, bar: Bar) -> int:
@@ -190,6 +206,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--no-write", action="store_true", help="do not record the verdicts in the bundle")
     p.add_argument("--accuracy", action="store_true", help="judge FP16 and INT8 against FP32 on --data's test split")
     data_option(p, required=False)
+    p.add_argument("--layers", metavar="DIR", help="compare every layer with FP32; tables and pictures go to DIR")
     p.add_argument("--budget", type=float, metavar="X", help="points of UAR; default 0.2 for FP16, 0.5 for INT8")
     engines_dir_option(p)
     threads_option(p)

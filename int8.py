@@ -1,8 +1,8 @@
 """INT8 for a bundle: clips are chosen, ranges taken, three graphs quantized, checked and filed.
 
-This is the room-spanning part of `calibration/`: it reads a data set (`model/`), runs the calibration, and has the result
-linted and compared (`export/`). Accuracy is judged elsewhere: without the gate the verdict is `insufficient clips`, and
-nothing loads INT8 unasked.
+This is the part of `calibration/` that needs other rooms: it reads a data set (`model/`), runs the calibration, and has
+the result linted and compared (`export/`). Accuracy is judged elsewhere: without the gate the verdict is
+`insufficient clips`, and nothing loads INT8 unasked.
 """
 
 from __future__ import annotations

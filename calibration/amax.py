@@ -56,7 +56,7 @@ def _mean_square(histogram: Histogram) -> int:
 
 
 def _entropy(histogram: Histogram) -> int:
-    """The edge at which the quantized distribution tells least less than the clipped one (Kullback-Leibler).
+    """The edge at which the quantized distribution loses least of the clipped one (Kullback-Leibler divergence).
 
     The construction is that of TensorRT's calibrator (S. Migacz, "8-bit inference with TensorRT", GTC 2017): the
     clipped distribution has what lies beyond added to its last bin; the quantized one merges bins to 128 levels and
@@ -82,9 +82,7 @@ def _entropy(histogram: Histogram) -> int:
 
 
 def _kullback_leibler(p: Floats, q: Floats) -> float:
-    """KL(p || q) of two unnormalised distributions; infinite where q denies what p holds."""
+    """KL(p || q) of two histograms; where q is empty half a count stands in, else one outlier would forbid all."""
     held = p > 0
-    if not q.sum() or (q[held] == 0).any():
-        return float("inf")
-    p_held, q_held = p[held] / p.sum(), q[held] / q.sum()
+    p_held, q_held = p[held] / p.sum(), np.maximum(q[held], 0.5) / max(q.sum(), 0.5)
     return float((p_held * np.log(p_held / q_held)).sum())

@@ -26,9 +26,9 @@ RULES = {
     "keys: else it is not fused",
     "LF015": "what is not INT8 is FP16, but for nodes that the range scan keeps in FP32",
     "LF016": "the classifier is not quantized",
-    "LF017": "every scale is a constant, finite and at least 2^-20: FP16 has no more than five bits below",
-    "LF018": "the scale of an activation has no dimension, that of a weight one entry for each output channel; a vector "
-    "of one entry makes convolutions fall back to FP16",
+    "LF017": "every scale is a constant, finite and at least 2^-20: below, FP16 has fewer than five bits",
+    "LF018": "the scale of an activation has no dimension, that of a weight one entry for each output channel: a "
+    "vector of one entry makes convolutions fall back to FP16",
     "LF019": "a product has both operands quantized or neither: with one it runs in FP16",
     "LF020": "quantization is symmetric: every zero point is INT8 and 0",
 }

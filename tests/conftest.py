@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,3 +126,21 @@ def impatient() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def few_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of synthetic faces in DFEW's layout: 84 clips, 64 and more of them for training in fold 1."""
+    from logoformer.model.synthetic_layout import synth
+
+    return synth(tmp_path_factory.mktemp("data") / "few-faces", identities=8, side=64).path
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(untrained_bundle: Path, few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`untrained_bundle` with INT8, calibrated on 64 clips. Copy it before changing it."""
+    from logoformer.int8 import Calibration, quantize
+
+    path = tmp_path_factory.mktemp("int8") / "tiny.bundle"
+    shutil.copytree(untrained_bundle, path)
+    return quantize(path, Calibration(few_faces, clips=64)).path
