@@ -151,7 +151,7 @@ def _others(bundle: Bundle) -> list[str]:
     Raises:
         UsageError: there are none.
     """
-    others = [name for name in ("fp16", "int8") if name in bundle.precisions]
+    others: list[str] = [name for name in ("fp16", "int8") if name in bundle.precisions]
     if not others:
         raise UsageError(
             f"{bundle.path} has no precision but fp32: there is nothing to compare.",
