@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..errors import VerificationError
 from .choose import Progress
 from .gate import Budget
-from .paired import Comparison, compare
+from .paired import Z_95, Comparison, compare
 
 if TYPE_CHECKING:
     import onnx
@@ -169,8 +169,12 @@ def companions(group: str, known: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def holds(found: Comparison, budget: Budget) -> bool:
-    """Whether the budget holds as measured; the gate asks for more, on more clips."""
-    return _harm(found) <= RMS_LIMIT and found.agreement >= budget.agreement and found.drop <= budget.drop
+    """Whether the budget may hold: the logits are close, and neither agreement nor drop is refuted (95 %, one-sided).
+
+    A hundred clips cannot prove half a point: one clip is more than that. They can refute; the gate proves, on more.
+    """
+    reach = Z_95 * math.sqrt(found.agreement * (1.0 - found.agreement) / found.clips)
+    return _harm(found) <= RMS_LIMIT and found.agreement + reach >= budget.agreement and found.floor <= budget.drop
 
 
 def _harm(found: Comparison) -> float:
