@@ -1,13 +1,16 @@
-"""The outlier model: an untrained `tiny` with one channel of one norm scaled by 200, in FP32 and FP16 graphs."""
+"""Graphs of an untrained `tiny` with ranges of eight clips, and the outlier model: one channel of one norm times 200."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from logoformer.calibration.collect import collect_ranges
+from logoformer.bundle import Bundle
+from logoformer.calibration.collect import Observed, collect_ranges, observe
 from logoformer.calibration.paired import Comparison, compare
 from logoformer.calibration.quantize import QuantizeConfig, Ranges, quantize_graph
 from logoformer.experiments_int8 import plant_outlier
@@ -20,6 +23,7 @@ from logoformer.model.config import PRESETS
 from logoformer.model.init import initialise
 from logoformer.model.synthetic import synthetic_clips
 
+GRAPHS = ("clip", "frame", "temporal")
 TINY = PRESETS["tiny"]
 
 
@@ -55,3 +59,26 @@ def planted() -> Planted:
     fp16 = to_fp16(fp32, {"clip": calibration[:1]}, kept)
     ranges = collect_ranges(fp32, calibration, QuantizeConfig())
     return Planted(fp32, fp16, calibration, ranges, clips, labels, RoundingClip(fp32).answers(clips))
+
+
+@pytest.fixture(scope="session")
+def models(untrained_bundle: Path) -> dict[tuple[str, str], onnx.ModelProto]:
+    """By (graph, precision). Copy one before changing it."""
+    bundle = Bundle(untrained_bundle)
+    return {
+        (graph, precision): onnx.load_from_string(bundle.read_graph(bundle.graph(graph, precision)))
+        for graph in GRAPHS
+        for precision in ("fp32", "fp16")
+    }
+
+
+@pytest.fixture(scope="session")
+def golden_clips(untrained_bundle: Path) -> Any:
+    """Eight clips, uint8 `[8, T, S, S, 3]`."""
+    return Bundle(untrained_bundle).golden().clips
+
+
+@pytest.fixture(scope="session")
+def observed(models: dict[tuple[str, str], onnx.ModelProto], golden_clips: Any) -> Observed:
+    """What the clip graph's activations do on them."""
+    return observe(models["clip", "fp32"], golden_clips)
