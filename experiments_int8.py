@@ -1,7 +1,8 @@
 """`python -m logoformer.experiments_int8 CHECKPOINT`: what FP16 and INT8 cost, what breaks INT8 and what mends it.
 
-Writes `benchmarks/results/int8.json`. CHECKPOINT is the trained `tiny` that `logoformer demo -o demo` leaves in
-`demo/checkpoint`; the other networks are made here. Faces are synthetic and of people that no training saw.
+Writes `benchmarks/results/int8.json`, one entry for each experiment. CHECKPOINT is the trained `tiny` that `logoformer
+demo -o demo` leaves in `demo/checkpoint`; the other networks are made here. Faces are synthetic and of people that no
+training saw.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import copy
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from .calibration.paired import Comparison, compare
 from .calibration.qat import QatConfig
 from .calibration.quantize import QuantizeConfig
 from .export.export import ExportConfig, RealClips, export_bundle
-from .files import dump_json, write_atomic
+from .files import dump_json, parse_json, write_atomic
 from .int8 import Calibration, load_models, quantize_bundle
 from .model.checkpoint import load_checkpoint
 from .model.config import PRESETS
@@ -170,35 +171,43 @@ def fine_tuned(model: LogoFormer, folder: Path, bar: Bar, count: int = 1001) -> 
     }
 
 
-def run(checkpoint: str, bar: Bar) -> dict[str, Any]:
-    """Runs everything; returns what is committed."""
-    trained, _ = load_checkpoint(checkpoint)
+def sections(checkpoint: str, folder: Path, bar: Bar) -> dict[str, Callable[[], dict[str, Any]]]:
+    """The experiments by name."""
     untrained = initialise(PRESETS["tiny"])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        return {
-            "command": "python -m logoformer.experiments_int8 demo/checkpoint",
-            "machine": asdict(read_machine()),
-            "seeds": {"calibration": CALIBRATION_SEED, "held_out": HELD_OUT_SEED, "qat": QatConfig().seed},
-            "accuracy_tiny": accuracy(trained, folder, bar),
-            "outlier_trained_tiny": outlier(trained, folder, bar),
-            "outlier_untrained_tiny": outlier(untrained, folder, bar),
-            "qat_outlier_untrained_tiny": fine_tuned(untrained, folder, bar),
-            "base": base(folder, "mse", ()),
-        }
+
+    def trained() -> LogoFormer:
+        return load_checkpoint(checkpoint)[0]
+
+    early = ("trunk.conv1", "trunk.layer1", "trunk.layer2", "trunk.layer3")
+    return {
+        "accuracy_tiny": lambda: accuracy(trained(), folder, bar),
+        "outlier_trained_tiny": lambda: outlier(trained(), folder, bar),
+        "outlier_untrained_tiny": lambda: outlier(untrained, folder, bar),
+        "qat_outlier_untrained_tiny": lambda: fine_tuned(untrained, folder, bar),
+        "base": lambda: base(folder, "mse", ()),
+        "base_with_exclusions": lambda: base(folder, "mse", early),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs everything and writes the file."""
+    """Runs what was asked for, everything by default, and writes each result as it comes."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if len(words) != 1:
-        print("usage: python -m logoformer.experiments_int8 CHECKPOINT", file=sys.stderr)
+    if not words:
+        print("usage: python -m logoformer.experiments_int8 CHECKPOINT [EXPERIMENT ...]", file=sys.stderr)
         return 2
     bar = Bar()
-    results = run(words[0], bar)
-    bar.clear()
-    write_atomic(RESULTS, dump_json(results))
-    print(f"{RESULTS} written")
+    with tempfile.TemporaryDirectory() as name:
+        known = sections(words[0], Path(name), bar)
+        for asked in words[1:] or known:
+            result = known[asked]()
+            bar.clear()
+            results = parse_json(RESULTS.read_bytes(), str(RESULTS)) if RESULTS.exists() else {}
+            machine = asdict(read_machine())
+            command = f"python -m logoformer.experiments_int8 demo/checkpoint {asked}"
+            seeds = {"calibration": CALIBRATION_SEED, "held_out": HELD_OUT_SEED, "qat": QatConfig().seed}
+            results[asked] = {"command": command, "seeds": seeds, "machine": machine, **result}
+            write_atomic(RESULTS, dump_json(results))
+            print(f"{asked}: written to {RESULTS}", flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Graphs of an untrained `tiny` with ranges of eight clips, and the outlier model: one channel of one norm times 200."""
+"""Graphs of an untrained `tiny` with ranges of eight clips; and with an outlier, one channel of one norm times 200."""
 
 from __future__ import annotations
 
