@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from .cli_shared import AddVerb, data_option, engines_dir_option, seed_option, show, threads_option
-from .errors import printable
+from .errors import UsageError, command, printable
 from .terminal import Bar, table
 
 if TYPE_CHECKING:
@@ -34,8 +34,16 @@ def _quantize(a: argparse.Namespace, bar: Bar) -> int:
     from .int8 import quantize
     from .verbs import export_summary
 
-    bundle = quantize(a.bundle, _calibration(a, a.data), bar)
-    return show(a, bar, export_summary(bundle), _exported(bundle))
+    calibration = _calibration(a, a.data)
+    if a.sensitivity is None:
+        bundle = quantize(a.bundle, calibration, bar)
+        return show(a, bar, export_summary(bundle), _exported(bundle))
+    from .calibration.sensitivity import table as rows
+    from .tuning import quantize_sensitively
+
+    bundle, found = quantize_sensitively(a.bundle, calibration, a.sensitivity, progress=bar)
+    data = {**export_summary(bundle), "sensitivity": found.to_json()}
+    return show(a, bar, data, f"{table(rows(found))}\n{_exported(bundle)}")
 
 
 def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:
@@ -43,7 +51,7 @@ def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:
     from .int8 import Calibration
 
     config = QuantizeConfig(a.method, tuple(a.exclude), not a.no_attention, not a.no_fold)
-    return Calibration(data, a.fold, a.calibration_clips, a.seed, a.few, config)
+    return Calibration(data, a.fold, a.calibration_clips, a.seed, a.few, config, a.smooth)
 
 
 def _exported(bundle: Bundle) -> str:
@@ -83,6 +91,10 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _verify(a: argparse.Namespace, bar: Bar) -> int:
+    if a.accuracy:
+        return _accuracy(a, bar)
+    if a.layers is not None:
+        return _layers(a, bar)
     from .engine.verify import verify
 
     report = verify(a.bundle, engines_dir=a.engines_dir, threads=a.threads, write=not a.no_write, progress=bar)
@@ -98,6 +110,37 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
     show(a, bar, report.to_json(), f"{table(rows)}\n{note}")
     report.require()
     return 0
+
+
+def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
+    from .verdicts import accuracy_rows, judge_on_dfew
+
+    if not a.data:
+        raise UsageError(
+            "The accuracy gate needs labelled clips that the model was not trained on.",
+            next=command("logoformer", "verify", a.bundle, "--accuracy", "--data", "DIR"),
+        )
+    report = judge_on_dfew(a.bundle, a.data, fold=a.fold, budget_points=a.budget, write=not a.no_write, progress=bar)
+    lines = [table(accuracy_rows(report))]
+    for name, row in report.precisions.items():
+        lines.append(f"{name}: {row['verdict']} - {row['reason']}")
+        lines += [f"  {w['clip']} ({w['label']}): {w['before']} -> {w['after']}" for w in row["worst"][:5]]
+    lines.append(f"{report.source['clips']} clips of {report.source['name']}; {report.evaluator}")
+    return show(a, bar, report.to_json(), "\n".join(lines))
+
+
+def _layers(a: argparse.Namespace, bar: Bar) -> int:
+    from .verdicts import explain_layers
+
+    reports = explain_layers(a.bundle, a.layers, progress=bar)
+    lines = []
+    for r in reports:
+        highest = sorted(r.layers, key=lambda item: -item.error)[:8]
+        rows = [["layer", "relative error"], *([item.layer, f"{item.error:.3%}"] for item in highest)]
+        first = f"leaves FP32 first at {r.first}" if r.first else f"no layer is off by more than {r.threshold:.0%}"
+        lines += [f"{r.graph} {r.precision}: {first}; {r.evaluator}", table(rows), ""]
+    lines.append(f"Tables and pictures of all layers: {a.layers}")
+    return show(a, bar, [r.to_json() for r in reports], "\n".join(lines))
 
 
 def _trust(a: argparse.Namespace, bar: Bar) -> int:
@@ -128,6 +171,7 @@ def _int8_options(p: argparse.ArgumentParser) -> None:
         "--method", default="max", metavar="M", help="of ranges: max (default), entropy, percentile or mse"
     )  # fmt: skip
     p.add_argument("--exclude", nargs="+", default=[], metavar="GROUP", help="left in FP16, such as block0.ffn")
+    p.add_argument("--smooth", action="store_true", help="move outlier channels from activations into weights first")
     p.add_argument("--no-attention", action="store_true", help="leave the products of attention in FP16")
     p.add_argument("--no-fold", action="store_true", help="store FP16 weights behind Q and DQ, not INT8 ones")
 
@@ -157,6 +201,9 @@ def add(verb: AddVerb) -> None:
     p.add_argument("bundle")
     data_option(p, required=False)
     _int8_options(p)
+    p.add_argument(
+        "--sensitivity", metavar="DIR", help="measure each group, exclude until the budget holds; table, picture here"
+    )
     seed_option(p)
 
     p = verb(
@@ -178,6 +225,10 @@ def add(verb: AddVerb) -> None:
     p = verb("verify", _verify, "hold this machine's answers against the golden ones", "logoformer verify face.bundle")
     p.add_argument("bundle")
     p.add_argument("--no-write", action="store_true", help="do not record the verdicts in the bundle")
+    p.add_argument("--accuracy", action="store_true", help="judge FP16 and INT8 against FP32 on --data's test split")
+    data_option(p, required=False)
+    p.add_argument("--layers", metavar="DIR", help="compare every layer with FP32; tables and pictures go to DIR")
+    p.add_argument("--budget", type=float, metavar="X", help="points of UAR; default 0.2 for FP16, 0.5 for INT8")
     engines_dir_option(p)
     threads_option(p)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .cli_shared import AddVerb, data_option, seed_option, show
+from .errors import UsageError
 from .terminal import Bar, table
 
 
@@ -23,14 +24,37 @@ def _synth(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _train(a: argparse.Namespace, bar: Bar) -> int:
+    if a.qat is not None:
+        return _fine_tune(a, bar)
+    if a.out is None:
+        raise UsageError("Training needs a folder for the checkpoint.", next="name it with -o DIR")
     from .model.train import TrainConfig
     from .verbs import train_on_dfew
 
-    config = TrainConfig(steps=a.steps, batch=a.batch, learning_rate=a.learning_rate, seed=a.seed)
+    given = {"steps": a.steps, "learning_rate": a.learning_rate}
+    config = TrainConfig(
+        batch=a.batch, seed=a.seed, **{name: value for name, value in given.items() if value is not None}
+    )  # fmt: skip
     done = train_on_dfew(a.data, a.out, a.preset, config, fold=a.fold, progress=bar)
     m = done.metrics
     text = f"{done.checkpoint}: UAR {m.uar:.3f}, WAR {m.war:.3f} on held-out clips, {done.duration_s:.0f} s"
     return show(a, bar, done.to_json(), text)
+
+
+def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
+    from .calibration.qat import QatConfig
+    from .tuning import fine_tune_on_dfew
+
+    given = {"steps": a.steps, "learning_rate": a.learning_rate}
+    config = QatConfig(
+        batch=a.batch, seed=a.seed, **{name: value for name, value in given.items() if value is not None}
+    )
+    bundle, done = fine_tune_on_dfew(a.qat, a.data, config, fold=a.fold, progress=bar)
+    text = (
+        f"{bundle.path}: INT8 fine-tuned in {done['steps']} steps; divergence from FP32 {done['first_loss']:.4g} -> "
+        f"{done['final_loss']:.4g} nats. The accuracy gate has to judge it: logoformer verify --accuracy"
+    )
+    return show(a, bar, {"bundle": str(bundle.path), **done}, text)
 
 
 def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
@@ -60,11 +84,14 @@ def add(verb: AddVerb) -> None:
 
     p = verb("train", _train, "train a preset", "logoformer train --preset tiny --data faces -o ckpt")
     p.add_argument("--preset", default="tiny", metavar="NAME", help="tiny (default), base or wide")
-    p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
+    p.add_argument("-o", "--out", metavar="DIR", help="the checkpoint's folder")
+    p.add_argument("--qat", metavar="BUNDLE", help="fine-tune this bundle's INT8 graphs instead; no -o")
     data_option(p, required=True)
-    p.add_argument("--steps", type=int, default=800, metavar="N", help="optimiser steps; default 800")
+    p.add_argument("--steps", type=int, metavar="N", help="optimiser steps; default 800, with --qat 150")
     p.add_argument("--batch", type=int, default=32, metavar="N", help="clips a step; default 32")
-    p.add_argument("--learning-rate", type=float, default=2e-3, metavar="X", help="at its highest; default 0.002")
+    p.add_argument(
+        "--learning-rate", type=float, metavar="X", help="at its highest; default 0.002, with --qat 0.0001"
+    )  # fmt: skip
     seed_option(p)
 
     p = verb("evaluate", _evaluate, "score a checkpoint: UAR, WAR, recalls", "logoformer evaluate ckpt --data faces")

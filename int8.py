@@ -20,9 +20,14 @@ from .clips import Sampling, window_order
 from .errors import BadInputError, UsageError, command
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import onnx
 
     from .calibration.choose import ChosenClips
+    from .calibration.quantize import Ranges
+
+    Models = dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]  # by graph: FP32, FP16
 
 Progress = Callable[[str, int, int], None]
 NO_GATE = "insufficient clips"
@@ -39,6 +44,7 @@ class Calibration:
         seed: of their choice.
         few: accept a small set.
         config: how to quantize.
+        smooth: move outlier channels from activations into weights first; see `calibration/smooth.py`.
     """
 
     data: str | os.PathLike[str] | None
@@ -47,6 +53,7 @@ class Calibration:
     seed: int = 0
     few: bool = False
     config: QuantizeConfig = field(default_factory=QuantizeConfig)
+    smooth: bool = False
 
     @property
     def source(self) -> str:
@@ -113,12 +120,11 @@ def quantize_bundle(
     """
     from .calibration.collect import collect_ranges
     from .calibration.placement import check_exclude, groups
-    from .calibration.quantize import quantize_graph
     from .calibration.record import record
 
     config = calibration.config
     bundle = Bundle(path)
-    models = _models(bundle)
+    models = load_models(bundle)
     if chosen.clips.shape[1:] != (bundle.frames, bundle.image_size, bundle.image_size, 3):
         raise BadInputError(
             f"The clips are {list(chosen.clips.shape)}; {bundle.path} takes {bundle.frames} frames of "
@@ -126,11 +132,9 @@ def quantize_bundle(
             next="choose them with the sampling and the size of this bundle",
         )
     check_exclude(config.exclude, groups(models["clip"][0]))
+    smoothing = smooth_factors(models["clip"][0], chosen.clips) if calibration.smooth else {}
+    models = smoothed(models, smoothing)
     ranges = collect_ranges(models["clip"][0], chosen.clips, config, progress)
-    quantized = {name: quantize_graph(fp32, fp16, ranges, config) for name, (fp32, fp16) in models.items()}
-    kept = bundle.precisions["fp16"].get("kept_fp32", {})
-    _require_clean(quantized, kept)
-    writer = BundleWriter(bundle.path)
     m = bundle.manifest
     tools = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
     written = record(
@@ -138,6 +142,61 @@ def quantize_bundle(
         source=calibration.source, labels=bundle.labels, preprocessing=m["preprocessing"], sampling=bundle.sampling,
         tools={name: version for name in tools if (version := _version(name))},
     )  # fmt: skip
+    if smoothing:
+        written["smoothing"] = {norm: [float(value) for value in factor] for norm, factor in smoothing.items()}
+    return file_int8(bundle, models, ranges, config, written, progress=progress)
+
+
+def smooth_factors(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+    """By norm with outlier channels: what its channels are divided by; see `calibration.smooth.factors`."""
+    from .calibration.smooth import factors, norms
+    from .export.ranges import channels
+
+    tensors = [norm.output for norm in norms(clip)]
+    return factors(clip, channels(clip, [{"clip": one[None]} for one in clips], tensors))
+
+
+def smoothed(models: Models, smoothing: Mapping[str, npt.NDArray[np.float32]]) -> Models:
+    """All graphs with the scales moved; as they are without any."""
+    from .calibration.smooth import smooth
+
+    if not smoothing:
+        return models
+    return {name: (smooth(fp32, smoothing), smooth(fp16, smoothing)) for name, (fp32, fp16) in models.items()}
+
+
+def file_int8(
+    bundle: Bundle,
+    models: Models,
+    ranges: Ranges,
+    config: QuantizeConfig,
+    written: Mapping[str, Any],
+    *,
+    progress: Progress | None = None,
+    **fields: Any,
+) -> Bundle:
+    """Quantizes the graphs, has them linted and compared, and writes them into the bundle.
+
+    Args:
+        bundle: opened for reading.
+        models: by graph, FP32 and FP16.
+        ranges: of the activations.
+        config: how to quantize.
+        written: the calibration record.
+        progress: called with (stage, done, total).
+        fields: more of the manifest's entry of INT8.
+
+    Raises:
+        VerificationError: a quantized graph breaks a lint rule. Nothing was written.
+        MachineError: the bundle was changed by another process meanwhile.
+    """
+    from .calibration.quantize import quantize_graph
+
+    quantized = {name: quantize_graph(fp32, fp16, ranges, config) for name, (fp32, fp16) in models.items()}
+    kept = bundle.precisions["fp16"].get("kept_fp32", {})
+    _require_clean(quantized, kept)
+    writer = BundleWriter(bundle.path)
+    m = bundle.manifest
     entries, promised = _write_graphs(writer, bundle, quantized, progress)
     precision = {
         **_judge(bundle, quantized, progress),
@@ -145,6 +204,7 @@ def quantize_bundle(
         "excluded": list(config.exclude),
         "promised_share": promised,
         "calibration": writer.add_calibration(written),
+        **fields,
     }
     # The rows of `verify` speak of graphs that are replaced here.
     verification = dict(m.get("verification", {}))
@@ -168,7 +228,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _models(bundle: Bundle) -> dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]:
+def load_models(bundle: Bundle) -> Models:
     """FP32 and FP16 of every graph."""
     import onnx
 
@@ -224,18 +284,17 @@ def _write_graphs(
 def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None) -> dict[str, Any]:
     """How far INT8 is from PyTorch on the golden clips; too few to accept anything."""
     from .export import parity as par
-    from .export.reference import NAME, Reference
+    from .export.reference import NAME
 
-    golden = bundle.golden()
-    clips = golden.clips.copy()  # torch warns of arrays that it may not write to
-    runners = {name: Reference(model).run for name, model in models.items()}
+    golden, stream = bundle.golden(), bundle.stream
     note = progress or (lambda *_: None)
     note("parity int8", 0, 2)
-    clip = par.compare(par.clip_answers(runners["clip"], clips), golden.probabilities, NAME, "PyTorch float32")
+    clip = par.compare(
+        par.RoundingClip(models["clip"]).answers(golden.clips), golden.probabilities, NAME, "PyTorch float32"
+    )
     note("parity int8", 1, 2)
-    s = bundle.stream
-    order = window_order(s.frames, s.grid, s.window)
-    answers = par.pair_answers(runners["frame"], runners["temporal"], clips, s.rows, order)
+    order = window_order(stream.frames, stream.grid, stream.window)
+    answers = par.RoundingPair(models["frame"], models["temporal"], order).answers(golden.clips)
     pair = par.compare(answers, golden.probabilities, NAME, "PyTorch float32")
     note("parity int8", 2, 2)
     worst = max(clip.share, pair.share)

@@ -33,15 +33,15 @@ from .graphs import GRAPHS, build_graph, example_inputs
 from .lint import require_clean
 from .macs import macs_by_precision, promised_share
 from .precision import to_fp16
-from .ranges import MARGIN, SOFTMAX_LIMIT, Protected, protect, scan
+from .ranges import MARGIN, SOFTMAX_LIMIT, Protected, not_finite, protect, scan
 from .reference import NAME as REFERENCE_NAME
-from .reference import Reference
 from .trace import OPSET, to_bytes, trace
 
 PRECISIONS = ("fp32", "fp16")
 FP32_SHARE = 0.001  # of the between-clip deviation of a logit
 FP16_SHARE = 0.05
 GOLDEN_CLIPS = 8
+SCAN_CLIPS = 32
 Progress = Callable[[str, int, int], None]
 
 
@@ -275,7 +275,7 @@ def _convert_fp16(
     note: Progress,
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, list[Protected]]]:
     """Scans the clip graph, which holds every node of the pair under the same name, and converts all three alike."""
-    scanned = clips[:16]
+    scanned = clips[:SCAN_CLIPS]
     note("range scan", 0, 1)
     ranges = scan(models["clip"], [{"clip": clip[None]} for clip in scanned])
     keep = protect(models["clip"], ranges)
@@ -307,14 +307,16 @@ def _judge_fp16(
     order: npt.NDArray[np.int64],
     note: Progress,
 ) -> dict[str, Any]:
-    runners = {name: Reference(model).run for name, model in models.items()}
-    note("parity fp16", 0, 2)
-    clip = par.compare(par.clip_answers(runners["clip"], clips), truth, REFERENCE_NAME, "PyTorch float32")
-    note("parity fp16", 1, 2)
-    answers = par.pair_answers(runners["frame"], runners["temporal"], clips, stream.rows, order)
+    note("parity fp16", 0, 3)
+    clip = par.compare(par.RoundingClip(models["clip"]).answers(clips), truth, REFERENCE_NAME, "PyTorch float32")
+    note("parity fp16", 1, 3)
+    answers = par.RoundingPair(models["frame"], models["temporal"], order).answers(clips)
     pair = par.compare(answers, truth, REFERENCE_NAME, "PyTorch float32")
-    note("parity fp16", 2, 2)
-    good = clip.within(FP16_SHARE, 0.99) and pair.within(FP16_SHARE, 0.99)
+    note("parity fp16", 2, 3)
+    probed = clips[:SCAN_CLIPS]
+    overflowing = not_finite(models["clip"], [{"clip": clip[None]} for clip in probed])
+    note("parity fp16", 3, 3)
+    good = clip.within(FP16_SHARE, 0.99) and pair.within(FP16_SHARE, 0.99) and not overflowing
     worst = max(clip.share, pair.share)
     verdict: dict[str, Any] = {
         "verdict": "accept" if good else "refuse: use fp32",
@@ -323,7 +325,8 @@ def _judge_fp16(
         "kept_fp32": {
             name: [{"node": item.node, "reason": item.reason} for item in items] for name, items in protected.items()
         },
-        "scan": {"clips": min(len(clips), 16), "margin_of_65504": MARGIN, "softmax_limit": SOFTMAX_LIMIT},
+        "scan": {"clips": len(probed), "margin_of_65504": MARGIN, "softmax_limit": SOFTMAX_LIMIT},
+        "probe": {"clips": len(probed), "not_finite": overflowing[:8], "evaluator": REFERENCE_NAME},
     }
     if not good:
         verdict["worst_tensors"] = [_blame(graph, models[graph.name], clips[0], stream, order) for graph in graphs]
