@@ -23,23 +23,42 @@ def _synth(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _train(a: argparse.Namespace, bar: Bar) -> int:
-    from .model.train import TrainConfig
+    from .model.recipe import override, recipe
+    from .model.train import Start
     from .verbs import train_on_dfew
 
-    config = TrainConfig(steps=a.steps, batch=a.batch, learning_rate=a.learning_rate, seed=a.seed)
-    done = train_on_dfew(a.data, a.out, a.preset, config, fold=a.fold, progress=bar)
+    chosen = recipe(a.recipe)
+    config = override(chosen.train, a.set)
+    start = Start(a.trunk, a.trunk_color, a.resume)
+    done = train_on_dfew(a.data, a.out, a.preset or chosen.preset, config, fold=a.fold, start=start, progress=bar)
     m = done.metrics
-    text = f"{done.checkpoint}: UAR {m.uar:.3f}, WAR {m.war:.3f} on held-out clips, {done.duration_s:.0f} s"
-    return show(a, bar, done.to_json(), text)
+    lines = [done.trunk.line()] if done.trunk else []
+    lines.append(
+        f"{done.checkpoint}: UAR {m.uar:.3f} {_interval(m.uar_interval)}, WAR {m.war:.3f} {_interval(m.war_interval)} "
+        f"on {m.clips} held-out clips, {done.duration_s:.0f} s on {done.processes} x {done.device}"
+    )
+    lines.append(f"kept: {done.selected}")
+    return show(a, bar, done.to_json(), "\n".join(lines))
 
 
 def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
-    from .clips import DFEW_LABELS
     from .verbs import evaluate_on_dfew
 
-    m = evaluate_on_dfew(a.checkpoint, a.data, fold=a.fold, order=a.order, progress=bar)
-    rows = [["class", "recall"], *([name, f"{r:.3f}"] for name, r in zip(DFEW_LABELS, m.recalls, strict=True))]
-    return show(a, bar, m.to_json(), f"{table(rows)}\nUAR {m.uar:.4f}  WAR {m.war:.4f}  clips {m.clips}")
+    answers = evaluate_on_dfew(a.checkpoint, a.data, fold=a.fold, order=a.order, views=a.views, progress=bar)
+    m = answers.metrics()
+    rows = [["class", "recall", "clips", *answers.classes]]
+    for name, recall, counts in zip(answers.classes, m.recalls, m.confusion, strict=True):
+        shown = "-" if recall is None else f"{recall:.3f}"
+        rows.append([name, shown, str(sum(counts)), *map(str, counts)])
+    text = (
+        f"{table(rows)}\nUAR {m.uar:.4f} {_interval(m.uar_interval)}  WAR {m.war:.4f} {_interval(m.war_interval)}  "
+        f"clips {m.clips} (rows: truth; 95 % bootstrap intervals over clips)"
+    )
+    return show(a, bar, {**m.to_json(), "classes": list(answers.classes)}, text)
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
 def add(verb: AddVerb) -> None:
@@ -58,18 +77,23 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--side", type=int, default=96, metavar="PX", help="side of the pictures; default 96")
     seed_option(p)
 
-    p = verb("train", _train, "train a preset", "logoformer train --preset tiny --data faces -o ckpt")
-    p.add_argument("--preset", default="tiny", metavar="NAME", help="tiny (default), base or wide")
+    p = verb("train", _train, "train a recipe", "logoformer train --recipe synthetic-tiny --data faces -o ckpt")
+    p.add_argument(
+        "--recipe", default="synthetic-tiny", metavar="NAME",
+        help="synthetic-tiny (default), paper-dfew or paper-ferv39k: settings beside the code, saved with the result",
+    )  # fmt: skip
+    p.add_argument("--preset", metavar="NAME", help="of the architecture; default: the recipe's")
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
     data_option(p, required=True)
-    p.add_argument("--steps", type=int, default=800, metavar="N", help="optimiser steps; default 800")
-    p.add_argument("--batch", type=int, default=32, metavar="N", help="clips a step; default 32")
-    p.add_argument("--learning-rate", type=float, default=2e-3, metavar="X", help="at its highest; default 0.002")
-    seed_option(p)
+    p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any field of the recipe")
+    p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
+    p.add_argument("--trunk-color", default="rgb", metavar="C", help="rgb (default) or bgr: what they were trained on")
+    p.add_argument("--resume", action="store_true", help="go on with an interrupted training of the same checkpoint")
 
     p = verb("evaluate", _evaluate, "score a checkpoint: UAR, WAR, recalls", "logoformer evaluate ckpt --data faces")
-    p.add_argument("checkpoint", help="a checkpoint folder or .pt file")
+    p.add_argument("checkpoint", nargs="+", help="a checkpoint; five, of folds 1 to 5, are pooled as published")
     data_option(p, required=True)
+    p.add_argument("--views", type=int, default=1, metavar="N", help="clips taken of each recording; default 1")
     p.add_argument(
         "--order", default="forward", metavar="O", help="of the frames: forward (default), reversed, shuffled"
     )

@@ -73,9 +73,9 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     from .engine.engine_index import NOT_RUN
     from .engine.verify import VERIFIED, verify
     from .export.export import ExportConfig
+    from .model.recipe import TrainConfig
     from .model.synthetic import FIRST_VIDEO_IDENTITY
     from .model.synthetic_layout import synth, write_untrimmed
-    from .model.train import TrainConfig
     from .verbs import evaluate_on_dfew, export_checkpoint, train_on_dfew
 
     folder = _fresh(Path(out))
@@ -98,7 +98,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     note("train", f"{trained.duration_s:.0f} s on {trained.device}", trained.checkpoint, **trained.to_json())
 
     scores = {
-        order: evaluate_on_dfew(trained.checkpoint, faces.path, order=order, progress=progress)
+        order: evaluate_on_dfew([trained.checkpoint], faces.path, order=order, progress=progress).metrics()
         for order in ("forward", "reversed", "shuffled")
     }
     uars = ", ".join(f"{order} {m.uar:.3f}" for order, m in scores.items())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .export.export import ExportConfig
-    from .model.evaluate import Metrics
-    from .model.train import TrainConfig, TrainResult
+    from .model.evaluate import Predictions
+    from .model.recipe import TrainConfig
+    from .model.train import Start, TrainResult
 
 Progress = Callable[[str, int, int], None]
 
@@ -23,6 +24,7 @@ def train_on_dfew(
     config: TrainConfig,
     *,
     fold: int = 1,
+    start: Start | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Trains a preset on one fold of a data set in DFEW's layout and scores it on the fold's test split.
@@ -33,6 +35,7 @@ def train_on_dfew(
         preset_name: of the architecture.
         config: the recipe.
         fold: 1 to 5.
+        start: what it begins from.
         progress: called with (stage, done, total).
     """
     from .model.config import preset
@@ -43,33 +46,38 @@ def train_on_dfew(
     model = preset(preset_name)
     learn = CachedClips(DfewClips(data, "train", fold, model.image_size))
     held_out = DfewClips(data, "test", fold, model.image_size)
-    return train(config, model, learn, held_out, out, progress)
+    return train(config, model, learn, held_out, out, progress, start=start)
 
 
 def evaluate_on_dfew(
-    checkpoint: str | os.PathLike[str],
+    checkpoints: Sequence[str | os.PathLike[str]],
     data: str | os.PathLike[str],
     *,
     fold: int = 1,
     order: str = "forward",
+    views: int = 1,
     progress: Progress | None = None,
-) -> Metrics:
-    """Scores a checkpoint on the test split of one fold.
+) -> Predictions:
+    """Answers of a checkpoint on the test split of one fold, or of five on the folds that each was not trained on.
 
     Args:
-        checkpoint: folder or `.pt`.
+        checkpoints: folder or `.pt`; several are those of fold 1, 2, ..., and their answers are pooled.
         data: the data set's folder.
-        fold: 1 to 5.
+        fold: 1 to 5, of a single checkpoint.
         order: of the frames: 'forward', 'reversed' or 'shuffled'.
+        views: clips taken of each recording.
         progress: called with (stage, done, total).
     """
     from .model.checkpoint import load_checkpoint
     from .model.dfew import DfewClips
-    from .model.evaluate import evaluate
+    from .model.evaluate import evaluate, pool
 
-    model, _ = load_checkpoint(checkpoint)
-    source = DfewClips(data, "test", fold, model.config.image_size)
-    return evaluate(model, source, order=order, progress=progress)
+    parts = []
+    for number, checkpoint in enumerate(checkpoints, start=1):
+        model, _ = load_checkpoint(checkpoint)
+        source = DfewClips(data, "test", fold if len(checkpoints) == 1 else number, model.config.image_size)
+        parts.append(evaluate(model, source, order=order, views=views, progress=progress))
+    return pool(parts)
 
 
 def export_checkpoint(
