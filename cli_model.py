@@ -11,7 +11,7 @@ from .terminal import Bar, table
 def _init(a: argparse.Namespace, bar: Bar) -> int:
     from .model.init import init_checkpoint
 
-    path = init_checkpoint(a.preset, a.out, a.seed, bar)
+    path = init_checkpoint(a.preset, a.out, a.seed, bar, attention=a.attention)
     return show(a, bar, {"checkpoint": str(path)}, f"{path}: untrained '{a.preset}', for latency work")
 
 
@@ -30,7 +30,9 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
     chosen = recipe(a.recipe)
     config = override(chosen.train, a.set)
     start = Start(a.trunk, a.trunk_color, a.resume)
-    done = train_on_dfew(a.data, a.out, a.preset or chosen.preset, config, fold=a.fold, start=start, progress=bar)
+    done = train_on_dfew(
+        a.data, a.out, a.preset or chosen.preset, config, attention=a.attention, fold=a.fold, start=start, progress=bar
+    )
     m = done.metrics
     lines = [done.trunk.line()] if done.trunk else []
     lines.append(
@@ -61,11 +63,16 @@ def _interval(bounds: tuple[float, float]) -> str:
     return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
+def _attention_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--attention", metavar="A", help="logo (default), joint, space, divided, mixing or lgi")
+
+
 def add(verb: AddVerb) -> None:
     """Adds these verbs to the parser."""
     p = verb("init", _init, "write an untrained checkpoint, for latency work", "logoformer init --preset base -o ckpt")
     p.add_argument("--preset", default="base", metavar="NAME", help="base (default), wide or tiny")
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
+    _attention_option(p)
     seed_option(p)
 
     p = verb(
@@ -83,6 +90,7 @@ def add(verb: AddVerb) -> None:
         help="synthetic-tiny (default), paper-dfew or paper-ferv39k: settings beside the code, saved with the result",
     )  # fmt: skip
     p.add_argument("--preset", metavar="NAME", help="of the architecture; default: the recipe's")
+    _attention_option(p)
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
     data_option(p, required=True)
     p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any field of the recipe")

@@ -23,6 +23,7 @@ def train_on_dfew(
     preset_name: str,
     config: TrainConfig,
     *,
+    attention: str | None = None,
     fold: int = 1,
     start: Start | None = None,
     progress: Progress | None = None,
@@ -34,6 +35,7 @@ def train_on_dfew(
         out: the checkpoint's folder.
         preset_name: of the architecture.
         config: the recipe.
+        attention: of the blocks; None leaves the preset's.
         fold: 1 to 5.
         start: what it begins from.
         progress: called with (stage, done, total).
@@ -43,7 +45,7 @@ def train_on_dfew(
     from .model.dfew import DfewClips
     from .model.train import train
 
-    model = preset(preset_name)
+    model = preset(preset_name, attention)
     learn = CachedClips(DfewClips(data, "train", fold, model.image_size))
     held_out = DfewClips(data, "test", fold, model.image_size)
     return train(config, model, learn, held_out, out, progress, start=start)
