@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .cli_shared import AddVerb, data_option, seed_option, show
+from .errors import EXIT_BAD_INPUT, EXIT_OK
 from .terminal import Bar, table
 
 
@@ -25,14 +26,15 @@ def _synth(a: argparse.Namespace, bar: Bar) -> int:
 def _train(a: argparse.Namespace, bar: Bar) -> int:
     from .model.recipe import override, recipe
     from .model.train import Start
-    from .verbs import train_on_dfew
+    from .verbs import train_on
 
     chosen = recipe(a.recipe)
     config = override(chosen.train, a.set)
     start = Start(a.trunk, a.trunk_color, a.resume)
-    done = train_on_dfew(
-        a.data, a.out, a.preset or chosen.preset, config, attention=a.attention, fold=a.fold, start=start, progress=bar
-    )
+    done = train_on(
+        a.data, a.out, a.preset or chosen.preset, config, attention=a.attention, fold=a.fold, start=start,
+        short=a.short, max_damaged=a.max_damaged, progress=bar,
+    )  # fmt: skip
     m = done.metrics
     lines = [done.trunk.line()] if done.trunk else []
     lines.append(
@@ -44,9 +46,12 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
-    from .verbs import evaluate_on_dfew
+    from .verbs import evaluate_on
 
-    answers = evaluate_on_dfew(a.checkpoint, a.data, fold=a.fold, order=a.order, views=a.views, progress=bar)
+    answers = evaluate_on(
+        a.checkpoint, a.data, fold=a.fold, order=a.order, views=a.views, short=a.short, max_damaged=a.max_damaged,
+        progress=bar,
+    )  # fmt: skip
     m = answers.metrics()
     rows = [["class", "recall", "clips", *answers.classes]]
     for name, recall, counts in zip(answers.classes, m.recalls, m.confusion, strict=True):
@@ -59,8 +64,25 @@ def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
     return show(a, bar, {**m.to_json(), "classes": list(answers.classes)}, text)
 
 
+def _data_check(a: argparse.Namespace, bar: Bar) -> int:
+    from .model.data_check import check_data
+
+    report = check_data(a.data, bar)
+    show(a, bar, report.to_json(), report.text())
+    return EXIT_BAD_INPUT if report.faults else EXIT_OK
+
+
 def _interval(bounds: tuple[float, float]) -> str:
     return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def _reading_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--short", default="former", metavar="P", help="clips of too few frames: former, pad, repeat or drop"
+    )
+    p.add_argument(
+        "--max-damaged", type=int, default=0, metavar="N", help="unreadable frames to put up with; default 0"
+    )
 
 
 def _attention_option(p: argparse.ArgumentParser) -> None:
@@ -79,7 +101,9 @@ def add(verb: AddVerb) -> None:
         "synth", _synth, "draw synthetic faces: a data set, or a video", "logoformer synth -o faces --identities 100"
     )
     p.add_argument("-o", "--out", required=True, metavar="PATH", help="a folder, or an .mp4 with --kind video")
-    p.add_argument("--kind", default="dfew", metavar="K", help="dfew (default): a data set in DFEW's layout; or video")
+    p.add_argument(
+        "--kind", default="dfew", metavar="K", help="dfew (default) or ferv39k: a data set in that layout; video"
+    )
     p.add_argument("--identities", type=int, default=100, metavar="N", help="people, 14 clips each; default 100")
     p.add_argument("--side", type=int, default=96, metavar="PX", help="side of the pictures; default 96")
     seed_option(p)
@@ -93,14 +117,19 @@ def add(verb: AddVerb) -> None:
     _attention_option(p)
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
     data_option(p, required=True)
+    _reading_options(p)
     p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any field of the recipe")
     p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
     p.add_argument("--trunk-color", default="rgb", metavar="C", help="rgb (default) or bgr: what they were trained on")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted training of the same checkpoint")
 
+    p = verb("data-check", _data_check, "find what is wrong with a data set", "logoformer data-check --data faces")
+    p.add_argument("--data", required=True, metavar="DIR", help="a data set; every frame is decoded")
+
     p = verb("evaluate", _evaluate, "score a checkpoint: UAR, WAR, recalls", "logoformer evaluate ckpt --data faces")
     p.add_argument("checkpoint", nargs="+", help="a checkpoint; five, of folds 1 to 5, are pooled as published")
     data_option(p, required=True)
+    _reading_options(p)
     p.add_argument("--views", type=int, default=1, metavar="N", help="clips taken of each recording; default 1")
     p.add_argument(
         "--order", default="forward", metavar="O", help="of the frames: forward (default), reversed, shuffled"

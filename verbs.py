@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 
-def train_on_dfew(
+def train_on(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     preset_name: str,
@@ -26,9 +26,11 @@ def train_on_dfew(
     attention: str | None = None,
     fold: int = 1,
     start: Start | None = None,
+    short: str = "former",
+    max_damaged: int = 0,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Trains a preset on one fold of a data set in DFEW's layout and scores it on the fold's test split.
+    """Trains a preset on one fold of a data set and scores it on the fold's test split.
 
     Args:
         data: the data set's folder.
@@ -38,26 +40,33 @@ def train_on_dfew(
         attention: of the blocks; None leaves the preset's.
         fold: 1 to 5.
         start: what it begins from.
+        short, max_damaged: see `model.listing.Reading`.
         progress: called with (stage, done, total).
     """
     from .model.config import preset
     from .model.data import CachedClips
-    from .model.dfew import DfewClips
+    from .model.datasets import open_clips
+    from .model.listing import Reading
     from .model.train import train
 
     model = preset(preset_name, attention)
-    learn = CachedClips(DfewClips(data, "train", fold, model.image_size))
-    held_out = DfewClips(data, "test", fold, model.image_size)
+    reading = Reading(model.image_size, short, model.frames, max_damaged)
+    learn = open_clips(data, "train", fold, reading)
+    held_out = open_clips(data, "test", fold, reading)
+    model = model.with_labels(learn.labels)
+    learn = CachedClips(learn)
     return train(config, model, learn, held_out, out, progress, start=start)
 
 
-def evaluate_on_dfew(
+def evaluate_on(
     checkpoints: Sequence[str | os.PathLike[str]],
     data: str | os.PathLike[str],
     *,
     fold: int = 1,
     order: str = "forward",
     views: int = 1,
+    short: str = "former",
+    max_damaged: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
     """Answers of a checkpoint on the test split of one fold, or of five on the folds that each was not trained on.
@@ -68,16 +77,21 @@ def evaluate_on_dfew(
         fold: 1 to 5, of a single checkpoint.
         order: of the frames: 'forward', 'reversed' or 'shuffled'.
         views: clips taken of each recording.
+        short, max_damaged: see `model.listing.Reading`.
         progress: called with (stage, done, total).
     """
     from .model.checkpoint import load_checkpoint
-    from .model.dfew import DfewClips
+    from .model.datasets import open_clips
     from .model.evaluate import evaluate, pool
+    from .model.listing import Reading, numbered_as
 
     parts = []
     for number, checkpoint in enumerate(checkpoints, start=1):
         model, _ = load_checkpoint(checkpoint)
-        source = DfewClips(data, "test", fold if len(checkpoints) == 1 else number, model.config.image_size)
+        c = model.config
+        reading = Reading(c.image_size, short, c.frames, max_damaged)
+        source = open_clips(data, "test", fold if len(checkpoints) == 1 else number, reading)
+        source = numbered_as(source, c.labels)
         parts.append(evaluate(model, source, order=order, views=views, progress=progress))
     return pool(parts)
 
@@ -100,7 +114,7 @@ def export_checkpoint(
         checkpoint: folder or `.pt`.
         out: the bundle; None puts it beside the checkpoint.
         config: what to export.
-        data: a data set in DFEW's layout, whose training split stands for the camera.
+        data: a data set, whose training split stands for the camera.
         fold: 1 to 5.
         clips: how many.
         seed: of their choice.
@@ -119,9 +133,10 @@ def export_checkpoint(
         real = RealClips(drawn, f"synthetic faces, seed {seed}", synthetic=True)
     else:
         from .calibration.choose import choose
-        from .model.dfew import DfewClips
+        from .model.datasets import open_clips
+        from .model.listing import Reading
 
-        chosen = choose(DfewClips(data, "train", fold, c.image_size), c.sampling, clips, seed, progress)
+        chosen = choose(open_clips(data, "train", fold, Reading(c.image_size)), c.sampling, clips, seed, progress)
         real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
     target = default_out(checkpoint) if out is None else Path(out)
     return export_bundle(model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress)
