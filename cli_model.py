@@ -77,9 +77,7 @@ def _interval(bounds: tuple[float, float]) -> str:
 
 
 def _reading_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--short", default="former", metavar="P", help="clips of too few frames: former, pad, repeat or drop"
-    )
+    p.add_argument("--short", default="former", metavar="P", help="short clips: former (default), pad, repeat or drop")
     p.add_argument(
         "--max-damaged", type=int, default=0, metavar="N", help="unreadable frames to put up with; default 0"
     )
@@ -102,7 +100,7 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("-o", "--out", required=True, metavar="PATH", help="a folder, or an .mp4 with --kind video")
     p.add_argument(
-        "--kind", default="dfew", metavar="K", help="dfew (default) or ferv39k: a data set in that layout; video"
+        "--kind", default="dfew", metavar="K", help="dfew (default), ferv39k: a data set in that layout; video"
     )
     p.add_argument("--identities", type=int, default=100, metavar="N", help="people, 14 clips each; default 100")
     p.add_argument("--side", type=int, default=96, metavar="PX", help="side of the pictures; default 96")

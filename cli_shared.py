@@ -47,7 +47,7 @@ def data_option(p: argparse.ArgumentParser, *, required: bool) -> None:
         "--data",
         required=required,
         metavar="DIR",
-        help="a data set: DFEW, FERV39k, MAFW, plain lists, folders of videos",
+        help="DFEW, FERV39k, MAFW, plain lists, or folders of videos",
     )
     p.add_argument("--fold", type=int, default=1, choices=range(1, 6), help="default 1")
 

@@ -40,7 +40,8 @@ def train_on(
         attention: of the blocks; None leaves the preset's.
         fold: 1 to 5.
         start: what it begins from.
-        short, max_damaged: see `model.listing.Reading`.
+        short: see `model.listing.Reading`.
+        max_damaged: see there.
         progress: called with (stage, done, total).
     """
     from .model.config import preset
@@ -51,10 +52,9 @@ def train_on(
 
     model = preset(preset_name, attention)
     reading = Reading(model.image_size, short, model.frames, max_damaged)
-    learn = open_clips(data, "train", fold, reading)
+    learn = CachedClips(open_clips(data, "train", fold, reading))
     held_out = open_clips(data, "test", fold, reading)
     model = model.with_labels(learn.labels)
-    learn = CachedClips(learn)
     return train(config, model, learn, held_out, out, progress, start=start)
 
 
@@ -77,7 +77,8 @@ def evaluate_on(
         fold: 1 to 5, of a single checkpoint.
         order: of the frames: 'forward', 'reversed' or 'shuffled'.
         views: clips taken of each recording.
-        short, max_damaged: see `model.listing.Reading`.
+        short: see `model.listing.Reading`.
+        max_damaged: see there.
         progress: called with (stage, done, total).
     """
     from .model.checkpoint import load_checkpoint
@@ -91,8 +92,7 @@ def evaluate_on(
         c = model.config
         reading = Reading(c.image_size, short, c.frames, max_damaged)
         source = open_clips(data, "test", fold if len(checkpoints) == 1 else number, reading)
-        source = numbered_as(source, c.labels)
-        parts.append(evaluate(model, source, order=order, views=views, progress=progress))
+        parts.append(evaluate(model, numbered_as(source, c.labels), order=order, views=views, progress=progress))
     return pool(parts)
 
 

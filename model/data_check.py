@@ -110,7 +110,10 @@ def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -
     findings: list[Finding] = []
     listings = _listings(root, layout, findings)
     findings += _splits(layout, listings)
-    entries = {entry.name: (listing, entry) for listing in listings.values() for entry in listing.entries}
+    entries: dict[str, tuple[Listing, Entry]] = {}
+    for listing in listings.values():
+        for entry in listing.entries:
+            entries.setdefault(entry.name, (listing, entry))
     findings += _labels(listings)
     lengths: list[int] = []
     sizes: Counter[str] = Counter()
@@ -172,7 +175,7 @@ def _splits(layout: str, listings: dict[tuple[str, int], Listing]) -> Iterator[F
         everything = set().union(*names.values()) if names else set()
         if all(("test", fold) in names for fold in range(1, 6)):
             for name in sorted(everything - tested.keys()):
-                yield Finding("in no test fold", name, "pooled figures would leave it out", fault=True)
+                yield Finding("in no test fold", name, "pooling would leave it out", fault=True)
     classes: dict[str, int] = {}
     for listing in listings.values():
         for entry in listing.entries:

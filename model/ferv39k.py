@@ -5,8 +5,8 @@
     ROOT/Annotation/train.csv                    S2D: "path,id" and
     ROOT/label_index.txt                         "0 Angry", ...: alphabetical, not the numbers of other projects
 
-Two numberings of the classes are in the wild. Here the *names* decide: both lists give the same classes, in the order of
-`LABELS`, and a checkpoint that was trained on the other numbering is scored by its names (`listing.numbered_as`).
+Two numberings of the classes are in the wild. Here the *names* decide: both lists give the same classes, in the order
+of `LABELS`, and a checkpoint that was trained on the other numbering is scored by its names (`listing.numbered_as`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def count_frames(root: Path, place: str) -> int:
         RefusedError: a link or another kind of file.
     """
     count = 0
-    with _opened(root, place) as capture:
+    with _Opened(root, place) as capture:
         while count < MAX_FRAMES and capture.grab():
             count += 1
     if not count:
@@ -49,7 +49,7 @@ def read_frames(root: Path, place: str, indices: Indices, size: int) -> Clip:
     wanted = {int(index): place_ for place_, index in enumerate(indices)}
     pixels = np.empty((len(wanted), size, size, 3), np.uint8)
     filled = 0
-    with _opened(root, place) as capture:
+    with _Opened(root, place) as capture:
         for number in range(max(wanted) + 1):
             if not capture.grab():
                 break
@@ -64,8 +64,8 @@ def read_frames(root: Path, place: str, indices: Indices, size: int) -> Clip:
     return pixels
 
 
-class _opened:
-    """A capture that is released; `with _opened(...) as capture`."""
+class _Opened:
+    """A capture that is released; `with _Opened(...) as capture`."""
 
     def __init__(self, root: Path, place: str) -> None:
         try:

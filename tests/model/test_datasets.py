@@ -135,7 +135,8 @@ DFEW_FAULTS = {
     "a clip listed twice": ("bad list", lambda r: rewrite(r / TEST_1, lambda t: t + t.splitlines()[1] + "\n")),
     "a list that is gone": ("bad list", lambda r: (r / TEST_1).unlink()),
     "a clip in training and test": (
-        "in training and test", lambda r: rewrite(r / TRAIN_1, lambda t: t + (r / TEST_1).read_text().splitlines()[1] + "\n"),
+        "in training and test",
+        lambda r: rewrite(r / TRAIN_1, lambda t: t + (r / TEST_1).read_text().splitlines()[1] + "\n"),
     ),
     "a clip in two test folds": (
         "in two test folds",
@@ -206,7 +207,9 @@ def test_every_oddity_of_dfew_is_noted_and_is_no_fault(planted, note):
 WORDS = "4_setups/All_scenes/test_All.csv"
 FERV_FAULTS = {
     "an unknown class": ("bad list", lambda r: rewrite(r / WORDS, lambda t: t + "War/Bored/0001 Bored\n")),
-    "a class that is not its folder's": ("bad list", lambda r: rewrite(r / WORDS, lambda t: t.replace(" Happy", " Sad", 1))),
+    "a class that is not its folder's": (
+        "bad list", lambda r: rewrite(r / WORDS, lambda t: t.replace(" Happy", " Sad", 1)),
+    ),
     "lists that disagree": ("bad list", lambda r: rewrite(r / WORDS, lambda t: "\n".join(t.splitlines()[1:]) + "\n")),
     "numbers without their index": (
         "bad list", lambda r: ((r / "label_index.txt").unlink(), shutil.rmtree(r / "4_setups")),
