@@ -113,14 +113,14 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
-    from .verdicts import accuracy_rows, judge_on_dfew
+    from .verdicts import accuracy_rows, judge_on_data
 
     if not a.data:
         raise UsageError(
             "The accuracy gate needs labelled clips that the model was not trained on.",
             next=command("logoformer", "verify", a.bundle, "--accuracy", "--data", "DIR"),
         )
-    report = judge_on_dfew(a.bundle, a.data, fold=a.fold, budget_points=a.budget, write=not a.no_write, progress=bar)
+    report = judge_on_data(a.bundle, a.data, fold=a.fold, budget_points=a.budget, write=not a.no_write, progress=bar)
     lines = [table(accuracy_rows(report))]
     for name, row in report.precisions.items():
         lines.append(f"{name}: {row['verdict']} - {row['reason']}")

@@ -43,7 +43,12 @@ def say(bar: Bar) -> Callable[[str], None]:
 # -------------------------------------------------------------------------------------------------------------- options
 def data_option(p: argparse.ArgumentParser, *, required: bool) -> None:
     """`--data`, `--fold`."""
-    p.add_argument("--data", required=required, metavar="DIR", help="a data set in DFEW's layout")
+    p.add_argument(
+        "--data",
+        required=required,
+        metavar="DIR",
+        help="DFEW, FERV39k, MAFW, plain lists, or folders of videos",
+    )
     p.add_argument("--fold", type=int, default=1, choices=range(1, 6), help="default 1")
 
 

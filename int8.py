@@ -38,7 +38,7 @@ class Calibration:
     """Which clips INT8 is calibrated on, and how.
 
     Attributes:
-        data: folder of a data set in DFEW's layout, whose training split is used.
+        data: folder of a data set, whose training split is used.
         fold: 1 to 5.
         clips: how many.
         seed: of their choice.
@@ -75,14 +75,15 @@ class Calibration:
         """
         from .calibration.choose import choose
         from .calibration.record import check_set
-        from .model.dfew import DfewClips
+        from .model.datasets import open_clips
+        from .model.listing import Reading
 
         if self.data is None:
             raise UsageError(
                 "INT8 needs clips to calibrate on; ranges of random data mean nothing.",
-                next="name a data set in DFEW's layout: --calibration DIR with export, --data DIR with quantize",
+                next="name a data set: --calibration DIR with export, --data DIR with quantize",
             )
-        source = DfewClips(self.data, "train", self.fold, image_size)
+        source = open_clips(self.data, "train", self.fold, Reading(image_size))
         chosen = choose(source, sampling, self.clips, self.seed, progress)
         check_set(chosen, few=self.few)
         return chosen

@@ -59,11 +59,11 @@ def quantize_sensitively(
     """
     from .calibration.choose import turns
     from .calibration.gate import BUDGETS
-    from .model.dfew import DfewClips
+    from .model.datasets import clips_for
 
     bundle = Bundle(path)
     chosen = calibration.choose(bundle.sampling, bundle.image_size, progress)
-    source = DfewClips(str(calibration.data), "train", calibration.fold, bundle.image_size)
+    source = clips_for(str(calibration.data), "train", calibration.fold, bundle.image_size, bundle.labels)
     order = turns([source.label(i) for i in range(len(source))], calibration.clips + clips, calibration.seed)
     held_out = order[calibration.clips :]
     if len(held_out) < FEWEST_CLIPS:
@@ -145,7 +145,7 @@ def picture(found: Sensitivity) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------- QAT
-def fine_tune_on_dfew(
+def fine_tune_on(
     path: str | os.PathLike[str],
     data: str | os.PathLike[str],
     config: QatConfig,
@@ -169,10 +169,10 @@ def fine_tune_on_dfew(
         BadInputError: no INT8 in the bundle, or the loss is no longer finite.
     """
     from .model.data import CachedClips
-    from .model.dfew import DfewClips
+    from .model.datasets import clips_for
 
     bundle = Bundle(path)
-    source = CachedClips(DfewClips(data, "train", fold, bundle.image_size))
+    source = CachedClips(clips_for(data, "train", fold, bundle.image_size, bundle.labels))
     return fine_tune_bundle(bundle, source, config, f"{Path(data).name}, fold {fold}, training split", progress)
 
 

@@ -45,7 +45,7 @@ class AccuracyReport:
         return asdict(self)
 
 
-def judge_on_dfew(
+def judge_on_data(
     path: str | os.PathLike[str],
     data: str | os.PathLike[str],
     *,
@@ -54,7 +54,7 @@ def judge_on_dfew(
     write: bool = True,
     progress: Progress | None = None,
 ) -> AccuracyReport:
-    """Runs the accuracy gate on the test split of one fold of a data set in DFEW's layout.
+    """Runs the accuracy gate on the test split of one fold of a data set.
 
     Args:
         path: the bundle.
@@ -69,13 +69,13 @@ def judge_on_dfew(
         BadInputError: the data set cannot be read.
         MachineError: the manifest may not be written.
     """
-    from .model.dfew import DfewClips
+    from .model.datasets import clips_for
 
     bundle = Bundle(path)
     words = ["logoformer", "verify", bundle.path.name, "--accuracy", "--data", Path(data).name, "--fold", str(fold)]
     if budget_points is not None:
         words += ["--budget", f"{budget_points:g}"]
-    source = DfewClips(data, "test", fold, bundle.image_size)
+    source = clips_for(data, "test", fold, bundle.image_size, bundle.labels)
     report = judge_accuracy(
         bundle,
         source,
@@ -108,7 +108,7 @@ def judge_accuracy(
         indices: which of them.
         named: what to call the source.
         reproduce: the command that gives this report again.
-        budget_points: see `judge_on_dfew`.
+        budget_points: see `judge_on_data`.
         progress: called with (stage, done, total).
     """
     from .calibration.gate import BUDGETS, answer, judge

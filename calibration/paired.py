@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..engine.verify import centred_logits
+from ..engine.golden import centred_logits
 
 Z_95 = 1.6448536269514722  # one-sided
 WORST = 10

@@ -206,7 +206,7 @@ def augmented(
         count: clips there are.
         config: batch, steps and seed.
     """
-    from ..model.train import augment
+    from ..model.augment import augment
 
     rng = np.random.default_rng(config.seed)
     waiting: list[int] = []
@@ -214,7 +214,7 @@ def augmented(
         while len(waiting) < config.batch:
             waiting += [int(index) for index in rng.permutation(count)]
         some, waiting = waiting[: config.batch], waiting[config.batch :]
-        yield augment(np.stack([read(index, rng) for index in some]), rng)
+        yield np.stack([augment(read(index, rng), "shift", rng) for index in some])
 
 
 def record(config: QatConfig, losses: tuple[float, ...], source: str) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def export_bundle(
         )
     writer = BundleWriter(out)  # refuses a foreign folder before any time is spent
     slots = ring_slots(c, config.max_fps)
-    stream = StreamSpec(slots, config.faces, c.frames, c.grid, c.window, c.embed_dim)
+    stream = StreamSpec(slots, config.faces, c.frames, c.grid, c.token_window, c.embed_dim)
 
     graphs = []
     for index, name in enumerate(GRAPHS):
@@ -169,7 +169,7 @@ def export_bundle(
     note("trace", len(GRAPHS), len(GRAPHS))
 
     truth = par.torch_answers(model, real.clips)
-    order = window_order(c.frames, c.grid, c.window)
+    order = window_order(c.frames, c.grid, c.token_window)
     fp32 = {graph.name: graph.fp32 for graph in graphs}
     precisions: dict[str, Any] = {"fp32": _judge_fp32(graphs, fp32, real.clips, truth, stream, order, note)}
     models = {"fp32": fp32}

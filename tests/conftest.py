@@ -175,6 +175,12 @@ def add_batches() -> Callable[..., Bundle]:
     return add
 
 
+@pytest.fixture(scope="session")
+def rtx() -> object:
+    """The real TensorRT-RTX, or a skip."""
+    return pytest.importorskip("tensorrt_rtx", reason="the builder tests need the extra 'rtx'")
+
+
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """`fails(code, *words, names=())`: the command line ends with that code, names the files and a next step.

@@ -88,12 +88,6 @@ def small_onnx() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def rtx() -> object:
-    """The real TensorRT-RTX, or a skip."""
-    return pytest.importorskip("tensorrt_rtx", reason="the builder tests need the extra 'rtx'")
-
-
-@pytest.fixture(scope="session")
 def small_macs() -> dict[str, int]:
     """Multiply-accumulates of the network by node, counted by hand."""
     linear = {f"{name}/MatMul": LINEAR_MACS for name in ("q", "k", "v", "out")}
