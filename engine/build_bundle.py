@@ -15,8 +15,8 @@ from .build import BuildOptions, BuiltEngine, build_engine
 from .build_progress import Overall
 from .engine_index import EngineEntry, add_to_index, engines_folder, require_writable, write_engine
 from .environment import platform_name, running
-from .kernel_plan import xray
 from .memory import MIB
+from .proof import prove, prove_build
 from .targets import folder_name
 from .trt_module import find_module
 from .trust import TrustStore, cache_name
@@ -66,7 +66,7 @@ def build_bundle(
         precisions: which; those that the export accepted when empty.
         graphs: which; all when empty.
         per_sm: one engine for each GPU instead of one for all.
-        plan_sm: also X-ray each graph for this GPU and file the kernel plan's summary.
+        plan_sm: file the kernel plan's summary for this GPU too.
         engines_dir: where to, if not inside the bundle.
         allow_fallback: where an INT8 graph cannot be built, build its FP16 graph, and record why.
         trust: where to record; the user's own store when None.
@@ -76,6 +76,7 @@ def build_bundle(
         UsageError: the bundle has no such precision or graph.
         RefusedError: a graph is not what the index promises, or the trust store is not this user's alone.
         BadInputError: TensorRT does not parse a graph.
+        VerificationError: a graph is not compiled to the precision that it promises.
         MachineError: TensorRT is missing, a graph does not compile, memory ran out, or a folder may not be written.
     """
     options = options or BuildOptions()
@@ -92,7 +93,7 @@ def build_bundle(
         work.name = f"{entry.graph} {entry.precision} ({number + 1}/{len(jobs)})"
         data = bundle.read_graph(entry)
         try:
-            built, dropped = work.compile(data, entry, group)
+            compiled = work.compile(data, entry, group)
         except (MachineError, BadInputError) as error:
             other = _stand_in(bundle, entry)
             if other is None:
@@ -104,7 +105,7 @@ def build_bundle(
             if (other, group) not in jobs:
                 jobs.append((other, group))
         else:
-            work.file(data, entry, built, dropped)
+            work.file(data, entry, *compiled)
     entries = work.entries_with_fallbacks()
     add_to_index(folder, entries)
     return BuildReport(folder, entries, work.left_out, work.seconds, tuple(work.notes))
@@ -127,16 +128,21 @@ class _Work:
     notes: list[str] = field(default_factory=list)
     fallbacks: dict[str, dict[str, str]] = field(default_factory=dict)  # by the SHA-256 of the graph that stands in
 
-    def compile(self, data: bytes, entry: GraphEntry, group: tuple[str, ...]) -> tuple[BuiltEngine, dict[str, str]]:
-        """Builds; a GPU that the builder names as unable to run the graph is left out and the rest is built.
+    def compile(
+        self, data: bytes, entry: GraphEntry, group: tuple[str, ...]
+    ) -> tuple[BuiltEngine, dict[str, str], dict[str, Any]]:
+        """Proves and builds; gives the engine, GPUs that were left out, and kernel plans by GPU.
+
+        A GPU that the builder names as unable to run the graph is left out and the rest is built.
 
         TensorRT-RTX 1.7.1 has no FP32 matrix product for Turing (sm75): FP32 graphs cover the other five.
         """
         options = replace(self.options, compute_capabilities=group)
-        dropped: dict[str, str] = {}
+        proven = prove_build(data, self.bundle, entry, options)
+        options, dropped = replace(options, compute_capabilities=proven.gpus), dict(proven.left_out)
         while True:
             try:
-                return self._with_timing_cache(data, options, entry), dropped
+                return self._with_timing_cache(data, options, entry), dropped, dict(proven.plans)
             except MachineError as error:
                 found = next((match for line in error.log if (match := _UNSUPPORTED.search(line))), None)
                 left = tuple(sm for sm in options.compute_capabilities if found is None or sm != f"sm{found[1]}")
@@ -145,13 +151,13 @@ class _Work:
                 dropped[f"sm{found[1]}"] = found[2]
                 options = replace(options, compute_capabilities=left)
 
-    def file(self, data: bytes, entry: GraphEntry, built: BuiltEngine, dropped: dict[str, str]) -> None:
+    def file(
+        self, data: bytes, entry: GraphEntry, built: BuiltEngine, dropped: dict[str, str], plan: dict[str, Any]
+    ) -> None:
         """Writes one engine and records it. No index names it yet."""
-        plan = {}
-        if self.plan_sm is not None:
+        if self.plan_sm is not None and self.plan_sm not in plan:
             like = replace(self.options, hardware_compatible=False)  # which TensorRT-RTX does not know
-            plan = {self.plan_sm: xray(data, self.plan_sm, like, shown=entry.file).summary()}
-        # What was compiled is known here and nothing is written yet: the place to judge it.
+            plan[self.plan_sm] = prove(data, self.bundle, entry, self.plan_sm, like).summary()
         target = folder_name(built.target, built.tensorrt_version, built.compute_capabilities or ("unknown",))
         file, digest = write_engine(self.folder, target, f"{entry.graph}.{entry.precision}.b{entry.batch}", built.plan)
         self.store.record_engine(digest, file)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
 
 if TYPE_CHECKING:
+    from logoformer.bundle import Bundle
     from logoformer.demo import DemoReport
 
 
@@ -148,6 +150,37 @@ def _export(checkpoint: Path, out: Path, clips: int) -> Path:
     return export_checkpoint(checkpoint, out, ExportConfig(), clips=clips).path
 
 
+@pytest.fixture(scope="session")
+def add_batches() -> Callable[..., Bundle]:
+    """`add_batches(path)`: adds frame graphs for 2, 4 and 8 faces to a bundle, as `export --frame-batches` does."""
+
+    def add(
+        path: Path,
+        batches: Sequence[int] = (2, 4, 8),
+        change: Callable[[Any], Any] = lambda model: model,
+    ) -> Bundle:
+        import onnx
+        from logoformer.bundle import Bundle, BundleWriter
+        from logoformer.export.batches import write_frame_batches
+        from logoformer.export.export import _ort_runner, _specs
+
+        bundle = Bundle(path)
+        frames = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("frame", p))) for p in bundle.precisions}
+        writer = BundleWriter(path)
+        entries = write_frame_batches(
+            writer, frames, batches, bundle.golden().clips, _specs, lambda name, model: _ort_runner(name, change(model))
+        )
+        return writer.commit({**bundle.manifest, "graphs": [*bundle.manifest["graphs"], *entries]})
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def rtx() -> object:
+    """The real TensorRT-RTX, or a skip."""
+    return pytest.importorskip("tensorrt_rtx", reason="the builder tests need the extra 'rtx'")
+
+
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """`fails(code, *words, names=())`: the command line ends with that code, names the files and a next step.
@@ -197,3 +230,21 @@ def impatient() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def few_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of synthetic faces in DFEW's layout: 84 clips, 64 and more of them for training in fold 1."""
+    from logoformer.model.synthetic_layout import synth
+
+    return synth(tmp_path_factory.mktemp("data") / "few-faces", identities=8, side=64).path
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(untrained_bundle: Path, few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`untrained_bundle` with INT8, calibrated on 64 clips. Copy it before changing it."""
+    from logoformer.int8 import Calibration, quantize
+
+    path = tmp_path_factory.mktemp("int8") / "tiny.bundle"
+    shutil.copytree(untrained_bundle, path)
+    return quantize(path, Calibration(few_faces, clips=64)).path
