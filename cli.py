@@ -19,7 +19,8 @@ from .terminal import Bar
 
 # Which extra of pyproject brings what a verb imports. The other verbs run on numpy, Pillow and one backend.
 EXTRAS = {
-    "init": "train", "synth": "train", "train": "train", "evaluate": "train", "export": "export", "demo": "export,rtx",
+    "init": "train", "synth": "train", "train": "train", "evaluate": "train", "data-check": "train",
+    "export": "export", "quantize": "export", "demo": "export,rtx",
 }  # fmt: skip
 
 
@@ -27,7 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="logoformer",
         description="LOGO-Former from a PyTorch checkpoint to a camera on an edge GPU.",
-        epilog="Exit codes: 2 usage, 3 bad input, 4 refused, 5 verification failed, 6 environment, 7 device lost.",
+        epilog="Exit codes: 1 bench-compare found a regression, 2 usage, 3 bad input, 4 refused, 5 verification "
+        "failed, 6 environment, 7 device lost.",
     )
     parser.add_argument("--version", action="version", version=f"logoformer {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

@@ -20,20 +20,21 @@ from ..bundle import Golden
 from ..engine import Engine
 from ..engine.golden import SHARES, centred_logits, clip_answers, distance, pair_answers
 from ..errors import VerificationError, command
-from .peers import STREAM, STREAM_AGAIN, Answer, Inputs, Peer
+from .peers import REPEAT_TOLERANCE, Answer, Inputs, Peer
 
 STREAM_CHECKS = 5
-# Of a probability. The same graph on the same input: only the order of a sum may differ between two sessions.
-REPEAT_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What was compared, and the largest difference found.
+    """What was compared on the artifact that was timed, and the largest difference found.
 
     Shares are logit differences over the deviation between the golden clips, as in `engine.golden.distance`.
 
     Attributes:
+        precision: of the graphs.
+        graphs: SHA-256 of each of them.
+        verdict: that the bundle holds for this precision.
         golden_clips: clips whose answers were compared with the PyTorch model's before timing.
         clip_share, pair_share: of the clip graph, and of frame + temporal.
         agreement: share of golden clips with PyTorch's class, the lower of the two.
@@ -43,6 +44,9 @@ class Accuracy:
         stream_share: largest among them.
     """
 
+    precision: str
+    graphs: Mapping[str, str]
+    verdict: str
     golden_clips: int
     clip_share: float
     pair_share: float
@@ -91,6 +95,37 @@ def verify_before(engine: Engine, golden: Golden) -> Verified:
     return Verified(answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
 
 
+def graph_digests(engine: Engine) -> dict[str, str]:
+    """SHA-256 of each graph that an engine runs."""
+    graphs = ("clip", "frame", "temporal")
+    return {name: engine.bundle.graph(name, engine.precision).sha256 for name in graphs}
+
+
+@dataclass(frozen=True)
+class ClipAnswer:
+    """What `peer` answered to golden clip `clip` while it was timed: float32 `[C]`, and how far off it may be."""
+
+    clip: int
+    probabilities: npt.NDArray[np.float32]
+    peer: str = ""
+    tolerance: float = REPEAT_TOLERANCE
+
+
+@dataclass(frozen=True)
+class StreamAnswer:
+    """What a timed stream of `peer` answered for its frame `frame`, having begun at `offset` of the rotation."""
+
+    frame: int
+    offset: int
+    probabilities: npt.NDArray[np.float32]
+    peer: str = ""
+
+
+def sampled(count: int, checks: int = STREAM_CHECKS) -> list[int]:
+    """Places to check among `count` answers, the first and the last among them."""
+    return sorted({int(place) for place in np.linspace(0, count - 1, checks)})
+
+
 def recording(peer: Peer, into: dict[int, Answer]) -> Callable[[int], None]:
     """The step that is timed: it answers, and keeps the answer under its index."""
 
@@ -101,12 +136,7 @@ def recording(peer: Peer, into: dict[int, Answer]) -> Callable[[int], None]:
 
 
 def check_after(
-    engine: Engine,
-    inputs: Inputs,
-    verified: Verified,
-    peers: Sequence[Peer],
-    answers: Mapping[str, Mapping[int, Answer]],
-    steps: npt.NDArray[np.int64],
+    engine: Engine, inputs: Inputs, verified: Verified, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
 ) -> Accuracy:
     """Compares what was answered while it was timed with what was verified before.
 
@@ -114,37 +144,38 @@ def check_after(
         engine: any engine of the bundle that was timed.
         inputs: what was fed.
         verified: from `verify_before`.
-        peers: all that were timed; those with other weights are left out.
-        answers: by peer and step.
-        steps: int64, the timed steps.
+        clips: answers to clips, of every mode and of every peer with the bundle's own weights.
+        streams: a sample of the answers of streams.
 
     Raises:
         VerificationError: an answer differs.
     """
-    timed = [int(step) for step in steps.reshape(-1)]
-    checked = [timed[i] for i in np.linspace(0, len(timed) - 1, STREAM_CHECKS).astype(int)]
-    streams = [peer.name for peer in peers if peer.name in (STREAM, STREAM_AGAIN)]
-    clips = [peer.name for peer in peers if peer.same_weights and peer.name not in streams]
-
-    given = np.stack([answers[name][step].probabilities for name in clips for step in timed])  # [P * n, C]
-    wanted = np.tile(verified.answers[[step % len(verified.answers) for step in timed]], (len(clips), 1))
-    difference = float(np.abs(given - wanted).max())
-    _require(engine, "to a clip", difference <= REPEAT_TOLERANCE, f"{difference:.2g}, {REPEAT_TOLERANCE:g} is allowed")
-
-    seen = [engine(inputs.seen_by_stream(step, engine.bundle), color="rgb").probabilities for step in checked]
-    streamed = np.stack([answers[name][step].probabilities for name in streams for step in checked])
-    distances = np.abs(centred_logits(streamed) - centred_logits(np.tile(np.stack(seen), (len(streams), 1))))
-    share = float(distances.max()) / verified.deviation
-    allowed = 2 * SHARES[engine.precision]  # either side may be that far from the truth
-    _require(engine, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
+    difference = 0.0
+    for answer in clips:
+        wanted = verified.answers[answer.clip % len(verified.answers)]
+        found = float(np.abs(answer.probabilities - wanted).max())
+        shown = f"{answer.peer}: {found:.2g}, {answer.tolerance:g} is allowed"
+        _require(engine, "to a clip", found <= answer.tolerance, shown)
+        difference = max(difference, found)
+    share = 0.0
+    if streams:
+        seen = [engine(inputs.seen_by_stream(a.frame, engine.bundle, a.offset), color="rgb") for a in streams]
+        streamed = np.stack([answer.probabilities for answer in streams])
+        distances = np.abs(centred_logits(streamed) - centred_logits(np.stack([one.probabilities for one in seen])))
+        share = float(distances.max()) / verified.deviation
+        allowed = 2 * SHARES[engine.precision]  # either side may be that far from the truth
+        _require(engine, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
     return Accuracy(
+        precision=engine.precision,
+        graphs=graph_digests(engine),
+        verdict=str(engine.bundle.precisions.get(engine.precision, {}).get("verdict", "none")),
         golden_clips=len(verified.answers),
         clip_share=verified.clip_share,
         pair_share=verified.pair_share,
         agreement=verified.agreement,
-        timed_answers=len(given),
+        timed_answers=len(clips),
         timed_difference=difference,
-        stream_answers=len(streamed),
+        stream_answers=len(streams),
         stream_share=share,
     )
 

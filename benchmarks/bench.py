@@ -2,62 +2,59 @@
 
 The order matters. The machine's state is read first; answers are verified before anything is timed; all peers are
 timed in one interleaved run; and the answers they gave *while* being timed are compared with the verified ones, so that
-nobody is fast by being wrong.
+nobody is fast by being wrong. Sensors are read beside everything that is timed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from ..bundle import Bundle
-from ..engine import Engine
+from ..engine import Engine, load
 from ..errors import UsageError, command, one_of
-from .accuracy import check_after, recording, verify_before
-from .loadgen import Candidate, LoadConfig, LoadResult, Progress, closed_loop
+from .accuracy import check_after, graph_digests, recording, verify_before
+from .cache import cache_check
+from .cold import cold_starts
+from .idle import idle_gaps
+from .loadgen import LoadConfig, Progress, overhead_us
 from .machine import Machine, read_machine, usable_cpus
+from .modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
 from .overhead import measure_wrapper
+from .peer_list import open_others
 from .peers import (
     CLIP,
     CLIP_AGAIN,
-    COMPILED,
-    EAGER,
-    ORT,
+    CLIP_REPEATED,
     OTHERS,
     STREAM,
     STREAM_AGAIN,
     Answer,
     Inputs,
     Peer,
+    Skipped,
     clip_peer,
-    open_others,
     open_ours,
     stream_peer,
 )
-from .report import Comparison, Report, Row, Settings, Subject
-from .statistics import Ratio, Summary, ratio
+from .qualify import judge
+from .records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
+from .report import Report
+from .roofline_report import floors
+from .rows import compare, with_energy
+from .sensors import Sensors, device_of, this_machine
+from .statistics import ratio
+from .telemetry import Sampler
+from .trtexec import compare_trtexec
 
 ROUNDS = 20  # what the bootstrap draws from
 REST_S = 0.05  # twice as long as the thread pools of any peer were seen to spin after their last work
+IDLE_S = 1.0  # of power samples before the run, where there is a power sensor
 BUSY = 0.5  # load average per CPU from which on a note says that others were running
-
-# (ours, over which peer, whose noise stands beside it)
-_COMPARED = (
-    (CLIP, EAGER, CLIP),
-    (CLIP, COMPILED, CLIP),
-    (CLIP, ORT, CLIP),
-    (STREAM, CLIP, STREAM),
-    (STREAM, EAGER, STREAM),
-    (CLIP, CLIP_AGAIN, CLIP),
-    (STREAM, STREAM_AGAIN, STREAM),
-)
-_AGAIN = {CLIP: CLIP_AGAIN, STREAM: STREAM_AGAIN}
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,15 @@ class BenchConfig:
         warmup: untimed results of each peer before.
         threads: CPU threads of each peer; None: every CPU that this process may use.
         precision: 'verdict', or one by name.
-        others: which of `peers.OTHERS` to time beside ours.
+        others: which of `peers.OTHERS` to time beside ours, in the mode 'closed'.
         seed: of the order within the rounds.
+        modes: some of `records.MODES`.
+        backend: of `engine.load`.
+        rate_hz: frames per second of the mode 'paced'; None: those that the model was trained for.
+        hop: frames for one answer of the modes 'paced' and 'multi'.
+        streams: faces of the mode 'multi'; None: as many as the bundle has room for.
+        trtexec: whether to run trtexec on the bundle's engines, where it is installed.
+        roofline: whether the computed floors go into the report; compiling the plans takes seconds.
     """
 
     bundle: Path
@@ -81,6 +85,13 @@ class BenchConfig:
     precision: str = "verdict"
     others: tuple[str, ...] = OTHERS
     seed: int = 0
+    modes: tuple[str, ...] = ("closed",)
+    backend: str = "onnxruntime"
+    rate_hz: float | None = None
+    hop: int = 1
+    streams: int | None = None
+    trtexec: bool = False
+    roofline: bool = True
 
     def __post_init__(self) -> None:
         if self.iterations < ROUNDS:
@@ -90,17 +101,25 @@ class BenchConfig:
             )
         if self.warmup < 0 or (self.threads is not None and self.threads < 1):
             raise UsageError(f"warmup must be at least 0 and threads at least 1; got {self.warmup} and {self.threads}.")
-        unknown = [name for name in self.others if name not in OTHERS]
-        if unknown:
-            raise UsageError(f"Unknown peer {one_of(unknown)}.", next=f"choose from {one_of(OTHERS)}")
+        for what, given, known in (("peer", self.others, OTHERS), ("mode", self.modes, MODES)):
+            unknown = [name for name in given if name not in known]
+            if unknown:
+                raise UsageError(f"Unknown {what} {one_of(unknown)}.", next=f"choose from {one_of(known)}")
+        if not self.modes:
+            raise UsageError("No mode was asked for.", next=f"choose from {one_of(MODES)}")
+        if self.hop < 1 or (self.rate_hz is not None and not 0 < self.rate_hz <= 10_000):
+            raise UsageError(f"hop must be at least 1 and the rate 0..10000 Hz; got {self.hop} and {self.rate_hz}.")
+        if self.streams is not None and self.streams < 2:
+            raise UsageError(f"The mode 'multi' needs at least 2 streams; got {self.streams}.")
 
 
-def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
-    """Measures a bundle on this machine's CPU.
+def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensors | None = None) -> Report:
+    """Measures a bundle on this machine.
 
     Args:
         config: what to run.
         progress: called with (stage, done, total).
+        sensors: what is read beside the run; None: all of this machine's.
 
     Returns:
         The report.
@@ -108,11 +127,58 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
     Raises:
         BadInputError: there is no bundle.
         RefusedError: something in it is not what its index promises.
+        UsageError: more streams than the bundle has room for.
         VerificationError: its answers are not the golden ones, or were others while it was timed.
+        MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
     machine = read_machine()
-    threads = config.threads or usable_cpus()
-    load = LoadConfig(
+    sensors = sensors or this_machine()
+    with contextlib.ExitStack() as closing:
+        run = _Run(config, sensors, closing, progress)
+        sampler = Sampler(sensors.sensors, sensors.facts)
+        with sampler:
+            if any(sensor.kind == "power" for sensor in sensors.sensors):
+                time.sleep(IDLE_S)
+            run.zero_ns = time.perf_counter_ns()
+            for mode in [mode for mode in MODES if mode in config.modes]:
+                getattr(run, mode)()
+            seconds = (time.perf_counter_ns() - run.zero_ns) / 1e9
+        telemetry = sampler.result(run.zero_ns)
+        parts = run.parts
+        clips = [answer for part in parts for answer in part.clips]
+        streams = [answer for part in parts for answer in part.streams]
+        accuracy = check_after(run.engine, run.inputs, run.verified, clips, streams)
+        wrapper = measure_wrapper(run.bundle, run.engine.precision, run.inputs)
+        subject = _subject(run)
+        trtexec, skipped = compare_trtexec(run.bundle, run.engine.precision, sensors) if config.trtexec else ((), ())
+    rows = with_energy([row for part in parts for row in part.rows], telemetry)
+    ours = [row for row in rows if row.name not in run.foreign]
+    return Report(
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        machine=machine,
+        subject=subject,
+        settings=_settings(run),
+        rows=rows,
+        skipped=(*run.skipped, *skipped),
+        comparisons=tuple(comparison for part in parts for comparison in part.comparisons),
+        accuracy=(accuracy,),
+        cache=run.cache,
+        cold=run.cold_start,
+        idle_gaps=run.gaps,
+        telemetry=telemetry,
+        qualification=judge(ours, machine, telemetry, run.cache),
+        trtexec=trtexec,
+        roofline=floors(run.bundle, subject, machine, run.threads, rows, progress) if config.roofline else None,
+        wrapper=wrapper,
+        harness_us=harness_us(),
+        seconds=seconds,
+        notes=tuple(notes_of(machine, run.device, run.engine.precision, run.foreign)),
+    )
+
+
+def load_of(config: BenchConfig) -> LoadConfig:
+    """How much load, and in which pattern."""
+    return LoadConfig(
         rounds=ROUNDS,
         block=-(-config.iterations // ROUNDS),
         settle=2,
@@ -120,93 +186,133 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> Report:
         warmup=config.warmup,
         seed=config.seed,
     )
-    bundle = Bundle(config.bundle)
-    inputs = Inputs.of(bundle)
-    with contextlib.ExitStack() as closing:
-        engines = [open_ours(bundle, config.precision, threads, closing) for _ in range(4)]
-        engine = engines[0]
-        verified = verify_before(engine, bundle.golden())
-        names = (CLIP, CLIP_AGAIN, STREAM, STREAM_AGAIN)
-        makers = (clip_peer, clip_peer, stream_peer, stream_peer)
-        ours = [make(e, inputs, name) for make, e, name in zip(makers, engines, names, strict=True)]
-        others, skipped = open_others(config.others, bundle, engine.precision, threads, inputs, closing, progress)
-        peers = [*ours, *others]
-        answers: dict[str, dict[int, Answer]] = {peer.name: {} for peer in peers}
-        candidates = [Candidate(peer.name, recording(peer, answers[peer.name])) for peer in peers]
-        result = closed_loop(candidates, load, progress=progress)
-        accuracy = check_after(engine, inputs, verified, peers, answers, result.steps)
-    return Report(
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        machine=machine,
-        subject=_subject(bundle, engine),
-        settings=_settings(load, threads, inputs),
-        rows=tuple(_row(peer, result, answers[peer.name]) for peer in peers),
-        skipped=tuple(skipped),
-        comparisons=tuple(compare(result.latency_ms)),
-        accuracy=accuracy,
-        wrapper=measure_wrapper(bundle, engine.precision, inputs),
-        harness_us=result.overhead_us,
-        seconds=result.seconds,
-        notes=tuple(_notes(machine, engine.precision, others)),
-    )
+
+
+def harness_us() -> float:
+    """What the generator and the keeping of answers add to one latency, in microseconds: median over no work."""
+    empty = Answer(None, {})  # type: ignore[arg-type]
+    hollow = Peer("hollow", "nothing", "none", False, lambda _index: empty, "none")
+    return overhead_us(recording(hollow, {}))
+
+
+class _Run:
+    """One run's engines and what the modes gave; each mode is a method of its name."""
+
+    def __init__(
+        self, config: BenchConfig, sensors: Sensors, closing: contextlib.ExitStack, progress: Progress | None
+    ) -> None:
+        self.config, self.closing, self.progress = config, closing, progress
+        self.threads = config.threads or usable_cpus()
+        self.load = load_of(config)
+        self.bundle = Bundle(config.bundle)
+        self.inputs = Inputs.of(self.bundle)
+        self.rate_hz = config.rate_hz or self.inputs.fps
+        self.faces = config.streams or self.bundle.stream.faces
+        if "multi" in config.modes and not 2 <= self.faces <= self.bundle.stream.faces:
+            raise UsageError(
+                f"{self.faces} streams were asked for; this bundle's ring arena has room for "
+                f"{self.bundle.stream.faces}, and 'multi' needs at least 2.",
+                next=command("logoformer", "export", "CHECKPOINT", "-o", config.bundle, "--faces", "8"),
+            )
+        self.engine = self.open()
+        self.device, self.gpu = device_of(self.engine.backend, sensors), sensors.gpu
+        self.verified = verify_before(self.engine, self.bundle.golden())
+        self.zero_ns = 0
+        self.parts: list[ModeResult] = []
+        self.skipped: list[Skipped] = []
+        self.foreign: tuple[str, ...] = ()
+        self.cache: CacheCheck | None = None
+        self.cold_start: ColdStart | None = None
+        self.gaps: tuple[IdleGap, ...] = ()
+
+    def open(self) -> Engine:
+        return open_ours(self.bundle, self.config.precision, self.threads, self.closing, self.config.backend)
+
+    def closed(self) -> None:
+        engines = [self.engine, *(self.open() for _ in range(4))]
+        ours = [
+            clip_peer(engine, self.inputs, name, self.device)
+            for engine, name in zip(engines, (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=False)
+        ]
+        ours += [
+            stream_peer(engine, self.inputs, name, device=self.device)
+            for engine, name in zip(engines[3:], (STREAM, STREAM_AGAIN), strict=True)
+        ]
+        wanted, precision = self.config.others, self.engine.precision
+        others, skipped = open_others(
+            wanted, self.bundle, precision, self.threads, self.inputs, self.closing, self.progress, self.gpu
+        )
+        self.skipped += skipped
+        self.foreign = tuple(peer.name for peer in others)
+        part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)
+        self.parts.append(ModeResult(part.rows, part.clips, part.streams, tuple(compare(result.latency_ms))))
+        repeated = ratio(result.latency_ms[CLIP_REPEATED], result.latency_ms[CLIP])
+        noise = ratio(result.latency_ms[CLIP], result.latency_ms[CLIP_AGAIN]).noise
+        self.cache = cache_check(self.engine, self.inputs, repeated, noise)
+
+    def paced(self) -> None:
+        hop, load_ = self.config.hop, self.load
+        engine = self.open()
+        part = run_paced(engine, self.inputs, self.rate_hz, hop, load_, self.device, self.zero_ns, self.progress)
+        self.parts.append(part)
+
+    def multi(self) -> None:
+        hop, load_ = self.config.hop, self.load
+        part = run_multi(self.open, self.inputs, self.faces, hop, load_, self.device, self.zero_ns, self.progress)
+        self.parts.append(part)
+
+    def offline(self) -> None:
+        workers = workers_of(self.device, self.threads)
+        each = max(self.threads // workers, 1)
+
+        def open_engine() -> Engine:
+            return load(Bundle(self.config.bundle), backend=self.config.backend, precision=self.engine.precision,
+                        threads=each)  # fmt: skip
+
+        self.parts.append(run_offline(open_engine, self.inputs, workers, self.load, self.device, self.zero_ns))
+
+    def cold(self) -> None:
+        c = self.config
+        self.cold_start = cold_starts(c.bundle, c.backend, self.engine.precision, self.threads, progress=self.progress)
+
+    def idle(self) -> None:
+        peer = clip_peer(self.open(), self.inputs, CLIP, self.device)
+        self.gaps = idle_gaps(peer.answer, progress=self.progress, seed=self.config.seed)
 
 
 # --------------------------------------------------------------------------------------------------------------- report
-def compare(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[Comparison]:
-    """The comparisons that this run allows, each beside the A/A noise of its numerator.
-
-    Args:
-        latency_ms: by peer, float64 `[R, K]`.
-    """
-    ratios: dict[tuple[str, str], Ratio] = {
-        (a, b): ratio(latency_ms[a], latency_ms[b]) for a, b, _ in _COMPARED if a in latency_ms and b in latency_ms
-    }
-    found = []
-    for a, b, against_itself in _COMPARED:
-        if (a, b) in ratios:
-            same = ratios.get((against_itself, _AGAIN[against_itself]))
-            found.append(Comparison(a, b, ratios[a, b], None if same is None else same.noise))
-    return found
-
-
-def _row(peer: Peer, result: LoadResult, answers: Mapping[int, Answer]) -> Row:
-    latency = result.latency_ms[peer.name]
-    steps = [int(step) for step in result.steps.reshape(-1)]
-    stages = tuple(
-        (name, float(np.median([answers[step].stages_ms[name] for step in steps])))
-        for name in answers[steps[0]].stages_ms
-    )
-    blocks = tuple(tuple(float(ms) for ms in block) for block in latency)
-    return Row(peer.name, peer.what, peer.precision, Summary.of(latency.reshape(-1)), stages, blocks)
-
-
-def _settings(load: LoadConfig, threads: int, inputs: Inputs) -> Settings:
+def _settings(run: _Run) -> Settings:
     return Settings(
-        threads=threads,
-        rounds=load.rounds,
-        block=load.block,
-        settle=load.settle,
-        rest_s=load.rest_s,
-        warmup=load.warmup,
-        seed=load.seed,
-        inputs=len(inputs.clips),
+        modes=tuple(mode for mode in MODES if mode in run.config.modes),
+        threads=run.threads,
+        rounds=run.load.rounds,
+        block=run.load.block,
+        settle=run.load.settle,
+        rest_s=run.load.rest_s,
+        warmup=run.load.warmup,
+        seed=run.load.seed,
+        inputs=len(run.inputs.clips),
+        rate_hz=run.rate_hz,
     )
 
 
-def _subject(bundle: Bundle, engine: Engine) -> Subject:
-    graphs = {name: bundle.graph(name, engine.precision).sha256 for name in ("clip", "frame", "temporal")}
-    preset = str(bundle.manifest["model"].get("preset", ""))
-    return Subject(bundle.path.resolve().name, preset, engine.precision, engine.backend, graphs)
+def _subject(run: _Run) -> Subject:
+    engine, preset = run.engine, str(run.bundle.manifest["model"].get("preset", ""))
+    name = run.bundle.path.resolve().name
+    return Subject(name, preset, engine.precision, engine.backend, run.device, graph_digests(engine))
 
 
-def _notes(machine: Machine, precision: str, others: Sequence[Peer]) -> list[str]:
-    notes = ["Measured on the CPU. Nothing here says how fast a GPU would be."]
+def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
+    """What a reader must know before quoting a figure."""
+    notes = []
+    if device == CPU:
+        notes.append("Measured on the CPU. Nothing here says how fast a GPU would be.")
     if machine.load_1min is not None and machine.load_1min > BUSY * machine.usable_cpus:
         notes.append(
             f"The load average was {machine.load_1min:.2f} on {machine.usable_cpus} CPUs at the start: others were "
             "running. Times are upper limits, and whoever spins on more threads suffers more: measure again when idle."
         )
-    if any(not peer.same_weights for peer in others):
+    if any(name.startswith("torch") for name in foreign):
         notes.append("torch runs the same architecture with random weights: a bundle holds none for it.")
         if precision != "fp32":
             notes.append(f"torch runs in FP32, the bundle's graphs in {precision}: that ratio mixes two causes.")

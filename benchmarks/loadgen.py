@@ -76,6 +76,7 @@ class LoadResult:
 
     Attributes:
         latency_ms: by candidate, float64 `[R, K]` in the order they were taken.
+        start_ns: by candidate, int64 `[R, K]`: what the clock said when each latency began.
         steps: int64 `[R, K]`, the index each timed step was called with; the same for all candidates.
         order: the candidates' names as they ran, one tuple a round.
         overhead_us: what the generator itself adds to a latency: the median over a step that does nothing.
@@ -83,6 +84,7 @@ class LoadResult:
     """
 
     latency_ms: Mapping[str, npt.NDArray[np.float64]]
+    start_ns: Mapping[str, npt.NDArray[np.int64]]
     steps: npt.NDArray[np.int64]
     order: tuple[tuple[str, ...], ...]
     overhead_us: float
@@ -114,6 +116,7 @@ def closed_loop(
         raise ValueError(f"the candidates need different names, at least one; got {names}")
     rng = np.random.default_rng(config.seed)
     taken = {name: np.empty((config.rounds, config.block), np.int64) for name in names}
+    starts = {name: np.empty((config.rounds, config.block), np.int64) for name in names}
     steps = _step_indices(config)
     blocks, done = len(names) * (config.rounds + 1), 0
     order = []
@@ -130,32 +133,48 @@ def closed_loop(
             sleep(config.rest_s)
             for index in range(first - config.settle, first):
                 candidate.step(index)
-            _timed_block(candidate.step, first, taken[candidate.name][round_], clock)
+            _timed_block(candidate.step, first, taken[candidate.name][round_], starts[candidate.name][round_], clock)
             done = _report(progress, "timing", done, blocks)
     seconds = (clock() - began) / 1e9
     return LoadResult(
         latency_ms={name: ns / 1e6 for name, ns in taken.items()},
+        start_ns=starts,
         steps=steps,
         order=tuple(order),
-        overhead_us=overhead_us(clock),
+        overhead_us=overhead_us(clock=clock),
         seconds=seconds,
     )
 
 
-def overhead_us(clock: Clock = time.perf_counter_ns, steps: int = 2000) -> float:
-    """What the generator adds to each latency, in microseconds: the median over a step that does nothing."""
+def overhead_us(
+    step: Callable[[int], None] | None = None, *, clock: Clock = time.perf_counter_ns, steps: int = 2000
+) -> float:
+    """What the generator adds to each latency, in microseconds: the median over a step that does no work.
+
+    Args:
+        step: such a step; None: one that returns at once.
+        clock: a monotonic clock in nanoseconds.
+        steps: how many.
+    """
     taken = np.empty(steps, np.int64)
-    _timed_block(_nothing, 0, taken, clock)
+    _timed_block(step or _nothing, 0, taken, np.empty_like(taken), clock)
     return float(np.median(taken)) / 1e3
 
 
-def _timed_block(step: Callable[[int], None], first: int, out: npt.NDArray[np.int64], clock: Clock) -> None:
-    """The one place where time is taken: `out[k]` becomes the nanoseconds of `step(first + k)`."""
+def _timed_block(
+    step: Callable[[int], None],
+    first: int,
+    out: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    clock: Clock,
+) -> None:
+    """The one place where a closed loop takes time: `out[k]` becomes the nanoseconds of `step(first + k)`."""
     for k in range(len(out)):
         index = first + k
         start = clock()
         step(index)
         out[k] = clock() - start
+        starts[k] = start
 
 
 def _step_indices(config: LoadConfig) -> npt.NDArray[np.int64]:

@@ -17,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from . import fields
+
 PACKAGES = ("numpy", "Pillow", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx")
 
 
@@ -66,15 +68,7 @@ class Machine:
         Raises:
             TypeError: a field is missing, unknown or of another type.
         """
-        machine = cls(**data)
-        numbers = (machine.usable_cpus, machine.logical_cpus, machine.cpu_quota, machine.memory_gib, machine.max_mhz)
-        texts = (machine.architecture, machine.system, machine.python, *machine.packages, *machine.packages.values())
-        optional = (machine.cpu, machine.board, machine.governor, machine.revision)
-        if not all(n is None or isinstance(n, int | float) for n in (*numbers, machine.load_1min)):
-            raise TypeError("a figure of the machine is not a number")
-        if not all(isinstance(text, str) for text in (*texts, *(text for text in optional if text is not None))):
-            raise TypeError("a name of the machine is not a text")
-        return machine
+        return fields.read(cls, data)
 
     def line(self) -> str:
         """One line for the head of a table."""

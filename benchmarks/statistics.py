@@ -25,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
+STRETCHES = 5  # of neighbouring rounds, drawn as one where two runs are compared
 MIN_ROUNDS = 8  # fewer cannot be resampled honestly: the interval would shrink because there is nothing to draw
 
 
@@ -229,3 +230,42 @@ def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0, r
     tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(drawn, [tail, 100.0 - tail])
     return Ratio(float(np.median(a) / np.median(b)), float(low), float(high))
+
+
+def ratio_of_runs(
+    after_ms: FloatArray, before_ms: FloatArray, percentile: float = 50.0, seed: int = 0, resamples: int = 2000
+) -> Ratio:
+    """Compares one percentile of a candidate between two runs.
+
+    As `ratio`, but the rounds of the two sides have nothing to do with each other, so each side draws its own. What the
+    machine did over a longer time is not shared either, so stretches of neighbouring rounds are drawn together, a fifth
+    of the run each (circular block bootstrap; Politis and Romano 1992): a run that drifts gets a wider interval.
+
+    Args:
+        after_ms: float64 `[R, K]`, the numerator.
+        before_ms: float64 `[R', K']`.
+        percentile: 0..100.
+        seed: of the draws.
+        resamples: draws.
+
+    Raises:
+        ValueError: fewer than MIN_ROUNDS rounds on a side, or empty ones.
+    """
+    a, b = np.asarray(after_ms, np.float64), np.asarray(before_ms, np.float64)
+    if a.ndim != 2 or b.ndim != 2 or min(len(a), len(b)) < MIN_ROUNDS or 0 in (*a.shape, *b.shape):
+        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: [R, K] with R >= {MIN_ROUNDS} is needed")
+    rng = np.random.default_rng(seed)
+
+    def draws(rounds: FloatArray) -> FloatArray:
+        count, stretch = len(rounds), max(len(rounds) // STRETCHES, 1)
+        starts = rng.integers(count, size=(resamples, -(-count // stretch), 1))
+        chosen = (starts + np.arange(stretch)).reshape(resamples, -1)[:, :count] % count  # [resamples, R]
+        drawn = rounds[chosen]  # [resamples, R, K]
+        found: FloatArray = np.percentile(drawn.reshape(resamples, -1), percentile, axis=1)
+        return found
+
+    drawn = draws(a) / draws(b)
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(drawn, [tail, 100.0 - tail])
+    value = np.percentile(a, percentile) / np.percentile(b, percentile)
+    return Ratio(float(value), float(low), float(high))

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import BadInputError, printable
+from ..errors import BadInputError, RefusedError, one_of, printable
 from ..files import write_atomic
-from .report import Comparison, Report, Row
+from .layout import columns as aligned
+from .layout import ms as _ms
+from .records import CPU, Comparison, Row
+from .report import Report
 from .statistics import Summary
+from .texts import details
 
 BEGIN = "<!-- bench:begin -->"
 END = "<!-- bench:end -->"
@@ -27,23 +31,26 @@ def text(report: Report) -> str:
     lines = [
         f"{subject.bundle} ({subject.preset}, {subject.precision}) on {subject.backend}",
         report.machine.line(),
-        f"closed loop, {settings.threads} threads each, {settings.rounds} rounds x {settings.block} steps interleaved,"
-        f" {settings.inputs} inputs in rotation, seed {settings.seed}",
+        f"{', '.join(settings.modes)}; {settings.threads} threads each, {settings.rounds} rounds x {settings.block}"
+        f" steps interleaved, {settings.inputs} inputs in rotation, seed {settings.seed}",
+        report.qualification.line(),
         "",
     ]
-    head = ["peer", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms"]
-    lines += _columns([head, *(_cells(row) for row in report.rows)])
-    lines += ["", "pNN: of the sample (with 99 % confidence the true one is at most the value in brackets)"]
-    lines += [f"  {row.name}: {row.what}" for row in report.rows]
+    if report.rows:
+        head = ["peer", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms", "1/s"]
+        lines += aligned([head, *([*_cells(row), f"{row.throughput_hz:.1f}"] for row in report.rows)])
+        lines += ["", "pNN: of the sample (with 99 % confidence the true one is at most the value in brackets)"]
+        lines += [f"  {row.name}: {row.what}" for row in report.rows]
     stages = [
         [row.name, *(f"{name} {ms:.3f}" for name, ms in row.stages_p50_ms)] for row in report.rows if row.stages_p50_ms
     ]
     if stages:
-        lines += ["", "stages, p50 ms:", *_columns(stages)]
-    lines += ["", "median over median, interval at 99 %, beside the noise of one program against itself (A/A):"]
-    lines += _columns([_compared(c) for c in report.comparisons])
+        lines += ["", "stages, p50 ms:", *aligned(stages)]
+    if report.comparisons:
+        lines += ["", "median over median, interval at 99 %, beside the noise of one program against itself (A/A):"]
+        lines += aligned([_compared(c) for c in report.comparisons])
     lines += [f"skipped: {item.name}: {item.reason}" for item in report.skipped]
-    lines += ["", *_checks(report), *(f"note: {note}" for note in report.notes)]
+    lines += ["", *details(report), *_checks(report), *(f"note: {note}" for note in report.notes)]
     return "\n".join(printable(line) for line in lines) + "\n"
 
 
@@ -72,30 +79,28 @@ def _compared(c: Comparison) -> list[str]:
 
 
 def _checks(report: Report) -> Iterable[str]:
-    a, w = report.accuracy, report.wrapper
-    yield (
-        f"answers: {a.golden_clips} golden clips before timing: clip {a.clip_share:.3%}, frame + temporal "
-        f"{a.pair_share:.3%} of the deviation between clips, same class {a.agreement:.1%}"
-    )
-    yield (
-        f"  while timed: {a.timed_answers} to clips within {a.timed_difference:.1e} of the verified ones; "
-        f"{a.stream_answers} of the stream within {a.stream_share:.3%} of engine(clip)"
-    )
+    w = report.wrapper
+    for a in report.accuracy:
+        yield (
+            f"answers in {a.precision}: {a.golden_clips} golden clips before timing: clip {a.clip_share:.3%}, frame + "
+            f"temporal {a.pair_share:.3%} of the deviation between clips, same class {a.agreement:.1%}"
+        )
+        yield (
+            f"  while timed: {a.timed_answers} to clips within {a.timed_difference:.1e} of the verified ones; "
+            f"{a.stream_answers} of the stream within {a.stream_share:.3%} of engine(clip)"
+        )
+    if report.cache is not None:
+        c, r = report.cache, report.cache.repeated
+        yield (
+            f"cache: one clip again and again takes {r.value:.3f} [{r.low:.3f}, {r.high:.3f}] of clips in rotation, "
+            f"A/A ±{100 * c.noise:.1f} %; {c.calls} runs of the graph for {c.answers} answers to one clip"
+            f"{': ANSWERS COME FROM A CACHE' if c.cached else ''}"
+        )
     yield (
         f"own cost over a hollow session (n={w.n}): engine(clip) p50 {w.clip_p50_us:.0f} us, "
         f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
     )
-    yield f"the load generator adds {report.harness_us:.2f} us to each latency; all rounds took {report.seconds:.0f} s"
-
-
-def _ms(value: float) -> str:
-    """Three significant places for short times, two decimals for long ones."""
-    return f"{value:.3f}" if value < 10 else f"{value:.2f}"
-
-
-def _columns(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
-    return ["  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows]
+    yield f"the load generator adds {report.harness_us:.2f} us to each latency; the run took {report.seconds:.0f} s"
 
 
 # -------------------------------------------------------------------------------------------------------------- README
@@ -114,9 +119,17 @@ def markdown(report: Report) -> str:
         f"one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
         f"{report.created[:10]}. In brackets: the bound that the true percentile stays below with 99 % confidence "
         f"(MLPerf early stopping). Own cost of the wrapper, p50: `engine(clip)` {w.clip_p50_us:.0f} µs, "
-        f"`stream.push` {w.push_p50_us:.0f} µs; of the load generator: {report.harness_us:.2f} µs."
+        f"`stream.push` {w.push_p50_us:.0f} µs; of the load generator: {report.harness_us:.2f} µs. "
+        f"This run is {report.qualification.line()}."
     )
     lines += ["", _escape(where)]
+    for item in report.roofline.measured if report.roofline is not None else ():
+        lines.append(
+            _escape(
+                f"`{item.row}` took {item.ratio:.2f} times the roofline's {_ms(item.floor_ms)} ms, which is computed "
+                "from a matrix product and a copy that were measured on the same CPU."
+            )
+        )
     lines += [f"{_escape(item.name)} was skipped: {_escape(item.reason)}." for item in report.skipped]
     lines += ["", *(f"* {_escape(note)}" for note in report.notes)] if report.notes else []
     return "\n".join(lines).replace("<!--", "&lt;!--") + "\n"  # no name may forge a marker
@@ -126,9 +139,17 @@ def write_readme_table(report: Report, readme: Path) -> None:
     """Puts the table between this benchmark's markers in README.
 
     Raises:
+        RefusedError: a GPU's figures that are not qualified: they may be read, but not quoted.
         BadInputError: the markers are not there exactly once each, in order.
         MachineError: the file may not be written.
     """
+    on_gpu = [row.name for row in report.rows if row.device != CPU]
+    if on_gpu and not report.qualification.qualified:
+        raise RefusedError(
+            f"This run is {report.qualification.line()}. No table was made of {one_of(on_gpu)}.",
+            cause="the figures describe this run, not the device",
+            next="mend what the reasons name, then run logoformer bench again",
+        )
     replace_between(readme, BEGIN, END, markdown(report))
 
 

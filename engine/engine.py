@@ -59,6 +59,7 @@ class Engine:
         self._sequence = 0
         self._worker: Worker | None = None
         self.not_finite = 0
+        self.passed_over: tuple[str, ...] = ()  # with backend='auto': the backends before this one, and why not they
         self.turn = Turn(self.close_sessions)
 
     @property
@@ -310,6 +311,7 @@ def load(
     options = {"threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda}
     chosen = open_backend(bundle, backend, precision, options)
     engine = Engine(bundle, chosen.open_session, chosen.name, chosen.precision, chosen.frame_batches)
+    engine.passed_over = chosen.passed_over
     if selftest:
         from .selftest import selftest as run_selftest
 

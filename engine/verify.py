@@ -17,11 +17,10 @@ from typing import Any
 from ..bundle import Bundle, replace_manifest
 from ..errors import MachineError, VerificationError, command
 from .engine import Engine, load
-from .engine_index import engines_folder, read_engine, read_index, verdict_of
+from .engine_index import FAILED, VERIFIED, engines_folder, read_engine, read_index, verdict_of
 from .golden import Check, check_engine
 
 Progress = Callable[[str, int, int], None]
-VERIFIED, FAILED = "verified", "failed"
 HIDES = "agrees, not judged: ONNX Runtime's CPU kernels hide FP16 overflow; the export's rounding reference decided"
 
 

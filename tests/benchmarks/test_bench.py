@@ -20,7 +20,9 @@ OURS = [p.CLIP, p.CLIP_AGAIN, p.STREAM, p.STREAM_AGAIN]
 
 
 def config(bundle, **changes):
-    return b.BenchConfig(bundle.path, **{"iterations": 20, "warmup": 2, "threads": 1, "others": (), **changes})
+    return b.BenchConfig(
+        bundle.path, **{"iterations": 20, "warmup": 2, "threads": 1, "others": (), "roofline": False, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +72,13 @@ def test_every_ratio_stands_beside_its_noise(report):
 
 
 def test_answers_were_checked_before_and_while_timing(report, toy):
-    a = report.accuracy
+    (a,) = report.accuracy
+    assert a.precision == "fp32"
+    assert a.graphs == dict(report.subject.graphs)
     assert a.golden_clips == len(toy.golden().clips)
     assert (a.clip_share, a.pair_share) == pytest.approx((0, 0), abs=1e-3)
     assert a.agreement == 1
-    assert a.timed_answers == 3 * 80  # clip, clip again, plain onnxruntime: every timed answer
+    assert a.timed_answers == 4 * 80  # clip, again, repeated, plain onnxruntime: every timed answer
     assert a.stream_answers == 2 * 5
 
 
@@ -123,7 +127,7 @@ def test_torch_is_named_as_other_weights(toy):
     [({"golden_seed": 9}, "The clip graph"), ({"temporal_seed": 9}, "The pair"), ({"clip_seed": 9}, "The clip graph")],
 )
 def test_a_wrong_answer_is_not_timed(make_toy, fault, blamed, monkeypatch):
-    monkeypatch.setattr(b, "closed_loop", lambda *_, **__: pytest.fail("timing began"))
+    monkeypatch.setattr(b, "run_closed", lambda *_, **__: pytest.fail("timing began"))
     with pytest.raises(VerificationError, match=f"{blamed}.*not worth timing"):
         b.bench(config(make_toy(**fault)))
 
@@ -138,7 +142,7 @@ def test_an_answer_that_changes_under_load_is_found(toy, monkeypatch):
             good = peer.answer(index)
             return p.Answer(good.probabilities[::-1].copy(), good.stages_ms) if index == 40 else good
 
-        return p.Peer(peer.name, peer.what, peer.precision, peer.same_weights, answer)
+        return replace(peer, answer=answer)
 
     monkeypatch.setattr(b, "clip_peer", tired)
     with pytest.raises(VerificationError, match="to a clip that was given while it was timed"):
@@ -151,7 +155,7 @@ def test_an_answer_from_a_cache_is_found(toy, monkeypatch):
     def caching(engine, inputs, name):
         peer = real(engine, inputs, name)
         kept = peer.answer(0)
-        return p.Peer(peer.name, peer.what, peer.precision, peer.same_weights, lambda index: kept)
+        return replace(peer, answer=lambda index: kept)
 
     monkeypatch.setattr(b, "clip_peer", caching)
     with pytest.raises(VerificationError, match="a cache"):
@@ -174,7 +178,7 @@ def test_a_nan_answer_is_no_small_difference(toy, monkeypatch):
         def answer(index):
             return p.Answer(np.full(7, np.nan, np.float32), peer.answer(index).stages_ms)
 
-        return p.Peer(peer.name, peer.what, peer.precision, peer.same_weights, answer)
+        return replace(peer, answer=answer)
 
     monkeypatch.setattr(b, "clip_peer", broken)
     with pytest.raises(VerificationError, match="to a clip"):

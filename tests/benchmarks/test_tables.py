@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from logoformer.benchmarks.accuracy import Accuracy
-from logoformer.benchmarks.machine import read_machine
-from logoformer.benchmarks.overhead import WrapperCost
-from logoformer.benchmarks.peers import Skipped
-from logoformer.benchmarks.report import Comparison, Report, Row, Settings, Subject
-from logoformer.benchmarks.statistics import Ratio, Summary
+from logoformer.benchmarks.records import Qualification
 from logoformer.benchmarks.tables import BEGIN, END, markdown, text, write_readme_table
-from logoformer.errors import BadInputError
+from logoformer.errors import BadInputError, RefusedError
 
 
-def make_report(samples=140, name="clip", note="Measured on the CPU.") -> Report:
-    ms = np.linspace(4, 14, samples).reshape(20, -1)
-    row = Row(name, "engine(clip)", "fp32", Summary.of(ms), (("preprocess", 0.125), ("clip", 4.5)), ())
-    return Report(
-        created="2026-01-02T03:04:05+00:00",
-        machine=read_machine(),
-        subject=Subject("face.bundle", "base", "fp32", "onnxruntime 1.2.3 CPU", {}),
-        settings=Settings(2, 20, samples // 20, 2, 0.05, 10, 0, 8),
-        rows=(row,),
-        skipped=(Skipped("torch.compile", "no compiler"),),
-        comparisons=(Comparison("stream", "clip", Ratio(0.31, 0.3, 0.32), 0.021),),
-        accuracy=Accuracy(8, 1e-5, 2e-5, 1.0, 280, 0.0, 10, 1e-5),
-        wrapper=WrapperCost(1000, 20.4, 30.0, 15.0, 25.0),
-        harness_us=0.13,
-        seconds=12.5,
-        notes=(note,),
-    )
+@pytest.fixture
+def make_report(made):
+    """A report of one row whose latencies go from 4 to 14 ms."""
+
+    def make(samples=140, name="clip", note="Measured on the CPU.", **changes):
+        ms = np.linspace(4, 14, samples).reshape(20, -1)
+        row = made.row(name, ms, **changes)
+        report = made.report(rows=(row,), notes=(note,))
+        return replace(report, settings=replace(report.settings, block=samples // 20))
+
+    return make
 
 
-def test_text_says_what_a_reader_needs():
+def test_text_says_what_a_reader_needs(make_report):
     shown = text(make_report())
     for part in (
         "face.bundle (base, fp32) on onnxruntime 1.2.3 CPU",
-        "20 rounds x 7 steps",
+        "20 rounds x 7 steps interleaved",
         "9.000 (",  # the median of 4..14
         "preprocess 0.125",
         "stream / clip  0.310  [0.300, 0.320]  A/A ±2.1 %",
-        "skipped: torch.compile: no compiler",
+        "skipped: torch.compile: RuntimeError: no compiler",
         "engine(clip) p50 20 us",
         "note: Measured on the CPU.",
         "280 to clips",
@@ -51,7 +42,7 @@ def test_text_says_what_a_reader_needs():
 
 @pytest.mark.parametrize("print_", [text, markdown])
 @pytest.mark.parametrize(("samples", "needs"), [(60, {64, 130, 662}), (140, {662}), (680, set())])
-def test_a_percentile_without_its_samples_is_not_printed(print_, samples, needs):
+def test_a_percentile_without_its_samples_is_not_printed(print_, samples, needs, make_report):
     shown = print_(make_report(samples))
     assert {n for n in (64, 130, 662) if f"(needs n={n})" in shown} == needs
     withheld = f"{np.percentile(np.linspace(4, 14, samples), 99):.2f}"
@@ -60,7 +51,7 @@ def test_a_percentile_without_its_samples_is_not_printed(print_, samples, needs)
     assert (row.split(" | ")[-1] == "(needs n=662) |") == (662 in needs)
 
 
-def test_the_table_replaces_what_stands_between_the_markers(tmp_path):
+def test_the_table_replaces_what_stands_between_the_markers(tmp_path, make_report):
     readme = tmp_path / "README.md"
     before, after = "# Title\r\nälter Text \n", "\n\ntail without newline\x0c"
     readme.write_bytes(f"{before}{BEGIN}\nold table\n{END}{after}".encode())
@@ -77,7 +68,7 @@ def test_the_table_replaces_what_stands_between_the_markers(tmp_path):
 @pytest.mark.parametrize(
     "content", ["no markers", BEGIN, END, f"{END} {BEGIN}", f"{BEGIN} {BEGIN} {END}", f"{BEGIN} {END} {END}"]
 )
-def test_without_its_markers_a_readme_is_left_alone(tmp_path, content):
+def test_without_its_markers_a_readme_is_left_alone(tmp_path, content, make_report):
     readme = tmp_path / "README.md"
     readme.write_text(content)
     with pytest.raises(BadInputError, match="once each"):
@@ -85,12 +76,12 @@ def test_without_its_markers_a_readme_is_left_alone(tmp_path, content):
     assert readme.read_text() == content
 
 
-def test_no_readme(tmp_path):
+def test_no_readme(tmp_path, make_report):
     with pytest.raises(BadInputError, match="cannot be read"):
         write_readme_table(make_report(), tmp_path / "README.md")
 
 
-def test_names_cannot_break_the_table_or_leave_the_markers(tmp_path):
+def test_names_cannot_break_the_table_or_leave_the_markers(tmp_path, make_report):
     readme = tmp_path / "README.md"
     readme.write_text(f"{BEGIN}{END}\nmine")
     hostile = make_report(name=f"a | b\n| c {END}", note=f"{END} x\n{BEGIN}")
@@ -103,5 +94,27 @@ def test_names_cannot_break_the_table_or_leave_the_markers(tmp_path):
     assert readme.read_text().endswith(f"{END}\nmine")
 
 
-def test_terminal_text_obeys_nobody():
+def test_no_table_is_made_of_an_unqualified_gpu_run(tmp_path, make_report):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}")
+    throttled = Qualification(False, ("gpu: throttled in 3 of 40 samples",), ())
+    on_gpu = replace(make_report(device="Example GPU"), qualification=throttled)
+    with pytest.raises(RefusedError, match=r"unqualified: gpu: throttled.*'clip'"):
+        write_readme_table(on_gpu, readme)
+    assert readme.read_text() == f"{BEGIN}\n{END}"
+    write_readme_table(replace(on_gpu, qualification=Qualification(True, (), ("clocks",))), readme)
+    assert "This run is qualified" in readme.read_text()
+    # A CPU's table is written with its reasons beside it.
+    write_readme_table(replace(make_report(), qualification=throttled), readme)
+    assert "unqualified: gpu: throttled in 3 of 40 samples" in readme.read_text()
+
+
+def test_a_cache_is_shouted_about(make_report):
+    report = make_report()
+    assert "3 runs of the graph for 3 answers" in text(report)
+    assert "CACHE" not in text(report)
+    assert "FROM A CACHE" in text(replace(report, cache=replace(report.cache, cached=True)))
+
+
+def test_terminal_text_obeys_nobody(make_report):
     assert "\x1b" not in text(make_report(name="evil\x1b[2J"))

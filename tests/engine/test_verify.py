@@ -12,7 +12,7 @@ from logoformer.engine import verify as module
 from logoformer.engine.backends import choose_precision
 from logoformer.engine.build import BuildOptions
 from logoformer.engine.build_bundle import _select, build_bundle
-from logoformer.engine.describe import describe, describe_text, plans, tensors_text
+from logoformer.engine.describe import describe, describe_text, plans
 from logoformer.engine.engine_index import NOT_RUN, STALE, EngineEntry, read_engine, read_index, verdict_of
 from logoformer.engine.golden import distance
 from logoformer.engine.verify import verify
@@ -165,7 +165,6 @@ def test_inspect_needs_no_torch_and_shows_the_bar_figures(bundle: Path):
     text = describe_text(describe(bundle))
     for word in ("0.187 M", "0.046 G", "0.043 G", "128 of 64", "stays fp32", "engines     none"):
         assert word in text, word
-    assert "ring: float32 [6848, 64]" in tensors_text(bundle)
 
 
 @pytest.mark.slow

@@ -1,0 +1,200 @@
+"""`bench-compare`: what changed between two reports, and how surely.
+
+A row got slower when the whole interval of its median's ratio lies above 1. That is significance, not size: with many
+samples a change of half a percent is significant. A *regression* is also larger than the margin, and larger than what
+either run showed between a program and itself (A/A): no run can vouch for less than its own noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import BadInputError, command
+from .layout import columns
+from .records import Comparison, Row
+from .report import Report
+from .statistics import MIN_ROUNDS, Ratio, minimum_samples, ratio_of_runs
+
+EXIT_REGRESSION = 1
+MARGIN = 0.03
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row in both reports.
+
+    Attributes:
+        name, mode: of the row.
+        before_ms, after_ms: medians.
+        median: after over before.
+        p90: the same of the 90th percentile, None where one side has too few samples for it.
+        noise: the larger A/A noise of the two runs, None where neither took it.
+        significant: the whole interval of `median` lies on one side of 1.
+        regression: slower, significantly, and beyond margin and noise.
+    """
+
+    name: str
+    mode: str
+    before_ms: float
+    after_ms: float
+    median: Ratio
+    p90: Ratio | None
+    noise: float | None
+    significant: bool
+    regression: bool
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What lies between two reports.
+
+    Attributes:
+        margin: share from which on a slowdown counts.
+        rows: those that both reports have.
+        missing: names of rows that only one has.
+        differences: what else is not the same: machine, backend, threads, verdicts.
+    """
+
+    margin: float
+    rows: tuple[Change, ...]
+    missing: tuple[str, ...]
+    differences: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[str, ...]:
+        """Names of the rows that regressed."""
+        return tuple(row.name for row in self.rows if row.regression)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "regressions": list(self.regressions)}
+
+
+def compare_reports(before: Report, after: Report, margin: float = MARGIN) -> Changes:
+    """Compares every row that both reports have.
+
+    Args:
+        before: the reference.
+        after: what is judged.
+        margin: share from which on a slowdown counts, 0 or more.
+
+    Raises:
+        BadInputError: they have no row in common, or a margin below 0.
+    """
+    if not margin >= 0:
+        raise BadInputError(f"The margin is {margin}; a share of 0 or more is expected, such as 0.03.")
+    rows = compare_rows(before.rows, after.rows, (*before.comparisons, *after.comparisons), margin)
+    if not rows:
+        raise BadInputError(
+            "The two reports have no row in common that can be compared.",
+            cause=f"other modes, or fewer than {MIN_ROUNDS} rounds",
+            next=command("logoformer", "bench", "BUNDLE", "-o", "after.json"),
+        )
+    shared = {row.name for row in rows}
+    missing = tuple(sorted({row.name for report in (before, after) for row in report.rows} - shared))
+    return Changes(margin, rows, missing, tuple(_differences(before, after)))
+
+
+def compare_rows(
+    before: Sequence[Row], after: Sequence[Row], comparisons: Sequence[Comparison], margin: float = MARGIN
+) -> tuple[Change, ...]:
+    """Compares rows of one name and mode.
+
+    Args:
+        before: the reference.
+        after: what is judged.
+        comparisons: of both runs; the A/A noise is taken from them.
+        margin: share from which on a slowdown counts.
+    """
+    named = {row.name: row for row in after}
+    pairs = [(a, named[a.name]) for a in before if a.name in named]
+    return tuple(_change(a, b, _noise(comparisons, a.name), margin) for a, b in pairs if _same(a, b))
+
+
+def _same(a: Row, b: Row) -> bool:
+    return a.mode == b.mode and min(len(a.latency_ms), len(b.latency_ms)) >= MIN_ROUNDS
+
+
+def _change(a: Row, b: Row, noise: float | None, margin: float) -> Change:
+    before, after = a.rounds(), b.rounds()
+    median = ratio_of_runs(after, before)
+    enough = min(before.size, after.size) >= minimum_samples(90)
+    return Change(
+        name=a.name,
+        mode=a.mode,
+        before_ms=_median(a),
+        after_ms=_median(b),
+        median=median,
+        p90=ratio_of_runs(after, before, 90.0) if enough else None,
+        noise=noise,
+        significant=median.low > 1 or median.high < 1,
+        regression=median.low > 1 and median.value > 1 + max(margin, noise or 0.0),
+    )
+
+
+def _median(row: Row) -> float:
+    ordered = sorted(ms for block in row.latency_ms for ms in block)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _noise(comparisons: Sequence[Comparison], name: str) -> float | None:
+    found = [
+        comparison.noise
+        for comparison in comparisons
+        if comparison.noise is not None and name in (comparison.numerator, f"{comparison.numerator} again")
+    ]
+    return max(found, default=None)
+
+
+def _differences(before: Report, after: Report) -> list[str]:
+    a, b = before, after
+    sides = {
+        "machine": (a.machine.board or a.machine.cpu, b.machine.board or b.machine.cpu),
+        "system": (a.machine.system, b.machine.system),
+        "preset": (a.subject.preset, b.subject.preset),
+        "precision": (a.subject.precision, b.subject.precision),
+        "backend": (a.subject.backend, b.subject.backend),
+        "device": (a.subject.device, b.subject.device),
+        "threads": (a.settings.threads, b.settings.threads),
+        "rate": (a.settings.rate_hz, b.settings.rate_hz),
+        "graphs": (_graphs(a), _graphs(b)),
+    }
+    found = [f"{what}: {left} -> {right}" for what, (left, right) in sides.items() if left != right]
+    for name, report in (("before", a), ("after", b)):
+        if not report.qualification.qualified:
+            found.append(f"{name} is {report.qualification.line()}")
+    return found
+
+
+def _graphs(report: Report) -> str:
+    return ", ".join(f"{name} {digest[:8]}" for name, digest in sorted(report.subject.graphs.items()))
+
+
+def text(changes: Changes) -> str:
+    """For a terminal."""
+    lines = [["row", "mode", "before ms", "after ms", "median", "99 %", "p90", "A/A", ""]]
+    for row in changes.rows:
+        word = "REGRESSION" if row.regression else "not significant"
+        if row.significant and not row.regression:
+            word = "slower, within margin and noise" if row.median.value > 1 else "faster"
+        lines.append(
+            [
+                row.name,
+                row.mode,
+                f"{row.before_ms:.3f}",
+                f"{row.after_ms:.3f}",
+                f"x{row.median.value:.3f}",
+                f"[{row.median.low:.3f}, {row.median.high:.3f}]",
+                "" if row.p90 is None else f"x{row.p90.value:.3f}",
+                "" if row.noise is None else f"±{100 * row.noise:.1f} %",
+                word,
+            ]
+        )
+    shown = columns(lines)
+    shown += [f"only in one of them: {name}" for name in changes.missing]
+    shown += [f"differs: {item}" for item in changes.differences]
+    count = len(changes.regressions)
+    shown.append(f"{count} regression(s) beyond {100 * changes.margin:g} % and the runs' own noise")
+    return "\n".join(shown) + "\n"
