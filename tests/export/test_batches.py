@@ -1,4 +1,4 @@
-"""Frame graphs for several faces: the single graph's nodes and weights, its answers, a refusal where they differ."""
+"""Frame graphs for several faces: nodes, weights and answers of the single graph; a refusal where they differ."""
 
 from __future__ import annotations
 
