@@ -82,7 +82,7 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
         raise UsageError(f"Unknown backend {backend!r}.", next=f"choose from {one_of(BACKENDS)}")
     if backend in _TARGETS:
         return _open_tensorrt(bundle, backend, precision, options)
-    passed_over = []
+    passed_over: list[str] = []
     for name in _TARGETS if backend == "auto" else ():
         try:
             return replace(_open_tensorrt(bundle, name, precision, options), passed_over=tuple(passed_over))
