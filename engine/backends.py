@@ -10,7 +10,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bundle import GRAPHS, Bundle, GraphEntry
@@ -82,10 +82,10 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
         raise UsageError(f"Unknown backend {backend!r}.", next=f"choose from {one_of(BACKENDS)}")
     if backend in _TARGETS:
         return _open_tensorrt(bundle, backend, precision, options)
-    passed_over = []
+    passed_over: list[str] = []
     for name in _TARGETS if backend == "auto" else ():
         try:
-            return _open_tensorrt(bundle, name, precision, options)
+            return replace(_open_tensorrt(bundle, name, precision, options), passed_over=tuple(passed_over))
         except (MachineError, RefusedError) as error:
             passed_over.append(f"{name}: {error.what}")
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
@@ -127,7 +127,9 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
             return bool(choose_engine(entries, graph, running, folder=folder).file)
         return False
 
-    chosen = next((p for p in wanted if all(fits(bundle.graph(graph, p)) for graph in GRAPHS)), wanted[0])
+    whole = [p for p in wanted if all(fits(bundle.graph(graph, p)) for graph in GRAPHS)]
+    built = [p for p in wanted if p in {entry.precision for entry in entries}]  # of these it can be said why not
+    chosen = (*whole, *built, *wanted)[0]
     trust = TrustStore()
     for graph in GRAPHS:  # before 'auto' settles on it; the bytes themselves are asked about again when they are read
         engine = choose_engine(entries, bundle.graph(graph, chosen), running, folder=folder)

@@ -32,7 +32,7 @@ class BuiltEngine:
         log: TensorRT's warnings and errors.
         seconds: what parsing and compiling took on this machine.
         timing_cache: what TensorRT measured of kernels, for the next build; None where it keeps none.
-        peak_bytes: the most memory that the process of the build was seen to hold; 0 without such a process.
+        peak_bytes: the most memory that the process of the build held; 0 without such a process.
     """
 
     plan: bytes
@@ -87,7 +87,7 @@ def build_engine(
             elif "error" in head:
                 raise raised(head["error"])
             else:
-                record = {**head["built"], "peak_bytes": child.peak_bytes}
+                record = head["built"]
                 for name in ("compute_capabilities", "log"):
                     record[name] = tuple(record[name])
                 return BuiltEngine(plan=parts[0], timing_cache=parts[1] or None, **record)

@@ -133,7 +133,7 @@ class _Work:
         if self.plan_sm is not None:
             plan = {self.plan_sm: xray(data, self.plan_sm, self.options, shown=entry.file).summary()}
         # What was compiled is known here and nothing is written yet: the place to judge it.
-        target = folder_name(built.target, built.tensorrt_version, built.compute_capabilities or ("this-gpu",))
+        target = folder_name(built.target, built.tensorrt_version, built.compute_capabilities or ("unknown",))
         file, digest = write_engine(self.folder, target, f"{entry.graph}.{entry.precision}.b{entry.batch}", built.plan)
         self.store.record_engine(digest, file)
         flags: dict[str, Any] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -54,4 +55,5 @@ def _answer(requests: BinaryIO, progress: Callable[[str, int, int], None]) -> tu
     except MemoryError:
         return {"error": MachineError("The build ran out of memory.", next=MORE_MEMORY).to_json()}, []
     record = {name: value for name, value in asdict(built).items() if name not in ("plan", "timing_cache")}
+    record["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"built": record}, [built.plan, built.timing_cache or b""]

@@ -110,9 +110,9 @@ class PyCuda:
     def alloc_host(self, size: int, *, mapped: bool) -> HostBlock:
         flags = self._drv.host_alloc_flags.DEVICEMAP if mapped else 0
         array = self._call("pagelocked_empty", size, np.uint8, "C", flags)
-        block = array.base
-        seen = self._guarded("HostPointer.get_device_pointer", block.get_device_pointer) if mapped else 0
-        return HostBlock(array, int(seen), block)
+        allocation = array.base
+        seen = self._guarded("HostPointer.get_device_pointer", allocation.get_device_pointer) if mapped else 0
+        return HostBlock(array, int(seen), allocation)
 
     def free_host(self, block: HostBlock) -> None:
         self._guarded("PagelockedHostAllocation.free", block.handle.free)

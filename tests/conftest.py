@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
 
 if TYPE_CHECKING:
     from logoformer.bundle import Bundle
@@ -23,6 +25,67 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))
         yield folder / "logoformer"
+
+
+# Two frames of 4 x 4 pixels, 2 x 2 tokens of 3 channels each; a ring of 5 slots for 2 faces; 3 classes.
+_ANSWER = TensorSpec("probabilities", "float32", (1, 3))
+_TENSORS = {
+    "clip": ((TensorSpec("clip", "uint8", (1, 2, 4, 4, 3)),), (_ANSWER,)),
+    "frame": ((TensorSpec("frame", "uint8", (1, 4, 4, 3)),), (TensorSpec("tokens", "float32", (1, 4, 3)),)),
+    "temporal": ((TensorSpec("ring", "float32", (40, 3)), TensorSpec("order", "int32", (8,))), (_ANSWER,)),
+}
+
+
+def _golden(salt: str) -> Golden:
+    random = np.random.default_rng(len(salt))
+    return Golden(random.integers(0, 256, (4, 2, 4, 4, 3), np.uint8), random.dirichlet([1, 1, 1], 4).astype(np.float32))
+
+
+def _write(
+    path: Path,
+    salt: str,
+    *,
+    make: Callable[[str, str], bytes] | None = None,
+    precisions: tuple[str, ...] = ("fp32", "fp16"),
+    **changes: Any,
+) -> Bundle:
+    writer = BundleWriter(path)
+    make = make or (lambda graph, precision: f"{graph} {precision} {salt} ".encode() * 40)
+    graphs = [
+        writer.add_graph(
+            make(graph, precision),
+            graph=graph, precision=precision, batch=1, opset=20, inputs=ins, outputs=outs, macs={precision: 1000},
+        )
+        for precision in precisions
+        for graph, (ins, outs) in _TENSORS.items()
+    ]  # fmt: skip
+    manifest = {
+        "model": {"preset": "small"},
+        "labels": ["calm", "glad", "Zürich"],
+        "preprocessing": {"size": 4},
+        "sampling": {"segments": 2, "frames_per_segment": 1, "span_s": 1.0, "fps": 10.0},
+        "stream": {"slots": 5, "faces": 2, "frames": 2, "grid": 2, "window": [2, 1, 2], "embed_dim": 3},
+        "graphs": graphs,
+        "precisions": {name: {"verdict": "accept", "reason": "said so"} for name in precisions},
+        "golden": writer.add_golden(_golden(salt), "noise"),
+        "provenance": {"salt": salt},
+    }
+    return writer.commit({**manifest, **changes})
+
+
+@pytest.fixture
+def write_bundle() -> Callable[..., Bundle]:
+    """`write_bundle(path, salt)`: a whole bundle but for its graphs, which are some bytes that the salt decides.
+
+    `make(graph, precision)` gives other bytes, `precisions=` others than FP32 and FP16; the rest are manifest fields.
+    """
+    return _write
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A bundle of some kilobytes."""
+    return _write(tmp_path / "face.bundle", "one").path
 
 
 @pytest.fixture(scope="session")

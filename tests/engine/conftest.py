@@ -5,8 +5,10 @@ engine over sessions that can be watched.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,3 +223,16 @@ def told() -> Callable[[Result], tuple[int, int]]:
         return face, low + 256 * high
 
     return read
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """`scripted("short")`: TensorRT is `scripted/tensorrt.py` here and in every process started, and fails that way."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "scripted"))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+
+    def follow(script: str) -> None:
+        monkeypatch.setenv("SCRIPTED_TENSORRT", script)
+
+    yield follow
+    sys.modules.pop("tensorrt", None)

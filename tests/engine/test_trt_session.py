@@ -11,7 +11,7 @@ from typing import Any
 import logoformer
 import numpy as np
 import pytest
-from doubles import trt
+from doubles import container, trt
 from doubles.machine import FACES, Machine, machine
 from logoformer.bundle import Bundle
 from logoformer.engine.golden import clip_answers, pair_answers
@@ -53,6 +53,31 @@ def answers(engine: Any) -> dict[str, np.ndarray]:
         "pair": pair_answers(engine, golden),
         "stream": np.stack([result.probabilities for result in results if result is not None]),
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [("10.3", "cuda-python"), ("rtx-1.7", "pycuda")], ids=shown)
+def test_base_answers_alike_and_leaves_nothing(place, base_bundle, tmp_path):
+    """The same at full size: one clip, and a stream that answers before and after its ring is warm."""
+    bundle = Bundle(base_bundle)
+    size, clip = bundle.image_size, bundle.golden().clips[0]
+    frames = np.random.default_rng(4).integers(0, 256, (6, size, size, 3), dtype=np.uint8)
+
+    def answers_of(engine: Any) -> np.ndarray:
+        with engine.stream(hop=3, color="rgb", warmup="repeat") as stream:
+            results = [stream.push(frame, number / 5) for number, frame in enumerate(frames)]
+        found = [result.probabilities for result in results if result is not None]
+        return np.stack([engine(clip, color="rgb").probabilities, *found])
+
+    with logoformer.load(bundle, backend="onnxruntime", precision="fp32", threads=1) as engine:
+        wanted = answers_of(engine)
+    with machine(*place) as here, quiet(here.layer):
+        folder = here.plant_engines(bundle, folder=tmp_path)
+        with logoformer.load(bundle, backend=here.backend, precision="fp32", engines_dir=folder) as engine:
+            found = answers_of(engine)
+        assert here.gpu.leaks() == {}
+    assert found.shape == (3, len(bundle.labels))
+    np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
 
 
 def quiet(layer: str) -> Any:
@@ -148,6 +173,31 @@ def test_a_taken_row_is_not_overwritten_by_the_next_frame(here, bundle):
     np.testing.assert_array_equal(temporal.input("ring")[: 4 * len(tokens[0])], np.concatenate(tokens))
     frame.close()
     temporal.close()
+
+
+@pytest.fixture(scope="module")
+def batched(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with frame graphs for one face and for two."""
+    from logoformer.export.export import ExportConfig
+    from logoformer.verbs import export_checkpoint
+
+    out = tmp_path_factory.mktemp("batched") / "two.bundle"
+    return export_checkpoint(tiny_checkpoint, out, ExportConfig(precisions=("fp32",), frame_batches=(2,)), clips=16)
+
+
+def test_faces_in_one_batch_take_their_own_tokens(here, batched, tmp_path):
+    """`step` over a frame engine of batch 2: each face's ring gets its half, on the card."""
+    bundle, found = batched, []
+    folder = here.plant_engines(bundle, folder=tmp_path)
+    for backend in ("onnxruntime", here.backend):
+        with logoformer.load(bundle, backend=backend, precision="fp32", engines_dir=folder) as engine:
+            assert engine.frame_batches == (1, 2)
+            with engine.stream(hop=1, color="rgb", warmup="repeat") as one, engine.stream(hop=1, color="rgb") as two:
+                for number in range(4):
+                    engine.step({one: (FRAMES[number], number / 8), two: (FRAMES[-number - 1], number / 8)})
+                found.append(np.stack([one.flush().probabilities, two.flush().probabilities]))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6, rtol=0)
+    assert not np.allclose(found[0][0], found[0][1], atol=1e-6)
 
 
 def test_take_refuses_what_does_not_fit(card, bundle):
@@ -287,7 +337,7 @@ def test_bytes_of_another_version_are_explained(card, bundle):
     from logoformer.errors import MachineError
 
     entry = bundle.graph("clip", "fp32")
-    data = trt.pack("10.7.0", "tensorrt", bundle.read_graph(entry))
+    data = container.pack("10.7.0", "tensorrt", bundle.read_graph(entry))
     with pytest.raises(MachineError, match="does not take") as caught:
         TrtSession(card.trt, logoformer.engine.cuda.open_cuda("cuda-python"), data, entry)
     assert any("Version tag does not match" in line for line in caught.value.log)

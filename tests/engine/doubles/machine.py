@@ -19,7 +19,7 @@ from logoformer.engine.trt_module import TrtModule
 from logoformer.engine.trt_session import TrtSession
 from logoformer.engine.trust import TrustStore
 
-from . import cuda_bindings, pycuda, trt
+from . import container, cuda_bindings, pycuda, trt
 from .gpu import Gpu
 
 FACES = {"cuda-python": cuda_bindings, "pycuda": pycuda}
@@ -44,7 +44,7 @@ class Machine:
 
     def engine_of(self, onnx: bytes) -> bytes:
         """What a build gives here."""
-        return trt.pack(self.trt.version, self.trt.target, onnx)
+        return container.pack(self.trt.version, self.trt.target, onnx)
 
     def open(self, bundle: Bundle, graph: str, cuda: Cuda | None = None, cache: Any = None) -> TrtSession:
         """A session on a graph of a bundle, FP32."""

@@ -10,8 +10,6 @@ runtime cache.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import weakref
 from collections.abc import Iterator
@@ -20,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from . import pycuda
+from .container import MAGIC, host_memory, say, session_of
 from .gpu import Failure, Gpu, Operation
 from .listed import ListedModule, make_class, make_enum, read_list
+from .trt_builder import ACTING
 
 VERSIONS = {
     "10.3": "tensorrt-10.3.0",
@@ -29,8 +29,6 @@ VERSIONS = {
     "11.4": "tensorrt-11.4.0.106",
     "rtx-1.7": "tensorrt_rtx-1.7.1.116",
 }
-MAGIC = b"DOUBLE OF AN ENGINE\0"
-_DTYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float": "FLOAT", "float16": "HALF"}
 _NUMPY = {"UINT8": "uint8", "INT32": "int32", "INT64": "int64", "FLOAT": "float32", "HALF": "float16"}
 
 
@@ -61,50 +59,6 @@ def make_module(version: str, gpu: Gpu) -> Any:
     return module
 
 
-@functools.cache
-def _session(digest: str, onnx: _Bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(onnx.data, options, providers=["CPUExecutionProvider"])
-
-
-class _Bytes:
-    """Bytes that are told apart by their hash, which is beside them."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-
-def session_of(onnx: bytes) -> Any:
-    """ONNX Runtime's session of a graph; made once."""
-    return _session(hashlib.sha256(onnx).hexdigest(), _Bytes(onnx))
-
-
-def _tensors(nodes: Any) -> list[list[Any]]:
-    return [[node.name, _DTYPES[node.type[7:-1]], list(node.shape)] for node in nodes]
-
-
-def pack(version: str, target: str, onnx: bytes) -> bytes:
-    """The container that a build gives."""
-    session = session_of(onnx)
-    header = {
-        "version": version,
-        "target": target,
-        "inputs": _tensors(session.get_inputs()),
-        "outputs": _tensors(session.get_outputs()),
-    }
-    return MAGIC + json.dumps(header).encode() + b"\0" + onnx
-
-
 class Logger:
     def __init__(self, min_severity: Any = None) -> None:
         self._lines: list[str] = []
@@ -123,10 +77,6 @@ class ILogger:
 
 def _text(failure: Failure) -> str:
     return pycuda.TEXTS.get(failure.code, str(failure))
-
-
-def _say(logger: Any, severity: str, text: str) -> None:
-    logger.log(getattr(type(logger)._module.ILogger.Severity, severity), text)
 
 
 class Runtime:
@@ -149,17 +99,17 @@ class Runtime:
         gpu.calls["deserialize"] += 1
         target = "rtx" if module._rtx else "tensorrt"
         if not data.startswith(MAGIC):
-            _say(self._logger, "ERROR", "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (magic tag)")
+            say(self._logger, "ERROR", "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (magic tag)")
             return None
         header, _, onnx = data[len(MAGIC) :].partition(b"\0")
         said = json.loads(header)
         if (said["version"], said["target"]) != (module.__version__, target):
-            _say(self._logger, "ERROR", "Error Code 1: Serialization (Version tag does not match)")
+            say(self._logger, "ERROR", "Error Code 1: Serialization (Version tag does not match)")
             return None
         try:
             weights = gpu.malloc(len(data), "weights")
         except Failure as failure:
-            _say(self._logger, "ERROR", f"Error Code 2: OutOfMemory (Requested size was {len(data)} bytes): {failure}")
+            say(self._logger, "ERROR", f"Error Code 2: OutOfMemory (Requested size was {len(data)} bytes): {failure}")
             return None
         engine = object.__new__(module.ICudaEngine)
         engine._start(said, onnx, weights, self._logger)
@@ -234,7 +184,7 @@ class ICudaEngine:
             gpu.enter("create_context")
             scratch = gpu.malloc(self.device_memory_size_v2, "scratch")
         except Failure as failure:
-            _say(self._logger, "ERROR", f"Error Code 2: OutOfMemory (no further information): {failure}")
+            say(self._logger, "ERROR", f"Error Code 2: OutOfMemory (no further information): {failure}")
             return None
         context = object.__new__(module.IExecutionContext)
         context._start(self, scratch, strategy)
@@ -261,7 +211,7 @@ class IRuntimeCache:
         return True
 
     def serialize(self) -> Any:
-        return _host_memory(self._module, self._data)
+        return host_memory(self._module, self._data)
 
 
 class IExecutionContext:
@@ -287,9 +237,7 @@ class IExecutionContext:
         try:
             fault = gpu.enter("enqueue")
         except Failure as failure:
-            _say(
-                engine._logger, "ERROR", f"enqueueV3: Error Code 1: Cuda Runtime ({_text(failure)})"
-            )
+            say(engine._logger, "ERROR", f"enqueueV3: Error Code 1: Cuda Runtime ({_text(failure)})")
             return False
         handle = int(stream_handle)
         if handle == 0:
@@ -297,7 +245,7 @@ class IExecutionContext:
         stream = gpu.stream_of(handle)
         missing = [name for name in engine._tensors if not self._addresses.get(name)]
         if fault == "refuse" or missing:
-            _say(
+            say(
                 engine._logger,
                 "ERROR",
                 f"IExecutionContext::enqueueV3: Error Code 3: API Usage (no address: {missing})",
@@ -379,174 +327,18 @@ class IHostMemory:
         return len(self._data)
 
 
-def _host_memory(module: Any, data: bytes) -> Any:
-    memory = object.__new__(module.IHostMemory)
-    memory._data = data
-    return memory
-
-
-# ------------------------------------------------------------------------------------------------------------ building
-class Builder:
-    def __init__(self, logger: Any) -> None:
-        self._logger = logger
-
-    def create_network(self, flags: int = 0) -> Any:
-        network = object.__new__(self._module.INetworkDefinition)
-        strong = self._module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-        major = int(self._module.__version__.split(".")[0])
-        network._strong = bool(flags >> int(strong) & 1) or self._module._rtx or major >= 11
-        network._onnx = None
-        return network
-
-    def create_builder_config(self) -> Any:
-        config = object.__new__(self._module.IBuilderConfig)
-        config._flags, config._pools, config._sms = {self._module.BuilderFlag.TF32}, {}, {}
-        config._value_builder_optimization_level, config._value_max_aux_streams = 3, 4
-        config.profiling_verbosity = self._module.ProfilingVerbosity.LAYER_NAMES_ONLY
-        return config
-
-    def build_serialized_network(self, network: Any, config: Any) -> Any:
-        module = self._module
-        gpu = module._gpu
-        if not network._strong:
-            gpu.blame("a weakly typed network was built")
-        if module.BuilderFlag.TF32 in config._flags:
-            gpu.blame("built with TF32")
-        fault = gpu._faults.get("build")
-        if fault:
-            _say(self._logger, "ERROR", str(fault[0][1]))
-            return None
-        monitor = config.__dict__.get("_value_progress_monitor")
-        if monitor is not None:
-            monitor.phase_start("Building Engine", None, 2)
-            for step in range(2):
-                if not monitor.step_complete("Building Engine", step):
-                    return None
-            monitor.phase_finish("Building Engine")
-        target = "rtx" if module._rtx else "tensorrt"
-        return _host_memory(module, pack(module.__version__, target, network._onnx))
-
-
-class IBuilderConfig:
-    def set_flag(self, flag: Any) -> None:
-        self._flags.add(flag)
-
-    def clear_flag(self, flag: Any) -> None:
-        self._flags.discard(flag)
-
-    def get_flag(self, flag: Any) -> bool:
-        return flag in self._flags
-
-    def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
-        self._pools[pool] = pool_size
-
-    def get_memory_pool_limit(self, pool: Any) -> int:
-        return self._pools.get(pool, self._module._gpu.total)
-
-    def set_compute_capability(self, compute_capability: Any, index: int) -> bool:
-        self._sms[index] = compute_capability
-        return True
-
-
-class INetworkDefinition:
-    @property
-    def num_layers(self) -> int:
-        return 1
-
-    @property
-    def num_inputs(self) -> int:
-        return len(session_of(self._onnx).get_inputs())
-
-    @property
-    def num_outputs(self) -> int:
-        return len(session_of(self._onnx).get_outputs())
-
-    def get_input(self, index: int) -> Any:
-        node = session_of(self._onnx).get_inputs()[index]
-        return _tensor(self._module, node)
-
-    def get_layer(self, index: int) -> Any:
-        layer = object.__new__(self._module.ILayer)
-        layer._outputs = [_tensor(self._module, node) for node in session_of(self._onnx).get_outputs()]
-        return layer
-
-
-class ILayer:
-    @property
-    def type(self) -> Any:
-        return self._module.LayerType.CONVOLUTION
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self._outputs)
-
-    def get_output(self, index: int) -> Any:
-        return self._outputs[index]
-
-
-class ITensor:
-    @property
-    def dtype(self) -> Any:
-        return getattr(self._module.DataType, _DTYPES[self._node.type[7:-1]])
-
-    @property
-    def shape(self) -> Any:
-        return self._module.Dims([size if isinstance(size, int) else -1 for size in self._node.shape])
-
-
-def _tensor(module: Any, node: Any) -> Any:
-    tensor = object.__new__(module.ITensor)
-    tensor._node = node
-    tensor.__dict__["_value_name"] = node.name
-    return tensor
-
-
-class OnnxParser:
-    def __init__(self, network: Any, logger: Any) -> None:
-        self._network, self._errors = network, []
-
-    def parse(self, model: bytes, path: Any = None) -> bool:
-        try:
-            session_of(bytes(model))
-        except Exception as error:  # onnxruntime raises its own undocumented classes
-            failed = object.__new__(vars(self._module)["ParserError"])
-            failed._said = str(error)
-            self._errors = [failed]
-            return False
-        self._network._onnx = bytes(model)
-        return True
-
-    @property
-    def num_errors(self) -> int:
-        return len(self._errors)
-
-    def get_error(self, index: int) -> Any:
-        return self._errors[index]
-
-
-class ParserError:
-    def desc(self) -> str:
-        return self._said
-
-    def node(self) -> int:
-        return -1
-
-    def node_name(self) -> str:
-        return ""
-
-    def node_operator(self) -> str:
-        return ""
-
-
-class IProgressMonitor:
-    def __init__(self) -> None:
-        return None
-
-
 _ACTING: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        Logger, ILogger, Runtime, ICudaEngine, IRuntimeConfig, IRuntimeCache, IExecutionContext, Dims, IHostMemory,
-        Builder, IBuilderConfig, INetworkDefinition, ILayer, ITensor, OnnxParser, ParserError, IProgressMonitor,
+        Dims,
+        ICudaEngine,
+        IExecutionContext,
+        IHostMemory,
+        ILogger,
+        IRuntimeCache,
+        IRuntimeConfig,
+        Logger,
+        Runtime,
+        *ACTING,
     )
-}  # fmt: skip
+}
