@@ -152,6 +152,7 @@ def _export(checkpoint: Path, out: Path, clips: int) -> Path:
 @pytest.fixture(scope="session")
 def add_batches() -> Callable[..., Bundle]:
     """`add_batches(path)`: adds frame graphs for 2, 4 and 8 faces to a bundle, as `export --frame-batches` does."""
+    pytest.importorskip("onnx", reason="exporting needs the extra 'export'")
 
     def add(
         path: Path,
