@@ -91,6 +91,7 @@ def small(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained `tiny`, whose answers differ between clips."""
+    pytest.importorskip("torch", reason="a checkpoint needs the extra 'train'")
     from logoformer.model.init import init_checkpoint
 
     return init_checkpoint("tiny", tmp_path_factory.mktemp("checkpoint") / "tiny")
