@@ -1,4 +1,4 @@
-"""Frame graphs for several faces: the single graph's nodes and weights, its answers, and a refusal where they differ."""
+"""Frame graphs for several faces: the single graph's nodes and weights, its answers, a refusal where they differ."""
 
 from __future__ import annotations
 
