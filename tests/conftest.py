@@ -92,6 +92,7 @@ def small(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained `tiny`, whose answers differ between clips."""
+    pytest.importorskip("torch", reason="a checkpoint needs the extra 'train'")
     from logoformer.model.init import init_checkpoint
 
     return init_checkpoint("tiny", tmp_path_factory.mktemp("checkpoint") / "tiny")
@@ -153,6 +154,7 @@ def _export(checkpoint: Path, out: Path, clips: int) -> Path:
 @pytest.fixture(scope="session")
 def add_batches() -> Callable[..., Bundle]:
     """`add_batches(path)`: adds frame graphs for 2, 4 and 8 faces to a bundle, as `export --frame-batches` does."""
+    pytest.importorskip("onnx", reason="exporting needs the extra 'export'")
 
     def add(
         path: Path,

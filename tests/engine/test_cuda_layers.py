@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -62,6 +63,8 @@ def test_without_a_driver_the_real_package_says_so():
     """In a process of its own: no double, no card."""
     if Path("/dev/nvidia0").exists() or Path("/dev/nvhost-gpu").exists():
         pytest.skip("this machine has a card")
+    if importlib.util.find_spec("cuda") is None:
+        pytest.skip("cuda-python is not installed (the extra 'cuda12' or 'cuda13')")
     script = """
         from logoformer.engine.cuda import open_cuda
         from logoformer.errors import MachineError

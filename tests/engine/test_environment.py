@@ -92,6 +92,7 @@ def test_no_driver_no_gpu_or_no_such_gpu(install):
         install(driver)
         assert find_gpu(1) is None
     install(None)
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (the extra 'rtx')")
     assert running(find_module("rtx")).compute_capability is None
 
 
