@@ -30,10 +30,13 @@ lint: setup
 	mkdir -p build/types && ln -sfn ../.. build/types/logoformer
 	MYPYPATH=build/types $(PY) -m mypy -p logoformer
 
+# One interleaved run of every peer on `base`, FP32. README's table is printed from the report, never by hand.
 bench: setup
+	rm -rf build/bench
 	$(RUN) -m logoformer.cli init --preset base -o build/bench/base
 	$(RUN) -m logoformer.cli export build/bench/base -o build/bench/base.bundle --precisions fp32 --clips 8
-	$(RUN) -m logoformer.cli bench build/bench/base.bundle --iterations 140 -o benchmarks/results/cpu-base.json --readme README.md
+	$(RUN) -m logoformer.cli bench build/bench/base.bundle --iterations 140 -o build/bench/cpu-base.json --readme README.md
+	cp build/bench/cpu-base.json benchmarks/results/cpu-base.json
 
 # What a Jetson receives. Stale modules of an old build/ would be packed with it, so that goes first.
 wheel: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from .cli_shared import AddVerb, precision_option, seed_option, show, threads_option
@@ -10,21 +11,32 @@ from .terminal import Bar
 
 
 def _bench(a: argparse.Namespace, bar: Bar) -> int:
+    if a.roofline:
+        return _roofline(a, bar)
     from .benchmarks.bench import BenchConfig, bench
-    from .benchmarks.report import write_report
+    from .benchmarks.html_page import write_both
+    from .benchmarks.matrix import bench_matrix, grid
+    from .benchmarks.peers import chosen_peers
     from .benchmarks.tables import text, write_readme_table
 
     config = BenchConfig(
         bundle=Path(a.bundle), iterations=a.iterations, warmup=a.warmup, threads=a.threads, precision=a.precision,
         seed=a.seed, modes=a.mode, backend=a.backend, rate_hz=a.rate, hop=a.hop, streams=a.streams,
-        trtexec=a.compare == "trtexec",
+        trtexec=a.compare == "trtexec", others=chosen_peers(a.peers),
     )  # fmt: skip
-    report = bench(config, bar)
+    report = bench_matrix(config, bar) if a.matrix else bench(config, bar)
     if a.out:
-        write_report(report, a.out)
+        write_both(report, a.out)
     if a.readme:
         write_readme_table(report, Path(a.readme))
-    return show(a, bar, report.to_json(), text(report))
+    return show(a, bar, report.to_json(), (f"{grid(report)}\n" if a.matrix else "") + text(report))
+
+
+def _roofline(a: argparse.Namespace, bar: Bar) -> int:
+    from .benchmarks.roofline_report import of_bundle, text
+
+    found = of_bundle(Path(a.bundle), a.precision, a.threads, device=a.device, progress=bar)
+    return show(a, bar, asdict(found), text(found))
 
 
 def _compare(a: argparse.Namespace, bar: Bar) -> int:
@@ -44,7 +56,7 @@ def add(verb: AddVerb) -> None:
     """Adds these verbs to the parser."""
     p = verb("bench", _bench, "measure latency on this machine", "logoformer bench face.bundle -o report.json")
     p.add_argument("bundle")
-    p.add_argument("-o", "--out", metavar="JSON", help="write the report")
+    p.add_argument("-o", "--out", metavar="OUT", help="write report.json and report.html: a folder, or the JSON's name")
     p.add_argument("--readme", metavar="MD", help="put the table between the markers of this file")
     p.add_argument("--iterations", type=int, default=140, metavar="N", help="timed results of each; default 140")
     p.add_argument("--warmup", type=int, default=10, metavar="N", help="untimed results before; default 10")
@@ -55,6 +67,12 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--rate", type=float, metavar="HZ", help="paced: frames per second; default: as in training")
     p.add_argument("--hop", type=int, default=1, metavar="N", help="paced, multi: frames for one answer; default 1")
     p.add_argument("--streams", type=int, metavar="N", help="multi: faces; default: the bundle's")
+    p.add_argument("--peers", default="all", metavar="LIST", help="all (default), none, or names with commas between")
+    p.add_argument(
+        "--matrix", action="store_true", help="precision x graph x hop x streams, instead of modes and peers"
+    )
+    p.add_argument("--roofline", action="store_true", help="measure nothing: compute what each device needs at least")
+    p.add_argument("--device", metavar="NAME", help="with --roofline: only the devices whose name holds this")
     p.add_argument("--compare", choices=["trtexec"], help="also run this on the bundle's engines, if it is installed")
     p.add_argument("--backend", default="onnxruntime", metavar="B", help="as for run; default onnxruntime")
     precision_option(p)

@@ -25,6 +25,7 @@ from .loadgen import LoadConfig, Progress, overhead_us
 from .machine import Machine, read_machine, usable_cpus
 from .modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
 from .overhead import measure_wrapper
+from .peer_list import open_others
 from .peers import (
     CLIP,
     CLIP_AGAIN,
@@ -37,13 +38,13 @@ from .peers import (
     Peer,
     Skipped,
     clip_peer,
-    open_others,
     open_ours,
     stream_peer,
 )
 from .qualify import judge
 from .records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
 from .report import Report
+from .roofline_report import floors
 from .rows import compare, with_energy
 from .sensors import Sensors, device_of, this_machine
 from .statistics import ratio
@@ -74,6 +75,7 @@ class BenchConfig:
         hop: frames for one answer of the modes 'paced' and 'multi'.
         streams: faces of the mode 'multi'; None: as many as the bundle has room for.
         trtexec: whether to run trtexec on the bundle's engines, where it is installed.
+        roofline: whether the computed floors go into the report; compiling the plans takes seconds.
     """
 
     bundle: Path
@@ -89,6 +91,7 @@ class BenchConfig:
     hop: int = 1
     streams: int | None = None
     trtexec: bool = False
+    roofline: bool = True
 
     def __post_init__(self) -> None:
         if self.iterations < ROUNDS:
@@ -165,11 +168,23 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
         telemetry=telemetry,
         qualification=judge(ours, machine, telemetry, run.cache),
         trtexec=trtexec,
-        roofline=(),
+        roofline=floors(run.bundle, subject, machine, run.threads, rows, progress) if config.roofline else None,
         wrapper=wrapper,
         harness_us=harness_us(),
         seconds=seconds,
-        notes=tuple(_notes(machine, run.device, run.engine.precision, run.foreign)),
+        notes=tuple(notes_of(machine, run.device, run.engine.precision, run.foreign)),
+    )
+
+
+def load_of(config: BenchConfig) -> LoadConfig:
+    """How much load, and in which pattern."""
+    return LoadConfig(
+        rounds=ROUNDS,
+        block=-(-config.iterations // ROUNDS),
+        settle=2,
+        rest_s=REST_S,
+        warmup=config.warmup,
+        seed=config.seed,
     )
 
 
@@ -188,14 +203,7 @@ class _Run:
     ) -> None:
         self.config, self.closing, self.progress = config, closing, progress
         self.threads = config.threads or usable_cpus()
-        self.load = LoadConfig(
-            rounds=ROUNDS,
-            block=-(-config.iterations // ROUNDS),
-            settle=2,
-            rest_s=REST_S,
-            warmup=config.warmup,
-            seed=config.seed,
-        )
+        self.load = load_of(config)
         self.bundle = Bundle(config.bundle)
         self.inputs = Inputs.of(self.bundle)
         self.rate_hz = config.rate_hz or self.inputs.fps
@@ -207,7 +215,7 @@ class _Run:
                 next=command("logoformer", "export", "CHECKPOINT", "-o", config.bundle, "--faces", "8"),
             )
         self.engine = self.open()
-        self.device = device_of(self.engine.backend, sensors)
+        self.device, self.gpu = device_of(self.engine.backend, sensors), sensors.gpu
         self.verified = verify_before(self.engine, self.bundle.golden())
         self.zero_ns = 0
         self.parts: list[ModeResult] = []
@@ -232,7 +240,7 @@ class _Run:
         ]
         wanted, precision = self.config.others, self.engine.precision
         others, skipped = open_others(
-            wanted, self.bundle, precision, self.threads, self.inputs, self.closing, self.progress
+            wanted, self.bundle, precision, self.threads, self.inputs, self.closing, self.progress, self.gpu
         )
         self.skipped += skipped
         self.foreign = tuple(peer.name for peer in others)
@@ -294,7 +302,8 @@ def _subject(run: _Run) -> Subject:
     return Subject(name, preset, engine.precision, engine.backend, run.device, graph_digests(engine))
 
 
-def _notes(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
+def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
+    """What a reader must know before quoting a figure."""
     notes = []
     if device == CPU:
         notes.append("Measured on the CPU. Nothing here says how fast a GPU would be.")

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import BadInputError, command
+from .layout import columns
 from .records import Comparison, Row
 from .report import Report
 from .statistics import MIN_ROUNDS, Ratio, minimum_samples, ratio_of_runs
-from .tables import aligned
 
 EXIT_REGRESSION = 1
 MARGIN = 0.02
@@ -193,7 +193,7 @@ def text(changes: Changes) -> str:
                 word,
             ]
         )
-    shown = aligned(lines)
+    shown = columns(lines)
     shown += [f"only in one of them: {name}" for name in changes.missing]
     shown += [f"differs: {item}" for item in changes.differences]
     count = len(changes.regressions)

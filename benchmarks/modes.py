@@ -76,10 +76,14 @@ def run_closed(
         given = answers[peer.name]
         if peer.hop is None:
             same = peer.name == CLIP_REPEATED
-            clips += [ClipAnswer(0 if same else step, given[step].probabilities) for step in steps]
+            clips += [
+                ClipAnswer(0 if same else step, given[step].probabilities, peer.name, peer.tolerance) for step in steps
+            ]
         else:
             checked = [steps[place] for place in sampled(len(steps))]
-            streams += [StreamAnswer((step + 1) * peer.hop - 1, 0, given[step].probabilities) for step in checked]
+            streams += [
+                StreamAnswer((step + 1) * peer.hop - 1, 0, given[step].probabilities, peer.name) for step in checked
+            ]
     shown = [peer for peer in peers if peer.name != CLIP_REPEATED]
     rows = tuple(closed_row(peer, result, answers[peer.name], zero_ns) for peer in shown)
     return ModeResult(rows, tuple(clips), tuple(streams)), result

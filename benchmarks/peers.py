@@ -3,15 +3,15 @@
 All peers get the same uint8 clips in host memory, use the same number of CPU threads, and are finished when the
 probabilities are a numpy array. What each does in between is its `what`, word for word in the report.
 
-Everything here runs on the CPU, so no GPU latency can come out of it.
+Who else takes part stands in `peer_list.py`; each family of them in a file of its own. A peer that needs a GPU is left
+out, with the reason, where there is none.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,22 @@ import numpy.typing as npt
 from ..bundle import Bundle
 from ..clips import Clip, pattern_ages, pick
 from ..engine import Engine, load
+from ..engine.onnx_scan import refuse_external
 from ..engine.result import Result
-from ..errors import BadInputError, LogoformerError, VerificationError, command
-from .loadgen import Progress
+from ..errors import BadInputError, UsageError, VerificationError, command, one_of
 from .records import CPU
 
 CLIP, STREAM = "clip", "stream"
 CLIP_AGAIN, STREAM_AGAIN = "clip again", "stream again"  # the same programs a second time: the noise of the run
 CLIP_REPEATED = "clip repeated"  # one and the same input at every step: whether answers come from a cache
-ORT, EAGER, COMPILED = "onnxruntime", "torch", "torch.compile"
-OTHERS = (ORT, EAGER, COMPILED)
-COMPILE_TOLERANCE = 1e-3  # between the compiled model's probabilities and the eager one's
+NAIVE, PER_FRAME = "naive re-run", "per-frame"
+ORT, EAGER, COMPILED, OPENVINO = "onnxruntime", "torch", "torch.compile", "openvino"
+ORT_CUDA, ORT_TENSORRT, POLYGRAPHY = "onnxruntime-cuda", "onnxruntime-tensorrt", "polygraphy"
+OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
+
+# Of a probability. The same graph on the same input in the same runtime: only the order of a sum may differ.
+REPEAT_TOLERANCE = 1e-5
+OTHER_RUNTIME = 1e-3  # other kernels, other orders of sums, Winograd
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Peer:
         backend: what runs it, with its version.
         device: 'cpu', or the name of the GPU.
         hop: new frames for one answer; None where a whole clip is answered at once.
+        tolerance: largest difference of a probability from the verified answer.
     """
 
     name: str
@@ -75,6 +81,7 @@ class Peer:
     backend: str
     device: str = CPU
     hop: int | None = None
+    tolerance: float = REPEAT_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -170,130 +177,28 @@ def open_ours(
 
 
 # -------------------------------------------------------------------------------------------------------------- others
-def ort_peer(bundle: Bundle, precision: str, threads: int, inputs: Inputs) -> Peer:
-    """The same clip graph in a plain `InferenceSession.run`."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    graph = bundle.read_graph(bundle.graph("clip", precision))
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def answer(index: int) -> Answer:
-        return Answer(session.run(None, {name: inputs.clip(index)[None]})[0][0], {})
-
-    what = "InferenceSession.run on the bundle's clip graph, nothing around it"
-    return Peer(ORT, what, precision, True, answer, f"onnxruntime {onnxruntime.__version__} CPU")
-
-
-def torch_peer(model: Any, name: str, inputs: Inputs) -> Peer:
-    """A torch module from the same uint8 clip: scaling and layout, forward in inference mode, softmax."""
-    import torch
-
-    from ..model.logoformer import to_tensor
-
-    def answer(index: int) -> Answer:
-        with torch.inference_mode():
-            logits = model(to_tensor(inputs.clip(index)[None]))
-            return Answer(torch.softmax(logits, -1)[0].numpy(), {})
-
-    how = "LogoFormer in eval and inference mode" + (", compiled" if name == COMPILED else "")
-    what = f"{how}: uint8 clip -> float, /255 -> probabilities; random weights (time does not depend on them)"
-    return Peer(name, what, "fp32", False, answer, f"torch {torch.__version__} CPU")
-
-
-def eager_model(bundle: Bundle) -> Any:
-    """The bundle's architecture with random weights; a bundle holds no torch weights."""
-    import torch
-
-    from ..model.config import ModelConfig
-    from ..model.logoformer import LogoFormer
-
-    # The index keeps derived figures beside the configuration; they do not build a model.
-    config = {name: value for name, value in bundle.manifest["model"].items() if name != "complexity"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return LogoFormer(ModelConfig.from_json(config)).eval()
-
-
-def compiled_peer(model: Any, inputs: Inputs) -> Peer:
-    """The same model through `torch.compile`, compiled here and compared with the eager one.
+def clip_graph(bundle: Bundle, precision: str) -> bytes:
+    """The bytes of the clip graph that all other runtimes are given, checked.
 
     Raises:
-        RuntimeError: its answer is not the eager one's.
-        Exception: whatever torch raises where its compiler cannot work.
+        RefusedError: changed, or with tensors in other files.
     """
-    import torch
-
-    peer = torch_peer(torch.compile(model, dynamic=False), COMPILED, inputs)
-    want = torch_peer(model, EAGER, inputs).answer(0).probabilities
-    difference = float(np.abs(peer.answer(0).probabilities - want).max())
-    if difference > COMPILE_TOLERANCE:
-        raise RuntimeError(f"its probabilities differ by {difference:.2g} from eager torch's")
-    return peer
+    entry = bundle.graph("clip", precision)
+    data = bundle.read_graph(entry)
+    refuse_external(data, entry.file)
+    return data
 
 
-def open_others(
-    wanted: Sequence[str],
-    bundle: Bundle,
-    precision: str,
-    threads: int,
-    inputs: Inputs,
-    closing: contextlib.ExitStack,
-    progress: Progress | None = None,
-) -> tuple[list[Peer], list[Skipped]]:
-    """Opens the peers that work here.
+def chosen_peers(text: str) -> tuple[str, ...]:
+    """Reads 'all', 'none' or 'torch,openvino'.
 
-    Args:
-        wanted: some of `OTHERS`.
-        bundle: gives the graph and the architecture.
-        precision: of the ONNX Runtime peer; torch runs in FP32.
-        threads: CPU threads of each.
-        inputs: what they are fed.
-        closing: restores torch's number of threads.
-        progress: called before each is opened; compiling takes a minute.
-
-    Returns:
-        The peers, and those left out with the reason.
+    Raises:
+        UsageError: an unknown name.
     """
-    peers: list[Peer] = []
-    skipped: list[Skipped] = []
-    model = None
-    chosen = [name for name in OTHERS if name in wanted]
-    for done, name in enumerate(chosen):
-        if progress is not None:
-            progress(f"opening {name}", done, len(chosen))
-        try:
-            if name == ORT:
-                peers.append(ort_peer(bundle, precision, threads, inputs))
-                continue
-            if model is None:
-                closing.enter_context(_torch_threads(threads))
-                model = eager_model(bundle)
-            peers.append(torch_peer(model, EAGER, inputs) if name == EAGER else compiled_peer(model, inputs))
-        except LogoformerError:
-            raise  # the bundle itself is at fault
-        except Exception as error:  # another program's failure, of any class: it must not end our run
-            skipped.append(Skipped(name, _reason(error)))
-    return peers, skipped
-
-
-@contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    if text in ("all", "none"):
+        return OTHERS if text == "all" else ()
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in OTHERS]
+    if unknown or not names:
+        raise UsageError(f"Unknown peer {one_of(unknown or [text])}.", next=f"choose from all, none, {one_of(OTHERS)}")
+    return names

@@ -1,7 +1,7 @@
 """What a report is made of: the frozen records behind `report.json`, schema version 2.
 
-Every number here was measured on the machine that the report names, with two exceptions that say so themselves: a
-`Floor` is computed, and a `Percentile.upper_ms` is a bound. A figure that could not be measured is None, never a guess.
+Every number here was measured on the machine that the report names, but a `Percentile.upper_ms`, which is a bound (what
+is computed stands in `roofline.py`). A figure that could not be measured is None, never a guess.
 """
 
 from __future__ import annotations
@@ -278,34 +278,6 @@ class TrtexecRun:
     latency_ms: tuple[tuple[str, float], ...]
     gpu_ms: tuple[tuple[str, float], ...]
     throughput_hz: float
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The least time that a graph can take on a device. Computed from its peaks, not measured.
-
-    Attributes:
-        device: of the table of peaks.
-        graph: of the bundle.
-        precision: of its arithmetic.
-        macs: multiply-accumulates.
-        moved_bytes: weights, inputs and outputs once each.
-        compute_ms, memory_ms: either bound.
-        floor_ms: the larger of the two.
-        source: of the peaks.
-        ratio: measured median over the floor, None where nothing was measured on that device.
-    """
-
-    device: str
-    graph: str
-    precision: str
-    macs: int
-    moved_bytes: int
-    compute_ms: float
-    memory_ms: float
-    floor_ms: float
-    source: str
-    ratio: float | None
 
 
 # ------------------------------------------------------------------------------------------------------------- the run

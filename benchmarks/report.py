@@ -21,7 +21,6 @@ from .records import (
     CacheCheck,
     ColdStart,
     Comparison,
-    Floor,
     IdleGap,
     Qualification,
     Row,
@@ -30,6 +29,7 @@ from .records import (
     Telemetry,
     TrtexecRun,
 )
+from .roofline_report import Roofline
 
 FORMAT = "logoformer-bench"
 SCHEMA_VERSION = 2
@@ -55,7 +55,7 @@ class Report:
         telemetry: what was read beside the run.
         qualification: whether the figures describe the device.
         trtexec: empty where it was not asked for or is not there.
-        roofline: computed, not measured.
+        roofline: computed, not measured; None where it was not asked for.
         wrapper: our own cost over a backend that does nothing.
         harness_us: what the load generator adds to each latency.
         seconds: the timed part, warm-up and untimed steps included.
@@ -76,7 +76,7 @@ class Report:
     telemetry: Telemetry
     qualification: Qualification
     trtexec: tuple[TrtexecRun, ...]
-    roofline: tuple[Floor, ...]
+    roofline: Roofline | None
     wrapper: WrapperCost
     harness_us: float
     seconds: float

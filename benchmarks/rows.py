@@ -10,7 +10,23 @@ import numpy.typing as npt
 
 from .energy import row_energy
 from .loadgen import LoadResult
-from .peers import CLIP, CLIP_AGAIN, COMPILED, EAGER, ORT, STREAM, STREAM_AGAIN, Answer, Peer
+from .peers import (
+    CLIP,
+    CLIP_AGAIN,
+    COMPILED,
+    EAGER,
+    NAIVE,
+    OPENVINO,
+    ORT,
+    ORT_CUDA,
+    ORT_TENSORRT,
+    PER_FRAME,
+    POLYGRAPHY,
+    STREAM,
+    STREAM_AGAIN,
+    Answer,
+    Peer,
+)
 from .qualify import timed_windows
 from .records import Comparison, Pace, Row, Telemetry
 from .statistics import Ratio, Summary, ratio
@@ -20,8 +36,14 @@ _COMPARED = (
     (CLIP, EAGER, CLIP),
     (CLIP, COMPILED, CLIP),
     (CLIP, ORT, CLIP),
+    (CLIP, OPENVINO, CLIP),
+    (CLIP, ORT_CUDA, CLIP),
+    (CLIP, ORT_TENSORRT, CLIP),
+    (CLIP, POLYGRAPHY, CLIP),
+    (STREAM, NAIVE, STREAM),
     (STREAM, CLIP, STREAM),
     (STREAM, EAGER, STREAM),
+    (STREAM, PER_FRAME, STREAM),
     (CLIP, CLIP_AGAIN, CLIP),
     (STREAM, STREAM_AGAIN, STREAM),
 )

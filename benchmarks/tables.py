@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ..errors import BadInputError, RefusedError, one_of, printable
 from ..files import write_atomic
+from .layout import columns as aligned
+from .layout import ms as _ms
 from .records import CPU, Comparison, Row
 from .report import Report
 from .statistics import Summary
@@ -101,17 +103,6 @@ def _checks(report: Report) -> Iterable[str]:
     yield f"the load generator adds {report.harness_us:.2f} us to each latency; the run took {report.seconds:.0f} s"
 
 
-def _ms(value: float) -> str:
-    """Three significant places for short times, two decimals for long ones."""
-    return f"{value:.3f}" if value < 10 else f"{value:.2f}"
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as lines, columns beneath each other."""
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
-    return ["  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows]
-
-
 # -------------------------------------------------------------------------------------------------------------- README
 def markdown(report: Report) -> str:
     """The table for README, with what is needed to judge it."""
@@ -132,6 +123,13 @@ def markdown(report: Report) -> str:
         f"This run is {report.qualification.line()}."
     )
     lines += ["", _escape(where)]
+    for item in report.roofline.measured if report.roofline is not None else ():
+        lines.append(
+            _escape(
+                f"`{item.row}` took {item.ratio:.2f} times the roofline's {_ms(item.floor_ms)} ms, which is computed "
+                "from a matrix product and a copy that were measured on the same CPU."
+            )
+        )
     lines += [f"{_escape(item.name)} was skipped: {_escape(item.reason)}." for item in report.skipped]
     lines += ["", *(f"* {_escape(note)}" for note in report.notes)] if report.notes else []
     return "\n".join(lines).replace("<!--", "&lt;!--") + "\n"  # no name may forge a marker

@@ -52,7 +52,7 @@ class _Message:
     depth: int
 
 
-class _MalformedError(Exception):
+class MalformedError(Exception):
     """The bytes are not protobuf that every parser reads alike."""
 
 
@@ -70,7 +70,7 @@ def refuse_external(onnx: bytes, shown: str) -> None:
     """
     try:
         _walk(onnx, shown)
-    except _MalformedError as error:
+    except MalformedError as error:
         raise RefusedError(
             f"{shown} is not an ONNX file that can be trusted: {error}.",
             cause="a damaged or hostile file, or a file of another format",
@@ -85,26 +85,26 @@ def _walk(data: bytes, shown: str) -> None:
         message = waiting.pop()
         graphs += message.kind == "GraphProto"
         if message.depth > MAX_DEPTH:
-            raise _MalformedError(f"nested deeper than {MAX_DEPTH} messages")
+            raise MalformedError(f"nested deeper than {MAX_DEPTH} messages")
         children = CHILDREN[message.kind]
-        for number, wire_type, value, end in _fields(data, message.start, message.end):
+        for number, wire_type, value, end in fields(data, message.start, message.end):
             budget -= 1
             if budget < 0:
-                raise _MalformedError(f"more than {MAX_FIELDS} fields")
+                raise MalformedError(f"more than {MAX_FIELDS} fields")
             if number in children:
                 if wire_type != _LENGTH:
-                    raise _MalformedError(f"{message.kind} field {number} has wire type {wire_type}, not {_LENGTH}")
+                    raise MalformedError(f"{message.kind} field {number} has wire type {wire_type}, not {_LENGTH}")
                 waiting.append(_Message(children[number], value, end, message.depth + 1))
             elif message.kind == _TENSOR and number in (_EXTERNAL_DATA, _DATA_LOCATION):
                 _refuse_if_external(data, message, number, wire_type, value, shown)
     if not graphs:
-        raise _MalformedError("there is no graph in it")
+        raise MalformedError("there is no graph in it")
 
 
 def _refuse_if_external(data: bytes, tensor: _Message, number: int, wire_type: int, value: int, shown: str) -> None:
     expected = _VARINT if number == _DATA_LOCATION else _LENGTH
     if wire_type != expected:
-        raise _MalformedError(f"{_TENSOR} field {number} has wire type {wire_type}, not {expected}")
+        raise MalformedError(f"{_TENSOR} field {number} has wire type {wire_type}, not {expected}")
     if number == _DATA_LOCATION and value == 0:  # DEFAULT
         return
     raise RefusedError(
@@ -117,15 +117,15 @@ def _refuse_if_external(data: bytes, tensor: _Message, number: int, wire_type: i
 def _tensor_name(data: bytes, tensor: _Message) -> str:
     name = b""
     try:
-        for number, wire_type, value, end in _fields(data, tensor.start, tensor.end):
+        for number, wire_type, value, end in fields(data, tensor.start, tensor.end):
             if (number, wire_type) == (_NAME, _LENGTH):
                 name = data[value:end]
-    except _MalformedError:  # what follows the external data is broken too; the refusal names what it has
+    except MalformedError:  # what follows the external data is broken too; the refusal names what it has
         pass
     return name[:200].decode("utf-8", "backslashreplace")
 
 
-def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """The fields between two places of the bytes.
 
     Yields:
@@ -136,7 +136,7 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
         tag, position = _varint(data, position, end)
         number, wire_type = tag >> 3, tag & 7
         if not 1 <= number < 1 << 29:
-            raise _MalformedError(f"field number {number}")
+            raise MalformedError(f"field number {number}")
         value = position
         if wire_type == _VARINT:
             value, position = _varint(data, position, end)
@@ -148,9 +148,9 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
         elif wire_type == _FIXED32:
             position += 4
         else:  # groups: gone since proto2, and parsers differ on them
-            raise _MalformedError(f"wire type {wire_type}")
+            raise MalformedError(f"wire type {wire_type}")
         if position > end:
-            raise _MalformedError(f"field {number} ends {position - end} bytes after its message")
+            raise MalformedError(f"field {number} ends {position - end} bytes after its message")
         yield number, wire_type, value, position
 
 
@@ -168,4 +168,4 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
         shift += 7
         if shift == 70:
             break
-    raise _MalformedError("a number that does not end")
+    raise MalformedError("a number that does not end")

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.benchmarks.accuracy import Accuracy
+from logoformer.benchmarks.devices import Device
 from logoformer.benchmarks.machine import Machine
 from logoformer.benchmarks.overhead import WrapperCost
 from logoformer.benchmarks.peers import Skipped
@@ -25,7 +26,6 @@ from logoformer.benchmarks.records import (
     CacheCheck,
     ColdStart,
     Comparison,
-    Floor,
     IdleGap,
     Qualification,
     Row,
@@ -36,6 +36,8 @@ from logoformer.benchmarks.records import (
     TrtexecRun,
 )
 from logoformer.benchmarks.report import Report
+from logoformer.benchmarks.roofline import Floor, Heavy, Work
+from logoformer.benchmarks.roofline_report import OverFloor, Roofline
 from logoformer.benchmarks.statistics import Ratio, Summary
 from logoformer.bundle import BundleWriter, Golden, StreamSpec, TensorSpec
 from logoformer.model.config import preset
@@ -206,6 +208,29 @@ def make_row(name: str = "clip", ms: np.ndarray | None = None, begin_s: float = 
     return Row(**{**fields, **changes})
 
 
+def make_roofline() -> Roofline:
+    """Two devices, one of which has no FP16 peak in the table."""
+    devices = (
+        Device("Example board", 100.0, {"fp32": 2.0, "fp16": 16.0}, "its data sheet", "halved: printed with sparsity"),
+        Device("this CPU, 2 threads (Example CPU)", 20.0, {"fp32": 0.4}, "measured here", "", True),
+    )
+    works = tuple(
+        Work(graph, precision, {precision: 10**8}, 10**7, 3 * 10**7, (), "ONNX nodes, nothing fused")
+        for precision in ("fp32", "fp16")
+        for graph in ("clip", "frame", "temporal")
+    )
+    heavy = (Heavy("conv1/Conv", "Conv", 0.5, "compute"),)
+    floors = tuple(
+        Floor(device.name, work.graph, work.precision, 0.5, 0.2, 0.5, "compute", 0.9, heavy, "")
+        if work.precision in device.peak_tops
+        else Floor(device.name, work.graph, work.precision, None, 0.2, None, "unknown", None, (), "no peak")
+        for work in works
+        for device in devices
+    )
+    over = (OverFloor("clip", devices[1].name, "fp32", 5.0, 0.5, 10.0),)
+    return Roofline("computed from documents, not measured", works, devices, floors, over)
+
+
 def make_report(rows: tuple[Row, ...] | None = None, **changes: Any) -> Report:
     """A whole report, every optional part there."""
     rows = (make_row(), make_row("stream", latencies(1, base=2.0), hop=1)) if rows is None else rows
@@ -225,7 +250,7 @@ def make_report(rows: tuple[Row, ...] | None = None, **changes: Any) -> Report:
         "telemetry": Telemetry(0.1, 0.2, {"governor": "performance"}, (load,), ("gpu: no permission",)),
         "qualification": Qualification(False, ("load average 1.90 on 2 CPUs before the run",), ("140 samples",)),
         "trtexec": (TrtexecRun("clip", "10.3", "trtexec --x", (("median", 2.0),), (("median", 1.5),), 400.0),),
-        "roofline": (Floor("Example", "clip", "fp32", 10**9, 10**7, 0.5, 0.2, 0.5, "its data sheet", None),),
+        "roofline": make_roofline(),
         "wrapper": WrapperCost(1000, 20.4, 30.0, 15.0, 25.0),
         "harness_us": 0.13,
         "seconds": 12.5,

@@ -20,7 +20,9 @@ OURS = [p.CLIP, p.CLIP_AGAIN, p.STREAM, p.STREAM_AGAIN]
 
 
 def config(bundle, **changes):
-    return b.BenchConfig(bundle.path, **{"iterations": 20, "warmup": 2, "threads": 1, "others": (), **changes})
+    return b.BenchConfig(
+        bundle.path, **{"iterations": 20, "warmup": 2, "threads": 1, "others": (), "roofline": False, **changes}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from logoformer.benchmarks import peers as p
 from logoformer.benchmarks.bench import BenchConfig, bench
 from logoformer.benchmarks.tables import text
 
-SAMPLES = {"iterations": 20, "warmup": 2, "threads": 1}
+SAMPLES = {"iterations": 20, "warmup": 2, "threads": 1, "roofline": False}
 
 
 def test_fp32_beside_onnxruntime_and_torch(untrained_bundle):

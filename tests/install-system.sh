@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Debian packages that some tests need, in one place. Quick when all of them are there; does nothing where it may not
+# install (no apt-get, or not root): those tests then skip, naming what is missing. In CI they may not skip.
+set -euo pipefail
+
+packages=(
+  chromium # tests/benchmarks/test_html_browser.py looks at the report with it
+  python3-gi gir1.2-gstreamer-1.0 gstreamer1.0-plugins-base # tests/test_examples.py runs examples/gstreamer_appsink.py
+)
+
+command -v dpkg-query >/dev/null || exit 0
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
+done
+if [ "${#missing[@]}" -eq 0 ]; then
+  exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+  echo "not installed, and this user may not install them: ${missing[*]}" >&2
+  exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
