@@ -83,4 +83,4 @@ def add(verb: AddVerb) -> None:
     p = verb("bench-compare", _compare, "compare two reports; exit code 1 on a regression", example)
     p.add_argument("before", metavar="A.json")
     p.add_argument("after", metavar="B.json")
-    p.add_argument("--margin", type=float, default=0.03, metavar="SHARE", help="slowdown that counts; default 0.03")
+    p.add_argument("--margin", type=float, default=0.02, metavar="SHARE", help="slowdown that counts; default 0.02")

@@ -27,7 +27,7 @@ from .records import Comparison, Row
 from .rows import compare
 
 PAIRS, PLANTED = 20, 0.05
-LOAD = LoadConfig(rounds=20, block=7, settle=2, rest_s=0.05, warmup=10)
+LOAD = LoadConfig(rounds=20, block=14, settle=2, rest_s=0.02, warmup=10)
 
 
 def evidence(path: Path) -> dict[str, Any]:

@@ -175,6 +175,11 @@ class ColdStart:
     warm_ms: tuple[float, ...]
     total_ms: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        phases = (self.process_ms, self.import_ms, self.load_ms, self.first_ms, self.warm_ms)
+        if not self.total_ms or any(len(phase) != len(self.total_ms) for phase in phases):
+            raise ValueError("a cold start has one value of each phase for each process, at least one")
+
 
 @dataclass(frozen=True)
 class IdleGap:
@@ -189,6 +194,10 @@ class IdleGap:
     gap_s: float
     latency_ms: tuple[float, ...]
     ratio: float | None
+
+    def __post_init__(self) -> None:
+        if not self.latency_ms:
+            raise ValueError(f"no answer after a pause of {self.gap_s} s")
 
 
 # ------------------------------------------------------------------------------------------- telemetry, qualification

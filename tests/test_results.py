@@ -43,3 +43,10 @@ def test_the_committed_ratios_are_those_that_the_design_promises():
 def test_results_say_where_they_come_from(name: str):
     machine = parse_json((RESULTS / name).read_bytes(), name, max_bytes=16 << 20)["machine"]
     assert machine["packages"]["torch"] and machine["python"]
+
+
+def test_the_evidence_of_bench_compare_is_quiet_on_one_program():
+    """Whether the planted slowdown was found depends on the machine's noise, which stands beside it in the file."""
+    found = parse_json((RESULTS / "compare.json").read_bytes(), "compare.json")
+    assert found["pairs"] == len(found["quiet"]) == len(found["slowed"]) == 20
+    assert found["false_alarms"] <= 1

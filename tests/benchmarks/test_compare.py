@@ -75,6 +75,16 @@ def test_no_run_vouches_for_less_than_its_own_noise(report):
     assert "stream" in changes.regressions  # nobody took its noise
 
 
+def test_a_large_change_that_could_be_chance_is_no_regression(made):
+    moody = noisy(np.random.default_rng(0), 20.0)
+    moody[10:] *= 1.3  # over half of the run the machine was slow
+    before = made.report(rows=(made.row(CLIP, noisy(np.random.default_rng(1), 20.0)),), comparisons=())
+    changes = compare_reports(before, made.report(rows=(made.row(CLIP, moody),), comparisons=()))
+    assert changes.rows[0].median.value > 1.1
+    assert changes.rows[0].median.low < 1.02
+    assert not changes.regressions
+
+
 def test_medians_and_ratios_are_those_of_the_rows(report):
     before, after = report(0), report(1)
     for row in compare_reports(before, after).rows:
