@@ -36,8 +36,8 @@ class CountingSession:
         self.runs += 1
         self._session.run()
 
-    def take(self, source: Session, output: str, name: str, row: int) -> None:
-        self._session.take(source, output, name, row)
+    def take(self, *words: Any, **more: Any) -> None:
+        self._session.take(*words, **more)
 
     def close(self) -> None:
         """Leaves the session to whoever opened it."""

@@ -7,12 +7,13 @@ either run showed between a program and itself (A/A): no run can vouch for less 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import BadInputError, command
 from .layout import columns
-from .records import Row
+from .records import Comparison, Row
 from .report import Report
 from .statistics import MIN_ROUNDS, Ratio, minimum_samples, ratio_of_runs
 
@@ -83,10 +84,7 @@ def compare_reports(before: Report, after: Report, margin: float = MARGIN) -> Ch
     """
     if not margin >= 0:
         raise BadInputError(f"The margin is {margin}; a share of 0 or more is expected, such as 0.03.")
-    pairs = [(row, after.row(row.name)) for row in before.rows]
-    rows = tuple(
-        _change(a, b, _noise(before, after, a.name), margin) for a, b in pairs if b is not None and _same(a, b)
-    )
+    rows = compare_rows(before.rows, after.rows, (*before.comparisons, *after.comparisons), margin)
     if not rows:
         raise BadInputError(
             "The two reports have no row in common that can be compared.",
@@ -96,6 +94,22 @@ def compare_reports(before: Report, after: Report, margin: float = MARGIN) -> Ch
     shared = {row.name for row in rows}
     missing = tuple(sorted({row.name for report in (before, after) for row in report.rows} - shared))
     return Changes(margin, rows, missing, tuple(_differences(before, after)))
+
+
+def compare_rows(
+    before: Sequence[Row], after: Sequence[Row], comparisons: Sequence[Comparison], margin: float = MARGIN
+) -> tuple[Change, ...]:
+    """Compares rows of one name and mode.
+
+    Args:
+        before: the reference.
+        after: what is judged.
+        comparisons: of both runs; the A/A noise is taken from them.
+        margin: share from which on a slowdown counts.
+    """
+    named = {row.name: row for row in after}
+    pairs = [(a, named[a.name]) for a in before if a.name in named]
+    return tuple(_change(a, b, _noise(comparisons, a.name), margin) for a, b in pairs if _same(a, b))
 
 
 def _same(a: Row, b: Row) -> bool:
@@ -125,11 +139,10 @@ def _median(row: Row) -> float:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def _noise(before: Report, after: Report, name: str) -> float | None:
+def _noise(comparisons: Sequence[Comparison], name: str) -> float | None:
     found = [
         comparison.noise
-        for report in (before, after)
-        for comparison in report.comparisons
+        for comparison in comparisons
         if comparison.noise is not None and name in (comparison.numerator, f"{comparison.numerator} again")
     ]
     return max(found, default=None)

@@ -25,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
+STRETCHES = 5  # of neighbouring rounds, drawn as one where two runs are compared
 MIN_ROUNDS = 8  # fewer cannot be resampled honestly: the interval would shrink because there is nothing to draw
 
 
@@ -236,7 +237,9 @@ def ratio_of_runs(
 ) -> Ratio:
     """Compares one percentile of a candidate between two runs.
 
-    As `ratio`, but the rounds of the two sides have nothing to do with each other, so each side draws its own.
+    As `ratio`, but the rounds of the two sides have nothing to do with each other, so each side draws its own. What the
+    machine did over a longer time is not shared either, so stretches of neighbouring rounds are drawn together, a fifth
+    of the run each (circular block bootstrap; Politis and Romano 1992): a run that drifts gets a wider interval.
 
     Args:
         after_ms: float64 `[R, K]`, the numerator.
@@ -254,7 +257,10 @@ def ratio_of_runs(
     rng = np.random.default_rng(seed)
 
     def draws(rounds: FloatArray) -> FloatArray:
-        drawn = rounds[rng.integers(len(rounds), size=(resamples, len(rounds)))]  # [resamples, R, K]
+        count, stretch = len(rounds), max(len(rounds) // STRETCHES, 1)
+        starts = rng.integers(count, size=(resamples, -(-count // stretch), 1))
+        chosen = (starts + np.arange(stretch)).reshape(resamples, -1)[:, :count] % count  # [resamples, R]
+        drawn = rounds[chosen]  # [resamples, R, K]
         found: FloatArray = np.percentile(drawn.reshape(resamples, -1), percentile, axis=1)
         return found
 

@@ -7,6 +7,7 @@ import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -280,7 +281,6 @@ def test_without_a_gpu_a_trtexec_that_prints_numbers_is_not_even_run(toy, fake, 
 @pytest.fixture
 def built(make_toy, monkeypatch):
     """A toy bundle with a file that an index calls a TensorRT 10.3 engine."""
-    from logoformer.engine.engine_index import EngineEntry
     from logoformer.files import sha256
 
     bundle = make_toy()
@@ -289,8 +289,10 @@ def built(make_toy, monkeypatch):
     path = bundle.path / "engines" / file
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
-    entry = EngineEntry("clip", "fp32", 1, "tensorrt-10.3.0-sm87", file, sha256(data), len(data), "ab" * 32,
-                        "10.3.0.30", ("sm87",), "linux_aarch64", {}, {}, "built, not run")  # fmt: skip
+    entry = SimpleNamespace(
+        graph="clip", precision="fp32", target="tensorrt-10.3.0-sm87", file=file, sha256=sha256(data), size=len(data),
+        tensorrt_version="10.3.0.30",
+    )  # fmt: skip
     monkeypatch.setattr(trtexec, "read_index", lambda folder: (entry,))
     return bundle, path
 

@@ -224,3 +224,17 @@ def test_the_readme_table_names_what_it_is_computed_from(made):
 
     assert "`clip` took 10.00 times the roofline's 0.500 ms, which is computed" in markdown(made.report())
     assert "roofline" not in markdown(made.report(roofline=None))
+
+
+def test_a_graph_without_shapes_costs_no_measurement(made, toy):
+    """The toy's tensors are not annotated: the report says so, and keeps what was measured."""
+    from logoformer.benchmarks.html_page import html
+    from logoformer.benchmarks.roofline_report import floors
+    from logoformer.benchmarks.tables import text as report_text
+
+    found = floors(toy, made.report().subject, made.machine, 1, (made.row("clip"),), None)
+    assert found.works == found.floors == found.measured == ()
+    assert found.how.startswith("not computed: ") and "static shape" in found.how
+    report = made.report(roofline=found)
+    assert "roofline not computed" in report_text(report)
+    assert "Roofline: floor" not in html(report)

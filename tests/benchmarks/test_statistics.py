@@ -185,3 +185,34 @@ def test_noise_is_the_far_end_of_the_interval():
 def test_ratio_refuses_rounds_that_do_not_fit(a, b):
     with pytest.raises(ValueError, match="cannot be compared"):
         s.ratio(np.ones(a), np.ones(b))
+
+
+# ------------------------------------------------------------------------------------------------ ratios between runs
+def test_ratio_of_two_runs_finds_a_difference_and_is_quiet_without_one():
+    same, planted = s.ratio_of_runs(noisy(1), noisy(2)), s.ratio_of_runs(1.05 * noisy(3), noisy(2))
+    assert same.low <= 1 <= same.high
+    assert 1 < planted.low <= planted.value <= planted.high
+    tail = s.ratio_of_runs(noisy(3), noisy(2), 90)
+    assert tail.value == pytest.approx(np.percentile(noisy(3), 90) / np.percentile(noisy(2), 90))
+    assert tail.low <= tail.value <= tail.high
+
+
+def test_a_run_that_drifts_vouches_for_less():
+    drift = np.linspace(1, 1.2, 20)[:, None]
+    steady, moving = s.ratio_of_runs(noisy(1), noisy(2)), s.ratio_of_runs(drift * noisy(1), noisy(2))
+    assert moving.high - moving.low > 5 * (steady.high - steady.low)
+    # The same rounds in another order: their neighbourhood is what makes it a drift.
+    shuffled = np.random.default_rng(0).permutation(drift * noisy(1))
+    mixed = s.ratio_of_runs(shuffled, noisy(2))
+    assert moving.high - moving.low > 1.5 * (mixed.high - mixed.low)
+
+
+def test_rounds_of_two_runs_need_not_be_as_many():
+    found = s.ratio_of_runs(noisy(1, rounds=9, block=3), noisy(2, rounds=20))
+    assert found.low <= 1 <= found.high
+
+
+@pytest.mark.parametrize(("a", "b"), [((7, 7), (20, 7)), ((20, 7), (7, 7)), ((140,), (20, 7)), ((20, 0), (20, 7))])
+def test_runs_that_say_too_little_are_refused(a, b):
+    with pytest.raises(ValueError, match="cannot be compared"):
+        s.ratio_of_runs(np.ones(a), np.ones(b))
