@@ -102,10 +102,9 @@ def _checks(report: Report) -> Iterable[str]:
     )
     yield f"the load generator adds {report.harness_us:.2f} us to each latency; the run took {report.seconds:.0f} s"
     if report.roofline is not None:
-        yield from (
-            f"roofline (computed): {item.row} took {item.ratio:.2f} times the {_ms(item.floor_ms)} ms floor of {item.device}"
-            for item in report.roofline.measured
-        )
+        for item in report.roofline.measured:
+            over = f"{item.row} took {item.ratio:.2f} times the {_ms(item.floor_ms)} ms floor of {item.device}"
+            yield f"roofline (computed): {over}"
         if not report.roofline.works:
             yield f"roofline {report.roofline.how}"
 
