@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from .engine import Engine as Engine
     from .engine import Result as Result
     from .engine import Stream as Stream
+    from .engine import Worker as Worker
     from .engine import load as load
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "Engine", "Result", "Stream", "load"]
+__all__ = ["Bundle", "Engine", "Result", "Stream", "Worker", "load"]
 
-_HOMES = {"Bundle": ".bundle", "Engine": ".engine", "Result": ".engine", "Stream": ".engine", "load": ".engine"}
+_HOMES = {"Bundle": ".bundle", **dict.fromkeys(("Engine", "Result", "Stream", "Worker", "load"), ".engine")}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@
       manifest.json                                  the one index, with a digest over itself
       graphs/<graph>.<precision>.b<N>.<hash8>.onnx
       golden/<hash8>.npz
+      calibration/<hash8>.json                       which clips INT8 was calibrated on, and the ranges they gave
       engines/                                       see engine/engine_index.py; may live elsewhere
 
 Files are named by their content and never change. A change writes new files and then replaces the index in one step,
@@ -29,7 +30,7 @@ import numpy.typing as npt
 
 from .clips import Sampling
 from .errors import BadInputError, MachineError, RefusedError, UsageError, advising, command, one_of
-from .files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing_failed
+from .files import MAX_JSON_BYTES, dump_json, parse_json, read_regular, sha256, write_atomic, writing_failed
 from .npz import dump_npz, load_npz
 from .sealed import content_name, count, only_writer, read_stored, reading_fields, seal, stored, typed, unseal
 
@@ -42,7 +43,7 @@ SWEEP_AFTER_S = 3600.0
 GRAPHS = ("clip", "frame", "temporal")
 PRECISIONS = ("fp32", "fp16", "int8")
 DTYPES = ("uint8", "int32", "int64", "float16", "float32")
-_OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.onnx|[0-9a-f]{8}\.npz|\.part-.*")
+_OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.onnx|[0-9a-f]{8}\.(npz|json)|\.part-.*")
 _FILE = re.compile(r"(graphs|golden|calibration)/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 
 
@@ -185,6 +186,11 @@ class Bundle:
             _one(name, PRECISIONS): typed(value, dict) for name, value in m["precisions"].items()
         }
         stored(m["golden"], _FILE)
+        self._calibrations = {
+            name: stored(typed(value["calibration"], dict), _FILE)
+            for name, value in self.precisions.items()
+            if "calibration" in value
+        }
         noted = typed(m.get("verification", {}), dict)
         rows = [(typed(row["precision"], str), typed(row["verdict"], str)) for row in noted.get("rows", [])]
         self.failed = frozenset(precision for precision, verdict in rows if verdict == "failed")
@@ -193,18 +199,20 @@ class Bundle:
         if self.frames != self.stream.frames or self.frames % f or self.stream.grid % h or self.stream.grid % w:
             raise ValueError("sampling, stream and window do not fit each other")
         for entry in self.graphs:
-            if entry.batch == 1 and {*entry.inputs, *entry.outputs} != self._tensors_of(entry.graph):
+            if {*entry.inputs, *entry.outputs} != self._tensors_of(entry.graph, entry.batch):
                 raise ValueError(f"the tensors of {entry.file} do not fit sampling, stream and labels")
 
-    def _tensors_of(self, graph: str) -> set[TensorSpec]:
+    def _tensors_of(self, graph: str, batch: int) -> set[TensorSpec]:
         """What a graph must take and give. The runtime fills `ring` and `order` by the numbers of `stream`."""
+        if batch != 1 and graph == "temporal":
+            raise ValueError(f"a graph 'temporal' for batch {batch}: one ring gives one answer")
         s, size = self.stream, self.image_size
-        probabilities = TensorSpec("probabilities", "float32", (1, len(self.labels)))
+        probabilities = TensorSpec("probabilities", "float32", (batch, len(self.labels)))
         return {
-            "clip": {TensorSpec("clip", "uint8", (1, s.frames, size, size, 3)), probabilities},
+            "clip": {TensorSpec("clip", "uint8", (batch, s.frames, size, size, 3)), probabilities},
             "frame": {
-                TensorSpec("frame", "uint8", (1, size, size, 3)),
-                TensorSpec("tokens", "float32", (1, s.tokens_per_frame, s.embed_dim)),
+                TensorSpec("frame", "uint8", (batch, size, size, 3)),
+                TensorSpec("tokens", "float32", (batch, s.tokens_per_frame, s.embed_dim)),
             },
             "temporal": {
                 TensorSpec("ring", "float32", (s.rows, s.embed_dim)),
@@ -233,6 +241,10 @@ class Bundle:
             cause=f"it holds {one_of(have)}",
             next=self._again,
         )
+
+    def frame_batches(self, precision: str) -> tuple[int, ...]:
+        """For how many faces at once there is a `frame` graph, ascending."""
+        return tuple(sorted({e.batch for e in self.graphs if (e.graph, e.precision) == ("frame", precision)}))
 
     def read_graph(self, entry: GraphEntry) -> bytes:
         """The ONNX bytes, checked against the index. Use these bytes; do not open the file again.
@@ -265,6 +277,23 @@ class Bundle:
             ):
                 raise RefusedError(f"{shown} does not hold golden clips of this model.")
         return Golden(clips, answers)
+
+    def calibration(self, precision: str = "int8") -> dict[str, Any]:
+        """The calibration record of a precision, as `calibration/record.py` wrote it.
+
+        Raises:
+            BadInputError: the precision was not calibrated.
+            RefusedError: changed, or no JSON object.
+        """
+        if precision not in self._calibrations:
+            raise BadInputError(
+                f"{self.path} holds no calibration record for {precision}.",
+                next=command("logoformer", "quantize", self.path, "--data", "DATA"),
+            )
+        file, digest, size = self._calibrations[precision]
+        shown = f"{self.path}/{file}"
+        with advising(self._again), reading_fields(shown):
+            return typed(parse_json(self._read(file, digest, size, MAX_JSON_BYTES), shown), dict)
 
     def _read(self, file: str, digest: str, size: int, limit: int) -> bytes:
         with advising(self._again):
@@ -348,14 +377,24 @@ class BundleWriter:
         data = dump_npz({"clips": golden.clips, "probabilities": golden.probabilities})
         return {**self.add("golden", "", data, ".npz"), "clips": len(golden.clips), "source": source}
 
-    def commit(self, manifest: Mapping[str, Any]) -> Bundle:
+    def add_calibration(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes a calibration record."""
+        return self.add("calibration", "", dump_json(dict(record)), ".json")
+
+    def commit(self, manifest: Mapping[str, Any], replacing: Bundle | None = None) -> Bundle:
         """Replaces the index once it is proven to open, and sweeps old leftovers.
+
+        Args:
+            manifest: the new index.
+            replacing: what the new index was made from; nothing else may stand there.
 
         Raises:
             RefusedError: the index would not open; the one that stood there still stands.
-            MachineError: it may not be written.
+            MachineError: it may not be written, or it was replaced by somebody else meanwhile.
         """
         with only_writer(self.path):
+            if replacing is not None:
+                _require_unchanged(replacing)
             before = self._named_so_far()
             bundle = _replace_index(self.path, manifest)
             self._sweep(bundle, before)
@@ -371,7 +410,8 @@ class BundleWriter:
         """Removes what no index has named for an hour: a reader of the last one may still want its files."""
         named = _named(bundle)
         now = time.time()
-        leftovers = [*self.path.glob("graphs/*"), *self.path.glob("golden/*"), *self.path.glob(".part-*")]
+        folders = ("graphs", "golden", "calibration")
+        leftovers = [*(p for name in folders for p in self.path.glob(f"{name}/*")), *self.path.glob(".part-*")]
         for item in leftovers:
             name = item.relative_to(self.path).as_posix()
             # The index is in place: what cannot be swept is no failure.
@@ -385,7 +425,8 @@ class BundleWriter:
 
 
 def _named(bundle: Bundle) -> set[str]:
-    return {entry.file for entry in bundle.graphs} | {bundle.manifest["golden"]["file"]}
+    calibrations = {file for file, _, _ in bundle._calibrations.values()}
+    return {entry.file for entry in bundle.graphs} | {bundle.manifest["golden"]["file"]} | calibrations
 
 
 def replace_manifest(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
@@ -395,9 +436,13 @@ def replace_manifest(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
         MachineError: it may not be written, or it was replaced by somebody else meanwhile.
     """
     with only_writer(bundle.path):
-        if Bundle(bundle.path).manifest["digest"] != bundle.manifest["digest"]:
-            raise MachineError(f"{bundle.path} was changed by another process meanwhile.", next="run this again")
+        _require_unchanged(bundle)
         return _replace_index(bundle.path, manifest)
+
+
+def _require_unchanged(bundle: Bundle) -> None:
+    if Bundle(bundle.path).manifest["digest"] != bundle.manifest["digest"]:
+        raise MachineError(f"{bundle.path} was changed by another process meanwhile.", next="run this again")
 
 
 def _replace_index(path: Path, manifest: Mapping[str, Any]) -> Bundle:

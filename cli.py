@@ -19,7 +19,8 @@ from .terminal import Bar
 
 # Which extra of pyproject brings what a verb imports. The other verbs run on numpy, Pillow and one backend.
 EXTRAS = {
-    "init": "train", "synth": "train", "train": "train", "evaluate": "train", "export": "export", "demo": "export,rtx",
+    "init": "train", "synth": "train", "train": "train", "evaluate": "train", "data-check": "train",
+    "export": "export", "quantize": "export", "demo": "export,rtx",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The verbs on a device: run; and the whole way, demo."""
+"""The verbs on a device: run, doctor, selftest; and the whole way, demo."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import contextlib
 import signal
 import sys
 
-from .cli_shared import EXIT_INTERRUPTED, AddVerb, precision_option, say, seed_option, show, threads_option
-from .terminal import Bar
+from .cli_shared import (
+    EXIT_INTERRUPTED,
+    AddVerb,
+    runtime_arguments,
+    runtime_options,
+    say,
+    seed_option,
+    show,
+)
+from .terminal import Bar, table
 
 
 def _run(a: argparse.Namespace, bar: Bar) -> int:
@@ -18,7 +26,7 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop ends a run as Ctrl-C does
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(load(a.bundle, precision=a.precision, threads=a.threads))
+        engine = stack.enter_context(load(a.bundle, selftest=a.selftest, **runtime_arguments(a)))
         fps = engine.bundle.sampling.fps if a.fps is None else a.fps
         source = stack.enter_context(open_source(a.source, fps))
         # The bar would break up the lines where both go to the same terminal.
@@ -28,6 +36,32 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
     where = f"; {done.out}" if done.out else ""
     print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{where}", file=sys.stderr)
     return EXIT_INTERRUPTED if done.stopped == "interrupt" else 0
+
+
+def _doctor(a: argparse.Namespace, bar: Bar) -> int:
+    from .engine.doctor import doctor
+
+    bar("examine", 0, 0)
+    report = doctor()
+    show(a, bar, report.to_json(), report.text())
+    return report.exit_code
+
+
+def _selftest(a: argparse.Namespace, bar: Bar) -> int:
+    from .engine import load
+    from .engine.selftest import selftest
+
+    with load(a.bundle, **runtime_arguments(a)) as engine:
+        report = selftest(engine)
+    rows = [["what", "off by", "allowed", ""]]
+    for check in report.checks:
+        off = "not finite" if check.share is None else f"{check.share:.4%}"
+        rows.append([check.what, off, f"{check.allowed:.2%}", "passed" if check.passed else "FAILED"])
+    note = f"{report.backend}, {report.precision}, {report.golden_clips} golden clips; "
+    note += "'off by' is a share of the deviation between clips"
+    show(a, bar, report.to_json(), f"{table(rows)}\n{note}")
+    report.require()
+    return 0
 
 
 def _demo(a: argparse.Namespace, bar: Bar) -> int:
@@ -51,8 +85,16 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("--fps", type=float, metavar="X", help="for a folder of frames")
     p.add_argument("-o", "--out", metavar="MP4", help="also write a video with the answers drawn in")
-    precision_option(p)
-    threads_option(p)
+    p.add_argument(
+        "--selftest", action="store_true", help="answer the golden clips first; end with 5 if they are wrong"
+    )
+    runtime_options(p)
+
+    verb("doctor", _doctor, "say what of this machine works, and how to mend what does not", "logoformer doctor")
+
+    p = verb("selftest", _selftest, "answer the golden clips on this device", "logoformer selftest face.bundle")
+    p.add_argument("bundle")
+    runtime_options(p)
 
     p = verb("demo", _demo, "the whole way on synthetic faces, without a GPU", "logoformer demo -o demo")
     p.add_argument("-o", "--out", default="demo", metavar="DIR", help="default: demo")

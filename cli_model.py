@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from .cli_shared import AddVerb, data_option, seed_option, show
+from .errors import EXIT_BAD_INPUT, EXIT_OK, UsageError
 from .terminal import Bar, table
 
 
 def _init(a: argparse.Namespace, bar: Bar) -> int:
     from .model.init import init_checkpoint
 
-    path = init_checkpoint(a.preset, a.out, a.seed, bar)
+    path = init_checkpoint(a.preset, a.out, a.seed, bar, attention=a.attention)
     return show(a, bar, {"checkpoint": str(path)}, f"{path}: untrained '{a.preset}', for latency work")
 
 
@@ -23,23 +24,85 @@ def _synth(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _train(a: argparse.Namespace, bar: Bar) -> int:
-    from .model.train import TrainConfig
-    from .verbs import train_on_dfew
+    if a.qat is not None:
+        return _fine_tune(a, bar)
+    if a.out is None:
+        raise UsageError("Training needs a folder for the checkpoint.", next="name it with -o DIR")
+    from .model.recipe import override, recipe
+    from .model.train import Start
+    from .verbs import train_on
 
-    config = TrainConfig(steps=a.steps, batch=a.batch, learning_rate=a.learning_rate, seed=a.seed)
-    done = train_on_dfew(a.data, a.out, a.preset, config, fold=a.fold, progress=bar)
+    chosen = recipe(a.recipe)
+    config = override(chosen.train, a.set)
+    start = Start(a.trunk, a.trunk_color, a.resume)
+    done = train_on(
+        a.data, a.out, a.preset or chosen.preset, config, attention=a.attention, fold=a.fold, start=start,
+        short=a.short, max_damaged=a.max_damaged, progress=bar,
+    )  # fmt: skip
     m = done.metrics
-    text = f"{done.checkpoint}: UAR {m.uar:.3f}, WAR {m.war:.3f} on held-out clips, {done.duration_s:.0f} s"
-    return show(a, bar, done.to_json(), text)
+    lines = [done.trunk.line()] if done.trunk else []
+    lines.append(
+        f"{done.checkpoint}: UAR {m.uar:.3f} {_interval(m.uar_interval)}, WAR {m.war:.3f} {_interval(m.war_interval)} "
+        f"on {m.clips} held-out clips, {done.duration_s:.0f} s on {done.processes} x {done.device}"
+    )
+    lines.append(f"kept: {done.selected}")
+    return show(a, bar, done.to_json(), "\n".join(lines))
+
+
+def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
+    from .calibration.qat import QatConfig
+    from .model.recipe import override
+    from .tuning import fine_tune_on
+
+    config = override(QatConfig(), a.set)
+    bundle, done = fine_tune_on(a.qat, a.data, config, fold=a.fold, progress=bar)
+    text = (
+        f"{bundle.path}: INT8 fine-tuned in {done['steps']} steps; divergence from FP32 {done['first_loss']:.4g} -> "
+        f"{done['final_loss']:.4g} nats. The accuracy gate has to judge it: logoformer verify --accuracy"
+    )
+    return show(a, bar, {"bundle": str(bundle.path), **done}, text)
 
 
 def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
-    from .clips import DFEW_LABELS
-    from .verbs import evaluate_on_dfew
+    from .verbs import evaluate_on
 
-    m = evaluate_on_dfew(a.checkpoint, a.data, fold=a.fold, order=a.order, progress=bar)
-    rows = [["class", "recall"], *([name, f"{r:.3f}"] for name, r in zip(DFEW_LABELS, m.recalls, strict=True))]
-    return show(a, bar, m.to_json(), f"{table(rows)}\nUAR {m.uar:.4f}  WAR {m.war:.4f}  clips {m.clips}")
+    answers = evaluate_on(
+        a.checkpoint, a.data, fold=a.fold, order=a.order, views=a.views, short=a.short, max_damaged=a.max_damaged,
+        progress=bar,
+    )  # fmt: skip
+    m = answers.metrics()
+    rows = [["class", "recall", "clips", *answers.classes]]
+    for name, recall, counts in zip(answers.classes, m.recalls, m.confusion, strict=True):
+        shown = "-" if recall is None else f"{recall:.3f}"
+        rows.append([name, shown, str(sum(counts)), *map(str, counts)])
+    text = (
+        f"{table(rows)}\nUAR {m.uar:.4f} {_interval(m.uar_interval)}  WAR {m.war:.4f} {_interval(m.war_interval)}  "
+        f"clips {m.clips} (rows: truth; 95 % bootstrap intervals over clips)"
+    )
+    return show(a, bar, {**m.to_json(), "classes": list(answers.classes)}, text)
+
+
+def _data_check(a: argparse.Namespace, bar: Bar) -> int:
+    from .model.data_check import check_data
+
+    report = check_data(a.data, bar)
+    show(a, bar, report.to_json(), report.text())
+    return EXIT_BAD_INPUT if report.faults else EXIT_OK
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def _reading_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--short", default="former", metavar="P", help="short clips: former (default), pad, repeat or drop")
+    p.add_argument(
+        "--max-damaged", type=int, default=0, metavar="N", help="unreadable frames to put up with; default 0"
+    )
+
+
+def _attention_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--attention", metavar="A", help="logo (default), joint, space, divided, mixing or lgi")
 
 
 def add(verb: AddVerb) -> None:
@@ -47,29 +110,44 @@ def add(verb: AddVerb) -> None:
     p = verb("init", _init, "write an untrained checkpoint, for latency work", "logoformer init --preset base -o ckpt")
     p.add_argument("--preset", default="base", metavar="NAME", help="base (default), wide or tiny")
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
+    _attention_option(p)
     seed_option(p)
 
     p = verb(
         "synth", _synth, "draw synthetic faces: a data set, or a video", "logoformer synth -o faces --identities 100"
     )
     p.add_argument("-o", "--out", required=True, metavar="PATH", help="a folder, or an .mp4 with --kind video")
-    p.add_argument("--kind", default="dfew", metavar="K", help="dfew (default): a data set in DFEW's layout; or video")
+    p.add_argument(
+        "--kind", default="dfew", metavar="K", help="dfew (default), ferv39k: a data set in that layout; video"
+    )
     p.add_argument("--identities", type=int, default=100, metavar="N", help="people, 14 clips each; default 100")
     p.add_argument("--side", type=int, default=96, metavar="PX", help="side of the pictures; default 96")
     seed_option(p)
 
-    p = verb("train", _train, "train a preset", "logoformer train --preset tiny --data faces -o ckpt")
-    p.add_argument("--preset", default="tiny", metavar="NAME", help="tiny (default), base or wide")
-    p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
+    p = verb("train", _train, "train a recipe", "logoformer train --recipe synthetic-tiny --data faces -o ckpt")
+    p.add_argument(
+        "--recipe", default="synthetic-tiny", metavar="NAME",
+        help="synthetic-tiny (default), paper-dfew or paper-ferv39k: settings beside the code, saved with the result",
+    )  # fmt: skip
+    p.add_argument("--preset", metavar="NAME", help="of the architecture; default: the recipe's")
+    _attention_option(p)
+    p.add_argument("-o", "--out", metavar="DIR", help="the checkpoint's folder")
+    p.add_argument("--qat", metavar="BUNDLE", help="fine-tune this bundle's INT8 graphs instead; no -o")
     data_option(p, required=True)
-    p.add_argument("--steps", type=int, default=800, metavar="N", help="optimiser steps; default 800")
-    p.add_argument("--batch", type=int, default=32, metavar="N", help="clips a step; default 32")
-    p.add_argument("--learning-rate", type=float, default=2e-3, metavar="X", help="at its highest; default 0.002")
-    seed_option(p)
+    _reading_options(p)
+    p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any field of the recipe")
+    p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
+    p.add_argument("--trunk-color", default="rgb", metavar="C", help="rgb (default) or bgr: what they were trained on")
+    p.add_argument("--resume", action="store_true", help="go on with an interrupted training of the same checkpoint")
+
+    p = verb("data-check", _data_check, "find what is wrong with a data set", "logoformer data-check --data faces")
+    p.add_argument("--data", required=True, metavar="DIR", help="a data set; every frame is decoded")
 
     p = verb("evaluate", _evaluate, "score a checkpoint: UAR, WAR, recalls", "logoformer evaluate ckpt --data faces")
-    p.add_argument("checkpoint", help="a checkpoint folder or .pt file")
+    p.add_argument("checkpoint", nargs="+", help="a checkpoint; five, of folds 1 to 5, are pooled as published")
     data_option(p, required=True)
+    _reading_options(p)
+    p.add_argument("--views", type=int, default=1, metavar="N", help="clips taken of each recording; default 1")
     p.add_argument(
         "--order", default="forward", metavar="O", help="of the frames: forward (default), reversed, shuffled"
     )

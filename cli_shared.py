@@ -43,7 +43,12 @@ def say(bar: Bar) -> Callable[[str], None]:
 # -------------------------------------------------------------------------------------------------------------- options
 def data_option(p: argparse.ArgumentParser, *, required: bool) -> None:
     """`--data`, `--fold`."""
-    p.add_argument("--data", required=required, metavar="DIR", help="a data set in DFEW's layout")
+    p.add_argument(
+        "--data",
+        required=required,
+        metavar="DIR",
+        help="DFEW, FERV39k, MAFW, plain lists, or folders of videos",
+    )
     p.add_argument("--fold", type=int, default=1, choices=range(1, 6), help="default 1")
 
 
@@ -65,3 +70,18 @@ def precision_option(p: argparse.ArgumentParser) -> None:
 def engines_dir_option(p: argparse.ArgumentParser) -> None:
     """`--engines-dir`."""
     p.add_argument("--engines-dir", metavar="DIR", help="where engines live, if not inside the bundle")
+
+
+def runtime_options(p: argparse.ArgumentParser) -> None:
+    """What `logoformer.load` takes; read back by `runtime_arguments`."""
+    p.add_argument("--backend", default="auto", metavar="B", help="auto (default), or one by name")
+    precision_option(p)
+    p.add_argument("--device", type=int, default=0, metavar="N", help="which GPU; default 0")
+    engines_dir_option(p)
+    threads_option(p)
+
+
+def runtime_arguments(a: argparse.Namespace) -> dict[str, Any]:
+    """The options of `runtime_options`, as keywords of `logoformer.load`."""
+    names = ("backend", "precision", "device", "engines_dir", "threads")
+    return {name: getattr(a, name) for name in names}

@@ -70,13 +70,13 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     from .camera.spans import score_spans
     from .engine import load
     from .engine.build_bundle import build_bundle
-    from .engine.engine_index import NOT_RUN
-    from .engine.verify import VERIFIED, verify
+    from .engine.engine_index import NOT_RUN, VERIFIED
+    from .engine.verify import verify
     from .export.export import ExportConfig
+    from .model.recipe import TrainConfig
     from .model.synthetic import FIRST_VIDEO_IDENTITY
     from .model.synthetic_layout import synth, write_untrimmed
-    from .model.train import TrainConfig
-    from .verbs import evaluate_on_dfew, export_checkpoint, train_on_dfew
+    from .verbs import evaluate_on, export_checkpoint, train_on
 
     folder = _fresh(Path(out))
     began = time.perf_counter()
@@ -94,11 +94,11 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
         write_untrimmed(video, seed=seed, identity=FIRST_VIDEO_IDENTITY + n, progress=progress)
     note("synth", f"{faces.clips} clips, {faces.frames} frames, {VIDEOS} videos", faces.path, **faces.to_json())
 
-    trained = train_on_dfew(faces.path, folder / "checkpoint", "tiny", TrainConfig(seed=seed), progress=progress)
+    trained = train_on(faces.path, folder / "checkpoint", "tiny", TrainConfig(seed=seed), progress=progress)
     note("train", f"{trained.duration_s:.0f} s on {trained.device}", trained.checkpoint, **trained.to_json())
 
     scores = {
-        order: evaluate_on_dfew(trained.checkpoint, faces.path, order=order, progress=progress)
+        order: evaluate_on([trained.checkpoint], faces.path, order=order, progress=progress).metrics()
         for order in ("forward", "reversed", "shuffled")
     }
     uars = ", ".join(f"{order} {m.uar:.3f}" for order, m in scores.items())

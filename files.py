@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import BadInputError, MachineError, RefusedError
+from .errors import BadInputError, MachineError, RefusedError, command
 
 MAX_JSON_BYTES = 4 << 20
 MAX_JSON_DEPTH = 32
@@ -32,19 +32,21 @@ def sha256(data: bytes | memoryview) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
-def read_regular(root: str | os.PathLike[str], name: str, max_bytes: int) -> bytes:
+def read_regular(root: str | os.PathLike[str], name: str, max_bytes: int, *, private: bool = False) -> bytes:
     """Reads `root/name` without following any link below `root`.
 
     Args:
         root: an existing folder; itself may be reached through a link (the user named it).
         name: a relative POSIX path without `..`.
         max_bytes: more is refused before it is read.
+        private: also refuse what somebody else owns or may write: for files whose word is taken.
 
     Returns:
         The whole file.
 
     Raises:
-        RefusedError: a link, FIFO, device or folder stands there, the name climbs out, or the file is too large.
+        RefusedError: a link, FIFO, device or folder stands there, the name climbs out, the file is too large, or it is
+            not private.
         BadInputError: nothing stands there, or it may not be read.
     """
     parts = PurePosixPath(name).parts
@@ -64,7 +66,10 @@ def read_regular(root: str | os.PathLike[str], name: str, max_bytes: int) -> byt
         # O_NONBLOCK: opening a FIFO for reading would otherwise wait for a writer for ever.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         opened.append(os.open(parts[-1], flags, dir_fd=opened[-1]))
-        return _read_descriptor(opened[-1], f"{os.fspath(root)}/{name}", max_bytes)
+        shown = f"{os.fspath(root)}/{name}"
+        if private:
+            require_private(os.fstat(opened[-1]), shown)
+        return _read_descriptor(opened[-1], shown, max_bytes)
     except OSError as error:
         raise _reading_failed(error, f"{os.fspath(root)}/{name}") from error
     finally:
@@ -81,6 +86,26 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """
     given = Path(path)
     return read_regular(given.parent, given.name, max_bytes)
+
+
+def require_private(status: os.stat_result, shown: str) -> None:
+    """Refuses what this user does not own, or what others may write.
+
+    Raises:
+        RefusedError: says who may write it, and how to end that.
+    """
+    if status.st_uid != os.geteuid():
+        raise RefusedError(
+            f"{shown} belongs to user {status.st_uid}, not to user {os.geteuid()} who runs this.",
+            cause="a file that another user put there, or a program run once with sudo",
+            next=f"look at it, then remove it: {command('rm', '-r', shown)}",
+        )
+    if status.st_mode & 0o022:
+        raise RefusedError(
+            f"{shown} may be written by other users (mode {stat.S_IMODE(status.st_mode):04o}).",
+            cause="its permissions were changed, or it was copied without them",
+            next=f"if only you wrote it: {command('chmod', 'go-w', shown)}",
+        )
 
 
 def _read_descriptor(descriptor: int, shown: str, max_bytes: int) -> bytes:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,6 +105,19 @@ def count(value: Any) -> int:
     return number
 
 
+def hex256(value: Any) -> str:
+    """256 bits as 64 hex digits: a SHA-256, or an Ed25519 key.
+
+    Raises:
+        TypeError: no string.
+        ValueError: other characters, or another number of them.
+    """
+    text = typed(value, str)
+    if not _HEX.fullmatch(text):
+        raise ValueError(f"{text!r:.80} is not 64 hex digits")
+    return text
+
+
 def stored(entry: Mapping[str, Any], allowed: re.Pattern[str]) -> tuple[str, str, int]:
     """(path below the folder, SHA-256, bytes) of an entry `{file, sha256, size}`.
 
@@ -111,12 +125,10 @@ def stored(entry: Mapping[str, Any], allowed: re.Pattern[str]) -> tuple[str, str
         ValueError: a path other than `allowed`, no digest, or no size.
         KeyError, TypeError: a field is missing or of another type.
     """
-    file, digest = typed(entry["file"], str), typed(entry["sha256"], str)
+    file = typed(entry["file"], str)
     if not allowed.fullmatch(file):
         raise ValueError(f"the path {file!r:.200} is not one of this folder")
-    if not _HEX.fullmatch(digest):
-        raise ValueError(f"{digest!r:.80} is not a SHA-256")
-    return file, digest, count(entry["size"])
+    return file, hex256(entry["sha256"]), count(entry["size"])
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -155,8 +167,12 @@ def read_stored(root: str | os.PathLike[str], file: str, digest: str, size: int,
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Keeps other writers of the folder out for the block. Readers need no lock: they always see a whole index.
+
+    Args:
+        folder: that will be written.
+        wait_s: how long to wait for another writer.
 
     Raises:
         MachineError: another process is writing, or the folder may not be written.
@@ -174,14 +190,22 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise RefusedError(f"{lock} is not a regular file.", cause=_HOSTILE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise MachineError(
-                f"{folder} is being written by another process.", next="wait for it, then run this again"
-            ) from error
-        except OSError as error:
-            raise writing_failed(error, folder) from error
+        _lock(descriptor, folder, time.monotonic() + wait_s)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path, give_up: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= give_up:
+                raise MachineError(
+                    f"{folder} is being written by another process.", next="wait for it, then run this again"
+                ) from error
+        except OSError as error:
+            raise writing_failed(error, folder) from error
+        time.sleep(0.02)

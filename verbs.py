@@ -3,73 +3,98 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .export.export import ExportConfig
-    from .model.evaluate import Metrics
-    from .model.train import TrainConfig, TrainResult
+    from .int8 import Calibration
+    from .model.evaluate import Predictions
+    from .model.recipe import TrainConfig
+    from .model.train import Start, TrainResult
 
 Progress = Callable[[str, int, int], None]
 
 
-def train_on_dfew(
+def train_on(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     preset_name: str,
     config: TrainConfig,
     *,
+    attention: str | None = None,
     fold: int = 1,
+    start: Start | None = None,
+    short: str = "former",
+    max_damaged: int = 0,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Trains a preset on one fold of a data set in DFEW's layout and scores it on the fold's test split.
+    """Trains a preset on one fold of a data set and scores it on the fold's test split.
 
     Args:
         data: the data set's folder.
         out: the checkpoint's folder.
         preset_name: of the architecture.
         config: the recipe.
+        attention: of the blocks; None leaves the preset's.
         fold: 1 to 5.
+        start: what it begins from.
+        short: see `model.listing.Reading`.
+        max_damaged: see there.
         progress: called with (stage, done, total).
     """
     from .model.config import preset
     from .model.data import CachedClips
-    from .model.dfew import DfewClips
+    from .model.datasets import open_clips
+    from .model.listing import Reading
     from .model.train import train
 
-    model = preset(preset_name)
-    learn = CachedClips(DfewClips(data, "train", fold, model.image_size))
-    held_out = DfewClips(data, "test", fold, model.image_size)
-    return train(config, model, learn, held_out, out, progress)
+    model = preset(preset_name, attention)
+    reading = Reading(model.image_size, short, model.frames, max_damaged)
+    learn = CachedClips(open_clips(data, "train", fold, reading))
+    held_out = open_clips(data, "test", fold, reading)
+    model = model.with_labels(learn.labels)
+    return train(config, model, learn, held_out, out, progress, start=start)
 
 
-def evaluate_on_dfew(
-    checkpoint: str | os.PathLike[str],
+def evaluate_on(
+    checkpoints: Sequence[str | os.PathLike[str]],
     data: str | os.PathLike[str],
     *,
     fold: int = 1,
     order: str = "forward",
+    views: int = 1,
+    short: str = "former",
+    max_damaged: int = 0,
     progress: Progress | None = None,
-) -> Metrics:
-    """Scores a checkpoint on the test split of one fold.
+) -> Predictions:
+    """Answers of a checkpoint on the test split of one fold, or of five on the folds that each was not trained on.
 
     Args:
-        checkpoint: folder or `.pt`.
+        checkpoints: folder or `.pt`; several are those of fold 1, 2, ..., and their answers are pooled.
         data: the data set's folder.
-        fold: 1 to 5.
+        fold: 1 to 5, of a single checkpoint.
         order: of the frames: 'forward', 'reversed' or 'shuffled'.
+        views: clips taken of each recording.
+        short: see `model.listing.Reading`.
+        max_damaged: see there.
         progress: called with (stage, done, total).
     """
     from .model.checkpoint import load_checkpoint
-    from .model.dfew import DfewClips
-    from .model.evaluate import evaluate
+    from .model.datasets import open_clips
+    from .model.evaluate import evaluate, pool
+    from .model.listing import Reading, numbered_as
 
-    model, _ = load_checkpoint(checkpoint)
-    source = DfewClips(data, "test", fold, model.config.image_size)
-    return evaluate(model, source, order=order, progress=progress)
+    parts = []
+    for number, checkpoint in enumerate(checkpoints, start=1):
+        model, _ = load_checkpoint(checkpoint)
+        c = model.config
+        reading = Reading(c.image_size, short, c.frames, max_damaged)
+        source = open_clips(data, "test", fold if len(checkpoints) == 1 else number, reading)
+        parts.append(evaluate(model, numbered_as(source, c.labels), order=order, views=views, progress=progress))
+    return pool(parts)
 
 
 def export_checkpoint(
@@ -82,6 +107,7 @@ def export_checkpoint(
     clips: int = 32,
     seed: int = 0,
     share_clips: bool = False,
+    calibration: Calibration | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Exports a checkpoint; ranges, parity and golden answers are taken on synthetic faces unless a data set is given.
@@ -90,11 +116,12 @@ def export_checkpoint(
         checkpoint: folder or `.pt`.
         out: the bundle; None puts it beside the checkpoint.
         config: what to export.
-        data: a data set in DFEW's layout, whose training split stands for the camera.
+        data: a data set, whose training split stands for the camera.
         fold: 1 to 5.
         clips: how many.
         seed: of their choice.
         share_clips: store clips of `data` in the bundle.
+        calibration: adds INT8; None leaves it out. A set that is refused is refused before anything is exported.
         progress: called with (stage, done, total).
     """
     from .export.export import RealClips, default_out, export_bundle
@@ -102,6 +129,7 @@ def export_checkpoint(
 
     model, provenance = load_checkpoint(checkpoint)
     c = model.config
+    calibrating = calibration.choose(c.sampling, c.image_size, progress) if calibration is not None else None
     if data is None:
         from .model.synthetic import synthetic_clips
 
@@ -109,12 +137,20 @@ def export_checkpoint(
         real = RealClips(drawn, f"synthetic faces, seed {seed}", synthetic=True)
     else:
         from .calibration.choose import choose
-        from .model.dfew import DfewClips
+        from .model.datasets import open_clips
+        from .model.listing import Reading
 
-        chosen = choose(DfewClips(data, "train", fold, c.image_size), c.sampling, clips, seed, progress)
+        chosen = choose(open_clips(data, "train", fold, Reading(c.image_size)), c.sampling, clips, seed, progress)
         real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
     target = default_out(checkpoint) if out is None else Path(out)
-    return export_bundle(model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress)
+    bundle = export_bundle(
+        model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress
+    )
+    if calibration is None or calibrating is None:
+        return bundle
+    from .int8 import quantize_bundle
+
+    return quantize_bundle(bundle.path, calibrating, calibration, progress)
 
 
 def export_summary(bundle: Bundle) -> dict[str, Any]:

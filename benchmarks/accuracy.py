@@ -2,7 +2,7 @@
 
 A benchmark that only takes the time can be won by a wrong answer. Three comparisons, all on the artifact that is timed:
 
-* before: its golden answers against the PyTorch model's (`engine.verify`);
+* before: its golden answers against the PyTorch model's (`engine.golden`);
 * after: every answer that was given to a clip *while it was timed* against that verified answer (MLPerf's TEST01 in
   small);
 * after: some answers of the timed stream against `engine(clip)` on the frames that the stream must have picked.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ..bundle import Golden
 from ..engine import Engine
-from ..engine.verify import SHARES, centred_logits, clip_answers, distance, pair_answers
+from ..engine.golden import SHARES, centred_logits, clip_answers, distance, pair_answers
 from ..errors import VerificationError, command
 from .peers import REPEAT_TOLERANCE, Answer, Inputs, Peer
 
@@ -29,7 +29,7 @@ STREAM_CHECKS = 5
 class Accuracy:
     """What was compared on the artifact that was timed, and the largest difference found.
 
-    Shares are logit differences over the deviation between the golden clips, as in `engine.verify.distance`.
+    Shares are logit differences over the deviation between the golden clips, as in `engine.golden.distance`.
 
     Attributes:
         precision: of the graphs.

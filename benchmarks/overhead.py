@@ -39,7 +39,7 @@ class HollowSession:
     def run(self) -> None:
         return None
 
-    def take(self, source: Session, output: str, name: str, row: int) -> None:
+    def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
         return None
 
     def close(self) -> None:

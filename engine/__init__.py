@@ -4,5 +4,6 @@ from .engine import Engine as Engine
 from .engine import load as load
 from .result import Result as Result
 from .stream import Stream as Stream
+from .worker import Worker as Worker
 
-__all__ = ["Engine", "Result", "Stream", "load"]
+__all__ = ["Engine", "Result", "Stream", "Worker", "load"]

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadInputError, LogoformerError, MachineError, UsageError
+from .build_process import MORE_MEMORY
+from .environment import ON_GPU, build_memory
+from .memory import MIB, Memory, looks_short, shortage
 from .onnx_scan import refuse_external
 from .targets import RTX_SMS, check_sms, check_target
 from .trt_log import BuildLog, Progress, ProgressRelay, make_logger, make_monitor
 from .trt_module import TrtModule
 
 LOG_IN_ERROR = 40  # lines
-
-# How running out of memory looks; a build that lacks memory often says only that no kernel could be found.
-_NO_MEMORY = re.compile(
-    r"could not find any implementation|insufficient memory|memory (is )?insufficient|out ?of ?memory|std::bad_alloc"
-)
 # 'Cannot compile operation ... for Turing (SM75): FP32 GEMM is not supported', 'Target GPU SM 87 is not supported'
 _NO_KERNELS = re.compile(r"\(sm\d+\): .*not supported|target gpu sm \d+ is not supported")
 
@@ -36,10 +34,12 @@ class BuildOptions:
         target: 'rtx' or 'tensorrt'.
         compute_capabilities: GPUs that a TensorRT-RTX engine shall run on; empty means all that it knows. TensorRT
             builds for the GPU of this machine, so there it must stay empty.
-        workspace_bytes: scratch memory that a kernel may use at most; None leaves TensorRT's default (all of it).
+        workspace_bytes: scratch memory that a kernel may use at most; None: by what is free when the build begins.
         optimization_level: 0 ... 5; None leaves TensorRT's default.
         max_aux_streams: streams beside the main one. 0: at batch 1 the waiting costs more kernels than it hides
             (28 of 100 for an FP16 `temporal` graph).
+        hardware_compatible: the engine shall run on every GPU from Ampere on, not on this one alone; slower, and not
+            offered on a Jetson.
 
     Raises:
         UsageError: a value that the target does not take.
@@ -50,11 +50,17 @@ class BuildOptions:
     workspace_bytes: int | None = None
     optimization_level: int | None = None
     max_aux_streams: int = 0
+    hardware_compatible: bool = False
 
     def __post_init__(self) -> None:
         check_target(self.target)
         if self.target == "rtx":
             object.__setattr__(self, "compute_capabilities", check_sms(self.compute_capabilities) or RTX_SMS)
+            if self.hardware_compatible:
+                raise UsageError(
+                    "A TensorRT-RTX engine covers the GPUs that it is built for; there is no hardware compatibility.",
+                    next="name the GPUs with --gpus",
+                )
         elif self.compute_capabilities:
             raise UsageError(
                 f"TensorRT builds for the GPU it runs on; {'+'.join(self.compute_capabilities)} cannot be asked for.",
@@ -78,6 +84,10 @@ class Compilation:
         options: for the same target.
         log: receives TensorRT's lines.
 
+    Attributes:
+        network: the parsed network.
+        timing_cache: after `run`, what TensorRT has measured of kernels; None where it keeps no such cache.
+
     Raises:
         RefusedError: external data, or malformed bytes.
         BadInputError: TensorRT's parser does not take the graph, a shape is not static, or there is no output.
@@ -87,7 +97,9 @@ class Compilation:
     def __init__(self, trt: TrtModule, onnx: bytes, shown: str, options: BuildOptions, log: BuildLog) -> None:
         refuse_external(onnx, shown)
         self.trt, self.options, self.log = trt, options, log
+        self.timing_cache: bytes | None = None
         self._shown = shown
+        self._memory = build_memory(trt.target)
         self._logger = make_logger(trt.module, log)
         try:
             self._builder = trt.module.Builder(self._logger)
@@ -104,12 +116,15 @@ class Compilation:
             raise self._parse_failed()
         self._require_usable()
 
-    def run(self, verbosity: str, progress: Progress | None = None) -> tuple[bytes, dict[str, Any]]:
+    def run(
+        self, verbosity: str, progress: Progress | None = None, timing_cache: bytes = b""
+    ) -> tuple[bytes, dict[str, Any]]:
         """Compiles.
 
         Args:
             verbosity: what the engine remembers of its layers: 'NONE' or 'DETAILED'.
             progress: called with (phase, steps done, steps).
+            timing_cache: what was measured before on this GPU by this TensorRT; empty: nothing.
 
         Returns:
             The engine's bytes, and the settings as read back from TensorRT.
@@ -118,6 +133,7 @@ class Compilation:
             MachineError: out of memory, or TensorRT fails for this GPU.
         """
         config = self._configure(verbosity)
+        used = self._use_timing_cache(config, timing_cache)
         relay = ProgressRelay(progress) if progress is not None else None
         monitor = make_monitor(self.trt.module, relay) if relay is not None else None
         if monitor is not None:
@@ -126,8 +142,10 @@ class Compilation:
         if relay is not None and relay.error is not None:
             raise relay.error
         if plan is None:
-            raise build_failed(self.trt, self._shown, self.log)
-        return bytes(plan), self._settings(config)
+            raise build_failed(self.trt, self._shown, self.log, self._memory)
+        if used:
+            self.timing_cache = bytes(config.get_timing_cache().serialize())
+        return bytes(plan), {**self._settings(config), "timing_cache": used}
 
     def layer_types(self) -> dict[str, int]:
         """Layers of the parsed network by type: {'CONVOLUTION': 20, ...}."""
@@ -152,15 +170,47 @@ class Compilation:
         config.clear_flag(module.BuilderFlag.TF32)  # on by default: FP32 would be ten mantissa bits on Ampere and later
         config.profiling_verbosity = getattr(module.ProfilingVerbosity, verbosity)
         config.max_aux_streams = options.max_aux_streams
-        if options.workspace_bytes is not None:
-            config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+        workspace, self._workspace_source = self._workspace()
+        if workspace is not None:
+            config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, workspace)
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
+        if options.hardware_compatible:
+            config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
         if self.trt.target == "rtx":
             config.num_compute_capabilities = len(options.compute_capabilities)
             for index, sm in enumerate(options.compute_capabilities):
                 config.set_compute_capability(self._capability(sm), index)
         return config
+
+    def _workspace(self) -> tuple[int | None, str]:
+        """How much scratch memory a kernel may use, and whose word that is.
+
+        TensorRT's default is all that the GPU has. On a Jetson that is all that the machine has, and trying kernels
+        that need it ends other programs or the build. Half is left there for weights, for TensorRT itself and for
+        what else runs; a fifth of memory that the GPU has to itself.
+        """
+        if self.options.workspace_bytes is not None:
+            return self.options.workspace_bytes, "asked for"
+        if self.trt.target == "rtx":
+            return None, "TensorRT-RTX's default: it compiles for other machines, and measures nothing on this one"
+        free = self._memory
+        own = free.source == ON_GPU
+        share = free.available_bytes // 5 * 4 if own else free.available_bytes // 2
+        return max(share, MIB), f"{'four fifths' if own else 'half'} of {free}"
+
+    def _use_timing_cache(self, config: Any, known: bytes) -> str:
+        """Gives the configuration a timing cache; returns 'used' or 'new', or '' where there is none.
+
+        In TensorRT-RTX a timing cache is a deprecated name without a function.
+        """
+        if self.trt.target == "rtx" or not hasattr(config, "create_timing_cache"):
+            return ""
+        for data, used in ((known, "used"), (b"", "new")):
+            # False: a cache of another GPU is not taken; TensorRT says so in its log, and a new one is begun.
+            if (data or used == "new") and config.set_timing_cache(config.create_timing_cache(data), False):
+                return used
+        return ""
 
     def _capability(self, sm: str) -> Any:
         try:
@@ -174,6 +224,7 @@ class Compilation:
 
     def _settings(self, config: Any) -> dict[str, Any]:
         module = self.trt.module
+        rtx = self.trt.target == "rtx"  # it warns at the question
         return {
             "strongly_typed": True,
             "tf32": bool(config.get_flag(module.BuilderFlag.TF32)),
@@ -181,6 +232,8 @@ class Compilation:
             "optimization_level": int(config.builder_optimization_level),
             "profiling_verbosity": config.profiling_verbosity.name,
             "workspace_bytes": int(config.get_memory_pool_limit(module.MemoryPoolType.WORKSPACE)),
+            "workspace_source": self._workspace_source,
+            "hardware_compatibility": "NONE" if rtx else config.hardware_compatibility_level.name,
         }
 
     def _require_usable(self) -> None:
@@ -219,14 +272,20 @@ def _network_flags(module: Any) -> int:
     return flags
 
 
-def build_failed(trt: TrtModule, shown: str, log: BuildLog) -> MachineError:
-    """The error for a build that gave no engine, classified by what TensorRT said."""
+def build_failed(trt: TrtModule, shown: str, log: BuildLog, before: Memory | None = None) -> MachineError:
+    """The error for a build that gave no engine, classified by what TensorRT said.
+
+    Args:
+        trt: which gave none.
+        shown: the graph.
+        log: what it said.
+        before: memory when the build began.
+    """
     lines = log.errors or log.complaints or log.chatter
-    said = "\n".join((*log.complaints, *log.chatter)).lower()
-    if _NO_MEMORY.search(said):
-        cause = "not enough memory: TensorRT then often says only that it found no implementation"
-        advice = "end other programs that use the GPU (on a Jetson the desktop too), lower the workspace, build again"
-    elif _NO_KERNELS.search(said):
+    said = (*log.complaints, *log.chatter)
+    if looks_short(said):
+        cause, advice = shortage(said, before, build_memory(trt.target)), MORE_MEMORY
+    elif _NO_KERNELS.search("\n".join(said).lower()):
         cause = f"{trt} has no kernels for that GPU in that precision"
         advice = "leave that GPU out, build fp16, or install the TensorRT that belongs to the board"
     else:

@@ -10,7 +10,8 @@ from ..bundle import Bundle
 from ..errors import UsageError, one_of
 from ..sealed import reading_fields
 from .engine_index import engines_folder, read_index, verdict_of
-from .kernel_plan import KernelPlan, xray
+from .kernel_plan import KernelPlan
+from .proof import Proof, prove
 
 Progress = Callable[[str, int, int], None]
 FIELDS_PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs
@@ -82,7 +83,8 @@ def _text(d: Mapping[str, Any]) -> str:
     ]
     for g in d["graphs"]:
         macs = ", ".join(f"{n / 1e9:.3f} G {p}" for p, n in sorted(g["macs"].items()))
-        lines.append(f"    {g['graph']:<9} {g['precision']}  {g['size'] / 1e6:8.2f} MB  {macs}")
+        name = g["graph"] if g["batch"] == 1 else f"{g['graph']} b{g['batch']}"
+        lines.append(f"    {name:<9} {g['precision']}  {g['size'] / 1e6:8.2f} MB  {macs}")
     lines.append("  verdicts")
     for name, p in d["precisions"].items():
         lines.append(f"    {name}: {p['verdict']} - {p['reason']}")
@@ -102,24 +104,15 @@ def _text(d: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tensors_text(path: str | os.PathLike[str]) -> str:
-    """Names, types and shapes of every graph's tensors, for a program that is not Python."""
-    lines = []
-    for entry in Bundle(path).graphs:
-        lines.append(f"{entry.graph} {entry.precision} b{entry.batch}  {entry.file}")
-        lines += [f"  in   {spec}" for spec in entry.inputs] + [f"  out  {spec}" for spec in entry.outputs]
-    return "\n".join(lines)
-
-
-def plans(
+def proofs(
     path: str | os.PathLike[str],
     *,
     graphs: Sequence[str] = (),
     precisions: Sequence[str] = (),
     sm: str = "sm86",
     progress: Progress | None = None,
-) -> dict[str, KernelPlan]:
-    """The kernel plan of each graph, compiled here by TensorRT-RTX without a GPU.
+) -> dict[str, Proof]:
+    """Each graph compiled here by TensorRT-RTX, without a GPU, and held against the precision that it promises.
 
     Args:
         path: the bundle.
@@ -129,7 +122,7 @@ def plans(
         progress: called with (stage, done, total).
 
     Returns:
-        Plans by name, such as 'temporal fp16'.
+        Proofs by name, such as 'temporal fp16'; each holds its kernel plan.
 
     Raises:
         UsageError: nothing in the bundle is meant.
@@ -148,5 +141,11 @@ def plans(
     for done, entry in enumerate(wanted):
         if progress is not None:
             progress("compile", done, len(wanted))
-        found[f"{entry.graph} {entry.precision}"] = xray(bundle.read_graph(entry), sm, shown=entry.file)
+        name = f"{entry.graph} {entry.precision}" + (f" b{entry.batch}" if entry.batch > 1 else "")
+        found[name] = prove(bundle.read_graph(entry), bundle, entry, sm)
     return found
+
+
+def plans(path: str | os.PathLike[str], **selection: Any) -> dict[str, KernelPlan]:
+    """The kernel plans of `proofs` alone."""
+    return {name: proof.plan for name, proof in proofs(path, **selection).items()}

@@ -9,15 +9,18 @@ Engines are tied to a TensorRT version and to GPUs, so they live apart from the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..bundle import GraphEntry
-from ..errors import RefusedError, advising, command
+from ..bundle import SWEEP_AFTER_S, GraphEntry
+from ..errors import MachineError, RefusedError, advising, command
 from ..files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing_failed
 from ..sealed import content_name, count, only_writer, read_stored, reading_fields, seal, stored, typed, unseal
 
@@ -25,8 +28,10 @@ FORMAT = "logoformer-engines"
 SCHEMA_VERSION = 1
 MAX_ENGINE_BYTES = 2 << 30
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}\.engine")
+_OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.engine(\.sig)?|\.part-.*")
 _AGAIN = command("logoformer", "build", "BUNDLE")
 NOT_RUN = "built, not run"
+VERIFIED, FAILED = "verified", "failed"
 STALE = "stale: built from another graph than the bundle's"
 
 
@@ -42,10 +47,12 @@ class EngineEntry:
         graph_sha256: of the ONNX file that it was built from.
         tensorrt_version: of the builder.
         compute_capabilities: GPUs that it holds code for, such as 'sm86'.
-        platform: operating system and processor that it was built for.
+        platform: operating system and processor that it was built on and runs on.
+        cuda: newest CUDA that the builder's driver knows, such as '12.6'; empty when there was no driver.
         flags: how it was built.
         plan: kernel plan summary by GPU ('sm86'), from a build of its own; empty when it was not asked for.
-        verdict: 'built, not run' until a device has answered the golden clips with it.
+        verdict: 'built, not run' until a device has answered the golden clips with it; then 'verified' or 'failed'.
+        fallback: {'precision': 'int8', 'reason': ...} when it stands in for one that could not be built; else empty.
     """
 
     graph: str
@@ -62,11 +69,18 @@ class EngineEntry:
     flags: Mapping[str, Any]
     plan: Mapping[str, Any] = field(default_factory=dict)
     verdict: str = NOT_RUN
+    cuda: str = ""
+    fallback: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, int, str]:
         """What a newer build of the same replaces."""
         return self.graph, self.precision, self.batch, self.target
+
+    @property
+    def kind(self) -> str:
+        """'rtx' or 'tensorrt': which of the two reads it."""
+        return "rtx" if self.target.startswith("rtx") else "tensorrt"
 
 
 def engines_folder(bundle: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None) -> Path:
@@ -113,8 +127,17 @@ def read_engine(folder: str | os.PathLike[str], entry: EngineEntry) -> bytes:
     Raises:
         RefusedError: missing, a link, or not the file that the index names.
     """
-    with advising(_AGAIN):
+    with advising(build_command(folder, entry.graph, entry.precision, entry.kind)):
         return read_stored(folder, entry.file, entry.sha256, entry.size, MAX_ENGINE_BYTES)
+
+
+def build_command(folder: str | os.PathLike[str], graph: str, precision: str, target: str) -> str:
+    """The command that builds an engine anew into that folder."""
+    path = Path(folder)
+    inside = path.name == "engines"
+    words = ["logoformer", "build", str(path.parent) if inside else "BUNDLE", "--target", target]
+    words += ["--graph", graph, "--precision", precision]
+    return command(*words, *([] if inside else ["--engines-dir", str(path)]))
 
 
 def write_engine(folder: str | os.PathLike[str], target: str, stem: str, plan: bytes) -> tuple[str, str]:
@@ -137,11 +160,64 @@ def add_to_index(folder: str | os.PathLike[str], entries: Iterable[EngineEntry])
     except OSError as error:
         raise writing_failed(error, path) from error
     with only_writer(path):
-        merged = {entry.key: entry for entry in (*read_index(path), *entries)}
+        before = read_index(path)
+        merged = {entry.key: entry for entry in (*before, *entries)}
         everything = tuple(merged[key] for key in sorted(merged))
         index = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "engines": [asdict(entry) for entry in everything]}
         write_atomic(path / "index.json", seal(index))
+        _sweep(path, {entry.file for entry in everything}, {entry.file for entry in before})
     return everything
+
+
+def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
+    """Makes sure that engines can be filed, before a long build.
+
+    Args:
+        folder: of the index; made when it is not there.
+        needed_bytes: what will be written, about.
+
+    Raises:
+        RefusedError: the index that stands there is damaged, hostile or too new.
+        MachineError: the folder may not be written, another build is writing it, or the disk has not that much left.
+    """
+    path = Path(folder)
+    elsewhere = "name a place that may be written, and has room: --engines-dir DIR"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with only_writer(path):
+            read_index(path)
+        free = shutil.disk_usage(path).free
+    except OSError as error:
+        failed = writing_failed(error, path)
+        failed.next = elsewhere
+        raise failed from error
+    except MachineError as error:
+        error.next = error.next if "another process" in error.what else elsewhere
+        raise
+    if free < needed_bytes:
+        raise MachineError(
+            f"{path} has {free >> 20} MiB left; the engines need about {needed_bytes >> 20} MiB.", next=elsewhere
+        )
+
+
+def _sweep(folder: Path, named: set[str], before: set[str]) -> None:
+    """Removes engine files that no index has named for an hour: who opened the last one may still want its files."""
+    now = time.time()
+    for item in (
+        *folder.glob("*/*.engine"),
+        *folder.glob("*/*.engine.sig"),
+        *folder.glob(".part-*"),
+        *folder.glob("*/.part-*"),
+    ):
+        name = item.relative_to(folder).as_posix().removesuffix(".sig")
+        # The index is in place: what cannot be swept is no failure.
+        with contextlib.suppress(OSError):
+            if name in named or not _OURS.fullmatch(item.name) or item.parent.is_symlink():
+                continue
+            if name in before:
+                os.utime(item, follow_symlinks=False)  # its hour begins now, not when it was written
+            elif now - item.lstat().st_mtime > SWEEP_AFTER_S:
+                item.unlink()
 
 
 def _entry(item: Mapping[str, Any]) -> EngineEntry:
@@ -161,4 +237,6 @@ def _entry(item: Mapping[str, Any]) -> EngineEntry:
         flags=typed(item["flags"], dict),
         plan={typed(sm, str): typed(summary, dict) for sm, summary in item["plan"].items()},
         verdict=typed(item["verdict"], str),
+        cuda=typed(item.get("cuda", ""), str),
+        fallback={name: typed(value, str) for name, value in item.get("fallback", {}).items()},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -41,13 +41,44 @@ def network_macs(module: Any, network: Any) -> dict[str, int]:
     return counts
 
 
+def network_precisions(module: Any, network: Any) -> dict[str, str]:
+    """In which precision a parsed network multiplies: that of its operands before they are dequantized.
+
+    Args:
+        module: the TensorRT module that the network belongs to.
+        network: parsed, strongly typed.
+
+    Returns:
+        {ONNX node name: 'int8', 'fp16', ...}; 'unclear' where the operands differ.
+    """
+    stored: dict[str, str] = {}  # dequantized tensor -> type of what it was dequantized from
+    found: dict[str, str] = {}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == module.LayerType.DEQUANTIZE:
+            stored[layer.get_output(0).name] = _type_of(layer.get_input(0))
+        elif layer.type == module.LayerType.SHUFFLE and layer.get_input(0).name in stored:
+            stored[layer.get_output(0).name] = stored[layer.get_input(0).name]  # the parser gives weights a batch axis
+        elif layer.type in (module.LayerType.MATRIX_MULTIPLY, module.LayerType.CONVOLUTION):
+            operands = [layer.get_input(place) for place in (0, 1)]
+            types = {stored.get(tensor.name, _type_of(tensor)) for tensor in operands if tensor is not None}
+            found[layer.name] = types.pop() if len(types) == 1 else "unclear"
+    return found
+
+
+def _type_of(tensor: Any) -> str:
+    names = {"half": "fp16", "float": "fp32"}
+    name = str(tensor.dtype.name).lower()
+    return names.get(name, name)
+
+
 def _matmul_macs(left: tuple[int, ...], out: tuple[int, ...]) -> int:
     """`[..., M, K] x [..., K, N] -> [..., M, N]`; the left side may stand transposed, its batch may be repeated."""
     k = left[-1] * left[-2] // out[-2]
     return math.prod(out) * k
 
 
-def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list[int], dict[str, int]]:
+def place_nodes(kernels: Sequence[Kernel], nodes: Iterable[str]) -> dict[str, int]:
     """Finds the kernel that does each node's multiply-accumulates.
 
     A node is listed by its own kernel and often by neighbours that load, pad or scale for it. It is placed on the
@@ -57,13 +88,12 @@ def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list
 
     Args:
         kernels: the plan.
-        macs: {ONNX node name: multiply-accumulates}.
+        nodes: names of ONNX nodes that multiply.
 
     Returns:
-        Multiply-accumulates per kernel, and those of the nodes that could not be placed.
+        {ONNX node name: index of its kernel}, without the nodes that could not be placed.
     """
-    placed = [0] * len(kernels)
-    left: dict[str, int] = {}
+    placed: dict[str, int] = {}
     named: dict[str, list[int]] = defaultdict(list)
     listing: dict[str, list[int]] = defaultdict(list)
     generated: dict[str, list[int]] = defaultdict(list)
@@ -76,13 +106,28 @@ def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list
         elif _is_plain_product(kernel):
             for name in kernel.onnx_layers:
                 generated[name].append(index)
-    for name, count in macs.items():
+    for name in nodes:
         found = named.get(name) or listing.get(name) or generated.get(name) or []
         if len({kernels[index].precision for index in found}) == 1:
-            placed[found[0]] += count
-        else:
-            left[name] = count
-    return placed, left
+            placed[name] = found[0]
+    return placed
+
+
+def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list[int], dict[str, int]]:
+    """Sums multiply-accumulates by kernel; see `place_nodes`.
+
+    Args:
+        kernels: the plan.
+        macs: {ONNX node name: multiply-accumulates}.
+
+    Returns:
+        Multiply-accumulates per kernel, and those of the nodes that could not be placed.
+    """
+    where = place_nodes(kernels, macs)
+    placed = [0] * len(kernels)
+    for name, index in where.items():
+        placed[index] += macs[name]
+    return placed, {name: count for name, count in macs.items() if name not in where}
 
 
 def _is_plain_product(kernel: Kernel) -> bool:

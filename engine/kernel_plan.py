@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import VerificationError, printable
 from .compile import BuildOptions, Compilation
-from .kernel_macs import macs_by_precision, network_macs, place_macs
+from .kernel_macs import macs_by_precision, network_macs, network_precisions, place_macs
 from .plan_text import COMPUTE_ROLES, TYPES, Kernel, parse_plan
 from .trt_log import BuildLog, Progress
 from .trt_module import find_module
@@ -35,6 +35,8 @@ class KernelPlan:
         macs: multiply-accumulates, one entry per step.
         unplaced_macs: {ONNX node: multiply-accumulates} of nodes whose kernel could not be told.
         unread: lines of the plan that could not be read; with any, all figures are lower bounds.
+        typed_macs: multiply-accumulates by precision as the ONNX types have them, where the caller knows.
+        parsed: {ONNX node: (multiply-accumulates, precision)} of the network that the compiler's parser made.
     """
 
     sm: str
@@ -43,6 +45,8 @@ class KernelPlan:
     macs: tuple[int, ...]
     unplaced_macs: Mapping[str, int]
     unread: tuple[str, ...]
+    typed_macs: Mapping[str, int] = field(default_factory=dict)
+    parsed: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -98,6 +102,14 @@ class KernelPlan:
         return macs_by_precision(self.steps, self.macs)
 
     @property
+    def parsed_macs(self) -> dict[str, int]:
+        """The same as the parsed network has them, before anything was compiled."""
+        total: Counter[str] = Counter()
+        for count, precision in self.parsed.values():
+            total[precision] += count
+        return dict(total)
+
+    @property
     def kernels_by_precision(self) -> dict[str, int]:
         """Kernels that multiply (attention, convolution, matmul) by the type of their operands."""
         return dict(sorted(Counter(k.precision for k in self.kernels if k.role in COMPUTE_ROLES).items()))
@@ -120,6 +132,8 @@ class KernelPlan:
             "requantize": len(self.requantize),
             "kernels_by_precision": self.kernels_by_precision,
             "macs_by_precision": self.macs_by_precision,
+            "macs_as_parsed": self.parsed_macs,
+            "macs_by_types": dict(self.typed_macs),
             "macs_unplaced": dict(self.unplaced_macs),
             "bytes": self.bytes,
             "bytes_by_type": self.bytes_by_type,
@@ -130,7 +144,6 @@ class KernelPlan:
     def table(self) -> str:
         """The plan for a terminal: the figures, then one line per step."""
         sizes = {name: f"{count / 1e6:.2f}" for name, count in self.bytes_by_type.items()}
-        macs = {name: f"{count / 1e6:.2f} M" for name, count in self.macs_by_precision.items()}
         lines = [
             f"Kernel plan for {self.sm} by {self.compiler} (compiled, not run: no figure here is a speed)",
             f"  kernels            {len(self.kernels)} ({_listed(self.roles)})",
@@ -138,7 +151,9 @@ class KernelPlan:
             f"  fused attentions   {len(self.fused_attentions)}",
             f"  pure data movement {len(self.movement)}",
             f"  bytes touched      {self.bytes / 1e6:.2f} MB ({_listed(sizes)})",
-            f"  MACs as compiled   {_listed(macs)}",
+            f"  MACs by ONNX types {_millions(self.typed_macs)}",
+            f"  MACs as parsed     {_millions(self.parsed_macs)}",
+            f"  MACs as compiled   {_millions(self.macs_by_precision)}; this one decides",
         ]
         if self.unplaced_macs:
             lost = sum(self.unplaced_macs.values())
@@ -159,6 +174,10 @@ def _row(index: int, step: Kernel, macs: int) -> str:
     return f"{index:>4} {step.role:<12} {precision:<8} {million:>9} {kilobytes:>8}  {printable(origin, 160)}"
 
 
+def _millions(macs: Mapping[str, int]) -> str:
+    return _listed({name: f"{count / 1e6:.2f} M" for name, count in sorted(macs.items())})
+
+
 def _listed(items: Mapping[str, object]) -> str:
     return ", ".join(f"{printable(name)} {count}" for name, count in items.items()) or "none"
 
@@ -170,6 +189,7 @@ def xray(
     progress: Progress | None = None,
     *,
     shown: str = "the graph",
+    typed_macs: Mapping[str, int] | None = None,
 ) -> KernelPlan:
     """Compiles a graph for one GPU with TensorRT-RTX and reads the plan. No GPU is needed.
 
@@ -179,6 +199,7 @@ def xray(
         options: settings of the engine whose plan is wanted; target and GPUs are replaced.
         progress: called with (phase, steps done, steps).
         shown: how to name the graph in a message.
+        typed_macs: multiply-accumulates by precision as the ONNX types have them, to stand beside the other counts.
 
     Raises:
         UsageError: a GPU that TensorRT-RTX does not build for.
@@ -193,6 +214,7 @@ def xray(
     log = BuildLog(lambda message: messages.append(message) if message.startswith("Layers:") else None)
     compilation = Compilation(trt, onnx, shown, wanted, log)
     counted = network_macs(trt.module, compilation.network)
+    precisions = network_precisions(trt.module, compilation.network)
     compilation.run("DETAILED", progress)
     steps, unread = parse_plan(messages)
     if not steps:
@@ -203,4 +225,5 @@ def xray(
             log=unread[:10],
         )
     placed, unplaced = place_macs(steps, counted)
-    return KernelPlan(sm, str(trt), steps, tuple(placed), unplaced, unread)
+    parsed = {name: (count, precisions[name]) for name, count in counted.items()}
+    return KernelPlan(sm, str(trt), steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), parsed)

@@ -19,8 +19,9 @@ class Result:
         label: the most probable class.
         index: its place in `labels`.
         probabilities: float32 `[C]`, the caller's own copy.
-        stages_ms: wall-clock milliseconds of each stage of this call, in order.
-        age_ms: from the newest frame's handing over to this answer.
+        stages_ms: wall-clock milliseconds of each stage of this call, in order; 'queue' comes first where a worker
+            kept it waiting. Faces of one `engine.step` share the stages that they went through together.
+        age_ms: from the newest frame's handing over (to `push`, `step` or `submit`) to this answer.
         time_s: capture time of the newest frame, as the caller gave it; None for a clip.
         sequence: counts the answers of one stream (or of the engine's clip calls) from 0.
     """
@@ -44,6 +45,7 @@ def make_result(
     probabilities: npt.NDArray[np.float32],
     marks_ns: Mapping[str, int],
     started_ns: int,
+    received_ns: int,
     time_s: float | None,
     sequence: int,
 ) -> Result:
@@ -54,6 +56,7 @@ def make_result(
         probabilities: float32 `[C]`, a session's buffer; copied.
         marks_ns: when each stage ended, in order.
         started_ns: when the call began.
+        received_ns: when the newest frame was handed over.
         time_s: see `Result`.
         sequence: see `Result`.
 
@@ -72,4 +75,4 @@ def make_result(
     for name, mark in marks_ns.items():
         stages[name] = (mark - before) / 1e6
         before = mark
-    return Result(labels[index], index, own, stages, (before - started_ns) / 1e6, time_s, sequence)
+    return Result(labels[index], index, own, stages, (before - received_ns) / 1e6, time_s, sequence)

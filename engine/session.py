@@ -19,7 +19,10 @@ Array = npt.NDArray[Any]
 
 
 class Session(Protocol):
-    """What the engine needs of a backend. Not thread-safe: one session, one thread."""
+    """What the engine needs of a backend. Not thread-safe: one session, one thread, that which opened it.
+
+    `close` alone may come from another thread, and only while no call runs.
+    """
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]: ...
@@ -28,7 +31,10 @@ class Session(Protocol):
     def outputs(self) -> Mapping[str, TensorSpec]: ...
 
     def input(self, name: str) -> Array:
-        """The host-side buffer of an input; write into it, its address never changes."""
+        """The host-side buffer of an input; write into it, its address never changes.
+
+        What `take` fills may live on the device alone from the first `take` on; its host buffer is not read any more.
+        """
         ...
 
     def output(self, name: str) -> Array:
@@ -39,14 +45,17 @@ class Session(Protocol):
         """Computes the outputs from the inputs; returns when they can be read."""
         ...
 
-    def take(self, source: Session, output: str, name: str, row: int) -> None:
+    def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
         """Copies another session's output into rows of one of this session's inputs, on the device if both are there.
+
+        Ordered after the source's last `run`, and before whatever runs next in either session.
 
         Args:
             source: of the same backend.
-            output: `[1, n, d]` there.
+            output: `[B, n, d]` there.
             name: `[rows, d]` here.
             row: where the n rows begin.
+            index: which of the B to copy.
         """
         ...
 

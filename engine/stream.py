@@ -1,8 +1,19 @@
 """One face's stream: frames in, an answer every `hop` frames, each frame computed once.
 
-The ring keeps the tokens of the last frames with their timestamps. An answer picks the training pattern out of it
-(`clips.pick`), so the network sees a stream as it saw its training clips: spread over the same seconds, whatever the
-camera's rate. Nothing is ever shifted; `order` says which ring row stands at each place.
+The ring keeps the tokens of the last frames with their timestamps (`ring.py`). An answer picks the training pattern out
+of it (`clips.pick`), so the network sees a stream as it saw its training clips: spread over the same seconds, whatever
+the camera's rate.
+
+What is defined, and tested:
+
+* *time*: seconds on a clock of the caller that only rises. A time that does not rise is refused and changes nothing.
+* *skipped*: a frame that follows closer than the ring's step is not kept and gives no answer.
+* *gap*: a pause of more than `max_gap_s` empties the ring before the frame is kept: two scenes never mix in a clip.
+* *hop*: kept frames from one answer to the next. With warmup="wait" an answer waits until the ring reaches over the
+  training pattern; frames counted meanwhile stay counted, so the first answer comes with the frame that fills it.
+* *reset*: forgets all frames and the hop count; `sequence` goes on.
+* *one writer*: frames are computed and answered in turn on one thread (`turn.py`), and a slot leaves the ring before
+  it is written, so no slot is written while it can be read.
 """
 
 from __future__ import annotations
@@ -11,12 +22,11 @@ import math
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, check_frame, pattern_ages, pick, to_input, window_order
+from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, check_frame, pattern_ages, to_input, window_order
 from ..errors import BadInputError, UsageError, VerificationError, one_of
-from .result import Result, make_result
+from .result import Result
+from .ring import Ring
+from .session import Session
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -24,63 +34,11 @@ if TYPE_CHECKING:
 WARMUPS = ("wait", "repeat")
 
 
-class Ring:
-    """Which frame stands in which slot, and when it was taken. Holds no tokens.
-
-    Args:
-        slots: R.
-        offset: the first slot of this face in the arena.
-        min_step_s: frames that follow closer than this are not kept, so that R slots reach over the span.
-    """
-
-    def __init__(self, slots: int, offset: int, min_step_s: float) -> None:
-        self.slots, self.offset, self.min_step_s = slots, offset, min_step_s
-        self._times = np.zeros(slots)
-        self.clear()
-
-    def clear(self) -> None:
-        self._next = 0
-        self.kept = 0
-
-    @property
-    def newest_s(self) -> float:
-        """When the newest frame was taken; minus infinity when there is none."""
-        return float(self._times[self._next - 1]) if self.kept else -math.inf
-
-    @property
-    def reach_s(self) -> float:
-        """Seconds from the oldest kept frame to the newest."""
-        if not self.kept:
-            return 0.0
-        oldest = 0 if self.kept < self.slots else self._next
-        return self.newest_s - float(self._times[oldest])
-
-    def wants(self, time_s: float) -> bool:
-        """Whether a frame of this time is kept."""
-        return time_s - self.newest_s >= self.min_step_s
-
-    def claim(self) -> int:
-        """The arena slot that the next frame goes into. Not filed before `file` is called."""
-        return self.offset + self._next
-
-    def file(self, time_s: float) -> None:
-        """Files the frame whose tokens now stand in the claimed slot."""
-        self._times[self._next] = time_s
-        self._next = (self._next + 1) % self.slots
-        self.kept = min(self.kept + 1, self.slots)
-
-    def pick(self, ages: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Arena slots of the training pattern, int64 `[T]`."""
-        if self.kept < self.slots:
-            return self.offset + pick(self._times[: self.kept], ages)
-        ascending = np.concatenate([self._times[self._next :], self._times[: self._next]])
-        return self.offset + (self._next + pick(ascending, ages)) % self.slots
-
-
 class Stream:
-    """Made by `Engine.stream`; one per face. Not thread-safe.
+    """Made by `Engine.stream`; one per face. One thread, that of its engine.
 
     Attributes:
+        engine: that answers.
         skipped: frames not kept because the camera is faster than the ring was made for.
         resets: times the ring was emptied because of a gap.
     """
@@ -88,17 +46,19 @@ class Stream:
     def __init__(
         self, engine: Engine, face: int, *, hop: int, color: str | None, warmup: str, max_gap_s: float | None
     ) -> None:
-        if hop < 1:
+        if not isinstance(hop, int) or hop < 1:
             raise UsageError(f"hop is {hop}; it counts frames from one answer to the next, so at least 1.")
         if warmup not in WARMUPS:
             raise UsageError(f"Unknown warmup {warmup!r}.", next=f"choose from {one_of(WARMUPS)}")
+        if max_gap_s is not None and not max_gap_s > 0:
+            raise UsageError(f"max_gap_s is {max_gap_s}; it is a pause in seconds, more than 0.")
         self.color = check_color(color)
         self.hop, self.warmup = hop, warmup
         bundle = engine.bundle
         spec, span_s = bundle.stream, bundle.sampling.span_s
         self.max_gap_s = span_s / 2 if max_gap_s is None else max_gap_s
-        self._engine, self._face = engine, face
-        self._size, self._labels = bundle.image_size, bundle.labels
+        self.engine, self._turn, self._face = engine, engine.turn, face
+        self._size = bundle.image_size
         self._frame, self._temporal = engine.session("frame"), engine.session("temporal")
         self._ages = pattern_ages(bundle.sampling)
         # Frames closer than this are not kept, so a full ring always reaches over the pattern, at any frame rate.
@@ -108,7 +68,7 @@ class Stream:
         self._frame_of_place = natural // spec.tokens_per_frame
         self._cell_of_place = natural % spec.tokens_per_frame
         self._per_frame = spec.tokens_per_frame
-        self._input: Frame = self._frame.input("frame")[0]  # [S, S, 3]
+        self._received_ns = 0  # when the newest kept frame was handed over
         self._since = 0
         self._sequence = 0
         self.skipped = 0
@@ -132,74 +92,118 @@ class Stream:
 
         Raises:
             BadInputError: a frame of another dtype or shape, or a time that does not rise.
-            UsageError: the stream is closed.
+            UsageError: the stream is closed, or the call came from another thread than the engine's.
+            VerificationError: the answer is not finite; no label was made of it.
+            DeviceLostError: the device is gone, now or at an earlier call.
         """
         started = perf_counter_ns()
-        self._open()
-        check_frame(frame)
-        ring = self._ring
-        if not math.isfinite(time_s) or time_s <= ring.newest_s:
-            raise BadInputError(
-                f"The frame's time is {time_s} s, the one before was {ring.newest_s} s; times must rise.",
-                cause="a frame delivered twice, a clock that was set back, or another face's frame",
-                next="call stream.reset() when the source starts again",
-            )
-        if time_s - ring.newest_s > self.max_gap_s and ring.kept:
-            self.reset()
-            self.resets += 1
-        if not ring.wants(time_s):
-            self.skipped += 1
-            return None
-        to_input(frame, self._size, self.color, self._input)
-        marks = {"preprocess": perf_counter_ns()}
-        self._frame.run()
-        self._temporal.take(self._frame, "tokens", "ring", ring.claim() * self._per_frame)
-        ring.file(time_s)
-        marks["frame"] = perf_counter_ns()
-        self._since += 1
-        if self._since < self.hop or not (self.warm or self.warmup == "repeat"):
-            return None
-        return self._answer(started, marks)
+        with self._turn:
+            return self.take_frame(frame, time_s, started, {})
 
     def flush(self) -> Result | None:
-        """Answers now from what the ring holds, the first frame standing for what is missing; None when it is empty."""
-        self._open()
-        return self._answer(perf_counter_ns(), {}) if self._ring.kept else None
+        """Answers now from what the ring holds, the first frame standing for what is missing; None when it is empty.
 
-    def _answer(self, started: int, marks: dict[str, int]) -> Result:
-        slots = self._ring.pick(self._ages)  # [T]
-        order = slots[self._frame_of_place] * self._per_frame + self._cell_of_place  # [N]
-        buffer = self._temporal.input("order")
-        # The card does not check indices, so the host does: the ring only knows slots of this face.
-        first, last = self._ring.offset * self._per_frame, (self._ring.offset + self._ring.slots) * self._per_frame
-        if order.min() < first or order.max() >= last:
-            raise VerificationError(f"order leaves the rows {first}..{last} of this face; nothing was run.")
-        buffer[:] = order
-        self._temporal.run()
-        marks["temporal"] = perf_counter_ns()
-        probabilities = self._temporal.output("probabilities")[0]
-        marks["postprocess"] = perf_counter_ns()
-        self._since = 0
-        self._sequence += 1
-        return make_result(self._labels, probabilities, marks, started, self._ring.newest_s, self._sequence - 1)
+        Raises:
+            UsageError, VerificationError, DeviceLostError: as `push` does.
+        """
+        with self._turn:
+            self._open()
+            return self.answer(perf_counter_ns(), {}) if self._ring.kept else None
 
     def reset(self) -> None:
         """Forgets all frames, as after a lost face. Hop counting starts anew; the sequence goes on."""
-        self._ring.clear()
-        self._since = 0
+        with self._turn:
+            self._clear()
 
     def close(self) -> None:
         """Gives the face's place in the arena back. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._engine.release(self._face)
-
-    def _open(self) -> None:
-        if self._closed or self._engine.closed:
-            raise UsageError("This stream or its engine is closed.", next="engine.stream(...) opens a new one")
+            self.engine.release(self._face)
 
     def __enter__(self) -> Stream:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    # ---------------------------------------------------------------------------------- for the engine, in its turn
+    def take_frame(self, frame: Frame, time_s: float, started_ns: int, marks: dict[str, int]) -> Result | None:
+        """`push` within a turn; `marks` holds the stages that passed since `started_ns`."""
+        self.check(frame, time_s)
+        if not self.admit(time_s):
+            return None
+        to_input(frame, self._size, self.color, self._frame.input("frame")[0])
+        marks["preprocess"] = perf_counter_ns()
+        self._frame.run()
+        self.file(self._frame, 0, time_s, started_ns)
+        marks["frame"] = perf_counter_ns()
+        return self.answer(started_ns, marks) if self.due else None
+
+    def check(self, frame: Frame, time_s: float) -> None:
+        """Refuses what `push` refuses; changes nothing."""
+        self._open()
+        check_frame(frame)
+        newest_s = self._ring.newest_s
+        if not math.isfinite(time_s) or time_s <= newest_s:
+            raise BadInputError(
+                f"The frame's time is {time_s} s, the one before was {newest_s} s; times must rise.",
+                cause="a frame delivered twice, a clock that was set back, or another face's frame",
+                next="call stream.reset() when the source starts again",
+            )
+
+    def admit(self, time_s: float) -> bool:
+        """Empties the ring after a gap; whether a frame of this time is kept."""
+        ring = self._ring
+        if ring.kept and time_s - ring.newest_s > self.max_gap_s:
+            self._clear()
+            self.resets += 1
+        if not ring.wants(time_s):
+            self.skipped += 1
+            return False
+        return True
+
+    def file(self, source: Session, index: int, time_s: float, received_ns: int) -> None:
+        """Takes the tokens of one frame into the ring, from place `index` of the batch that `source` computed."""
+        self._temporal.take(source, "tokens", "ring", self._ring.claim() * self._per_frame, index)
+        self._ring.file(time_s)
+        self._received_ns = received_ns
+        self._since += 1
+
+    @property
+    def due(self) -> bool:
+        """Whether an answer follows the frame that was just filed."""
+        return self._since >= self.hop and (self.warmup == "repeat" or self.warm)
+
+    def answer(self, started_ns: int, marks: dict[str, int]) -> Result:
+        """Answers from what the ring holds."""
+        slots = self._ring.pick(self._ages)  # [T]
+        order = slots[self._frame_of_place] * self._per_frame + self._cell_of_place  # [N]
+        # The card does not check indices, so the host does: the ring only knows slots of this face.
+        first, last = self._ring.offset * self._per_frame, (self._ring.offset + self._ring.slots) * self._per_frame
+        if order.min() < first or order.max() >= last:
+            raise VerificationError(
+                f"order reaches over the rows {order.min()}..{order.max()}; this face has {first}..{last - 1}. "
+                "Nothing was run.",
+                cause="a fault of logoformer or damaged memory",
+                next="stream.reset(); report it if it comes again",
+            )
+        self._temporal.input("order")[:] = order
+        self._temporal.run()
+        marks["temporal"] = perf_counter_ns()
+        probabilities = self._temporal.output("probabilities")[0]
+        marks["postprocess"] = perf_counter_ns()
+        self._since = 0
+        result = self.engine.result(
+            probabilities, marks, started_ns, self._received_ns, self._ring.newest_s, self._sequence
+        )
+        self._sequence += 1
+        return result
+
+    def _clear(self) -> None:
+        self._ring.clear()
+        self._since = 0
+
+    def _open(self) -> None:
+        if self._closed:
+            raise UsageError("This stream is closed.", next="engine.stream(...) opens a new one")

@@ -14,18 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..bundle import Bundle, Golden, replace_manifest
-from ..clips import window_order
+from ..bundle import Bundle, replace_manifest
 from ..errors import MachineError, VerificationError, command
 from .engine import Engine, load
-from .engine_index import engines_folder, read_engine, read_index, verdict_of
+from .engine_index import FAILED, VERIFIED, engines_folder, read_engine, read_index, verdict_of
+from .golden import Check, check_engine
 
 Progress = Callable[[str, int, int], None]
-SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25}  # of the deviation between clips
-VERIFIED, FAILED = "verified", "failed"
 HIDES = "agrees, not judged: ONNX Runtime's CPU kernels hide FP16 overflow; the export's rounding reference decided"
 
 
@@ -114,8 +109,7 @@ def verify(
         if progress is not None:
             progress("golden clips", done, len(bundle.precisions))
         with load(bundle, precision=precision, threads=threads) as engine:
-            rows.append(_row("clip", engine, golden, clip_answers(engine, golden)))
-            rows.append(_row("frame + temporal", engine, golden, pair_answers(engine, golden)))
+            rows += [_row(check, engine) for check in check_engine(engine, golden)]
     graphs = len(rows)
     folder = engines_folder(bundle.path, engines_dir)
     for entry in read_index(folder):
@@ -142,67 +136,6 @@ def machine_name() -> str:
     return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
 
 
-def clip_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
-    """Probabilities of the golden clips by the clip graph, float32 `[G, C]`."""
-    session = engine.session("clip")
-    answers = []
-    for clip in golden.clips:
-        np.copyto(session.input("clip")[0], clip)
-        session.run()
-        answers.append(session.output("probabilities")[0].copy())
-    return np.stack(answers)
-
-
-def pair_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
-    """The same by `frame` and `temporal`, the frames filed in the ring's first slots, float32 `[G, C]`."""
-    spec = engine.bundle.stream
-    frame, temporal = engine.session("frame"), engine.session("temporal")
-    order = window_order(spec.frames, spec.grid, spec.window)
-    answers = []
-    for clip in golden.clips:
-        for slot, image in enumerate(clip):
-            np.copyto(frame.input("frame")[0], image)
-            frame.run()
-            temporal.take(frame, "tokens", "ring", slot * spec.tokens_per_frame)
-        np.copyto(temporal.input("order"), order, casting="same_kind")
-        temporal.run()
-        answers.append(temporal.output("probabilities")[0].copy())
-    return np.stack(answers)
-
-
-def distance(answers: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """How far answers are from the truth.
-
-    Centred log-probabilities are the logits up to a constant. Their difference is taken as a share of the standard
-    deviation *between clips*: an untrained network answers alike for every clip, and an absolute bound would prove
-    nothing on it.
-
-    Args:
-        answers: float32 `[N, C]`.
-        truth: float32 `[N, C]`, for the same clips.
-
-    Returns:
-        (largest difference over the deviation, share of clips with the same class); infinite when an answer is not
-        finite, or when all clips have one answer.
-    """
-    wanted = centred_logits(truth)
-    deviation = float(np.sqrt(wanted.var(0).mean()))
-    if not np.isfinite(answers).all() or deviation == 0:
-        return float("inf"), 0.0
-    share = float(np.abs(centred_logits(answers) - wanted).max()) / deviation
-    return share, float((answers.argmax(1) == truth.argmax(1)).mean())
-
-
-def centred_logits(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Logits of mean zero: `[N, C]` -> `[N, C]`."""
-    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-45))
-    centred: npt.NDArray[np.float64] = logs - logs.mean(1, keepdims=True)
-    return centred
-
-
-def _row(what: str, engine: Engine, golden: Golden, answers: npt.NDArray[np.float32]) -> Row:
-    share, agreement = distance(answers, golden.probabilities)
-    good = share <= SHARES[engine.precision]
-    verdict = FAILED if not good else VERIFIED if engine.precision == "fp32" else HIDES
-    shown = share if np.isfinite(share) else None
-    return Row(what, engine.precision, engine.backend, shown, agreement, verdict)
+def _row(check: Check, engine: Engine) -> Row:
+    verdict = FAILED if not check.passed else VERIFIED if engine.precision == "fp32" else HIDES
+    return Row(check.what, engine.precision, engine.backend, check.share, check.agreement, verdict)

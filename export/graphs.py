@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..clips import window_order
-from ..model.attention import Attention
 from ..model.backbone import BasicBlock, Trunk
 from ..model.config import ModelConfig
 from ..model.logoformer import Block, LogoFormer
+from .schemes import SchemeTokens
+from .window_attention import WindowAttention
 
 GRAPHS = ("clip", "frame", "temporal")
 
@@ -87,30 +88,6 @@ class FrameGraph(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------------------- blocks
-class WindowAttention(nn.Module):
-    """`model.attention.Attention` with its scale inside Wq.
-
-    Shape:
-        queries `[W, S, d]`, keys `[W, K, d]` -> `[W, S, d]`.
-    """
-
-    def __init__(self, attention: Attention) -> None:
-        super().__init__()
-        self.heads = attention.heads
-        self.q, self.k, self.v, self.out = (copy.deepcopy(getattr(attention, name)) for name in ("q", "k", "v", "out"))
-        with torch.no_grad():
-            self.q.weight *= attention.scale
-
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        w, s, d = queries.shape
-        k = keys.shape[1]
-        query = self.q(queries).view(w, s, self.heads, -1).transpose(1, 2)  # [W, H, S, D]
-        key = self.k(keys).view(w, k, self.heads, -1).permute(0, 2, 3, 1)  # [W, H, D, K]
-        value = self.v(keys).view(w, k, self.heads, -1).transpose(1, 2)  # [W, H, K, D]
-        weights = torch.softmax(query @ key, dim=-1)  # [W, H, S, K]
-        return self.out((weights @ value).transpose(1, 2).reshape(w, s, d))
-
-
 class WindowBlock(nn.Module):
     """One block in window order.
 
@@ -161,8 +138,7 @@ class TemporalTokens(nn.Module):
         c = model.config
         order = torch.from_numpy(window_order(c.frames, c.grid, c.window))
         with torch.no_grad():
-            positions = (model.pos_spatial[None] + model.pos_temporal[:, None]).flatten(0, 1)  # [N, d], natural order
-            self.positions = nn.Parameter(positions[order].contiguous())
+            self.positions = nn.Parameter(model.positions()[order].contiguous())  # [N, d]
         self.cls = nn.Parameter(model.cls.detach().view(1, 1, -1).clone())
         self.blocks = nn.ModuleList(
             WindowBlock(block, c, last=index == c.depth - 1)  # type: ignore[arg-type]
@@ -178,12 +154,17 @@ class TemporalTokens(nn.Module):
         return torch.softmax(self.head(self.norm(x.flatten(0, 1))), dim=-1)  # [1, 1, d] -> [1, C]
 
 
+def temporal_tokens(model: LogoFormer) -> nn.Module:
+    """Tokens in the graphs' order to probabilities, `[N, d]` -> `[1, C]`, for the model's attention scheme."""
+    return TemporalTokens(model) if model.config.attention == "logo" else SchemeTokens(model)
+
+
 class TemporalGraph(nn.Module):
     """Ring `[R*h*w, d]`, order int32 `[N]` (which ring row stands at each place of the window order) -> `[1, C]`."""
 
     def __init__(self, model: LogoFormer) -> None:
         super().__init__()
-        self.temporal = TemporalTokens(model)
+        self.temporal = temporal_tokens(model)
 
     def forward(self, ring: Tensor, order: Tensor) -> Tensor:
         probabilities: Tensor = self.temporal(torch.index_select(ring, 0, order))
@@ -197,8 +178,8 @@ class ClipGraph(nn.Module):
         super().__init__()
         c = model.config
         self.frame = FrameTokens(model)
-        self.temporal = TemporalTokens(model)
-        f, h, w = c.window
+        self.temporal = temporal_tokens(model)
+        f, h, w = c.token_window
         self.split = (c.frames // f, f, c.grid // h, h, c.grid // w, w, c.embed_dim)
 
     def forward(self, clip: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ output rather than ship it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from ..errors import VerificationError
+from . import lint_int8
 from .trace import OPSET
 
 RULES = {
@@ -27,6 +28,7 @@ RULES = {
     "LF008": "the default domain's opset is 20 at the most, and there is no other domain",
     "LF009": "a uint8 input is read by Cast alone",
     "LF010": "every weight is finite",
+    **lint_int8.RULES,
 }
 
 _DYNAMIC = {"If", "Loop", "Scan", "NonZero", "Shape", "Size", "Range", "Where", "Unique", "Compress", "Expand", "TopK"}
@@ -56,18 +58,24 @@ class Finding:
         return f"{self.rule} {self.where}: {self.what} ({RULES[self.rule]})"
 
 
-def lint(model: onnx.ModelProto) -> list[Finding]:
-    """All findings, in the order of the rules."""
-    return sorted(_findings(model), key=lambda finding: finding.rule)
+def lint(model: onnx.ModelProto, kept_fp32: Collection[str] = ()) -> list[Finding]:
+    """All findings, in the order of the rules.
+
+    Args:
+        model: any of our graphs, in any precision.
+        kept_fp32: nodes of a quantized graph that the range scan keeps in FP32.
+    """
+    found = [*_findings(model), *(Finding(*item) for item in lint_int8.lint_int8(model, kept_fp32))]
+    return sorted(found, key=lambda finding: finding.rule)
 
 
-def require_clean(model: onnx.ModelProto, shown: str) -> None:
-    """Refuses a graph with findings.
+def require_clean(model: onnx.ModelProto, shown: str, kept_fp32: Collection[str] = ()) -> None:
+    """Refuses a graph with findings; see `lint`.
 
     Raises:
         VerificationError: lists them.
     """
-    found = lint(model)
+    found = lint(model, kept_fp32)
     if found:
         raise VerificationError(
             f"{shown} breaks {len(found)} graph rules.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import onnx
 from onnx import TensorProto, helper, shape_inference
@@ -32,21 +33,44 @@ def macs_by_precision(model: onnx.ModelProto) -> dict[str, int]:
     """
     types = tensor_types(model)
     producer = {name: node for node in model.graph.node for name in node.output}
+    nodes = {node.name: node for node in model.graph.node}
     counts: dict[str, int] = {}
+    for name, macs in macs_by_node(model).items():
+        operands = list(nodes[name].input)[:2]
+        quantized = all(x in producer and producer[x].op_type == "DequantizeLinear" for x in operands)
+        precision = "int8" if quantized else _PRECISION[types[operands[0]][0]]
+        counts[precision] = counts.get(precision, 0) + macs
+    return counts
+
+
+def macs_by_node(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-accumulates of each Conv, MatMul and Gemm, by the node's name."""
+    types = tensor_types(model)
+    counts = {}
     for node in model.graph.node:
         if node.op_type not in ("Conv", "MatMul", "Gemm"):
             continue
-        _, output = types[node.output[0]]
-        kind, left = types[node.input[0]]
         if node.op_type == "Conv":
-            weight = types[node.input[1]][1]  # [out, in / groups, k, k]
-            inner = math.prod(weight[1:])
+            inner = math.prod(types[node.input[1]][1][1:])  # [out, in / groups, k, k]
         else:
+            left = types[node.input[0]][1]
             transposed = any(a.name == "transA" and helper.get_attribute_value(a) for a in node.attribute)
             inner = left[0] if transposed else left[-1]
-        quantized = all(
-            name in producer and producer[name].op_type == "DequantizeLinear" for name in list(node.input)[:2]
-        )
-        precision = "int8" if quantized else _PRECISION[kind]
-        counts[precision] = counts.get(precision, 0) + math.prod(output) * inner
+        counts[node.name] = math.prod(types[node.output[0]][1]) * inner
     return counts
+
+
+PROMISED = 0.95  # of a graph's multiply-accumulates
+
+
+def promised_share(macs: Mapping[str, int], precision: str) -> float:
+    """The share of multiply-accumulates that a graph promises to hold in its precision once compiled.
+
+    `PROMISED`, or what its own types give where that is less: nodes that the range scan keeps in FP32, or groups that
+    were excluded from INT8, are no broken promise.
+
+    Args:
+        macs: of `macs_by_precision`.
+        precision: which one.
+    """
+    return min(PROMISED, math.floor(1000 * macs.get(precision, 0) / max(sum(macs.values()), 1)) / 1000)

@@ -1,12 +1,12 @@
 """Parity: do two evaluators give the same answers, and if not, where do they part?
 
-Differences are measured as `engine.verify.distance` does: logits, as a share of their deviation between clips.
+Differences are measured as `engine.golden.distance` does: logits, as a share of their deviation between clips.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..engine.verify import distance
+from ..engine.golden import distance
 from .reference import Reference
 
 Probabilities = npt.NDArray[np.float32]  # [N, C]
@@ -105,6 +105,49 @@ def pair_answers(
     """Probabilities of `frame` + `temporal`."""
     answers = [temporal(pair_feed(frame, clip, ring_rows, order))["probabilities"] for clip in clips]
     return np.concatenate(answers).astype(np.float32)
+
+
+class RoundingPair:
+    """`frame` + `temporal` by the rounding reference, many clips in one go.
+
+    Args:
+        frame, temporal: the graphs.
+        order: `clips.window_order`.
+    """
+
+    def __init__(self, frame: onnx.ModelProto, temporal: onnx.ModelProto, order: npt.NDArray[np.int64]) -> None:
+        self._frame, self._temporal = Reference(frame), Reference(temporal)
+        self._order = order.astype(np.int32)
+
+    def answers(self, clips: npt.NDArray[np.uint8]) -> Probabilities:
+        """Probabilities float32 `[N, C]` for clips uint8 `[N, T, S, S, 3]`."""
+        parts = []
+        for some in _few(clips):
+            n, frames = some.shape[:2]
+            tokens = self._frame.run_many({"frame": some.reshape(n * frames, 1, *some.shape[2:])})[0]["tokens"]
+            # The first slots of a ring; the others are never read.
+            ring = tokens.reshape(n, -1, tokens.shape[-1]).astype(np.float32)  # [n, T*h*w, d]
+            parts.append(self._temporal.run_many({"ring": ring}, {"order": self._order})[0]["probabilities"][:, 0])
+        return np.concatenate(parts).astype(np.float32)
+
+
+class RoundingClip:
+    """The `clip` graph by the rounding reference, many clips in one go."""
+
+    def __init__(self, clip: onnx.ModelProto) -> None:
+        self._clip = Reference(clip)
+
+    def answers(self, clips: npt.NDArray[np.uint8]) -> Probabilities:
+        """Probabilities float32 `[N, C]` for clips uint8 `[N, T, S, S, 3]`."""
+        parts = [self._clip.run_many({"clip": some[:, None]})[0]["probabilities"][:, 0] for some in _few(clips)]
+        return np.concatenate(parts).astype(np.float32)
+
+
+def _few(clips: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Parts that keep the memory of one go small: 32 clips of `tiny`, 6 of `base`."""
+    together = max(1, min(32, (1 << 22) // clips[0].nbytes))
+    for start in range(0, len(clips), together):
+        yield clips[start : start + together]
 
 
 # ---------------------------------------------------------------------------------------------------------------- blame

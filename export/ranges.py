@@ -6,10 +6,11 @@ that must stay FP32, each with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 from torch import Tensor
@@ -19,6 +20,9 @@ from .reference import Reference
 FP16_MAX = 65504.0
 MARGIN = 0.25  # clips that were not scanned may go higher
 SOFTMAX_LIMIT = 128.0  # above, neighbouring FP16 numbers are 1/8 apart and more: exp turns that into 6 % and more
+
+_TOGETHER = 8  # feeds that are run in one go: more only cost memory
+_KINDS = ("largest:", "squares:")
 
 
 @dataclass(frozen=True)
@@ -47,22 +51,63 @@ class Protected:
 
 def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ranges:
     """Runs the FP32 graph on each feed and keeps the extremes."""
-    reference = Reference(model)
     norm_inputs = {node.input[0] for node in model.graph.node if node.op_type == "LayerNormalization"}
-    largest: dict[str, float] = {}
-    squares: dict[str, float] = {}
 
-    def observe(name: str, value: Tensor) -> None:
+    def measure(name: str, value: Tensor) -> dict[str, Tensor]:
         if not value.is_floating_point():
-            return
-        largest[name] = max(largest.get(name, 0.0), float(value.abs().max()))
+            return {}
+        found = {f"largest:{name}": value.abs().amax()}
         if name in norm_inputs:
             deviation = value - value.mean(-1, keepdim=True)
-            squares[name] = max(squares.get(name, 0.0), float(deviation.square().sum(-1).max()))
+            found[f"squares:{name}"] = deviation.square().sum(-1).amax()
+        return found
 
-    for feed in feeds:
-        reference.run(feed, observe)
-    return Ranges(largest, squares, len(feeds))
+    found = _over_all(model, feeds, measure)
+    kinds = {kind: {k[len(kind) :]: float(v) for k, v in found.items() if k.startswith(kind)} for kind in _KINDS}
+    return Ranges(kinds["largest:"], kinds["squares:"], len(feeds))
+
+
+def channels(
+    model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]], tensors: Sequence[str]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The largest absolute value of each channel (last axis) of some tensors: by name, float32 `[d]`."""
+    wanted = frozenset(tensors)
+
+    def measure(name: str, value: Tensor) -> dict[str, Tensor]:
+        return {name: value.abs().flatten(0, -2).amax(0)} if name in wanted else {}
+
+    return {name: np.asarray(found, np.float32) for name, found in _over_all(model, feeds, measure).items()}
+
+
+def not_finite(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> list[str]:
+    """The NaN and infinity probe: the tensors that hold one on any feed, in graph order.
+
+    Args:
+        model: FP16 or INT8; the rounding reference runs it, because ONNX Runtime hides what overflows.
+        feeds: real inputs.
+    """
+
+    def measure(name: str, value: Tensor) -> dict[str, Tensor]:
+        return {name: (~value.isfinite()).any()} if value.is_floating_point() else {}
+
+    return [name for name, found in _over_all(model, feeds, measure).items() if found]
+
+
+def _over_all(
+    model: onnx.ModelProto,
+    feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
+    measure: Callable[[str, Tensor], Mapping[str, Tensor]],
+) -> dict[str, npt.NDArray[Any]]:
+    """Measures every intermediate on every feed, a few feeds at a time, and keeps the largest."""
+    reference = Reference(model)
+    highest: dict[str, npt.NDArray[Any]] = {}
+    for start in range(0, len(feeds), _TOGETHER):
+        part = feeds[start : start + _TOGETHER]
+        stacked = {name: np.stack([feed[name] for feed in part]) for name in part[0]}
+        for name, values in reference.run_many(stacked, measure=measure)[1].items():
+            top = values.max(0)
+            highest[name] = np.maximum(highest[name], top) if name in highest else top
+    return highest
 
 
 def protect(model: onnx.ModelProto, ranges: Ranges) -> list[Protected]:

@@ -11,6 +11,7 @@ It knows the operators that this project's graphs are made of and refuses others
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,25 @@ class Reference:
             raise VerificationError(
                 f"The reference evaluator does not know {unknown}.", next="add the operator to export/reference.py"
             )
+        self._outputs = [value.name for value in self.graph.output]
         self._constants = {item.name: _to_torch(item) for item in self.graph.initializer}
-        self._wide = {name: value.float() for name, value in self._constants.items() if value.dtype == torch.float16}
-        self._attributes = [
-            {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-            for node in self.graph.node
-        ]
-        self._last_use = {name: index for index, node in enumerate(self.graph.node) for name in node.input}
+        self._wide: dict[str, Tensor] = {}
+        self._steps: list[_Step] = []
+        with torch.no_grad():
+            for node in self.graph.node:
+                attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+                step = _Step(node, _OPERATORS[node.op_type], attributes)
+                if all(name in self._constants for name in node.input):  # a weight behind its DequantizeLinear
+                    self._constants[node.output[0]] = self._apply(step, self._constants)
+                else:
+                    self._steps.append(step)
+        used = {name for step in self._steps for name in step.node.input}
+        halves = {n: value for n, value in self._constants.items() if n in used and value.dtype == torch.float16}
+        self._wide = {name: value.float() for name, value in halves.items()}
+        last = {name: index for index, step in enumerate(self._steps) for name in step.node.input}
+        kept = {*self._outputs, *self._constants}
+        for index, step in enumerate(self._steps):
+            step.ends = tuple(name for name in set(step.node.input) if last[name] == index and name not in kept)
 
     @torch.no_grad()
     def run(
@@ -76,25 +89,118 @@ class Reference:
         Returns:
             Graph outputs by name.
         """
-        values: dict[str, Tensor] = dict(self._constants)
-        values.update({name: torch.as_tensor(np.ascontiguousarray(value)) for name, value in feeds.items()})
-        kept = {value.name for value in self.graph.output} | self._constants.keys()
-        for index, (node, attributes) in enumerate(zip(self.graph.node, self._attributes, strict=True)):
-            inputs = [values[name] for name in node.input]
-            wide = [
-                self._wide[name] if name in self._wide else value.float() if value.dtype == torch.float16 else value
-                for name, value in zip(node.input, inputs, strict=True)
-            ]
-            result = _OPERATORS[node.op_type](attributes, wide)
-            if node.op_type != "Cast" and result.is_floating_point():
-                result = result.to(_result_type(node, inputs))
-            values[node.output[0]] = result
+        outputs = self._evaluate({name: _feed(value) for name, value in feeds.items()}, observe)
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    @torch.no_grad()
+    def run_many(
+        self,
+        feeds: Mapping[str, npt.NDArray[Any]],
+        shared: Mapping[str, npt.NDArray[Any]] | None = None,
+        measure: Callable[[str, Tensor], Mapping[str, Tensor]] | None = None,
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+        """Runs the graph on N inputs in one go, each as if it were alone.
+
+        Args:
+            feeds: graph inputs by name, each with one more axis in front, N.
+            shared: inputs that are the same for all N.
+            measure: called with the name and value of every intermediate tensor, as for one input; what it returns is
+                collected. It may use torch, but not look at numbers.
+
+        Returns:
+            Graph outputs by name and what was collected, each with N in front.
+        """
+        alike = {name: _feed(value) for name, value in (shared or {}).items()}
+
+        def one(batched: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            collected: dict[str, Tensor] = {}
+
+            def observe(name: str, value: Tensor) -> None:
+                if measure is not None:
+                    collected.update(measure(name, value))
+
+            return self._evaluate({**batched, **alike}, observe), collected
+
+        outputs, collected = torch.vmap(one)({name: _feed(value) for name, value in feeds.items()})
+        return {name: v.numpy() for name, v in outputs.items()}, {name: v.numpy() for name, v in collected.items()}
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The float32 constants by name; do not change them."""
+        return {name: value for name, value in self._constants.items() if value.dtype == torch.float32}
+
+    def differentiable(
+        self,
+        feeds: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        before: Callable[[str, list[Tensor]], list[Tensor]],
+    ) -> dict[str, Tensor]:
+        """Runs an FP32 graph on N inputs with other weights, so that gradients reach them.
+
+        Args:
+            feeds: graph inputs by name, each with one more axis in front, N.
+            weights: instead of the constants of the same names.
+            before: called with each node's name and inputs; the node reads what it returns.
+
+        Returns:
+            Graph outputs by name, each with N in front.
+        """
+
+        def one(batched: dict[str, Tensor]) -> dict[str, Tensor]:
+            return self._evaluate({**weights, **batched}, None, before)
+
+        outputs: dict[str, Tensor] = torch.vmap(one)(dict(feeds))
+        return outputs
+
+    def _evaluate(
+        self,
+        inputs: Mapping[str, Tensor],
+        observe: Callable[[str, Tensor], None] | None,
+        before: Callable[[str, list[Tensor]], list[Tensor]] | None = None,
+    ) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {**self._constants, **inputs}
+        for step in self._steps:
+            name = step.node.output[0]
+            values[name] = self._apply(step, values, before)
             if observe is not None:
-                observe(node.output[0], result)
-            for name in set(node.input):
-                if self._last_use[name] == index and name not in kept:
-                    del values[name]
-        return {value.name: values[value.name].numpy() for value in self.graph.output}
+                observe(name, values[name])
+            for ended in step.ends:
+                del values[ended]
+        return {name: values[name] for name in self._outputs}
+
+    def _apply(
+        self,
+        step: _Step,
+        values: Mapping[str, Tensor],
+        before: Callable[[str, list[Tensor]], list[Tensor]] | None = None,
+    ) -> Tensor:
+        """Computes one node wide and rounds its result to the type that the graph declares."""
+        inputs = [values[name] for name in step.node.input]
+        if before is not None:
+            inputs = before(step.node.name, inputs)
+        wide = [
+            self._wide[name] if name in self._wide else value.float() if value.dtype == torch.float16 else value
+            for name, value in zip(step.node.input, inputs, strict=True)
+        ]
+        result = step.operator(step.attributes, wide)
+        if step.node.op_type != "Cast" and result.is_floating_point():
+            result = result.to(_result_type(step.node, inputs))
+        return result
+
+
+@dataclass
+class _Step:
+    """One node that is computed for every input; `ends` are the tensors that nobody reads after it."""
+
+    node: onnx.NodeProto
+    operator: Operator
+    attributes: Attributes
+    ends: tuple[str, ...] = ()
+
+
+def _feed(value: npt.NDArray[Any]) -> Tensor:
+    array = np.ascontiguousarray(value)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _to_torch(item: onnx.TensorProto) -> Tensor:
@@ -191,14 +297,18 @@ def _per_axis(value: Tensor, like: Tensor, axis: int) -> Tensor:
 
 def _quantize(a: Attributes, x: list[Tensor]) -> Tensor:
     scale = _per_axis(x[1], x[0], a.get("axis", 1))
-    zero = _per_axis(x[2], x[0], a.get("axis", 1)).float() if len(x) > 2 else 0.0
-    return torch.clamp(torch.round(x[0] / scale) + zero, -128, 127).to(torch.int8)
+    steps = (x[0] / scale).round_()  # halves to the even neighbour, as ONNX and TensorRT
+    if len(x) > 2:
+        steps += _per_axis(x[2], x[0], a.get("axis", 1))
+    return steps.clamp(-128, 127).to(torch.int8)
 
 
 def _dequantize(a: Attributes, x: list[Tensor]) -> Tensor:
     scale = _per_axis(x[1], x[0], a.get("axis", 1))
-    zero = _per_axis(x[2], x[0], a.get("axis", 1)).float() if len(x) > 2 else 0.0
-    return (x[0].float() - zero) * scale
+    steps = x[0].float()
+    if len(x) > 2:
+        steps -= _per_axis(x[2], x[0], a.get("axis", 1))
+    return steps.mul_(scale)
 
 
 _OPERATORS: dict[str, Operator] = {

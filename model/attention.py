@@ -14,6 +14,19 @@ from torch import Tensor, nn
 from .config import ModelConfig
 
 
+class FeedForward(nn.Module):
+    """Linear, GELU, linear: `[..., d]` -> `[..., d]`."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
 def split_windows(tokens: Tensor, config: ModelConfig) -> Tensor:
     """Natural order (time, row, column) to windows: `[B, N, C]` -> `[B, W, L, C]`."""
     f, h, w = config.window

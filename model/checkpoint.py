@@ -6,12 +6,9 @@ values is refused and never executed.
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +20,12 @@ from ..errors import BadInputError, LogoformerError, MachineError, RefusedError,
 from ..files import dump_json, parse_json, read_file, read_regular, sha256, writing_failed
 from .config import ModelConfig
 from .logoformer import LogoFormer
+from .pickles import load_plain
 
 FORMAT = "logoformer-checkpoint"
 FORMAT_VERSION = 1
 _FILES = {"config.json", "model.safetensors"}
 MAX_WEIGHT_BYTES = 4 << 30
-_PT_HEADS = (b"PK\x03\x04", b"\x80")  # a zip archive, or a pickle as torch.save wrote it before version 1.6
 _ANOTHER = command("logoformer", "init", "--preset", "base", "-o", "new-checkpoint")
 
 
@@ -157,28 +154,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
 
 def _read_pt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     data = read_file(path, MAX_WEIGHT_BYTES)
-    if not data.startswith(_PT_HEADS):
-        raise BadInputError(
-            f"{path} is not a PyTorch checkpoint.", cause="another file format, or a copy that never began"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols, at every file that is refused below
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise RefusedError(
-            f"{path} was not loaded: it holds more than tensors and plain values, or is damaged.",
-            cause="a pickle can run code; this one names classes or functions (training recorders, argparse, or worse)",
-            next="convert it in a sandbox: keep only the state dict and save that with safetensors",
-            log=[line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line][:1],
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # the unpickler lets through whatever the bytes make a constructor raise
-        raise BadInputError(
-            f"{path} is not a PyTorch checkpoint: {type(error).__name__}: {error}.",
-            cause="a truncated copy",
-        ) from error
+    content = load_plain(data, str(path))
     if not isinstance(content, dict) or "state_dict" not in content or "config" not in content:
         raise BadInputError(
             f"{path} holds no 'config' and 'state_dict'.",

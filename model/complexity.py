@@ -64,28 +64,100 @@ class Complexity:
 def complexity(config: ModelConfig) -> Complexity:
     """Counts a configuration."""
     frame, trunk_parameters = _frame(config)
-    d, n, w, length, c = config.embed_dim, config.tokens, config.windows, config.window_tokens, config.classes
-    local = 4 * n * d * d + 2 * n * length * d  # Q, K, V, out; QK^T and weights V inside each window
-
-    def global_(queries: int) -> int:
-        keys = 1 + w
-        return 2 * queries * d * d + 2 * keys * d * d + 2 * queries * keys * d
-
-    pool = n * d  # depth-wise: each token is weighed once
-    ffn = 2 * d * config.ffn_dim
-    block = local + pool + global_(1 + n) + (1 + n) * ffn
-    last = local + pool + global_(1) + ffn
-    head = d * c
-    block_parameters = 8 * d * d + 2 * d + 4 * 2 * d + d * (length + 1) + ffn + config.ffn_dim + d
-    positions = config.tokens_per_frame * d + config.frames * d + d
+    d = config.embed_dim
+    head = d * config.classes
+    temporal = {
+        cls_only: sum(
+            linear_macs(config, last=last) + attention_macs(config, last=last)
+            for last in (cls_only and index == config.depth - 1 for index in range(config.depth))
+        )
+        for cls_only in (False, True)
+    }
+    positions = config.tokens_per_frame * d + (0 if config.attention == "space" else config.frames * d) + d
+    representatives = config.windows * d if config.attention == "lgi" else 0
     return Complexity(
         frame_macs=frame,
-        temporal_macs=config.depth * block + head,
-        temporal_macs_cls_only=(config.depth - 1) * block + last + head,
-        parameters=trunk_parameters + positions + config.depth * block_parameters + 2 * d + head + c,
-        tokens=n,
+        temporal_macs=temporal[False] + head,
+        temporal_macs_cls_only=temporal[True] + head,
+        parameters=trunk_parameters
+        + positions
+        + representatives
+        + config.depth * _block_parameters(config)
+        + 2 * d
+        + head
+        + config.classes,
+        tokens=config.tokens,
         frames=config.frames,
     )
+
+
+def attention_macs(config: ModelConfig, *, last: bool = False) -> int:
+    """MACs of the attention products of one block, QK^T and weights V: 2 d for each pair of a query and a key.
+
+    What the orders of growth say, with [CLS] counted too. T frames of S tokens, N = T S; W windows of L tokens.
+
+    Args:
+        config: of the model.
+        last: whether only [CLS] is read afterwards, as in the exported graphs' last block.
+    """
+    t, s, n, w, length = _sizes(config)
+    pairs = {
+        "joint": (1 if last else 1 + n) * (1 + n),  # O(T^2 S^2)
+        "space": t * (1 if last else 1 + s) * (1 + s),  # O(T S^2)
+        "mixing": t * (1 if last else 1 + s) * (1 + s),  # O(T S^2)
+        "divided": s * t * t + t * (1 if last else 1 + s) * (1 + s),  # O(T^2 S + T S^2)
+        "logo": n * length + (1 if last else 1 + n) * (1 + w),  # O(N L + N W); least at L = sqrt(N)
+        "lgi": w * (1 if last else 1 + length) * (1 + length)
+        + (1 if last else 1 + w) * (1 + w)
+        + (0 if last else n * (1 + w)),
+    }
+    return 2 * config.embed_dim * pairs[config.attention]
+
+
+def linear_macs(config: ModelConfig, *, last: bool = False) -> int:
+    """MACs of one block beside the attention products: projections, pooling, feed-forward network.
+
+    Args:
+        config: of the model.
+        last: see `attention_macs`.
+    """
+    d = config.embed_dim
+    t, s, n, w, _ = _sizes(config)
+
+    def attention(queries: int, keys: int) -> int:
+        return 2 * (queries + keys) * d * d  # Q and out for queries, K and V for keys
+
+    def ffn(tokens: int) -> int:
+        return tokens * 2 * d * config.ffn_dim
+
+    per_frame = t * (1 + s)
+    counts = {
+        "joint": attention(1 if last else 1 + n, 1 + n) + ffn(1 if last else 1 + n),
+        "space": attention(t if last else per_frame, per_frame) + ffn(t if last else per_frame),
+        "mixing": attention(t if last else per_frame, per_frame) + ffn(t if last else per_frame),
+        "divided": attention(n, n) + attention(t if last else per_frame, per_frame) + ffn(1 if last else 1 + n),
+        # the pooling is depth-wise: each token is weighed once
+        "logo": attention(n, n) + n * d + attention(1 if last else 1 + n, 1 + w) + ffn(1 if last else 1 + n),
+        "lgi": attention(w if last else w + n, w + n)
+        + attention(1 if last else 1 + w, 1 + w)
+        + (0 if last else attention(n, 1 + w))
+        + ffn(1 if last else 1 + w + n),
+    }
+    return counts[config.attention]
+
+
+def _sizes(config: ModelConfig) -> tuple[int, int, int, int, int]:
+    return config.frames, config.tokens_per_frame, config.tokens, config.windows, config.window_tokens
+
+
+def _block_parameters(config: ModelConfig) -> int:
+    """Learnable numbers of one block."""
+    d = config.embed_dim
+    attention, norm = 4 * d * d + d, 2 * d
+    pool = d * (config.window_tokens + 1)
+    attentions, norms = {"logo": (2, 4), "divided": (2, 3), "lgi": (3, 5)}.get(config.attention, (1, 2))
+    ffn = 2 * d * config.ffn_dim + config.ffn_dim + d
+    return attentions * attention + norms * norm + (pool if config.attention == "logo" else 0) + ffn
 
 
 def _frame(config: ModelConfig) -> tuple[int, int]:

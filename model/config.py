@@ -14,6 +14,9 @@ from typing import Any
 from ..clips import DFEW_LABELS, Sampling
 from ..errors import BadInputError, UsageError, one_of
 
+# LOGO-Former's own local and pooled global attention, and the five ways that it is compared with (`schemes.py`).
+ATTENTIONS = ("logo", "joint", "space", "divided", "mixing", "lgi")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -30,6 +33,7 @@ class ModelConfig:
         ffn_dim: hidden channels of the feed-forward network.
         depth: N, blocks.
         window: (f, h, w), the local window and the pooling region of the global attention.
+        attention: one of `ATTENTIONS`.
         dropout: on every residual branch, in training.
         labels: C class names; their order is the order of the output.
         sampling: how T frames are picked from a clip.
@@ -46,6 +50,7 @@ class ModelConfig:
     ffn_dim: int
     depth: int
     window: tuple[int, int, int]
+    attention: str = "logo"
     dropout: float = 0.0
     labels: tuple[str, ...] = DFEW_LABELS
     sampling: Sampling = field(default_factory=Sampling)
@@ -61,6 +66,10 @@ class ModelConfig:
         numbers = (self.image_size, self.embed_dim, self.heads, self.ffn_dim, self.depth, *self.window)
         if min(*numbers, *self.stage_widths, *self.stage_blocks) < 1 or self.stem_kernel % 2 == 0:
             raise UsageError("Every size of the model must be at least 1 and stem_kernel odd.", cause=str(self))
+        if self.attention not in ATTENTIONS:
+            raise UsageError(f"Unknown attention {self.attention!r}.", next=f"choose from {one_of(ATTENTIONS)}")
+        if self.attention == "mixing" and self.head_dim % 4:
+            raise UsageError(f"Mixing borrows quarters of a head's channels; {self.head_dim} cannot be quartered.")
         if self.embed_dim % self.heads:
             raise UsageError(f"embed_dim {self.embed_dim} is not a multiple of heads {self.heads}.")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -117,6 +126,16 @@ class ModelConfig:
         return self.embed_dim // self.heads
 
     @property
+    def cls_tokens(self) -> int:
+        """[CLS] tokens: one, or one a frame where frames attend for themselves; the classifier reads their mean."""
+        return self.frames if self.attention in ("space", "mixing") else 1
+
+    @property
+    def token_window(self) -> tuple[int, int, int]:
+        """The window in whose order the exported graphs hold tokens; a whole frame gives the natural order."""
+        return self.window if self.attention in ("logo", "lgi") else (1, self.grid, self.grid)
+
+    @property
     def classes(self) -> int:
         """C."""
         return len(self.labels)
@@ -147,6 +166,7 @@ class ModelConfig:
                 stage_blocks=tuple(int(n) for n in known.pop("stage_blocks")),
                 labels=tuple(str(name) for name in known.pop("labels")),
                 dropout=float(known.pop("dropout")),
+                attention=str(known.pop("attention", "logo")),
                 window=(f, h, w),
                 sampling=sampling,
                 mean=(mean[0], mean[1], mean[2]),
@@ -207,12 +227,12 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
-def preset(name: str) -> ModelConfig:
-    """A preset by name.
+def preset(name: str, attention: str | None = None) -> ModelConfig:
+    """A preset by name, with another attention scheme where one is named.
 
     Raises:
         UsageError: there is none of that name.
     """
     if name not in PRESETS:
         raise UsageError(f"There is no preset {name!r}.", next=f"choose from {one_of(PRESETS)}")
-    return PRESETS[name]
+    return PRESETS[name] if attention is None else replace(PRESETS[name], attention=attention)

@@ -177,3 +177,78 @@ def at_random(count: int, batch: int, rng: np.random.Generator) -> list[Indices]
     order = rng.permutation(count)
     batch = min(batch, count)
     return [order[start : start + batch] for start in range(0, count - batch + 1, batch)]
+
+
+def balanced(labels: Sequence[int], batch: int, rng: np.random.Generator) -> list[Indices]:
+    """Full batches in which every class is drawn equally often, as many as `at_random` would give.
+
+    A class with few clips repeats them, each as often as the others of its class before any comes again.
+    """
+    count, classes = len(labels), sorted(set(labels))
+    members = {c: np.flatnonzero(np.asarray(labels) == c) for c in classes}
+    waiting: dict[int, list[int]] = {c: [] for c in classes}
+    batch = min(batch, count)
+    drawn: list[int] = []
+    while len(drawn) < count // batch * batch:
+        for c in rng.permutation(classes):
+            if not waiting[c]:
+                waiting[c] = [int(i) for i in rng.permutation(members[c])]
+            drawn.append(waiting[c].pop())
+    order = np.array(drawn[: count // batch * batch], np.int64)
+    return list(order.reshape(-1, batch))
+
+
+class Subset:
+    """Some clips of another source, in the order given.
+
+    Args:
+        source: where they come from.
+        indices: their numbers there.
+    """
+
+    def __init__(self, source: ClipSource, indices: Sequence[int] | Indices) -> None:
+        self.source, self.indices = source, [int(index) for index in indices]
+        self.labels, self.size = source.labels, source.size
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def label(self, index: int) -> int:
+        """Class of a clip."""
+        return self.source.label(self.indices[index])
+
+    def clip_id(self, index: int) -> str:
+        """Name of a clip."""
+        return self.source.clip_id(self.indices[index])
+
+    def count(self, index: int) -> int:
+        """Frames of a clip."""
+        return self.source.count(self.indices[index])
+
+    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
+        """Frames of a clip, uint8 `[k, S, S, 3]`."""
+        return self.source.frames(self.indices[index], indices)
+
+
+def split(source: ClipSource, share: float, seed: int) -> tuple[Subset, Subset]:
+    """Cuts a source in two, class by class.
+
+    Args:
+        source: to be cut.
+        share: of each class's clips that the second part gets, at least one where the class has two.
+        seed: of the choice.
+
+    Returns:
+        (the larger part, the held-out part), each in the source's order.
+    """
+    rng = np.random.default_rng([seed, 0x5EED])
+    by_class: dict[int, list[int]] = {}
+    for index in range(len(source)):
+        by_class.setdefault(source.label(index), []).append(index)
+    held: set[int] = set()
+    for label in sorted(by_class):
+        members = by_class[label]
+        take = max(1, round(share * len(members))) if len(members) > 1 else 0
+        held.update(int(i) for i in rng.permutation(members)[:take])
+    rest = [index for index in range(len(source)) if index not in held]
+    return Subset(source, rest), Subset(source, sorted(held))

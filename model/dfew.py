@@ -14,16 +14,12 @@ import csv
 import io
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from ..clips import DFEW_LABELS, Clip, Frame, resize
+from ..clips import DFEW_LABELS
 from ..errors import BadInputError, UsageError, one_of
 from ..files import read_regular
-from .data import Indices
+from .listing import Entry, ListedClips, Listing, Reading
 
 FRAMES = "Clip/clip_224x224"
 LISTS = "EmoLabel_DataSplit"
@@ -31,10 +27,7 @@ SPLITS = ("train", "test")
 FOLDS = (1, 2, 3, 4, 5)
 HEADER = ("video_name", "label")
 
-_MAX_LIST_BYTES = 16 << 20
-_MAX_IMAGE_BYTES = 16 << 20
-_MAX_IMAGE_SIDE = 4096
-_IMAGES = (".jpg", ".jpeg", ".png")
+MAX_LIST_BYTES = 16 << 20
 
 
 def clip_name(number: int) -> str:
@@ -100,115 +93,31 @@ def parse_list(data: bytes, shown: str) -> list[tuple[str, int]]:
     return list(entries.items())
 
 
-class DfewClips:
-    """One split of one fold, as a clip source.
+def dfew_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Listing:
+    """One split of one fold.
 
     Args:
         root: the folder that holds `Clip` and `EmoLabel_DataSplit`.
         split: 'train' or 'test'.
         fold: 1 to 5.
-        size: S, the side that frames are resized to.
 
     Raises:
         UsageError: there is no such fold or split.
         BadInputError: the list is missing or damaged.
     """
-
-    labels: tuple[str, ...] = DFEW_LABELS
-
-    def __init__(self, root: str | os.PathLike[str], split: str, fold: int = 1, size: int = 64) -> None:
-        self.root = Path(root)
-        self.size = size
-        path = list_path(split, fold)
-        if not (self.root / LISTS).is_dir():
-            raise BadInputError(
-                f"{self.root} does not hold {LISTS}.",
-                cause="the data set is not unpacked, or the folder above or below it was named",
-                next="name the folder that holds 'Clip' and 'EmoLabel_DataSplit'",
-            )
-        self._entries = parse_list(read_regular(self.root, path, _MAX_LIST_BYTES), f"{self.root}/{path}")
-        self._names: dict[int, list[str]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def label(self, index: int) -> int:
-        """Class of a clip, an index into `labels`."""
-        return self._entries[index][1]
-
-    def clip_id(self, index: int) -> str:
-        """Folder of a clip."""
-        return self._entries[index][0]
-
-    def count(self, index: int) -> int:
-        """Frames of a clip.
-
-        Raises:
-            BadInputError: its folder is missing or holds no images.
-        """
-        return len(self._frame_names(index))
-
-    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
-        """Reads the frames asked for, each file once: uint8 `[k, S, S, 3]`, RGB.
-
-        Raises:
-            BadInputError: a frame is missing or is not an image; the file is named.
-            RefusedError: a link, a pipe or a huge file stands in its place.
-        """
-        names = self._frame_names(index)
-        folder = self.root / FRAMES / self.clip_id(index)
-        wanted = np.asarray(indices, np.int64)
-        unique, back = np.unique(wanted, return_inverse=True)
-        pixels = np.empty((len(unique), self.size, self.size, 3), np.uint8)
-        for place, number in enumerate(unique):
-            name = names[number]
-            image = decode_image(read_regular(folder, name, _MAX_IMAGE_BYTES), f"{folder}/{name}")
-            pixels[place] = resize(image, self.size)
-        return pixels[back]
-
-    def _frame_names(self, index: int) -> list[str]:
-        if index not in self._names:
-            folder = self.root / FRAMES / self.clip_id(index)
-            try:
-                found = [path.name for path in folder.iterdir() if path.name.lower().endswith(_IMAGES)]
-            except OSError as error:
-                raise BadInputError(
-                    f"{folder} cannot be read: {error.strerror}.",
-                    cause="the frames are not unpacked, or the list belongs to another release",
-                ) from error
-            if not found:
-                raise BadInputError(f"{folder} holds no frames ({', '.join(_IMAGES)}).")
-            self._names[index] = sorted(found, key=_natural)
-        return self._names[index]
-
-
-def decode_image(data: bytes, shown: str) -> Frame:
-    """Decodes one image.
-
-    Pillow decodes here and in the torch-free runtime: two JPEG decoders may differ by a grey level.
-
-    Args:
-        data: the file.
-        shown: how to name it in a message.
-
-    Returns:
-        uint8 `[H, W, 3]`, RGB.
-
-    Raises:
-        BadInputError: not an image, a damaged one, or one of absurd size.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if max(image.size) > _MAX_IMAGE_SIDE:
-                raise BadInputError(f"{shown} has {image.size[0]} x {image.size[1]} pixels; that is no face crop.")
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    folder, path = Path(root), list_path(split, fold)
+    if not (folder / LISTS).is_dir():
         raise BadInputError(
-            f"{shown} is not an image that can be decoded: {error}.", cause="a truncated copy or download"
-        ) from error
+            f"{folder} does not hold {LISTS}.",
+            cause="the data set is not unpacked, or the folder above or below it was named",
+            next="name the folder that holds 'Clip' and 'EmoLabel_DataSplit'",
+        )
+    shown = f"{folder}/{path}"
+    rows = parse_list(read_regular(folder, path, MAX_LIST_BYTES), shown)
+    entries = tuple(Entry(name, f"{FRAMES}/{name}", label) for name, label in rows)
+    return Listing(folder, DFEW_LABELS, entries, shown)
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts frame 9 before frame 10 where names are not padded."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return [(0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts]
+def DfewClips(root: str | os.PathLike[str], split: str, fold: int = 1, size: int = 64) -> ListedClips:  # noqa: N802
+    """One split of one fold as a clip source; see `dfew_listing`."""
+    return ListedClips(dfew_listing(root, split, fold), Reading(size))

@@ -51,14 +51,21 @@ def initialise(config: ModelConfig, seed: int = 0, progress: Progress | None = N
     return model.eval()
 
 
-def init_checkpoint(name: str, out: str | os.PathLike[str], seed: int = 0, progress: Progress | None = None) -> Path:
-    """Writes an untrained checkpoint of a preset.
+def init_checkpoint(
+    name: str,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    attention: str | None = None,
+) -> Path:
+    """Writes an untrained checkpoint of a preset, with another attention scheme where one is named.
 
     Raises:
         UsageError: there is no such preset.
         BadInputError: something else stands at `out`.
     """
-    model = initialise(preset(name), seed, progress)
+    model = initialise(preset(name, attention), seed, progress)
     return save_checkpoint(
         out, model, {"recipe": "init: random weights, BatchNorm set on synthetic frames", "seed": seed}
     )

@@ -16,22 +16,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .attention import GlobalAttention, LocalAttention
+from .attention import FeedForward, GlobalAttention, LocalAttention
 from .backbone import Trunk
 from .config import ModelConfig
-
-
-class FeedForward(nn.Module):
-    """Linear, GELU, linear: `[..., d]` -> `[..., d]`."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+from .schemes import DividedBlock, FrameBlock, JointBlock, LgiBlock
 
 
 class Block(nn.Module):
@@ -61,8 +49,14 @@ class Block(nn.Module):
         return x[:, :1], x[:, 1:]
 
 
+BLOCKS: dict[str, type[nn.Module]] = {
+    "logo": Block, "joint": JointBlock, "space": FrameBlock, "divided": DividedBlock, "mixing": FrameBlock,
+    "lgi": LgiBlock,
+}  # fmt: skip
+
+
 class LogoFormer(nn.Module):
-    """The whole network.
+    """The whole network; `config.attention` chooses LOGO-Former's blocks or those that it is compared with.
 
     Args:
         config: sizes, labels, preprocessing.
@@ -81,9 +75,10 @@ class LogoFormer(nn.Module):
         self.trunk = Trunk(config.stem_kernel, config.stage_widths, config.stage_blocks)
         self.project = nn.Conv2d(config.stage_widths[-1], d, 1)
         self.pos_spatial = nn.Parameter(torch.zeros(config.tokens_per_frame, d))
-        self.pos_temporal = nn.Parameter(torch.zeros(config.frames, d))
+        self.pos_temporal = nn.Parameter(torch.zeros(config.frames, d)) if config.attention != "space" else None
         self.cls = nn.Parameter(torch.zeros(d))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.representatives = nn.Parameter(torch.zeros(config.windows, d)) if config.attention == "lgi" else None
+        self.blocks = nn.ModuleList(BLOCKS[config.attention](config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(d)
         self.head = nn.Linear(d, config.classes)
         # The configuration is their one home: they are not in the state dict.
@@ -92,8 +87,9 @@ class LogoFormer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        for parameter in (self.pos_spatial, self.pos_temporal, self.cls):
-            nn.init.trunc_normal_(parameter, std=0.02)
+        for parameter in (self.pos_spatial, self.pos_temporal, self.cls, self.representatives):
+            if parameter is not None:
+                nn.init.trunc_normal_(parameter, std=0.02)
         nn.init.kaiming_normal_(self.project.weight, mode="fan_out")
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
         for module in [*self.blocks.modules(), self.head]:
@@ -111,13 +107,22 @@ class LogoFormer(nn.Module):
         """The normalised [CLS] that the classifier reads: `[B, T, 3, S, S]` -> `[B, d]`."""
         batch = clips.shape[0]
         tokens = self.embed_frames(clips.flatten(0, 1)).unflatten(0, (batch, -1))  # [B, T, h*w, d]
-        tokens = tokens + self.pos_spatial + self.pos_temporal[:, None]
-        x = tokens.flatten(1, 2)  # [B, N, d]
-        cls = self.cls.expand(batch, 1, -1)  # [B, 1, d]
+        x = tokens.flatten(1, 2) + self.positions()  # [B, N, d]
+        prefix = self.prefix().expand(batch, -1, -1)  # [B, P, d]
         for block in self.blocks:
-            cls, x = block(cls, x)
-        features: Tensor = self.norm(cls[:, 0])
+            prefix, x = block(prefix, x)
+        features: Tensor = self.norm(prefix[:, : self.config.cls_tokens]).mean(1)
         return features
+
+    def positions(self) -> Tensor:
+        """What is added to the tokens, `[N, d]`, natural order."""
+        temporal = torch.zeros_like(self.cls) if self.pos_temporal is None else self.pos_temporal[:, None]
+        return (self.pos_spatial + temporal).expand(self.config.frames, -1, -1).flatten(0, 1)
+
+    def prefix(self) -> Tensor:
+        """What stands beside the tokens before the first block: [CLS], and lgi's representatives; `[P, d]`."""
+        cls = self.cls.expand(self.config.cls_tokens, -1)
+        return cls if self.representatives is None else torch.cat([cls, self.representatives])
 
     def forward(self, clips: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(clips))

@@ -1,4 +1,4 @@
-"""Writes the synthetic faces to disk: as DFEW lies there, and as an untrimmed video.
+"""Writes the synthetic faces to disk: as DFEW and FERV39k lie there, and as an untrimmed video.
 
 A data set appears whole or not at all: it is written beside its place and renamed when the last file is there.
 """
@@ -9,7 +9,8 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,12 @@ import numpy as np
 from ..clips import DFEW_LABELS
 from ..errors import BadInputError, MachineError, UsageError, one_of
 from ..files import atomic_path, dump_json, write_atomic, writing_failed
+from . import ferv39k
 from .data import Progress
 from .dfew import FOLDS, FRAMES, HEADER, SPLITS, clip_name, list_path
 from .synthetic import FIRST_VIDEO_IDENTITY, FPS, Recording, SyntheticClips, draw_untrimmed
 
-KINDS = ("dfew", "video")
+KINDS = ("dfew", "ferv39k", "video")
 _CLIPS_PER_TASK = 20
 _JPEG_QUALITY = 90
 
@@ -61,7 +63,7 @@ def synth(
 
     Args:
         out: the folder of a data set, or the `.mp4` file of a video.
-        kind: 'dfew' for a data set in DFEW's layout, 'video' for one untrimmed video of an unseen person.
+        kind: 'dfew' or 'ferv39k' for a data set in that layout, 'video' for one untrimmed video of an unseen person.
         seed: of everything.
         identities: people of a data set, 14 clips each.
         side: of the pictures, pixels.
@@ -76,7 +78,8 @@ def synth(
         raise UsageError(f"Unknown kind {kind!r}.", next=f"choose from {one_of(KINDS)}")
     if kind == "video":
         return write_untrimmed(out, seed=seed, side=side, progress=progress)
-    return write_dfew(out, seed=seed, identities=identities, side=side, progress=progress)
+    write = write_dfew if kind == "dfew" else write_ferv39k
+    return write(out, seed=seed, identities=identities, side=side, progress=progress)
 
 
 # ----------------------------------------------------------------------------------------------------------- data set
@@ -111,16 +114,69 @@ def write_dfew(
     """
     if identities < len(FOLDS):
         raise UsageError(f"{identities} people cannot be split into {len(FOLDS)} folds.", next="give at least 5")
-    final = Path(root)
+    source = SyntheticClips(seed, range(identities), per_identity, side)
+    places = [f"{FRAMES}/{clip_name(index + 1)}" for index in range(len(source))]
+    return _write_set(Path(root), source, places, _write_lists, workers, progress)
+
+
+def write_ferv39k(
+    root: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    identities: int = 100,
+    per_identity: int = 14,
+    side: int = 96,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> SynthResult:
+    """Writes a data set in FERV39k's layout: scenes, emotions, and the lists of both numberings that are in the wild.
+
+    A fifth of the people is tested on. See `write_dfew` for arguments and errors.
+    """
+    if identities < 5:
+        raise UsageError(f"{identities} people cannot be split into training and test.", next="give at least 5")
+    source = SyntheticClips(seed, range(identities), per_identity, side)
+    places, counts = [], Counter[tuple[str, str]]()
+    for index in range(len(source)):
+        scene = ferv39k.SCENES[index // per_identity % len(ferv39k.SCENES)]
+        emotion = source.labels[source.label(index)].capitalize()
+        counts[scene, emotion] += 1
+        places.append(f"{ferv39k.FRAMES}/{scene}/{emotion}/{counts[scene, emotion]:04d}")
+
+    def write_lists(part: Path, source: SyntheticClips) -> None:
+        alphabetical = sorted({place.split("/")[2] for place in places})
+        index = "".join(f"{number} {name}\n" for number, name in enumerate(alphabetical))
+        (part / ferv39k.S2D_INDEX).write_text(index, encoding="ascii")
+        for folder in (ferv39k.LISTS, ferv39k.S2D_LISTS):
+            (part / folder).mkdir(parents=True)
+        for split in SPLITS:
+            rows = [p for n, p in enumerate(places) if (n // per_identity % 5 == 0) == (split == "test")]
+            short = [place.removeprefix(ferv39k.FRAMES + "/") for place in rows]
+            own = "".join(f"{place} {place.split('/')[1]}\n" for place in short)
+            s2d = "path,id\n" + "".join(f"{place},{alphabetical.index(place.split('/')[1])}\n" for place in short)
+            (part / ferv39k.LISTS / f"{split}_All.csv").write_text(own, encoding="ascii")
+            (part / ferv39k.S2D_LISTS / f"{split}.csv").write_text(s2d, encoding="ascii")
+
+    return _write_set(Path(root), source, places, write_lists, workers, progress)
+
+
+def _write_set(
+    final: Path,
+    source: SyntheticClips,
+    places: Sequence[str],
+    write_lists: Callable[[Path, SyntheticClips], None],
+    workers: int | None,
+    progress: Progress | None,
+) -> SynthResult:
+    """Frames, then lists, beside the new folder; renamed when all is there."""
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
         raise BadInputError(f"{final} exists and is not an empty folder; it was left alone.", next="name a new folder")
-    source = SyntheticClips(seed, range(identities), per_identity, side)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
         try:
-            frames = _write_all(part, source, workers or len(os.sched_getaffinity(0)), progress)
-            _write_lists(part, source)
+            frames = _write_all(part, source, places, workers or len(os.sched_getaffinity(0)), progress)
+            write_lists(part, source)
             part.chmod(0o755)
             part.replace(final)
         finally:
@@ -130,11 +186,13 @@ def write_dfew(
     return SynthResult(final, len(source), frames)
 
 
-def _write_all(part: Path, source: SyntheticClips, workers: int, progress: Progress | None) -> int:
+def _write_all(
+    part: Path, source: SyntheticClips, places: Sequence[str], workers: int, progress: Progress | None
+) -> int:
     """Writes every clip's frames; returns how many."""
     everything = range(len(source))
     tasks = [everything[start : start + _CLIPS_PER_TASK] for start in everything[::_CLIPS_PER_TASK]]
-    work = partial(_write_clips, part / FRAMES, source)
+    work = partial(_write_clips, part, source, places)
     frames = done = 0
     for clips, count in _run(work, tasks, workers):
         frames, done = frames + count, done + clips
@@ -158,14 +216,14 @@ def _run(work: Any, tasks: Sequence[range], workers: int) -> Iterator[tuple[int,
             pool.shutdown(cancel_futures=True)
 
 
-def _write_clips(folder: Path, source: SyntheticClips, clips: range) -> tuple[int, int]:
+def _write_clips(folder: Path, source: SyntheticClips, places: Sequence[str], clips: range) -> tuple[int, int]:
     """Writes the frames of some clips as JPEG files; returns clips and frames written."""
     import cv2
 
     cv2.setNumThreads(1)
     written = 0
     for index in clips:
-        place = folder / clip_name(index + 1)
+        place = folder / places[index]
         place.mkdir(parents=True)
         for number, frame in enumerate(source.frames(index, range(source.count(index))), start=1):
             _, data = cv2.imencode(".jpg", frame[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))

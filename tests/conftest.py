@@ -4,15 +4,89 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
 
 if TYPE_CHECKING:
+    from logoformer.bundle import Bundle
     from logoformer.demo import DemoReport
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The trust store of the tests, and of every process that they start: never the user's own."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder / "logoformer"
+
+
+# Two frames of 4 x 4 pixels, 2 x 2 tokens of 3 channels each; a ring of 5 slots for 2 faces; 3 classes.
+_ANSWER = TensorSpec("probabilities", "float32", (1, 3))
+_TENSORS = {
+    "clip": ((TensorSpec("clip", "uint8", (1, 2, 4, 4, 3)),), (_ANSWER,)),
+    "frame": ((TensorSpec("frame", "uint8", (1, 4, 4, 3)),), (TensorSpec("tokens", "float32", (1, 4, 3)),)),
+    "temporal": ((TensorSpec("ring", "float32", (40, 3)), TensorSpec("order", "int32", (8,))), (_ANSWER,)),
+}
+
+
+def _golden(salt: str) -> Golden:
+    random = np.random.default_rng(len(salt))
+    return Golden(random.integers(0, 256, (4, 2, 4, 4, 3), np.uint8), random.dirichlet([1, 1, 1], 4).astype(np.float32))
+
+
+def _write(
+    path: Path,
+    salt: str,
+    *,
+    make: Callable[[str, str], bytes] | None = None,
+    precisions: tuple[str, ...] = ("fp32", "fp16"),
+    **changes: Any,
+) -> Bundle:
+    writer = BundleWriter(path)
+    make = make or (lambda graph, precision: f"{graph} {precision} {salt} ".encode() * 40)
+    graphs = [
+        writer.add_graph(
+            make(graph, precision),
+            graph=graph, precision=precision, batch=1, opset=20, inputs=ins, outputs=outs, macs={precision: 1000},
+        )
+        for precision in precisions
+        for graph, (ins, outs) in _TENSORS.items()
+    ]  # fmt: skip
+    manifest = {
+        "model": {"preset": "small"},
+        "labels": ["calm", "glad", "Zürich"],
+        "preprocessing": {"size": 4},
+        "sampling": {"segments": 2, "frames_per_segment": 1, "span_s": 1.0, "fps": 10.0},
+        "stream": {"slots": 5, "faces": 2, "frames": 2, "grid": 2, "window": [2, 1, 2], "embed_dim": 3},
+        "graphs": graphs,
+        "precisions": {name: {"verdict": "accept", "reason": "said so"} for name in precisions},
+        "golden": writer.add_golden(_golden(salt), "noise"),
+        "provenance": {"salt": salt},
+    }
+    return writer.commit({**manifest, **changes})
+
+
+@pytest.fixture
+def write_bundle() -> Callable[..., Bundle]:
+    """`write_bundle(path, salt)`: a whole bundle but for its graphs, which are some bytes that the salt decides.
+
+    `make(graph, precision)` gives other bytes, `precisions=` others than FP32 and FP16; the rest are manifest fields.
+    """
+    return _write
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A bundle of some kilobytes."""
+    return _write(tmp_path / "face.bundle", "one").path
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +150,37 @@ def _export(checkpoint: Path, out: Path, clips: int) -> Path:
     return export_checkpoint(checkpoint, out, ExportConfig(), clips=clips).path
 
 
+@pytest.fixture(scope="session")
+def add_batches() -> Callable[..., Bundle]:
+    """`add_batches(path)`: adds frame graphs for 2, 4 and 8 faces to a bundle, as `export --frame-batches` does."""
+
+    def add(
+        path: Path,
+        batches: Sequence[int] = (2, 4, 8),
+        change: Callable[[Any], Any] = lambda model: model,
+    ) -> Bundle:
+        import onnx
+        from logoformer.bundle import Bundle, BundleWriter
+        from logoformer.export.batches import write_frame_batches
+        from logoformer.export.export import _ort_runner, _specs
+
+        bundle = Bundle(path)
+        frames = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("frame", p))) for p in bundle.precisions}
+        writer = BundleWriter(path)
+        entries = write_frame_batches(
+            writer, frames, batches, bundle.golden().clips, _specs, lambda name, model: _ort_runner(name, change(model))
+        )
+        return writer.commit({**bundle.manifest, "graphs": [*bundle.manifest["graphs"], *entries]})
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def rtx() -> object:
+    """The real TensorRT-RTX, or a skip."""
+    return pytest.importorskip("tensorrt_rtx", reason="the builder tests need the extra 'rtx'")
+
+
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """`fails(code, *words, names=())`: the command line ends with that code, names the files and a next step.
@@ -125,3 +230,21 @@ def impatient() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def few_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of synthetic faces in DFEW's layout: 84 clips, 64 and more of them for training in fold 1."""
+    from logoformer.model.synthetic_layout import synth
+
+    return synth(tmp_path_factory.mktemp("data") / "few-faces", identities=8, side=64).path
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(untrained_bundle: Path, few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`untrained_bundle` with INT8, calibrated on 64 clips. Copy it before changing it."""
+    from logoformer.int8 import Calibration, quantize
+
+    path = tmp_path_factory.mktemp("int8") / "tiny.bundle"
+    shutil.copytree(untrained_bundle, path)
+    return quantize(path, Calibration(few_faces, clips=64)).path

@@ -70,7 +70,7 @@ def test_errors_are_json_when_asked(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_init_train_evaluate_export_on_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     faces, trained = str(tmp_path / "faces"), str(tmp_path / "trained")
     assert cli.main(["synth", "-o", faces, "--identities", "5", "--side", "64"]) == 0
-    assert cli.main(["train", "--data", faces, "-o", trained, "--steps", "3", "--batch", "4"]) == 0
+    assert cli.main(["train", "--data", faces, "-o", trained, "--set", "steps=3", "batch=4"]) == 0
     assert cli.main(["evaluate", trained, "--data", faces, "--order", "reversed"]) == 0
     assert "UAR" in capsys.readouterr().out
     out = str(tmp_path / "x.bundle")

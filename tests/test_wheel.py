@@ -1,7 +1,8 @@
 """What a device receives: a wheel of the packages alone, that runs beside numpy, Pillow and ONNX Runtime.
 
-The wheel is built from a copy of what git holds, installed into a fresh venv, and does there what a device does; the
-tests of the rooms that a device uses run once from it, in a place from which the clone cannot be imported.
+The wheel is built from a copy of what git holds, installed into fresh venvs, and does there what a device does: in this
+Python, in JetPack 6's Python 3.10 with the numpy and the ONNX Runtime that go with it, and in a newer one. The tests of
+the rooms that a device uses run once from it, in the oldest of them, where the clone cannot be imported.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ assert Path(logoformer.__file__).is_relative_to(sys.prefix), logoformer.__file__
 def untrained_bundle():
     return Path(os.environ["READY_BUNDLE"])
 """
+
+# Beside the Python that runs this. numpy 1.26 is what JetPack's OpenCV wants; 1.23.2 is the last ONNX Runtime for 3.10.
+JETPACK_6 = ((3, 10),), "cpu,jetson", ("numpy==1.26.4", "onnxruntime==1.23.2")
+NEWER = ((3, 13), (3, 12)), "cpu", ()
 
 ANSWER = """
 import json, sys
@@ -117,12 +122,57 @@ def wheel(clean_copy, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def device(wheel, tmp_path_factory) -> Path:
     """The interpreter of a venv with the wheel and its extra `cpu`."""
-    folder = tmp_path_factory.mktemp("device")
-    made = go(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    return install(sys.executable, wheel, "cpu", (), tmp_path_factory.mktemp("device"))
+
+
+@pytest.fixture(scope="module")
+def jetpack_6(wheel, tmp_path_factory) -> Path:
+    """The same with JetPack 6's Python and numpy."""
+    versions, extras, pins = JETPACK_6
+    return install_in(versions, wheel, extras, pins, tmp_path_factory.mktemp("jetpack6"))
+
+
+@pytest.fixture(scope="module")
+def newer(wheel, tmp_path_factory) -> Path:
+    """The same with a newer Python and what pip then takes."""
+    versions, extras, pins = NEWER
+    return install_in(versions, wheel, extras, pins, tmp_path_factory.mktemp("newer"))
+
+
+def interpreter(versions: tuple[tuple[int, int], ...]) -> str | None:
+    """The first of these Pythons that this machine has."""
+    for major, minor in versions:
+        name = f"python{major}.{minor}"
+        kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+        managed = Path.home() / ".local" / "share" / "uv" / "python"
+        found = [shutil.which(name), *sorted(kept.glob(f"{major}.{minor}.*/bin/{name}"))]
+        found += sorted(managed.glob(f"cpython-{major}.{minor}.*/bin/{name}"))
+        for python in filter(None, found):
+            # A shim of pyenv is on the path for every version and works for the chosen ones only.
+            asked = subprocess.run([python, "-c", "import ensurepip, venv"], capture_output=True, check=False)
+            if asked.returncode == 0:
+                return str(python)
+    return None
+
+
+def install_in(
+    versions: tuple[tuple[int, int], ...], wheel: Path, extras: str, pins: tuple[str, ...], folder: Path
+) -> Path:
+    """`install` with another Python. No registry that this project uses has one, so CI skips where it is missing."""
+    python = interpreter(versions)
+    if python is None:
+        wanted = " or ".join(f"{major}.{minor}" for major, minor in versions)
+        pytest.skip(f"no Python {wanted} on the path, in pyenv or in uv's folder")
+    return install(python, wheel, extras, pins, folder)
+
+
+def install(python: str, wheel: Path, extras: str, pins: tuple[str, ...], folder: Path) -> Path:
+    """Makes a venv with the wheel in it; gives its interpreter."""
+    made = go(python, "-m", "venv", folder / "venv", cwd=folder)
     assert made.returncode == 0, made.stderr
-    python = folder / "venv" / "bin" / "python"
-    pip(python, "install", "--quiet", f"{wheel}[cpu]", cwd=folder)
-    return python
+    inside = folder / "venv" / "bin" / "python"
+    pip(inside, "install", "--quiet", f"{wheel}[{extras}]", *pins, cwd=folder)
+    return inside
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +195,7 @@ def frames(tmp_path) -> Path:
 # ---------------------------------------------------------------------------------------------------------------- tests
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel, clean_copy):
     ours = [path.relative_to(clean_copy) for path in clean_copy.rglob("*") if path.suffix == ".py"]
-    wanted = {f"logoformer/{path}" for path in ours if path.parts[0] not in ("tests", "docs")}
+    wanted = {f"logoformer/{path}" for path in ours if path.parts[0] not in ("tests", "docs", "examples")}
     packed = set(zipfile.ZipFile(wheel).namelist())
     info = {name for name in packed if re.match(r"logoformer-[\d.]+\.dist-info/", name)}
     assert packed - info == wanted | {"logoformer/py.typed"}
@@ -167,8 +217,9 @@ def test_the_venv_has_nothing_of_training_and_export(device, tmp_path):
     assert go(device, "-c", code, *ABSENT, cwd=tmp_path).stdout.strip() == "[]"
 
 
-def test_it_loads_answers_and_streams(device, ready_bundle, tmp_path):
-    done = go(device, "-c", ANSWER, ready_bundle, cwd=tmp_path)
+@pytest.mark.parametrize("place", ["device", "jetpack_6", "newer"])
+def test_it_loads_answers_and_streams(place, request, ready_bundle, tmp_path):
+    done = go(request.getfixturevalue(place), "-c", ANSWER, ready_bundle, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["off"] < 1e-3
@@ -176,8 +227,26 @@ def test_it_loads_answers_and_streams(device, ready_bundle, tmp_path):
     assert said["backend"].startswith("onnxruntime")
 
 
-def test_the_verbs_of_a_device_run(device, ready_bundle, frames, tmp_path):
-    command = device.with_name("logoformer")
+def test_the_versions_are_those_that_are_meant(jetpack_6, newer, tmp_path):
+    code = "import sys, numpy, onnxruntime; print(*sys.version_info[:2], numpy.__version__, onnxruntime.__version__)"
+    assert go(jetpack_6, "-c", code, cwd=tmp_path).stdout.split() == ["3", "10", "1.26.4", "1.23.2"]
+    major, minor, numpy, _ = go(newer, "-c", code, cwd=tmp_path).stdout.split()
+    assert (int(major), int(minor)) >= (3, 12) and numpy.startswith("2.")
+
+
+@pytest.mark.parametrize("place", ["device", "jetpack_6", "newer"])
+def test_doctor_sees_that_a_bundle_can_run(place, request, tmp_path):
+    python = request.getfixturevalue(place)
+    done = go(python.with_name("logoformer"), "doctor", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    assert {state["name"]: state["runs"] for state in said["backends"]}["onnxruntime"] is True
+    assert {check["name"]: check["status"] for check in said["checks"]}["numpy"] == "ok"
+
+
+@pytest.mark.parametrize("place", ["device", "jetpack_6", "newer"])
+def test_the_verbs_of_a_device_run(place, request, ready_bundle, frames, tmp_path):
+    command = request.getfixturevalue(place).with_name("logoformer")
     run = go(command, "run", ready_bundle, frames, "--hop", "2", "--warmup", "repeat", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     lines = [json.loads(line) for line in run.stdout.splitlines()]
@@ -221,7 +290,8 @@ def test_other_verbs_name_the_extra_that_they_need(words, extra, device, ready_b
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
 
 
-def test_the_suite_runs_from_the_wheel(device, clean_copy, ready_bundle, tmp_path):
+def test_the_suite_runs_from_the_wheel(request, clean_copy, ready_bundle, tmp_path):
+    device = request.getfixturevalue("device" if interpreter(JETPACK_6[0]) is None else "jetpack_6")
     for room in ROOMS:
         shutil.copytree(clean_copy / "tests" / room, tmp_path / "tests" / room)
     shutil.copyfile(clean_copy / "pyproject.toml", tmp_path / "pyproject.toml")  # pytest's settings

@@ -48,9 +48,8 @@ def test_what_was_written_is_read():
     [
         ("name", 1), ("name", None), ("count", 1.5), ("count", True), ("flag", 1), ("flag", None), ("share", "1"),
         ("share", True), ("pairs", [["a"]]), ("pairs", "ab"), ("pairs", [["a", None]]), ("fixed", [1]),
-        ("fixed", [1, 2]),
-        ("named", {"k": 1}), ("named", []), ("inner", None), ("inner", {}), ("inner", {"x": 1, "y": 2}), ("maybe", {}),
-        ("many", {"x": 1.0}), ("many", [None]),
+        ("fixed", [1, 2]), ("named", {"k": 1}), ("named", []), ("inner", None), ("inner", {}),
+        ("inner", {"x": 1, "y": 2}), ("maybe", {}), ("many", {"x": 1.0}), ("many", [None]),
     ],
 )  # fmt: skip
 def test_every_other_type_is_refused(field, wrong):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from logoformer.engine import compile as compile_module
-from logoformer.engine.build import BuildOptions, build_engine
+from logoformer.engine.build import BuildOptions, build_engine, build_here
 from logoformer.engine.compile import Compilation, build_failed
 from logoformer.engine.targets import RTX_SMS
 from logoformer.engine.trt_log import KEPT_LINES, LINE_LIMIT, BuildLog, ProgressRelay, make_logger, make_monitor
@@ -38,6 +38,7 @@ def test_rtx_builds_for_all_its_gpus_unless_told_otherwise() -> None:
         ({"optimization_level": 6}, "6"),
         ({"optimization_level": -1}, "-1"),
         ({"max_aux_streams": -1}, "-1"),
+        ({"hardware_compatible": True}, "hardware compatibility"),
     ],
 )
 def test_options_that_cannot_be_are_usage_errors(wrong: dict[str, Any], named: str) -> None:
@@ -52,15 +53,19 @@ def test_one_engine_for_all_gpus(rtx: Any, small_onnx: Make) -> None:
     assert (built.target, built.tensorrt_version) == ("rtx", rtx.__version__)
     assert built.compute_capabilities == RTX_SMS
     flags = dict(built.flags)
-    workspace_bytes = flags.pop("workspace_bytes")
+    workspace_bytes, source = flags.pop("workspace_bytes"), flags.pop("workspace_source")
     assert flags == {
         "strongly_typed": True,
         "tf32": False,
         "max_aux_streams": 0,
         "optimization_level": 3,
         "profiling_verbosity": "NONE",
+        "hardware_compatibility": "NONE",
+        "timing_cache": "",
     }
-    assert workspace_bytes >= 1 << 30
+    assert workspace_bytes >= 1 << 30 and "default" in str(source)
+    assert built.timing_cache is None
+    assert built.peak_bytes > 10 << 20
     assert built.layers["convolution"] == 1
     assert built.layers["matrix_multiply"] == 6
     assert built.tensor_types["half"] > 10
@@ -82,7 +87,7 @@ def test_options_reach_tensorrt(rtx: Any, small_onnx: Make) -> None:
     built = build_engine(small_onnx("fp16"), options)
     assert built.compute_capabilities == ("sm89",)
     assert (built.flags["optimization_level"], built.flags["max_aux_streams"]) == (1, 2)
-    assert built.flags["workspace_bytes"] == 64 << 20
+    assert (built.flags["workspace_bytes"], built.flags["workspace_source"]) == (64 << 20, "asked for")
 
 
 def test_doc_strings_and_metadata_stay_out_of_the_engine(rtx: Any, small_onnx: Make) -> None:
@@ -138,7 +143,7 @@ def test_tensorrt_takes_the_same_path(rtx: Any, small_onnx: Make, monkeypatch: p
     disguised.IProgressMonitor = None  # type: ignore[attr-defined]
     del disguised.IProgressMonitor  # an old TensorRT: no progress, and no failure
     monkeypatch.setitem(sys.modules, "tensorrt", disguised)
-    built = build_engine(small_onnx("fp16"), BuildOptions(target="tensorrt"), lambda *args: None)
+    built = build_here(small_onnx("fp16"), BuildOptions(target="tensorrt"), lambda *args: None)
     assert (built.target, built.tensorrt_version, built.compute_capabilities) == ("tensorrt", "10.16.2", ())
     assert len(built.plan) > 10_000
 
@@ -213,7 +218,7 @@ def test_a_builder_that_does_not_start_is_a_machine_error(small_onnx: Make, erro
 def test_a_gpu_that_this_rtx_does_not_know(rtx: Any, small_onnx: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logoformer.engine.targets.RTX_SMS", (*RTX_SMS, "sm130"))
     with pytest.raises(MachineError, match="does not know sm130"):
-        build_engine(small_onnx("fp16"), BuildOptions(compute_capabilities=("sm130",)))
+        build_here(small_onnx("fp16"), BuildOptions(compute_capabilities=("sm130",)))
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,16 @@ COMMON = {
     "config": {
         "builder_optimization_level",
         "clear_flag",
+        "create_timing_cache",
         "get_flag",
         "get_memory_pool_limit",
+        "get_timing_cache",
+        "hardware_compatibility_level",
         "max_aux_streams",
         "profiling_verbosity",
         "progress_monitor",
         "set_memory_pool_limit",
+        "set_timing_cache",
     },
     "network": {"num_layers", "get_layer", "num_inputs", "get_input", "num_outputs"},
     "parser": {"parse", "num_errors", "get_error"},
@@ -33,6 +37,7 @@ COMMON = {
     "module": {
         "Builder",
         "BuilderFlag",
+        "HardwareCompatibilityLevel",
         "ILogger",
         "IProgressMonitor",
         "MemoryPoolType",
@@ -42,6 +47,7 @@ COMMON = {
         "__version__",
     },
     "BuilderFlag": {"TF32"},
+    "HardwareCompatibilityLevel": {"AMPERE_PLUS"},
     "MemoryPoolType": {"WORKSPACE"},
 }
 RTX_ONLY = {"config": {"num_compute_capabilities", "set_compute_capability"}, "module": {"ComputeCapability"}}
@@ -56,6 +62,7 @@ CLASSES = {
     "tensor": "ITensor",
     "errors[0]": "ParserError",
     "BuilderFlag": "BuilderFlag",
+    "HardwareCompatibilityLevel": "HardwareCompatibilityLevel",
     "MemoryPoolType": "MemoryPoolType",
 }
 FOLDER = Path(compile_module.__file__).parent

@@ -90,7 +90,7 @@ def test_sessions_open_lazily_and_close_once(untrained_bundle):
     engine = logoformer.load(untrained_bundle)
     assert engine._sessions == {}
     engine.session("frame")
-    assert list(engine._sessions) == ["frame"]
+    assert list(engine._sessions) == [("frame", 1)]
     engine.close()
     engine.close()
     with pytest.raises(UsageError, match="closed"):

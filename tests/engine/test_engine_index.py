@@ -139,7 +139,8 @@ def test_a_missing_short_or_long_engine_is_refused(folder, entries):
         path.unlink,
     ):
         change()
-        assert refused(folder).next == "logoformer build BUNDLE"
+        again = f"logoformer build {folder.parent} --target rtx --graph clip --precision fp16"
+        assert refused(folder).next == again
 
 
 def test_a_link_or_a_pipe_is_no_engine(folder, entries, tmp_path):

@@ -37,6 +37,7 @@ ROLES = [
     ("temporal.blocks.0.local_attention.v/MatMul_U13+", "matmul"),
     ("_gemm_mha_v2_myl0_3", "attention"),
     ("__myl_FcAddAdd_myl0_17", "matmul"),
+    ("__myl_CorrCastRelu_myl0_5", "convolution"),
     ("_gemv_mha_v1_myl0_65", "attention"),
     ("__myl_AddMaxrSubExpSumDivCast_myl0_72", "elementwise"),
     ("temporal.blocks.0.local_attention/MatMul_U18_myl0_3", "matmul"),

@@ -8,7 +8,7 @@ import pytest
 from logoformer.bundle import Bundle
 from logoformer.clips import window_order
 from logoformer.engine import load
-from logoformer.engine.verify import pair_answers
+from logoformer.engine.golden import pair_answers
 from logoformer.export import parity as par
 from logoformer.export.reference import Reference
 from logoformer.model.checkpoint import load_checkpoint

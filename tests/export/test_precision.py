@@ -2,14 +2,15 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
-from logoformer.engine.verify import distance
+from logoformer.engine.golden import distance
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.macs import macs_by_precision
-from logoformer.export.parity import torch_answers
+from logoformer.export.parity import RoundingClip, torch_answers
 from logoformer.export.precision import to_fp16
-from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, Ranges, protect, scan
+from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, Ranges, channels, not_finite, protect, scan
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
 from logoformer.model.config import PRESETS
@@ -25,7 +26,7 @@ def clips() -> np.ndarray:
     return synthetic_clips(7, TINY.sampling, TINY.image_size, seed=3)[0]
 
 
-def with_planted_overflow(factor: float = 3e5) -> LogoFormer:
+def with_planted_overflow(factor: float = 3e5, lift: float = 6.0) -> LogoFormer:
     """One FFN's hidden layer is scaled far past FP16, its second layer by the inverse: FP32 answers stay.
 
     The hidden values pass through GELU, so only a channel that GELU leaves alone may be scaled: its bias is raised
@@ -34,7 +35,7 @@ def with_planted_overflow(factor: float = 3e5) -> LogoFormer:
     model = initialise(TINY)
     ffn = model.blocks[0].ffn
     with torch.no_grad():
-        ffn.fc1.bias[0] += 6.0
+        ffn.fc1.bias[0] += lift
         ffn.fc1.weight[0] *= factor
         ffn.fc1.bias[0] *= factor
         ffn.fc2.weight[:, 0] /= factor
@@ -66,6 +67,24 @@ def test_planted_overflow_is_found_protected_and_harmless(clips: np.ndarray):
     assert not np.isfinite(unprotected).all() or distance(unprotected, truth)[0] > 0.5, "the plant must do harm"
 
     share, agreement = distance(answers(convert(model, clips, None), clips), truth)
+    assert share < 0.05 and agreement == 1.0
+
+
+def test_an_overflow_that_onnx_runtime_hides_is_found_all_the_same(clips: np.ndarray):
+    """Every weight fits into FP16; only the sum of product and bias does not, and ONNX Runtime hands it on in FP32."""
+    model = with_planted_overflow(factor=1.6e4, lift=4.0)
+    truth = torch_answers(model, clips)
+    feeds = [{"clip": clip[None]} for clip in clips]
+    bare = convert(model, clips, [])
+    session = onnxruntime.InferenceSession(to_bytes(bare), providers=["CPUExecutionProvider"])
+    hidden = np.concatenate([session.run(None, feed)[0] for feed in feeds])
+    assert distance(hidden, truth)[1] == 1.0, "ONNX Runtime answers as if nothing were wrong"
+    assert not np.isfinite(RoundingClip(bare).answers(clips)).all(), "a device would not"
+    found = not_finite(bare, feeds)
+    assert found and found[0].startswith("temporal.blocks.0.ffn.fc1/"), found[:3]
+    kept = convert(model, clips, None)
+    assert not_finite(kept, feeds) == []
+    share, agreement = distance(RoundingClip(kept).answers(clips), truth)
     assert share < 0.05 and agreement == 1.0
 
 
@@ -104,3 +123,18 @@ def test_the_scan_reads_what_a_clip_makes_of_each_tensor(clips: np.ndarray):
     one, both = scan(graph, [{"frame": dark}]), scan(graph, [{"frame": dark}, {"frame": bright}])
     assert one.largest["Cast"] == 0.0 and both.largest["Cast"] == 255.0 and both.clips == 2
     assert all(both.largest[name] >= value for name, value in one.largest.items())
+
+
+def test_channels_are_the_last_axis_over_all_clips(clips: np.ndarray):
+    graph = trace(build_graph("clip", initialise(TINY)), example_inputs("clip", TINY, 20), "probabilities")
+    feeds = [{"clip": clip[None]} for clip in clips]
+    name = "temporal.blocks.0.norm_ffn/LayerNormalization"
+    wanted = np.zeros(TINY.embed_dim, np.float32)
+    reference = Reference(graph)
+    for feed in feeds:
+        seen = {}
+        reference.run(feed, lambda tensor, value, seen=seen: seen.update({tensor: value}))
+        wanted = np.maximum(wanted, seen[name].abs().reshape(-1, TINY.embed_dim).amax(0).numpy())
+    found = channels(graph, feeds, [name])
+    assert set(found) == {name}
+    np.testing.assert_allclose(found[name], wanted, rtol=1e-5)

@@ -84,3 +84,56 @@ def test_quantization_follows_the_standard():
     x = np.float32([0.05, 0.15, -0.25, 100.0, -100.0, 0.0])
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_array_equal(Reference(model).run({"x": x})["y"], session.run(None, {"x": x})[0])
+
+
+def test_many_inputs_in_one_go_are_each_as_if_alone():
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((6, 5)).astype(np.float16)
+    model = model_of(
+        [
+            helper.make_node("Gather", ["x", "order"], ["picked"], axis=0),
+            helper.make_node("MatMul", ["picked", "w"], ["product"]),
+            helper.make_node("LayerNormalization", ["product", "g"], ["y"], axis=-1),
+        ],
+        {"x": [4, 6]},
+        {"y": [3, 5]},
+        {"w": weight, "g": np.ones(5, np.float16)},
+    )
+    model.graph.input.append(helper.make_tensor_value_info("order", TensorProto.INT32, [3]))
+    x = rng.standard_normal((9, 4, 6)).astype(np.float16)
+    order = np.int32([3, 0, 0])
+    reference = Reference(model)
+    many, largest = reference.run_many({"x": x}, {"order": order}, lambda name, value: {name: value.abs().amax()})
+    alone = [reference.run({"x": one, "order": order})["y"] for one in x]
+    assert many["y"].dtype == np.float16
+    np.testing.assert_allclose(many["y"], np.stack(alone), atol=2e-3)
+    np.testing.assert_allclose(largest["y"], [np.abs(one).max() for one in alone], atol=2e-3)
+    assert set(largest) == {"picked", "product", "y"}
+
+
+def test_int8_with_fp16_scales_rounds_where_the_graph_says():
+    """Activation by one FP16 scale, INT8 weights by one scale a column: every step written out in numpy."""
+    rng = np.random.default_rng(1)
+    steps = rng.integers(-127, 128, (6, 5)).astype(np.int8)
+    scales = rng.uniform(0.001, 0.02, 5).astype(np.float16)
+    scale = np.float16(0.037)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=1),
+        helper.make_node("MatMul", ["d", "wd"], ["y"]),
+    ]
+    zeros = {"z": np.int8(0), "wz": np.zeros(5, np.int8)}
+    model = model_of(nodes, {"x": [3, 6]}, {"y": [3, 5]}, {"s": scale, "w": steps, "ws": scales, **zeros})
+    x = (3 * rng.standard_normal((3, 6))).astype(np.float16)
+    seen = {}
+    given = Reference(model).run({"x": x}, lambda name, value: seen.update({name: value.numpy()}))["y"]
+    quantized = np.clip(np.rint(x.astype(np.float32) / np.float32(scale)), -128, 127)
+    activation = (quantized * np.float32(scale)).astype(np.float16)
+    weight = (steps.astype(np.float32) * scales.astype(np.float32)).astype(np.float16)
+    np.testing.assert_array_equal(seen["q"], quantized.astype(np.int8))
+    np.testing.assert_array_equal(seen["d"], activation)
+    assert "wd" not in seen, "what depends on constants alone is computed once, when the graph is read"
+    wanted = activation.astype(np.float32) @ weight.astype(np.float32)
+    np.testing.assert_allclose(given.astype(np.float32), wanted, rtol=1e-3, atol=1e-3)
+    assert given.dtype == np.float16

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.clips import DFEW_LABELS, resize
 from logoformer.errors import BadInputError, RefusedError, UsageError
-from logoformer.model.dfew import DfewClips, clip_name, decode_image, parse_list
+from logoformer.model.dfew import DfewClips, clip_name, parse_list
+from logoformer.model.images import decode_image
 from PIL import Image
 
 GOOD = b"video_name,label\n1,3\n16372,7\n"

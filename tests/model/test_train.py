@@ -11,66 +11,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from logoformer.clips import Sampling
-from logoformer.errors import BadInputError, MachineError, UsageError
-from logoformer.model import train as training
+from logoformer.errors import BadInputError, MachineError
+from logoformer.model import step as stepping
 from logoformer.model.checkpoint import load_checkpoint
 from logoformer.model.config import preset
 from logoformer.model.data import CachedClips
 from logoformer.model.evaluate import evaluate
 from logoformer.model.logoformer import LogoFormer
+from logoformer.model.recipe import TrainConfig
 from logoformer.model.synthetic import SyntheticClips
-from logoformer.model.train import TrainConfig, augment, train
-
-# A model and clips so small that a step takes milliseconds.
-SMALL = replace(
-    preset("tiny"),
-    image_size=32,
-    stage_widths=(8, 16),
-    stage_blocks=(1, 1),
-    embed_dim=16,
-    heads=2,
-    ffn_dim=32,
-    depth=1,
-    window=(2, 2, 2),
-    sampling=Sampling(segments=4, frames_per_segment=1),
-)
-
-
-class TwoColors:
-    """Happy clips are red, sad ones blue: what a few steps can learn."""
-
-    labels = SMALL.labels
-    size = 32
-
-    def __len__(self) -> int:
-        return 16
-
-    def label(self, index):
-        return index % 2
-
-    def clip_id(self, index):
-        return str(index)
-
-    def count(self, index):
-        return 10
-
-    def frames(self, index, indices):
-        frames = np.random.default_rng(index).integers(0, 90, (len(indices), 32, 32, 3)).astype(np.uint8)
-        frames[..., 2 * (index % 2)] += 140
-        return frames
+from logoformer.model.train import train
 
 
 @pytest.fixture(scope="module")
-def trained_small(tmp_path_factory):
+def trained_small(small, tmp_path_factory):
     seen: list[tuple[str, int, int]] = []
     result = train(
         TrainConfig(steps=40, batch=8, learning_rate=5e-3, seed=3),
-        SMALL,
-        TwoColors(),
-        TwoColors(),
+        small.SMALL,
+        small.TwoColors(),
+        small.TwoColors(),
         tmp_path_factory.mktemp("train") / "checkpoint",
         lambda *event: seen.append(event),
     )
@@ -84,10 +44,10 @@ def test_it_learns(trained_small):
     assert result.metrics.uar == 1.0
 
 
-def test_checkpoint_holds_the_model_that_was_scored(trained_small):
+def test_checkpoint_holds_the_model_that_was_scored(small, trained_small):
     result, _ = trained_small
     model, provenance = load_checkpoint(result.checkpoint)
-    assert evaluate(model, TwoColors()) == result.metrics
+    assert evaluate(model, small.TwoColors()).metrics() == result.metrics
     assert provenance["extra"]["recipe"]["seed"] == 3
     assert provenance["extra"]["metrics"]["uar"] == 1.0
 
@@ -104,10 +64,10 @@ def test_log_is_json_lines_with_the_rate_rising_and_falling(trained_small):
     assert json.dumps(result.to_json())
 
 
-def test_same_seed_same_weights_and_another_seed_others(tmp_path):
+def test_same_seed_same_weights_and_another_seed_others(small, tmp_path):
     def weights(name, seed):
         config = TrainConfig(steps=3, batch=4, seed=seed)
-        result = train(config, SMALL, TwoColors(), TwoColors(), tmp_path / name)
+        result = train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / name)
         return (result.checkpoint / "model.safetensors").read_bytes()
 
     threads = torch.get_num_threads()
@@ -118,24 +78,24 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path):
         torch.set_num_threads(threads)
 
 
-def test_each_step_has_its_own_gradient(tmp_path, monkeypatch):
+def test_each_step_has_its_own_gradient(small, tmp_path, monkeypatch):
     """With weights that do not move, gradients that piled up would grow from step to step."""
     norms = []
     measure = torch.nn.utils.get_total_norm
     monkeypatch.setattr(
-        training.nn.utils,
+        stepping.nn.utils,
         "clip_grad_norm_",
         lambda parameters, limit: norms.append(float(measure([p.grad for p in parameters]))),
     )
     config = TrainConfig(steps=6, batch=16, learning_rate=1e-12)
-    train(config, replace(SMALL, dropout=0.0), TwoColors(), TwoColors(), tmp_path / "checkpoint")
+    train(config, replace(small.SMALL, dropout=0.0), small.TwoColors(), small.TwoColors(), tmp_path / "checkpoint")
     assert max(norms) < 1.5 * min(norms)
 
 
-def test_the_seed_decides_the_first_weights(tmp_path):
+def test_the_seed_decides_the_first_weights(small, tmp_path):
     def first_layer(seed):
         config = TrainConfig(steps=1, batch=4, learning_rate=1e-12, seed=seed)
-        result = train(config, SMALL, TwoColors(), TwoColors(), tmp_path / str(seed))
+        result = train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / str(seed))
         return load_checkpoint(result.checkpoint)[0].trunk.conv1.weight
 
     assert not torch.allclose(first_layer(1), first_layer(2), atol=1e-3)
@@ -150,73 +110,27 @@ def test_synthetic_faces_train_a_step_of_tiny(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------ failing
-def test_clips_that_do_not_fit_are_refused_before_any_step(tmp_path):
+def test_clips_that_do_not_fit_are_refused_before_any_step(small, tmp_path):
     with pytest.raises(BadInputError, match="64 x 64 pixels, the model reads 32 x 32"):
-        train(TrainConfig(steps=1), SMALL, TwoColors(), SyntheticClips(0, range(1), 7, 64), tmp_path / "checkpoint")
+        train(
+            TrainConfig(steps=1),
+            small.SMALL,
+            small.TwoColors(),
+            SyntheticClips(0, range(1), 7, 64),
+            tmp_path / "checkpoint",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_ends_the_training(small, tmp_path, monkeypatch):
     whole = LogoFormer.forward
     monkeypatch.setattr(LogoFormer, "forward", lambda self, clips: torch.nan * whole(self, clips))
     with pytest.raises(BadInputError, match="loss became nan at step 1"):
-        train(TrainConfig(steps=3, batch=4), SMALL, TwoColors(), TwoColors(), tmp_path / "checkpoint")
+        train(TrainConfig(steps=3, batch=4), small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "checkpoint")
     assert not (tmp_path / "checkpoint").exists()
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_place_that_cannot_be_written(small, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="could not be written"):
-        train(TrainConfig(steps=1), SMALL, TwoColors(), TwoColors(), tmp_path / "file" / "checkpoint")
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"batch": 0}, {"seed": -1}, {"learning_rate": 0.0}, {"weight_decay": -1.0}, {"warmup": 1.0}]
-)
-def test_nonsense_recipes_are_refused(wrong):
-    with pytest.raises(UsageError):
-        TrainConfig(**wrong)
-
-
-# --------------------------------------------------------------------------------------------------------------- parts
-@given(st.integers(1, 5000), st.floats(0.0, 0.99))
-@settings(max_examples=100, deadline=None)
-def test_rate_rises_then_falls_and_stays_a_share(steps, warmup):
-    config = TrainConfig(steps=steps, warmup=warmup)
-    rates = np.array([training._rate(step, config) for step in range(steps)])
-    assert rates.min() >= 0
-    assert rates.max() <= 1
-    rise = round(warmup * steps)
-    assert (np.diff(rates[:rise]) > 0).all()
-    assert (np.diff(rates[rise:]) <= 0).all()
-    if rise < steps:
-        assert rates[rise] == 1.0
-
-
-def test_augment_treats_all_frames_of_a_clip_alike():
-    frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
-    clips = np.broadcast_to(frame, (64, 3, 32, 32, 3)).copy()
-    result = augment(clips, np.random.default_rng(1))
-    assert result.shape == clips.shape
-    assert result.dtype == np.uint8
-    assert (result == result[:, :1]).all()
-    assert len({clip.tobytes() for clip in result}) > 20
-    centre = frame[2:-2, 2:-2]
-
-    def holds_centre(view):  # moved by at most two pixels
-        return any((view[y : y + 28, x : x + 28] == centre).all() for y in range(5) for x in range(5))
-
-    plain = sum(holds_centre(clip[0]) for clip in result)
-    mirrored = sum(holds_centre(clip[0, :, ::-1]) for clip in result)
-    assert plain + mirrored == 64
-    assert min(plain, mirrored) > 16
-
-
-def test_decay_spares_norms_biases_and_positions():
-    model = LogoFormer(SMALL)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed, free = training._groups(model, 0.05)
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
-    assert len(decayed["params"]) + len(free["params"]) == len(names)
-    assert {names[id(p)] for p in free["params"]} >= {"pos_spatial", "pos_temporal", "cls", "norm.weight", "head.bias"}
-    assert all(names[id(p)].endswith("weight") and p.ndim >= 2 for p in decayed["params"])
+        train(TrainConfig(steps=1), small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "file" / "checkpoint")

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
+from logoformer.bundle import Bundle, Golden
 from logoformer.errors import LogoformerError, RefusedError
 from logoformer.sealed import seal
 
@@ -18,56 +17,6 @@ def descriptors():
     before = len(list(Path("/proc/self/fd").iterdir()))
     yield
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-# Two frames of 4 x 4 pixels, 2 x 2 tokens of 3 channels each; a ring of 5 slots for 2 faces; 3 classes.
-_ANSWER = TensorSpec("probabilities", "float32", (1, 3))
-_TENSORS = {
-    "clip": ((TensorSpec("clip", "uint8", (1, 2, 4, 4, 3)),), (_ANSWER,)),
-    "frame": ((TensorSpec("frame", "uint8", (1, 4, 4, 3)),), (TensorSpec("tokens", "float32", (1, 4, 3)),)),
-    "temporal": ((TensorSpec("ring", "float32", (40, 3)), TensorSpec("order", "int32", (8,))), (_ANSWER,)),
-}
-
-
-def _golden(salt: str) -> Golden:
-    random = np.random.default_rng(len(salt))
-    return Golden(random.integers(0, 256, (4, 2, 4, 4, 3), np.uint8), random.dirichlet([1, 1, 1], 4).astype(np.float32))
-
-
-def _write(path: Path, salt: str, **changes: Any) -> Bundle:
-    writer = BundleWriter(path)
-    graphs = [
-        writer.add_graph(
-            f"{graph} {precision} {salt} ".encode() * 40,
-            graph=graph, precision=precision, batch=1, opset=20, inputs=ins, outputs=outs, macs={precision: 1000},
-        )
-        for precision in ("fp32", "fp16")
-        for graph, (ins, outs) in _TENSORS.items()
-    ]  # fmt: skip
-    manifest = {
-        "model": {"preset": "small"},
-        "labels": ["calm", "glad", "Zürich"],
-        "preprocessing": {"size": 4},
-        "sampling": {"segments": 2, "frames_per_segment": 1, "span_s": 1.0, "fps": 10.0},
-        "stream": {"slots": 5, "faces": 2, "frames": 2, "grid": 2, "window": [2, 1, 2], "embed_dim": 3},
-        "graphs": graphs,
-        "precisions": {name: {"verdict": "accept", "reason": "said so"} for name in ("fp32", "fp16")},
-        "golden": writer.add_golden(_golden(salt), "noise"),
-        "provenance": {"salt": salt},
-    }
-    return writer.commit({**manifest, **changes})
-
-
-@pytest.fixture
-def write_bundle() -> Callable[..., Bundle]:
-    """`write_bundle(path, salt)`: a whole bundle but for its graphs, which are some bytes that the salt decides."""
-    return _write
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """A bundle of some kilobytes."""
-    return _write(tmp_path / "face.bundle", "one").path
 
 
 @pytest.fixture

@@ -155,9 +155,19 @@ def test_one_class_is_no_choice_though_all_shapes_agree(small, reseal):
         Bundle(small)
 
 
-def test_a_graph_for_several_clips_may_have_other_shapes_but_no_other_names(small, reseal):
+def test_a_graph_for_several_clips_has_the_shapes_of_its_batch_and_no_other_names(small, reseal):
+    def batch(m: dict[str, Any]) -> None:
+        entry = m["graphs"][0]
+        entry["batch"] = 2
+        for spec in (*entry["inputs"], *entry["outputs"]):
+            spec["shape"][0] = 2
+
+    sound = (small / "manifest.json").read_bytes()
     reseal(small, put("graphs", 0, "batch", 2))
-    reseal(small, put("graphs", 0, "inputs", 0, "shape", [2, 2, 4, 4, 3]))
+    with pytest.raises(RefusedError, match="do not fit"):
+        Bundle(small)
+    (small / "manifest.json").write_bytes(sound)
+    reseal(small, batch)
     assert Bundle(small).graph("clip", "fp32", 2).inputs[0].shape == (2, 2, 4, 4, 3)
     for wrong in (put("graphs", 0, "graph", "spatial"), put("graphs", 0, "inputs", 0, "dtype", "object")):
         kept = (small / "manifest.json").read_bytes()
@@ -165,6 +175,13 @@ def test_a_graph_for_several_clips_may_have_other_shapes_but_no_other_names(smal
         with pytest.raises(RefusedError, match="is none of"):
             Bundle(small)
         (small / "manifest.json").write_bytes(kept)
+
+
+def test_one_ring_gives_one_answer(small, reseal):
+    index = next(i for i, entry in enumerate(Bundle(small).graphs) if entry.graph == "temporal")
+    reseal(small, put("graphs", index, "batch", 2))
+    with pytest.raises(RefusedError, match="one ring"):
+        Bundle(small)
 
 
 # ---------------------------------------------------------------------------------------------------------------- fuzz

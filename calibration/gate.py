@@ -1,0 +1,147 @@
+"""The accuracy gate: may this precision be used instead of FP32?
+
+The verdict rests on the bound, not on the measured drop: a drop of nothing on thirty clips proves nothing. Few clips
+give `insufficient clips`, never `accept`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..clips import Sampling, centre_indices
+from ..errors import UsageError
+from .choose import Progress, Source
+from .paired import Comparison
+
+Evaluate = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
+ACCEPT, WITH_EXCLUSIONS, INSUFFICIENT = "accept", "accept with exclusions", "insufficient clips"
+MOST_NEEDED = 4000  # from there on the bound alone decides
+_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a precision may cost.
+
+    Attributes:
+        drop: of UAR, 0..1; the one-sided 95 % bound is held against it.
+        agreement: least share of clips with FP32's answer.
+    """
+
+    drop: float
+    agreement: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.drop < 1 and 0 <= self.agreement <= 1):
+            raise UsageError(f"A budget lies between 0 and 100 points; got {100 * self.drop:g}.")
+
+
+BUDGETS = {"fp16": Budget(0.002, 0.99), "int8": Budget(0.005, 0.97)}
+INSTEAD = {"fp16": "fp32", "int8": "FP16"}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict and the sentence that explains it."""
+
+    verdict: str
+    reason: str
+
+
+def clips_needed(drop: float) -> int:
+    """Fewest clips on which a budget may be called kept: 4000 for 0.5 points of UAR, 500 for 2 points.
+
+    A power law through these two points. There, a precision that loses nothing still keeps its bound within the budget
+    if it answers like FP32 on 96.3 % of the clips (0.5 points) or on 92.6 % (2 points).
+    """
+    return min(MOST_NEEDED, math.ceil(round(MOST_NEEDED * math.pow(0.005 / drop, 1.5), 6)))
+
+
+def judge(found: Comparison, budget: Budget, precision: str, excluded: Sequence[str] = ()) -> Judgement:
+    """Decides.
+
+    Args:
+        found: the precision's answers against FP32's.
+        budget: what it may cost.
+        precision: 'fp16' or 'int8'.
+        excluded: groups of layers that were left in FP16 to keep the budget.
+    """
+    refuse = f"refuse: use {INSTEAD[precision]}"
+    needed = clips_needed(budget.drop)
+    numbers = (
+        f"UAR {100 * found.uar:.2f} against {100 * found.uar_before:.2f}; the drop is at most "
+        f"{100 * found.bound:.2f} points (95 %), the budget is {100 * budget.drop:g}; agreement {found.agreement:.2%} "
+        f"on {found.clips} clips"
+    )
+    if not found.finite:
+        return Judgement(refuse, f"an answer is not finite; {numbers}")
+    if found.floor > budget.drop:
+        return Judgement(refuse, f"the drop is above the budget beyond doubt; {numbers}")
+    if found.clips < needed:
+        return Judgement(INSUFFICIENT, f"this budget needs {needed} clips; {numbers}")
+    if found.agreement < budget.agreement:
+        return Judgement(refuse, f"the agreement is below {budget.agreement:.0%}; {numbers}")
+    if found.bound <= budget.drop:
+        return Judgement(WITH_EXCLUSIONS if excluded else ACCEPT, numbers)
+    if found.drop > budget.drop:
+        return Judgement(refuse, f"the measured drop is {100 * found.drop:.2f} points; {numbers}")
+    return Judgement(INSUFFICIENT, f"the measured drop keeps the budget, its bound does not; {numbers}")
+
+
+# -------------------------------------------------------------------------------------------------------------- answers
+@dataclass(frozen=True)
+class HeldOut:
+    """Answers to held-out clips.
+
+    Attributes:
+        answers: by precision, float32 `[N, C]`.
+        labels: int64 `[N]`.
+        ids: names.
+        sha256: of the pixels, in order.
+    """
+
+    answers: Mapping[str, npt.NDArray[np.float32]]
+    labels: npt.NDArray[np.int64]
+    ids: tuple[str, ...]
+    sha256: str
+
+
+def answer(
+    evaluators: Mapping[str, Evaluate],
+    source: Source,
+    sampling: Sampling,
+    indices: Sequence[int],
+    progress: Progress | None = None,
+) -> HeldOut:
+    """Gives the same clips to every evaluator, a few at a time.
+
+    Args:
+        evaluators: by precision: clips uint8 `[B, T, S, S, 3]` -> probabilities float32 `[B, C]`.
+        source: where the clips come from.
+        sampling: the test pattern is read (no chance).
+        indices: of the clips; at least one.
+        progress: called with (stage, done, total).
+    """
+    parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in evaluators}
+    digest = hashlib.sha256()
+    for start in range(0, len(indices), _TOGETHER):
+        some = indices[start : start + _TOGETHER]
+        clips = np.stack([source.frames(i, centre_indices(source.count(i), sampling)) for i in some])
+        digest.update(clips.tobytes())
+        for name, evaluate in evaluators.items():
+            parts[name].append(evaluate(clips))
+        if progress is not None:
+            progress("held-out clips", start + len(some), len(indices))
+    return HeldOut(
+        {name: np.concatenate(found) for name, found in parts.items()},
+        np.array([source.label(i) for i in indices], np.int64),
+        tuple(source.clip_id(i) for i in indices),
+        digest.hexdigest(),
+    )

@@ -1,0 +1,232 @@
+"""Fine-tuning a network while it is quantized.
+
+The FP32 clip graph is trained with every operand that the placement policy quantizes rounded to INT8 in the forward
+pass; in the backward pass rounding is passed over (the straight-through estimator, Bengio et al. 2013, arXiv
+1308.3432). The teacher is the FP32 graph itself: what INT8 shall do is answer as FP32 does, so no labels are needed.
+Activation ranges begin at those of the calibration and are learned with the weights (LSQ, Esser et al., ICLR 2020,
+arXiv 1902.08153); weight scales follow the weights, as the quantizer will take them.
+
+What comes out are weights by initializer name and ranges by tensor name: the quantizer makes the three graphs of them
+by the same policy as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BadInputError, UsageError
+from .amax import LEVELS
+from .choose import Progress
+from .placement import sites
+from .quantize import SCALE_FLOOR, QuantizeConfig, Ranges
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor
+
+Before = Callable[[str, "list[Tensor]"], "list[Tensor]"]
+
+
+class Program(Protocol):
+    """An FP32 clip graph that PyTorch can run and differentiate (see `export/reference.py`)."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Float constants by name."""
+        ...
+
+    def differentiable(
+        self, feeds: Mapping[str, Tensor], weights: Mapping[str, Tensor], before: Before
+    ) -> dict[str, Tensor]:
+        """Runs it on N inputs with other weights, `before` changing each node's inputs."""
+        ...
+
+
+@dataclass(frozen=True)
+class QatConfig:
+    """How to fine-tune.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: clips in each.
+        learning_rate: of the weights, at its highest; it falls to 0 in half a cosine.
+        range_rate: of the logarithm of the ranges.
+        seed: of the order of the clips and of their augmentation.
+    """
+
+    steps: int = 150
+    batch: int = 32
+    learning_rate: float = 1e-4
+    range_rate: float = 5e-2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.seed < 0 or not (self.learning_rate > 0 and self.range_rate >= 0):
+            raise UsageError(f"Fine-tuning needs steps, batch and learning rate above 0; got {self}.")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came out.
+
+    Attributes:
+        weights: by initializer name.
+        ranges: by tensor name, as the quantizer takes them.
+        losses: of each step: the mean divergence from FP32's answers (Kullback-Leibler, nats).
+    """
+
+    weights: dict[str, npt.NDArray[np.float32]]
+    ranges: Ranges
+    losses: tuple[float, ...]
+
+
+def fine_tune(
+    model: onnx.ModelProto,
+    program: Program,
+    ranges: Ranges,
+    placement: QuantizeConfig,
+    batches: Iterable[npt.NDArray[np.uint8]],
+    config: QatConfig,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Trains.
+
+    Args:
+        model: the FP32 clip graph.
+        program: the same graph, runnable.
+        ranges: where the activation ranges begin.
+        placement: what is quantized.
+        batches: uint8 `[B, T, S, S, 3]`, at least `config.steps` of them.
+        config: how.
+        progress: called with (stage, done, total).
+
+    Raises:
+        BadInputError: the loss is no longer finite.
+    """
+    import torch
+
+    teacher = program.weights
+    weights = {name: value.clone().requires_grad_() for name, value in teacher.items()}
+    fake = _FakeQuantization(model, ranges, placement)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": list(weights.values()), "lr": config.learning_rate},
+            {"params": list(fake.logs.values()), "lr": config.range_rate},
+        ]
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    losses: list[float] = []
+    for step, clips in zip(range(1, config.steps + 1), batches, strict=False):
+        feed = {"clip": torch.from_numpy(np.ascontiguousarray(clips[:, None]))}
+        with torch.no_grad():
+            wanted = program.differentiable(feed, teacher, lambda _, inputs: inputs)["probabilities"]
+        given = program.differentiable(feed, weights, fake)["probabilities"]
+        loss = torch.nn.functional.kl_div(_log(given), _log(wanted), log_target=True, reduction="sum") / len(clips)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if not np.isfinite(losses[-1]):
+            raise BadInputError(
+                f"The loss became {losses[-1]} at step {step}.",
+                cause="the learning rate is too high",
+                next=f"run again with a learning rate below {config.learning_rate:g}",
+            )
+        if progress is not None:
+            progress("fine-tune in INT8", step, config.steps)
+    tuned = {name: value.detach().numpy() for name, value in weights.items()}
+    return Tuned(tuned, Ranges(fake.amax(), ranges.method, ranges.clips), tuple(losses))
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=1e-12).log()
+
+
+class _FakeQuantization:
+    """Rounds what the placement quantizes; called before each node."""
+
+    def __init__(self, model: onnx.ModelProto, ranges: Ranges, placement: QuantizeConfig) -> None:
+        import torch
+
+        inputs = {node.name: list(node.input) for node in model.graph.node}
+        chosen = sites(model, attention=placement.attention, exclude=placement.exclude)
+        self._sites = {site.node: site for site in chosen}
+        self._inputs = {name: inputs[name] for name in self._sites}
+        read = {inputs[site.node][slot] for site in chosen for slot in site.slots}
+        floor = SCALE_FLOOR * LEVELS
+        self._begin = ranges.amax
+        self.logs = {
+            name: torch.tensor(float(np.log(max(ranges.amax[name], floor)))).requires_grad_() for name in sorted(read)
+        }
+
+    def amax(self) -> dict[str, float]:
+        """The ranges as learned; those that nothing read as they were."""
+        return {**self._begin, **{name: float(value.detach().exp()) for name, value in self.logs.items()}}
+
+    def __call__(self, node: str, inputs: list[Tensor]) -> list[Tensor]:
+        site = self._sites.get(node)
+        if site is None:
+            return inputs
+        changed = list(inputs)
+        for slot in site.slots:
+            changed[slot] = round_through(inputs[slot], self.logs[self._inputs[node][slot]].exp() / LEVELS)
+        if site.weight is not None:
+            weight = inputs[site.weight]
+            others = [axis for axis in range(weight.ndim) if axis != site.axis]
+            scale = weight.detach().abs().amax(others, keepdim=True).clamp(min=SCALE_FLOOR * LEVELS) / LEVELS
+            changed[site.weight] = round_through(weight, scale)
+        return changed
+
+
+def round_through(x: Tensor, scale: Tensor) -> Tensor:
+    """INT8 and back. The gradient is that of clipping alone; it reaches the scale as well.
+
+    Args:
+        x: any shape.
+        scale: positive, broadcast over x.
+    """
+    steps = (x / scale).clamp(-LEVELS - 1, LEVELS)
+    return (steps + (steps.round() - steps).detach()) * scale
+
+
+def augmented(
+    read: Callable[[int, np.random.Generator], npt.NDArray[np.uint8]], count: int, config: QatConfig
+) -> Iterable[npt.NDArray[np.uint8]]:
+    """Batches for `fine_tune`: shuffled epochs, mirrored and moved as in training.
+
+    Args:
+        read: one clip uint8 `[T, S, S, 3]`, its frames drawn by the generator.
+        count: clips there are.
+        config: batch, steps and seed.
+    """
+    from ..model.augment import augment
+
+    rng = np.random.default_rng(config.seed)
+    waiting: list[int] = []
+    for _ in range(config.steps):
+        while len(waiting) < config.batch:
+            waiting += [int(index) for index in rng.permutation(count)]
+        some, waiting = waiting[: config.batch], waiting[config.batch :]
+        yield np.stack([augment(read(index, rng), "shift", rng) for index in some])
+
+
+def record(config: QatConfig, losses: tuple[float, ...], source: str) -> dict[str, Any]:
+    """What the manifest keeps, as JSON values."""
+    tenth = max(1, len(losses) // 10)
+    return {
+        "source": source,
+        "steps": len(losses),
+        "batch": config.batch,
+        "learning_rate": config.learning_rate,
+        "range_rate": config.range_rate,
+        "seed": config.seed,
+        "first_loss": float(np.mean(losses[:tenth])),
+        "final_loss": float(np.mean(losses[-tenth:])),
+    }

@@ -1,0 +1,131 @@
+"""How much memory a build may still take, and what running out of it looks like.
+
+On a Jetson the GPU takes its memory from the processor's: what is free is `MemAvailable`, which counts what the kernel
+would give up. `cudaMemGetInfo` knows only of pages that are free this moment. A container may allow less.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+_FLOOR_SHARE, _FLOOR_MOST = 50, 512 * MIB
+# How running out of memory looks; a build that lacks memory often says only that no kernel could be found.
+_SHORT = re.compile(
+    r"could not find any implementation|insufficient memory|memory (is )?insufficient|out ?of ?memory|std::bad_alloc"
+)
+# 'Requested size was 8388608 bytes', 'insufficient memory on requested size of 8388608', 'request: 1024MB Available'
+_BYTES = re.compile(r"requested size (?:was|of) (\d+)")
+_MEGABYTES = re.compile(r"request: (\d+) ?mb")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is left.
+
+    Attributes:
+        total_bytes: that this process could have at most.
+        available_bytes: that it can still get.
+        swap_bytes: free swap and zram behind it.
+        source: where the number comes from.
+    """
+
+    total_bytes: int
+    available_bytes: int
+    swap_bytes: int
+    source: str
+
+    @property
+    def floor_bytes(self) -> int:
+        """Below this the kernel soon ends some process, and not surely the build: a fiftieth, 512 MiB at most."""
+        return min(self.total_bytes // _FLOOR_SHARE, _FLOOR_MOST)
+
+    @property
+    def short(self) -> bool:
+        """Whether memory and swap together have come down to the floor."""
+        return self.available_bytes + self.swap_bytes < self.floor_bytes
+
+    def __str__(self) -> str:
+        swap = f" and {mib(self.swap_bytes)} of swap" if self.swap_bytes else ""
+        return f"{mib(self.available_bytes)}{swap} free of {mib(self.total_bytes)} ({self.source})"
+
+
+def mib(count: int) -> str:
+    """Bytes for people: '512 MiB'."""
+    return f"{count // MIB} MiB"
+
+
+def read_memory(root: Path = Path("/")) -> Memory:
+    """What is left on this machine, or in this container where that has less.
+
+    Args:
+        root: of the file system.
+    """
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if rest.split()}
+    total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
+    machine = Memory(total, available, kib.get("SwapFree", 0) * 1024, "MemAvailable")
+    limit, used = (_number(root / "sys/fs/cgroup" / name) for name in ("memory.max", "memory.current"))
+    if limit is None or used is None:
+        return machine
+    used -= _reclaimable(root / "sys/fs/cgroup/memory.stat")
+    if limit - used >= available:
+        return machine
+    return Memory(limit, max(limit - used, 0), 0, "the memory limit of this container")
+
+
+def resident_bytes(pid: int, root: Path = Path("/")) -> int:
+    """What a process holds in memory; 0 when it is gone."""
+    try:
+        status = (root / f"proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def looks_short(lines: Iterable[str]) -> bool:
+    """Whether TensorRT's words are those of a build without enough memory."""
+    return _SHORT.search("\n".join(lines).lower()) is not None
+
+
+def needed_bytes(lines: Iterable[str]) -> int | None:
+    """The largest request that TensorRT's words name, or None."""
+    said = "\n".join(lines).lower()
+    requests = [int(n) for n in _BYTES.findall(said)] + [int(n) * MIB for n in _MEGABYTES.findall(said)]
+    return max(requests, default=None)
+
+
+def shortage(lines: Iterable[str], before: Memory | None, after: Memory | None) -> str:
+    """The cause of an error for a build that ran out of memory, with what was needed and what was free.
+
+    Args:
+        lines: TensorRT's.
+        before: when the build began.
+        after: when it failed.
+    """
+    needed = needed_bytes(lines)
+    parts = ["not enough memory: TensorRT then often says only that it found no implementation"]
+    parts += [f"it asked for {mib(needed)} at once"] if needed is not None else []
+    parts += [f"when it began: {before}"] if before is not None else []
+    parts += [f"when it failed: {after}"] if after is not None else []
+    return "; ".join(parts)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # no such file, or 'max'
+        return None
+
+
+def _reclaimable(path: Path) -> int:
+    """File cache that the kernel would give up, which counts as used."""
+    try:
+        found = re.search(r"^inactive_file (\d+)$", path.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0

@@ -1,0 +1,118 @@
+"""Whose turn it is: an engine answers one thread, always the same one, and closes only between two calls.
+
+A session is one context, one stream and one set of buffers. Two threads in it would mix their frames without any
+error, so the second thread is refused by name, with the way that works: `engine.worker()`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn
+
+from ..errors import DeviceLostError, UsageError
+
+
+class Turn:
+    """A context manager around every call that touches a session.
+
+    The first thread that enters owns the engine from then on. Closing is allowed from anywhere: it waits for the call
+    that runs, and what comes after it is refused. A lost device stays lost: its error is raised again without another
+    call to the device.
+
+    Args:
+        free: frees the sessions; called once, while no call runs.
+
+    Attributes:
+        closed: whether `close` was called.
+    """
+
+    def __init__(self, free: Callable[[], None]) -> None:
+        self._free = free
+        self._lock = threading.Lock()
+        self._giving = threading.Lock()
+        self._owner: int | None = None
+        self._owner_name = ""
+        self._by_worker = False
+        self._running = False
+        self._freed = False
+        self._lost: DeviceLostError | None = None
+        self.closed = False
+
+    def __enter__(self) -> None:
+        self.check()
+        self._lock.acquire()
+        if self.closed:  # while this thread waited for the lock
+            self._lock.release()
+            self._refuse_closed()
+        self._running = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._running = False
+        if isinstance(error, DeviceLostError):
+            self._lost = error
+        try:
+            if self.closed:  # by this very thread, from a signal handler
+                self._free_once()
+        finally:
+            self._lock.release()
+
+    def check(self) -> None:
+        """Refuses what `__enter__` refuses, and takes the engine for this thread if nobody has it.
+
+        Raises:
+            UsageError: closed, or another thread owns it.
+            DeviceLostError: as an earlier call did.
+        """
+        here = threading.get_ident()
+        if self._owner != here:
+            with self._giving:  # of two threads that ask at once, one is first
+                if self._owner is not None:
+                    self._refuse_foreign()
+                self.give(here, threading.current_thread().name)
+        if self.closed:
+            self._refuse_closed()
+        if self._lost is not None:
+            raise DeviceLostError(self._lost.what, cause=self._lost.cause, next=self._lost.next, log=self._lost.log)
+
+    def give(self, owner: int | None, name: str = "", *, worker: bool = False) -> None:
+        """Hands the engine to another thread, or with None to the first that asks.
+
+        Args:
+            owner: its identifier.
+            name: shown to people.
+            worker: whether it is an `engine.worker()`.
+        """
+        self._owner, self._owner_name, self._by_worker = owner, name, worker
+
+    def close(self) -> None:
+        """Refuses all further calls, waits for the one that runs, and frees. A second call does nothing."""
+        self.closed = True
+        if self._running and self._owner == threading.get_ident():
+            return  # from inside the call itself, which frees at its end
+        with self._lock:
+            self._free_once()
+
+    def _free_once(self) -> None:
+        if not self._freed:
+            self._freed = True
+            self._free()
+
+    def _refuse_closed(self) -> NoReturn:
+        raise UsageError("This engine is closed.", next="logoformer.load(...) opens a new one")
+
+    def _refuse_foreign(self) -> NoReturn:
+        here = threading.current_thread().name
+        if self._by_worker:
+            raise UsageError(
+                f"This engine belongs to its worker; the thread {here!r} called it directly.",
+                next="worker.submit(stream, frame, time_s), which any thread may call",
+            )
+        raise UsageError(
+            f"This engine is used by the thread {self._owner_name!r}; the thread {here!r} called it too.",
+            cause="a callback (appsink, ROS, a web handler) runs on a thread of its own",
+            next="worker = engine.worker(), then worker.submit(stream, frame, time_s) from any thread",
+        )

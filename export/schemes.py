@@ -1,0 +1,174 @@
+"""The five compared attention schemes, written for the compiler: the same functions as `model/schemes.py`.
+
+As in `graphs.py`: the batch axis is gone, scales are folded into Wq, tokens stand in the order that needs the fewest
+transposes (windows for lgi, natural for the others), and the last block computes only what [CLS] needs.
+
+Notation: T frames of S tokens, N = T*S, W regions of L tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..clips import window_order
+from ..model.config import ModelConfig
+from ..model.logoformer import LogoFormer
+from ..model.schemes import DividedBlock, FrameBlock, JointBlock, LgiBlock
+from .window_attention import WindowAttention
+
+
+class MixingWindowAttention(WindowAttention):
+    """Windows are frames; keys and values borrow channels of the frames before and after."""
+
+    def mixed(self, x: Tensor) -> Tensor:  # [T, K, H, D]
+        quarter = x.shape[-1] // 4
+        before = torch.cat([x[:1], x[:-1]], 0)
+        after = torch.cat([x[1:], x[-1:]], 0)
+        return torch.cat([before[..., :quarter], x[..., quarter:-quarter], after[..., -quarter:]], -1)
+
+
+class _Scheme(nn.Module):
+    """Copies of a block's norms and feed-forward network.
+
+    Args:
+        block: of the readable model.
+        config: of the model.
+        last: whether only [CLS] is read afterwards.
+    """
+
+    def __init__(self, block: nn.Module, config: ModelConfig, *, last: bool) -> None:
+        super().__init__()
+        self.config, self.last = config, last
+        for name, module in block.named_children():
+            if name.startswith("norm") or name == "ffn":
+                self.add_module(name, copy.deepcopy(module))
+
+    def feed(self, x: Tensor) -> Tensor:
+        ffn, norm = self.get_submodule("ffn"), self.get_submodule("norm_ffn")
+        fed: Tensor = x + ffn(norm(x))
+        return fed
+
+
+class Joint(_Scheme):
+    """`[1, 1 + N, d]` -> the same; last: `[1, 1, d]`."""
+
+    def __init__(self, block: JointBlock, config: ModelConfig, *, last: bool) -> None:
+        super().__init__(block, config, last=last)
+        self.attention = WindowAttention(block.attention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.get_submodule("norm")(x)
+        if self.last:
+            return self.feed(x[:, :1] + self.attention(y[:, :1], y))
+        return self.feed(x + self.attention(y, y))
+
+
+class Frames(_Scheme):
+    """`[T, 1 + S, d]` -> the same; last: `[T, 1, d]`."""
+
+    def __init__(self, block: FrameBlock, config: ModelConfig, *, last: bool) -> None:
+        super().__init__(block, config, last=last)
+        kind = MixingWindowAttention if config.attention == "mixing" else WindowAttention
+        self.attention = kind(block.attention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.get_submodule("norm")(x)
+        if self.last:
+            return self.feed(x[:, :1] + self.attention(y[:, :1], y))
+        return self.feed(x + self.attention(y, y))
+
+
+class Divided(_Scheme):
+    """cls `[1, 1, d]`, frames `[T, S, d]` -> the same two; last: cls alone."""
+
+    def __init__(self, block: DividedBlock, config: ModelConfig, *, last: bool) -> None:
+        super().__init__(block, config, last=last)
+        self.time_attention = WindowAttention(block.time_attention)
+        self.space_attention = WindowAttention(block.space_attention)
+        self.ones = nn.Parameter(torch.ones(config.frames, 1, 1))  # [T, 1, 1]: copies [CLS] to every frame
+
+    def forward(self, cls: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.get_submodule("norm_time")(frames).transpose(0, 1)  # [S, T, d]
+        frames = frames + self.time_attention(y, y).transpose(0, 1)
+        y = self.get_submodule("norm_space")(torch.cat([cls * self.ones, frames], 1))  # [T, 1 + S, d]
+        if self.last:
+            z = self.space_attention(y[:, :1], y)  # [T, 1, d]
+            return self.feed(cls + z.mean(0, keepdim=True)), frames
+        z = self.space_attention(y, y)
+        cls, frames = cls + z[:, :1].mean(0, keepdim=True), frames + z[:, 1:]
+        shape = frames.shape
+        x = self.feed(torch.cat([cls, frames.reshape(1, -1, shape[2])], 1))  # [1, 1 + N, d]
+        return x[:, :1], x[:, 1:].reshape(shape)
+
+
+class Lgi(_Scheme):
+    """prefix `[1, 1 + W, d]`, tokens `[W, L, d]` -> the same two; last: `[1, 1, d]` first."""
+
+    def __init__(self, block: LgiBlock, config: ModelConfig, *, last: bool) -> None:
+        super().__init__(block, config, last=last)
+        self.local_attention = WindowAttention(block.local_attention)
+        self.global_attention = WindowAttention(block.global_attention)
+        self.interaction = WindowAttention(block.interaction)
+
+    def forward(self, prefix: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        regions, length, d = tokens.shape
+        x = torch.cat([prefix[:, 1:].reshape(regions, 1, d), tokens], 1)  # [W, 1 + L, d]
+        y = self.get_submodule("norm_local")(x)
+        asked = y[:, :1] if self.last else y
+        x = (x[:, :1] if self.last else x) + self.local_attention(asked, y)
+        prefix = torch.cat([prefix[:, :1], x[:, :1].reshape(1, regions, d)], 1)  # [1, 1 + W, d]
+        y = self.get_submodule("norm_global")(prefix)
+        if self.last:
+            return self.feed(prefix[:, :1] + self.global_attention(y[:, :1], y)), tokens
+        prefix = prefix + self.global_attention(y, y)
+        tokens = x[:, 1:].reshape(1, -1, d)  # [1, N, d]
+        keys = self.get_submodule("norm_keys")(prefix)
+        tokens = tokens + self.interaction(self.get_submodule("norm_tokens")(tokens), keys)
+        x = self.feed(torch.cat([prefix, tokens], 1))  # [1, 1 + W + N, d]
+        return x[:, : 1 + regions], x[:, 1 + regions :].reshape(regions, length, d)
+
+
+class SchemeTokens(nn.Module):
+    """Tokens in the graphs' order, without positions, to probabilities: `[N, d]` -> `[1, C]`."""
+
+    def __init__(self, model: LogoFormer) -> None:
+        super().__init__()
+        c = model.config
+        self.config = c
+        kinds: dict[str, type[_Scheme]] = {
+            "joint": Joint, "space": Frames, "mixing": Frames, "divided": Divided, "lgi": Lgi,
+        }  # fmt: skip
+        kind = kinds[c.attention]
+        order = torch.from_numpy(window_order(c.frames, c.grid, c.token_window))
+        with torch.no_grad():
+            self.positions = nn.Parameter(model.positions()[order].contiguous())
+            prefix = model.prefix().contiguous()  # [P, d]
+            per_frame = c.cls_tokens > 1
+            self.prefix = nn.Parameter(prefix[:, None] if per_frame else prefix[None])  # [T, 1, d] or [1, P, d]
+        self.blocks = nn.ModuleList(
+            kind(block, c, last=index == c.depth - 1) for index, block in enumerate(model.blocks)
+        )
+        self.norm = copy.deepcopy(model.norm)
+        self.head = copy.deepcopy(model.head)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        c = self.config
+        x = tokens + self.positions  # [N, d]
+        if c.attention in ("divided", "lgi"):
+            split = (c.frames, -1) if c.attention == "divided" else (c.windows, c.window_tokens)
+            cls: Tensor = self.prefix
+            x = x.view(*split, c.embed_dim)
+            for block in self.blocks:
+                cls, x = block(cls, x)
+        else:
+            frames = x.view(c.frames, -1, c.embed_dim) if c.cls_tokens > 1 else x[None]  # [T, S, d] or [1, N, d]
+            cls = torch.cat([self.prefix, frames], 1)
+            for block in self.blocks:
+                cls = block(cls)
+        features = self.norm(cls.flatten(0, 1))  # [T, d] or [1, d]
+        if c.cls_tokens > 1:
+            features = features.mean(0, keepdim=True)
+        return torch.softmax(self.head(features), dim=-1)

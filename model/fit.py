@@ -1,0 +1,229 @@
+"""The loop of a training: batches, steps, the log, the state for a resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import BadInputError
+from ..files import sha256, writing_failed
+from .augment import augment, chance
+from .data import ClipSource, Progress, at_random, balanced, batches, random_pick
+from .distributed import World
+from .logoformer import LogoFormer, to_tensor
+from .optim import Average, make_optimizer
+from .recipe import TrainConfig
+from .resume import load_state, save_state
+from .step import MicroBatch, Stepper
+
+LOG_EVERY = 10
+SAVE_EVERY = 100  # steps from one saved state to the next
+
+
+class Fit:
+    """A training that can be stopped and resumed.
+
+    Args:
+        model: on the world's device.
+        config: the recipe.
+        source: what it learns from.
+        world: this process among the others.
+        folder: of the checkpoint that it will become; the log and the state stand beside it.
+        resume: go on from the saved state.
+
+    Attributes:
+        losses: of every step so far, the mean over this process's clips.
+        average: the moving average of the weights, or None.
+
+    Raises:
+        BadInputError: with `resume`, there is no state, or it is of another training.
+    """
+
+    def __init__(
+        self, model: LogoFormer, config: TrainConfig, source: ClipSource, world: World, folder: Path, *, resume: bool
+    ) -> None:
+        self.model, self.config, self.source, self.world, self.folder = model, config, source, world, folder
+        self.total = config.total_steps(len(source))
+        self.log = folder.parent / f"{folder.name}.log.jsonl"
+        self.losses: list[float] = []
+        self.average = Average(model, config.ema) if config.ema else None
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self._optimizer = make_optimizer(model, config)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: config.rate(step, self.total))
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+        self._identity = {
+            "recipe": asdict(config),
+            "architecture": model.config.to_json(),
+            "data": _fingerprint(source),
+            "processes": world.size,
+        }
+        if resume:
+            self._restore(load_state(folder, self._identity))
+        elif world.first:
+            write_log(self.log, "w", "")
+        self._reseed()
+
+    @property
+    def scored(self) -> LogoFormer:
+        """The weights that are scored and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.model  # type: ignore[return-value]
+
+    def run(self, after_epoch: Callable[[], None] | None, progress: Progress | None) -> None:
+        """Takes every step that is left.
+
+        Args:
+            after_epoch: called at the end of each pass over the clips.
+            progress: called with (stage, done, total).
+
+        Raises:
+            BadInputError: the loss is no longer finite.
+            MachineError: the disk is full.
+        """
+        net: nn.Module = self.model
+        if self.world.size > 1:
+            # Running statistics stay each process's own; they are averaged before anybody reads them.
+            net = DistributedDataParallel(self.model, broadcast_buffers=False)
+        stepper = Stepper(net, self._optimizer, self.config, self.world, self._scaler)
+        self.model.train()
+        if self.config.freeze_bn:
+            _freeze(self.model)
+        for epoch, micro_batches, last in self._batches():
+            loss = stepper.step(micro_batches)
+            self.losses.append(loss)
+            if not math.isfinite(loss):
+                raise BadInputError(
+                    f"The loss became {loss} at step {len(self.losses)}.",
+                    cause="the learning rate is too high for this model",
+                    next=f"train again with a learning rate below {self.config.learning_rate}",
+                )
+            if self.average is not None:
+                self.average.update(self.model)
+            self._note(epoch)
+            self._schedule.step()
+            if last and after_epoch is not None:
+                self.world.mean_(statistics(self.model))
+                after_epoch()
+                self.model.train()
+                if self.config.freeze_bn:
+                    _freeze(self.model)
+            if len(self.losses) % SAVE_EVERY == 0 and len(self.losses) < self.total:
+                self._save()
+            if progress:
+                progress("train", len(self.losses), self.total)
+        self.world.mean_(statistics(self.model))
+
+    def _batches(self) -> Iterator[tuple[int, list[MicroBatch], bool]]:
+        """(epoch, this process's micro-batches, whether the epoch ends) of every step that is left."""
+        config, world = self.config, self.world
+        labels = [self.source.label(index) for index in range(len(self.source))] if config.balanced else []
+        step = epoch = 0
+        while step < self.total:
+            rng = np.random.default_rng([config.seed, epoch])
+            groups = balanced(labels, config.batch, rng) if labels else at_random(len(self.source), config.batch, rng)
+            ends = step + len(groups)
+            ahead = groups[max(0, len(self.losses) - step) :][: self.total - max(step, len(self.losses))]
+            if ahead:
+                shares = [part for group in ahead for part in world.share(group, config.accumulate)]
+                pick = random_pick(self.model.config.sampling, config.seed, epoch)
+                kind = config.augment
+                micro: list[MicroBatch] = []
+                for part, (clips, answers) in zip(shares, batches(self.source, shares, pick), strict=True):
+                    seen = np.stack(
+                        [augment(c, kind, chance(config.seed, epoch, int(i))) for c, i in zip(clips, part, strict=True)]
+                    )
+                    micro.append((to_tensor(seen).to(world.device), torch.from_numpy(answers).to(world.device)))
+                    if len(micro) == config.accumulate:
+                        done = len(self.losses) + 1
+                        yield epoch, micro, done == min(ends, self.total)
+                        micro = []
+            step, epoch = ends, epoch + 1
+
+    def _note(self, epoch: int) -> None:
+        step = len(self.losses)
+        if self.world.first and (step % LOG_EVERY == 0 or step == self.total):
+            line = {
+                "step": step,
+                "epoch": epoch,
+                "loss": float(np.mean(self.losses[-LOG_EVERY:])),
+                "learning_rate": self._schedule.get_last_lr()[0],
+            }
+            write_log(self.log, "a", json.dumps(line) + "\n")
+
+    # ---------------------------------------------------------------------------------------------------------- state
+    def _reseed(self) -> None:
+        """Dropout's chance from here on: another in each process, the same whether the training was interrupted."""
+        seeds = np.random.SeedSequence([self.config.seed, self.world.rank, len(self.losses)])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+    def _save(self) -> None:
+        self.world.mean_(statistics(self.model))  # one file holds what all processes go on from
+        if self.world.first:
+            average = self.average
+            save_state(
+                self.folder,
+                {
+                    **self._identity,
+                    "model": self.model.state_dict(),
+                    "average": None if average is None else (average.model.state_dict(), average.updates),
+                    "best": self.best,
+                    "optimizer": self._optimizer.state_dict(),
+                    "schedule": self._schedule.state_dict(),
+                    "scaler": self._scaler.state_dict(),
+                    "losses": self.losses,
+                    "log": self.log.read_text("ascii"),
+                },
+            )
+        self._reseed()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            weights, self.average.updates = state["average"]
+            self.average.model.load_state_dict(weights)
+        self.best = state["best"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.losses = list(state["losses"])
+        if self.world.first:
+            write_log(self.log, "w", state["log"])  # lines written after the state was saved are written again
+
+
+def statistics(model: nn.Module) -> list[Tensor]:
+    """BatchNorm's running means and variances."""
+    return [buffer for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+
+
+def write_log(log: Path, mode: str, text: str) -> None:
+    """Writes or appends to a log.
+
+    Raises:
+        MachineError: the disk is full or may not be written.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open(mode, encoding="ascii") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise writing_failed(error, log) from error
+
+
+def _freeze(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _fingerprint(source: ClipSource) -> str:
+    """Of names and classes, in order."""
+    names = "\n".join(f"{source.clip_id(index)} {source.label(index)}" for index in range(len(source)))
+    return sha256(names.encode())

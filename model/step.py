@@ -1,0 +1,112 @@
+"""One optimiser step: micro-batches, two processes or one, SAM, autocast.
+
+The gradient of a step is the mean over its micro-batches and over all processes. With SAM each micro-batch is passed
+twice: uphill first, then for the gradient that counts. Without `sam_sync` each micro-batch climbs along its own
+gradient and nothing is communicated before the last backward pass; with it, the whole batch's gradient is taken first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .distributed import World
+from .losses import training_loss
+from .recipe import TrainConfig
+from .sam import ascend, frozen_statistics, restore
+
+MicroBatch = tuple[Tensor, Tensor]  # clips float [b, T, 3, S, S], labels int64 [b]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Stepper:
+    """Takes steps on one model.
+
+    Attributes:
+        model: in training mode, or wrapped for several processes.
+        optimizer: of its weights.
+        config: the recipe.
+        world: this process among the others.
+        scaler: keeps FP16 gradients from underflowing; does nothing in the other precisions.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    world: World
+    scaler: torch.amp.GradScaler
+
+    def step(self, micro_batches: Sequence[MicroBatch]) -> float:
+        """One step.
+
+        Args:
+            micro_batches: this process's, all of one size.
+
+        Returns:
+            Mean loss of this process's micro-batches, at the weights before the step.
+        """
+        config, count = self.config, len(micro_batches)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        if config.sam_rho and config.sam_sync:
+            with self._alone():
+                losses = [self._backward(batch, count) for batch in micro_batches]
+            self.world.mean_([p.grad for p in parameters if p.grad is not None])
+            before = ascend(parameters, config.sam_rho, adaptive=config.sam_adaptive)
+            self.optimizer.zero_grad(set_to_none=True)
+            with frozen_statistics(self.model):
+                self._accumulate(micro_batches, lambda batch: self._backward(batch, count))
+            restore(before)
+        elif config.sam_rho:
+            losses = self._accumulate(micro_batches, lambda batch: self._climb(batch, parameters, count))
+        else:
+            losses = self._accumulate(micro_batches, lambda batch: self._backward(batch, count))
+        if config.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return float(torch.stack(losses).mean())
+
+    def _accumulate(
+        self, micro_batches: Sequence[MicroBatch], backward: Callable[[MicroBatch], Tensor]
+    ) -> list[Tensor]:
+        """Runs all micro-batches; processes exchange gradients in the last one only."""
+        with self._alone():
+            losses = [backward(batch) for batch in micro_batches[:-1]]
+        return [*losses, backward(micro_batches[-1])]
+
+    def _climb(self, batch: MicroBatch, parameters: Sequence[nn.Parameter], count: int) -> Tensor:
+        """SAM on one micro-batch: its own uphill step, then the gradient there on top of what was gathered."""
+        gathered = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        with self._alone():
+            loss = self._backward(batch, count)
+        before = ascend(parameters, self.config.sam_rho, adaptive=self.config.sam_adaptive)
+        for p, grad in zip(parameters, gathered, strict=True):
+            p.grad = grad
+        with frozen_statistics(self.model):
+            self._backward(batch, count)
+        restore(before)
+        return loss
+
+    def _backward(self, batch: MicroBatch, count: int) -> Tensor:
+        clips, labels = batch
+        kind = _AUTOCAST.get(self.config.precision)
+        with torch.autocast(clips.device.type, kind, enabled=kind is not None):
+            logits = self.model(clips)
+        loss = training_loss(logits, labels, compact=self.config.compact, label_smoothing=self.config.label_smoothing)
+        self.scaler.scale(loss / count).backward()
+        return loss.detach()
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """No exchange of gradients inside the block."""
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else contextlib.nullcontext()

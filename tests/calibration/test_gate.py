@@ -1,0 +1,118 @@
+"""The gate: each verdict where it belongs, and `load` that follows it."""
+
+import shutil
+from pathlib import Path
+
+import logoformer
+import numpy as np
+import pytest
+from logoformer.bundle import Bundle
+from logoformer.calibration import gate
+from logoformer.calibration.paired import compare
+from logoformer.clips import Sampling
+from logoformer.errors import UsageError, VerificationError
+from logoformer.model.synthetic import SyntheticClips
+from logoformer.verdicts import judge_accuracy, record_accuracy
+
+INT8 = gate.BUDGETS["int8"]
+
+
+def found(clips: int, lost: int = 0, gained: int = 0, *, finite: bool = True):
+    """FP32 is right on all but `gained` clips; the other loses `lost`, spread over seven classes."""
+    labels = np.arange(clips) % 7
+    before, after = labels.copy(), labels.copy()
+    after[:lost] = (after[:lost] + 1) % 7
+    before[lost : lost + gained] = (before[lost : lost + gained] + 1) % 7
+    rows = np.eye(7, dtype=np.float32) * 0.9 + 0.1 / 7
+    other = rows[after].copy()
+    if not finite:
+        other[-1] = np.inf
+    return compare(rows[before], other, labels, [str(i) for i in range(clips)])
+
+
+@pytest.mark.parametrize(
+    ("found", "excluded", "verdict"),
+    [
+        (found(4200, 20, 18), (), "accept"),
+        (found(4200, 20, 18), ("ffn",), "accept with exclusions"),
+        (found(4200, 60, 60), (), "accept"),  # 97.1 % agree: their bound is 0.43 points
+        (found(4200, 70, 70), (), "refuse: use FP16"),  # 96.7 % agree
+        (found(4200, 60, 40), (), "insufficient clips"),  # 0.48 measured, 0.87 at most
+        (found(4200, 60, 10), (), "refuse: use FP16"),  # 1.2 measured
+        (found(3999), (), "insufficient clips"),
+        (found(280), (), "insufficient clips"),
+        (found(280, 60), (), "refuse: use FP16"),  # few, but beyond doubt
+        (found(4200, finite=False), (), "refuse: use FP16"),
+    ],
+)
+def test_each_verdict(found, excluded, verdict):
+    judgement = gate.judge(found, INT8, "int8", excluded)
+    assert judgement.verdict == verdict, judgement.reason
+    assert f"on {found.clips} clips" in judgement.reason
+
+
+def test_how_many_clips_a_budget_needs():
+    assert [gate.clips_needed(drop) for drop in (0.002, 0.005, 0.02)] == [4000, 4000, 500]
+    assert gate.judge(found(499), gate.Budget(0.02, 0.97), "int8").verdict == "insufficient clips"
+    assert gate.judge(found(504), gate.Budget(0.02, 0.97), "int8").verdict == "accept"
+    with pytest.raises(UsageError):
+        gate.Budget(0.0, 0.97)
+
+
+def test_clips_reach_every_evaluator_in_order():
+    source = SyntheticClips(3, [5_000_000, 5_000_001], 35, 16)
+    seen = []
+
+    def mean(clips):
+        seen.append(len(clips))
+        return np.stack([clips.mean((1, 2, 3, 4)), np.zeros(len(clips))], 1).astype(np.float32)
+
+    sampling = Sampling(segments=2, frames_per_segment=1)
+    given = gate.answer({"a": mean, "b": lambda clips: -mean(clips)}, source, sampling, range(70))
+    assert seen == [32, 32, 32, 32, 6, 6]
+    np.testing.assert_array_equal(given.answers["a"], -given.answers["b"])
+    assert given.ids == tuple(source.clip_id(i) for i in range(70))
+    assert given.labels.tolist() == [i % 7 for i in range(70)]
+    again = gate.answer({"a": mean}, source, sampling, range(70))
+    assert again.sha256 == given.sha256 and len(set(given.answers["a"][:, 0])) > 60
+
+
+@pytest.fixture
+def bundle(untrained_bundle: Path, tmp_path: Path) -> Bundle:
+    return Bundle(shutil.copytree(untrained_bundle, tmp_path / "tiny.bundle"))
+
+
+def report_on(bundle: Bundle, clips: int = 35):
+    source = SyntheticClips(0, range(3_000_000, 3_000_100), 7, bundle.image_size)
+    return judge_accuracy(bundle, source, range(clips), named="synthetic", reproduce="a command")
+
+
+def test_few_clips_leave_fp16_as_the_export_judged_it(bundle: Bundle):
+    report = report_on(bundle)
+    assert report.precisions["fp16"]["verdict"] == "insufficient clips"
+    assert report.precisions["fp16"]["agreement"] >= 0.97 and report.source["per_class"]["happy"] == 5
+    after = record_accuracy(bundle, report)
+    entry = after.precisions["fp16"]
+    assert entry["verdict"] == "accept" and entry["accuracy"]["verdict"] == "insufficient clips"
+    assert entry["accuracy"]["command"] == "a command" and "rounding reference" in entry["accuracy"]["evaluator"]
+    assert Bundle(bundle.path).precisions == after.precisions
+
+
+def test_load_follows_a_refusal(bundle: Bundle):
+    """On ONNX Runtime FP32 is first; where the gate refused it, FP16 is next, and then nothing."""
+    report = report_on(bundle)
+    row = {**report.precisions["fp16"], "verdict": "refuse: use fp32", "reason": "planted"}
+    bundle = record_accuracy(bundle, type(report)(**{**report.__dict__, "precisions": {"fp16": row}}))
+    with logoformer.load(bundle.path) as engine:
+        assert engine.precision == "fp32"
+    manifest = {**bundle.manifest, "precisions": {"fp16": bundle.precisions["fp16"]}}
+    manifest["graphs"] = [g for g in manifest["graphs"] if g["precision"] == "fp16"]
+    from logoformer.bundle import replace_manifest
+
+    replace_manifest(bundle, manifest)
+    with pytest.raises(VerificationError, match="planted"):
+        logoformer.load(bundle.path)
+
+
+def test_the_verb_needs_data(bundle: Bundle, fails):
+    fails(2, "verify", bundle.path, "--accuracy", names=("--data",))
