@@ -25,6 +25,7 @@ _TYPES = {
     1: ("fp32", 4), 2: ("uint8", 1), 3: ("int8", 1), 6: ("int32", 4), 7: ("int64", 8), 9: ("bool", 1),
     10: ("fp16", 2), 11: ("fp64", 8), 16: ("bf16", 2),
 }  # fmt: skip
+_UINT8 = 2
 _VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"}  # another shape over the same bytes
 _PICKS = {"Gather", "Slice"}  # read what they give, not the whole of what they pick from
 MULTIPLIES = ("Conv", "MatMul", "Gemm")
@@ -133,6 +134,7 @@ def graph_cost(onnx: bytes, shown: str) -> GraphCost:
         graph = _read(onnx)
     except MalformedError as error:
         raise RefusedError(f"{shown} cannot be read: {error}.", cause="a damaged file") from error
+    _annotate_quantized(graph)
     _require_shapes(graph, shown)
     producer = {name: node for node in graph.nodes for name in node.outputs}
     readers: dict[str, list[_Node]] = defaultdict(list)
@@ -192,6 +194,18 @@ def _input_bytes(name: str, graph: _Graph, sizes: dict[str, int], readers: Seque
     if readers and len(gathers) == len(readers):
         return min(sizes[name], sum(sizes[gather.outputs[0]] for gather in gathers))
     return sizes[name]
+
+
+def _annotate_quantized(graph: _Graph) -> None:
+    """Q/DQ nodes are put into finished graphs: they keep the shape; the type is that of the zero point or the scale."""
+    for node in graph.nodes:
+        source = graph.tensors.get(node.inputs[0]) if node.inputs else None
+        if source is None or node.op not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        names = node.inputs[2:3] if node.op == "QuantizeLinear" else node.inputs[1:2]
+        teller = graph.tensors.get(names[0]) if names else None
+        kind = teller.kind if teller is not None else _UINT8  # ONNX: without a zero point, quantized is uint8
+        graph.tensors.setdefault(node.outputs[0], _Tensor(kind, source.shape))
 
 
 def _require_shapes(graph: _Graph, shown: str) -> None:

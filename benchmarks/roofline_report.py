@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import UsageError, one_of, printable
+from ..errors import MachineError, RefusedError, UsageError, one_of, printable
 from .cpu_probe import measure_cpu
 from .devices import DEVICES, Device, find_devices
 from .layout import columns, ms
@@ -145,8 +145,14 @@ def floors(
         threads: CPU threads of the run.
         rows: what was measured; those of one clip and of one stream at hop 1 count.
         progress: called with (stage, done, total).
+
+    Returns:
+        The floors; none, and the reason in `how`, where they could not be computed: what was measured stays.
     """
-    found = roofline(bundle, list(bundle.precisions), machine, threads, progress=progress)
+    try:
+        found = roofline(bundle, list(bundle.precisions), machine, threads, progress=progress)
+    except (RefusedError, MachineError) as error:
+        return Roofline(f"not computed: {str(error).splitlines()[0]}", (), (), ())
     medians: dict[str, float] = {}
     for answer, hop in (("clip", None), ("stream", 1)):
         for row in rows:

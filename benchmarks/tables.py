@@ -101,6 +101,12 @@ def _checks(report: Report) -> Iterable[str]:
         f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
     )
     yield f"the load generator adds {report.harness_us:.2f} us to each latency; the run took {report.seconds:.0f} s"
+    if report.roofline is not None:
+        for item in report.roofline.measured:
+            over = f"{item.row} took {item.ratio:.2f} times the {_ms(item.floor_ms)} ms floor of {item.device}"
+            yield f"roofline (computed): {over}"
+        if not report.roofline.works:
+            yield f"roofline {report.roofline.how}"
 
 
 # -------------------------------------------------------------------------------------------------------------- README

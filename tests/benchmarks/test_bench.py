@@ -135,8 +135,8 @@ def test_a_wrong_answer_is_not_timed(make_toy, fault, blamed, monkeypatch):
 def test_an_answer_that_changes_under_load_is_found(toy, monkeypatch):
     real = b.clip_peer
 
-    def tired(engine, inputs, name, device):
-        peer = real(engine, inputs, name, device)
+    def tired(engine, inputs, name, *more):
+        peer = real(engine, inputs, name, *more)
 
         def answer(index):
             good = peer.answer(index)
@@ -152,8 +152,8 @@ def test_an_answer_that_changes_under_load_is_found(toy, monkeypatch):
 def test_an_answer_from_a_cache_is_found(toy, monkeypatch):
     real = b.clip_peer
 
-    def caching(engine, inputs, name, device):
-        peer = real(engine, inputs, name, device)
+    def caching(engine, inputs, name, *more):
+        peer = real(engine, inputs, name, *more)
         kept = peer.answer(0)
         return replace(peer, answer=lambda index: kept)
 
@@ -172,8 +172,8 @@ def test_a_stream_that_looks_at_other_frames_is_found(toy, monkeypatch):
 def test_a_nan_answer_is_no_small_difference(toy, monkeypatch):
     real = b.clip_peer
 
-    def broken(engine, inputs, name, device):
-        peer = real(engine, inputs, name, device)
+    def broken(engine, inputs, name, *more):
+        peer = real(engine, inputs, name, *more)
 
         def answer(index):
             return p.Answer(np.full(7, np.nan, np.float32), peer.answer(index).stages_ms)

@@ -114,19 +114,16 @@ def test_quantized_products_count_as_int8():
         helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"]),
         helper.make_node("MatMul", ["xd", "wd"], ["y"], name="m"),
     ]
-    value = helper.make_tensor_value_info
-    annotated = [
-        value("q", TensorProto.INT8, [2, 8]), value("xd", TensorProto.FLOAT, [2, 8]),
-        value("wd", TensorProto.FLOAT, [8, 4]),
-    ]  # fmt: skip
+    value = helper.make_tensor_value_info  # the tensors between are not annotated: Q/DQ keep the shape
     graph = helper.make_graph(
         nodes, "g", [value("x", TensorProto.FLOAT, [2, 8])], [value("y", TensorProto.FLOAT, [2, 4])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()], value_info=annotated,
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )  # fmt: skip
     cost = graph_cost(helper.make_model(graph).SerializeToString(), "quantized")
     assert cost.macs_by_precision == {"int8": 2 * 4 * 8}
     assert cost.nodes[-1].bytes == 2 * 8 + 8 * 4 + F32 * 2 * 4  # both operands as INT8
     assert [node.bytes for node in cost.nodes if node.op == "DequantizeLinear"] == [0, 0]
+    assert cost.nodes[0].bytes == F32 * 2 * 8 + 2 * 8 + F32 + 1  # x, its INT8 form, scale and zero point
 
 
 # --------------------------------------------------------------------------------------------------------------- faults

@@ -17,7 +17,8 @@ from logoformer.errors import UsageError, VerificationError
 
 
 def config(bundle, *mode, **changes):
-    given = {"iterations": 20, "warmup": 2, "threads": 1, "others": (), "modes": mode, **changes}
+    given = {"iterations": 20, "warmup": 2, "threads": 1, "others": (), "modes": mode, "roofline": False}
+    given |= changes
     return b.BenchConfig(bundle.path, **given)
 
 

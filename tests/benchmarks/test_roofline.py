@@ -199,3 +199,42 @@ assert main(["bench", sys.argv[1], "--roofline"]) == 0
 """
     done = subprocess.run([sys.executable, "-c", code, tiny.path], capture_output=True, text=True, check=True)
     assert "ONNX nodes, nothing fused" in done.stdout
+
+
+def test_a_gpu_is_looked_up_by_the_name_it_gives_itself(made, tiny, found, monkeypatch):
+    from logoformer.benchmarks import roofline_report as module
+    from logoformer.benchmarks.records import Subject
+
+    assert module.in_table("NVIDIA Jetson AGX Orin Developer Kit (integrated)") == "Jetson AGX Orin 64GB (MAXN)"
+    assert module.in_table("NVIDIA GeForce RTX 4090 Laptop GPU") is None
+    monkeypatch.setattr(module, "roofline", lambda *_, **__: found)
+    rows = (made.row("clip"), made.row("stream", hop=1), made.row("stream", hop=4), made.row("onnxruntime"))
+
+    def over(device):
+        subject = Subject("b", "tiny", "fp32", "x", device, {})
+        return [(m.row, m.device) for m in module.floors(tiny, subject, made.machine, 1, rows, None).measured]
+
+    assert over("cpu") == [("clip", found.devices[-1].name), ("stream", found.devices[-1].name)]
+    assert over("NVIDIA GeForce RTX 4090") == [("clip", "GeForce RTX 4090"), ("stream", "GeForce RTX 4090")]
+    assert over("NVIDIA Unknown") == []
+
+
+def test_the_readme_table_names_what_it_is_computed_from(made):
+    from logoformer.benchmarks.tables import markdown
+
+    assert "`clip` took 10.00 times the roofline's 0.500 ms, which is computed" in markdown(made.report())
+    assert "roofline" not in markdown(made.report(roofline=None))
+
+
+def test_a_graph_without_shapes_costs_no_measurement(made, toy):
+    """The toy's tensors are not annotated: the report says so, and keeps what was measured."""
+    from logoformer.benchmarks.html_page import html
+    from logoformer.benchmarks.roofline_report import floors
+    from logoformer.benchmarks.tables import text as report_text
+
+    found = floors(toy, made.report().subject, made.machine, 1, (made.row("clip"),), None)
+    assert found.works == found.floors == found.measured == ()
+    assert found.how.startswith("not computed: ") and "static shape" in found.how
+    report = made.report(roofline=found)
+    assert "roofline not computed" in report_text(report)
+    assert "Roofline: floor" not in html(report)
