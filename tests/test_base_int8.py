@@ -30,8 +30,8 @@ def test_the_plan_is_int8_and_fused(found: dict[str, Proof]):
     for name, proof in found.items():
         plan = proof.plan
         print(
-            f"{name:<14} {len(plan.kernels)} kernels, {len(plan.requantize)} re-quantize, {len(plan.movement)} moves, "
-            f"{plan.bytes / 1e6:.1f} MB, {proof.share:.2%}"
+            f"{name:<14} {len(plan.kernels)} kernels, {len(plan.requantize)} re-quantize, "
+            f"{len(plan.movement)} movement, {plan.bytes / 1e6:.1f} MB, {proof.share:.2%}"
         )
         assert proof.holds and not plan.unread and not plan.unknown_types
         assert plan.typed_macs == plan.parsed_macs

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter
+from logoformer.engine import proof as proof_module
 from logoformer.engine.compile import BuildOptions
 from logoformer.engine.describe import proofs
 from logoformer.engine.kernel_plan import KernelPlan
@@ -110,11 +111,18 @@ def test_turing_has_no_int8_convolution_and_is_left_out(rtx: object, int8_bundle
         prove_build(data, bundle, entry, BuildOptions(compute_capabilities=("sm75",)))
 
 
-def test_a_device_builds_without_this_proof(int8_bundle: Path):
+def test_on_a_device_only_what_fell_back_counts(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch):
     bundle = Bundle(int8_bundle)
     entry = bundle.graph("frame", "int8")
-    found = prove_build(b"", bundle, entry, BuildOptions(target="tensorrt"))
-    assert found.gpus == () and not found.left_out and not found.plans
+    options = BuildOptions(target="tensorrt")
+    here = replace(PLAN, sm="this-gpu", macs=(100, 0, 0), unplaced_macs={"lost": 900})
+    monkeypatch.setattr(proof_module, "xray_here", lambda *_, **__: here)
+    found = prove_build(b"", bundle, entry, options)
+    assert found.gpus == () and not found.left_out
+    assert found.plans["this-gpu"]["shape"].startswith("unverified")
+    here = replace(PLAN, sm="this-gpu")  # 9 % in FP16
+    with pytest.raises(VerificationError, match="not int8 on this-gpu"):
+        prove_build(b"", bundle, entry, options)
 
 
 # ----------------------------------------------------------------------------------------------------------------- lies
