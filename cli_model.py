@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .cli_shared import AddVerb, data_option, seed_option, show
 from .errors import EXIT_BAD_INPUT, EXIT_OK, UsageError
@@ -64,13 +65,18 @@ def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
-    from .verbs import evaluate_on
+    from .verbs import evaluate_on, write_evaluation
 
     answers = evaluate_on(
         a.checkpoint, a.data, fold=a.fold, order=a.order, views=a.views, short=a.short, max_damaged=a.max_damaged,
         progress=bar,
     )  # fmt: skip
     m = answers.metrics()
+    if a.out:
+        told = {name: getattr(a, name) for name in ("checkpoint", "fold", "order", "views", "short", "max_damaged")}
+        told |= {"data": Path(a.data).name, "checkpoint": [Path(path).name for path in a.checkpoint]}
+        plane = (a.checkpoint[0], a.data, a.fold) if a.tsne else None
+        write_evaluation(answers, a.out, told, plane=plane, progress=bar)
     rows = [["class", "recall", "clips", *answers.classes]]
     for name, recall, counts in zip(answers.classes, m.recalls, m.confusion, strict=True):
         shown = "-" if recall is None else f"{recall:.3f}"
@@ -147,6 +153,8 @@ def add(verb: AddVerb) -> None:
     p.add_argument("checkpoint", nargs="+", help="a checkpoint; five, of folds 1 to 5, are pooled as published")
     data_option(p, required=True)
     _reading_options(p)
+    p.add_argument("-o", "--out", metavar="DIR", help="write result.json with every clip's scores, and pictures")
+    p.add_argument("--tsne", action="store_true", help="with -o: also draw the clips' features on a plane")
     p.add_argument("--views", type=int, default=1, metavar="N", help="clips taken of each recording; default 1")
     p.add_argument(
         "--order", default="forward", metavar="O", help="of the frames: forward (default), reversed, shuffled"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,65 @@ def evaluate_on(
         source = open_clips(data, "test", fold if len(checkpoints) == 1 else number, reading)
         parts.append(evaluate(model, numbered_as(source, c.labels), order=order, views=views, progress=progress))
     return pool(parts)
+
+
+def write_evaluation(
+    answers: Predictions,
+    out: str | os.PathLike[str],
+    told: Mapping[str, Any],
+    *,
+    plane: tuple[str | os.PathLike[str], str | os.PathLike[str], int] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes what an evaluation found: `result.json`, `confusion.svg`, and with `plane` `features.svg`.
+
+    Args:
+        answers: of the evaluation.
+        out: the folder; files of an older evaluation there are replaced.
+        told: the call, as JSON values: with it and the files' hashes everything can be repeated.
+        plane: (checkpoint, data set, fold) whose features are to be drawn by t-SNE.
+        progress: called with (stage, done, total).
+
+    Raises:
+        MachineError: scikit-learn is missing, or the disk is full.
+    """
+    import numpy as np
+
+    from .benchmarks.machine import read_machine
+    from .files import dump_json, write_atomic
+    from .model.pictures import confusion_svg, plane_svg, spread, tsne
+
+    folder = Path(out)
+    rows = zip(answers.ids, answers.labels, answers.scores, strict=True)
+    result: dict[str, Any] = {
+        "call": dict(told),
+        "machine": read_machine().to_json(),
+        "classes": list(answers.classes),
+        "metrics": answers.metrics().to_json(),
+        "clips": [
+            {
+                "clip": name,
+                "label": int(label),
+                "answer": int(row.argmax()),
+                "scores": [round(float(s), 6) for s in row],
+            }
+            for name, label, row in zip(answers.ids, answers.labels, answers.scores, strict=True)
+        ],
+    }
+    if plane is not None:
+        from .model.checkpoint import load_checkpoint
+        from .model.datasets import clips_for
+        from .model.evaluate import features_of
+
+        model, _ = load_checkpoint(plane[0])
+        source = clips_for(plane[1], "test", plane[2], model.config.image_size, model.config.labels)
+        features = features_of(model, source, progress)
+        labels = np.array([source.label(i) for i in range(len(source))], np.int64)
+        result["feature_spread"] = spread(features, labels)
+        write_atomic(folder / "features.svg", plane_svg(source.labels, labels, tsne(features)).encode())
+    write_atomic(folder / "confusion.svg", confusion_svg(answers.classes, answers.confusion()).encode())
+    write_atomic(folder / "result.json", dump_json(result))
+    return folder / "result.json"
 
 
 def export_checkpoint(

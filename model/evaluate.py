@@ -185,3 +185,25 @@ def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progr
     if len(mine):
         counts = evaluate(model, mine, progress=progress).confusion()
     return metrics(world.sum(counts))
+
+
+def features_of(model: LogoFormer, source: ClipSource, progress: Progress | None = None) -> npt.NDArray[np.float32]:
+    """What the classifier reads of each clip, float32 `[N, d]`, centre-sampled, in evaluation mode.
+
+    Raises:
+        BadInputError: the clips do not fit the model.
+    """
+    check_source(source, model.config.labels, model.config.image_size)
+    device = next(model.parameters()).device
+    was_training, found, done = model.training, [], 0
+    model.eval()
+    try:
+        for clips, _ in batches(source, in_order(len(source), _BATCH), centre_pick(model.config.sampling)):
+            with torch.inference_mode():
+                found.append(model.features(to_tensor(clips).to(device)).cpu().numpy())
+            done += len(clips)
+            if progress:
+                progress("features", done, len(source))
+    finally:
+        model.train(was_training)
+    return np.concatenate(found)

@@ -71,7 +71,11 @@ def test_init_train_evaluate_export_on_a_data_set(tmp_path: Path, capsys: pytest
     faces, trained = str(tmp_path / "faces"), str(tmp_path / "trained")
     assert cli.main(["synth", "-o", faces, "--identities", "5", "--side", "64"]) == 0
     assert cli.main(["train", "--data", faces, "-o", trained, "--set", "steps=3", "batch=4"]) == 0
-    assert cli.main(["evaluate", trained, "--data", faces, "--order", "reversed"]) == 0
+    words = ["evaluate", trained, "--data", faces, "--order", "reversed", "-o", str(tmp_path / "found"), "--tsne"]
+    assert cli.main(words) == 0
+    found = json.loads((tmp_path / "found/result.json").read_text())
+    assert len(found["clips"]) == found["metrics"]["clips"] and found["feature_spread"] > 0
+    assert {p.name for p in (tmp_path / "found").iterdir()} == {"result.json", "confusion.svg", "features.svg"}
     assert "UAR" in capsys.readouterr().out
     out = str(tmp_path / "x.bundle")
     assert cli.main(["export", trained, "--data", faces, "-o", out, "--precisions", "fp32", "--clips", "8"]) == 3
