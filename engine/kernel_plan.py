@@ -16,9 +16,10 @@ from typing import Any
 
 from ..errors import VerificationError, printable
 from .compile import BuildOptions, Compilation
+from .inspector_plan import engine_information, parse_inspector
 from .kernel_macs import macs_by_precision, network_macs, network_precisions, place_macs
 from .plan_text import COMPUTE_ROLES, TYPES, Kernel, parse_plan
-from .trt_log import BuildLog, Progress
+from .trt_log import BuildLog, Progress, make_logger
 from .trt_module import find_module
 
 _KNOWN_TYPES = {name for name, _ in TYPES.values()}
@@ -213,8 +214,6 @@ def xray(
     messages: list[str] = []
     log = BuildLog(lambda message: messages.append(message) if message.startswith("Layers:") else None)
     compilation = Compilation(trt, onnx, shown, wanted, log)
-    counted = network_macs(trt.module, compilation.network)
-    precisions = network_precisions(trt.module, compilation.network)
     compilation.run("DETAILED", progress)
     steps, unread = parse_plan(messages)
     if not steps:
@@ -224,6 +223,43 @@ def xray(
             next="pip install 'logoformer[rtx]'",
             log=unread[:10],
         )
+    return _plan_of(sm, compilation, steps, unread, typed_macs)
+
+
+def xray_here(
+    onnx: bytes, options: BuildOptions, *, shown: str = "the graph", typed_macs: Mapping[str, int] | None = None
+) -> KernelPlan:
+    """The same by TensorRT on the GPU of this machine, which is asked with the engine inspector.
+
+    A build of its own, as `xray` is: shipped engines keep no details. The inspector's answer is an unverified shape
+    (`inspector_plan.py`).
+
+    Args:
+        onnx: the checked bytes of a static graph.
+        options: for the target 'tensorrt'.
+        shown: how to name the graph in a message.
+        typed_macs: see `xray`.
+
+    Raises:
+        MachineError: no GPU, no TensorRT, or the build fails.
+    """
+    log = BuildLog()
+    trt = find_module(options.target)
+    compilation = Compilation(trt, onnx, shown, options, log)
+    engine, _ = compilation.run("DETAILED")
+    steps, unread = parse_inspector(engine_information(trt.module, make_logger(trt.module, log), engine))
+    return _plan_of("this-gpu", compilation, steps, unread, typed_macs)
+
+
+def _plan_of(
+    sm: str,
+    compilation: Compilation,
+    steps: tuple[Kernel, ...],
+    unread: tuple[str, ...],
+    typed_macs: Mapping[str, int] | None,
+) -> KernelPlan:
+    module, network = compilation.trt.module, compilation.network
+    counted, precisions = network_macs(module, network), network_precisions(module, network)
     placed, unplaced = place_macs(steps, counted)
     parsed = {name: (count, precisions[name]) for name, count in counted.items()}
-    return KernelPlan(sm, str(trt), steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), parsed)
+    return KernelPlan(sm, str(compilation.trt), steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), parsed)

@@ -139,6 +139,8 @@ class Kernel:
         operations = set(self.operations)
         if "Fc" in operations:
             return "matmul"
+        if "Corr" in operations:
+            return "convolution"
         if operations and operations <= _MOVES:
             return "movement"
         if operations and operations <= {*_MOVES, "Cast"}:

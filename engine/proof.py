@@ -16,7 +16,7 @@ from ..bundle import Bundle, GraphEntry
 from ..errors import VerificationError, command, printable
 from .compile import BuildOptions
 from .kernel_macs import place_nodes
-from .kernel_plan import KernelPlan, xray
+from .kernel_plan import KernelPlan, xray, xray_here
 
 # What a graph holds at least when its index entry does not say (bundles of before the promise).
 PROMISED = {"fp32": 0.95, "fp16": 0.95, "int8": 0.95}
@@ -47,6 +47,14 @@ class Proof:
     def holds(self) -> bool:
         """Whether the promise is kept."""
         return self.share >= self.promised
+
+    @property
+    def fallen(self) -> float:
+        """Share of all multiply-accumulates that are known to be compiled to another precision."""
+        total = sum(self.plan.macs) + sum(self.plan.unplaced_macs.values())
+        known = self.plan.macs_by_precision
+        lost = sum(count for name, count in known.items() if name not in (self.precision, "unclear"))
+        return lost / total if total else 0.0
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -124,7 +132,9 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
     """Proves a graph on the GPUs that an engine is built for, before it is built.
 
     INT8 is proven on each: whether it falls back depends on the GPU (TensorRT-RTX 1.7.1 has no INT8 convolution for
-    Turing), and a GPU on which it does is left out. FP32 and FP16 are proven on one.
+    Turing), and a GPU on which it does is left out. FP32 and FP16 are proven on one. On a device TensorRT is asked with
+    its engine inspector, whose answer is an unverified shape: there only what is known to have fallen back is held
+    against a graph, not what could not be found.
 
     Args:
         data: the checked bytes of the graph.
@@ -136,7 +146,11 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
         VerificationError: the promise holds on none of them; the kernels that fell back are named.
     """
     if options.target != "rtx":
-        return Proven(options.compute_capabilities, {}, {})
+        plan = xray_here(data, options, shown=entry.file, typed_macs=entry.macs)
+        proof = Proof(entry.precision, promised_share(bundle, entry), plan)
+        if proof.fallen > 1.0 - proof.promised:
+            raise _broken(bundle, entry, {plan.sm: proof})
+        return Proven((), {}, {plan.sm: {**proof.summary(), "shape": "unverified: read from the engine inspector"}})
     each = options.compute_capabilities
     tried = each if entry.precision == "int8" else (_representative(each),)
     proofs = {sm: prove(data, bundle, entry, sm, replace(options, compute_capabilities=(sm,))) for sm in tried}

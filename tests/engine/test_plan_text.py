@@ -265,3 +265,8 @@ def test_damage_never_raises_and_no_line_is_lost(kernels: list[Kernel], data: st
 def test_any_text_is_read_without_raising(messages: list[str]) -> None:
     parse_plan(messages)
     parse_plan([f"Layers:\n{message}" for message in messages])
+
+
+def test_a_generated_convolution_is_one() -> None:
+    """TensorRT-RTX generates some of them where casts stand around (seen on an FP16 graph with FP32 convolutions)."""
+    assert Kernel("__myl_CorrCastRelu_myl0_5", "kgen", (), (), (), "", 0, ()).role == "convolution"

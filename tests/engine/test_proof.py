@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter
+from logoformer.engine import proof as proof_module
 from logoformer.engine.compile import BuildOptions
 from logoformer.engine.describe import proofs
 from logoformer.engine.kernel_plan import KernelPlan
@@ -110,11 +111,18 @@ def test_turing_has_no_int8_convolution_and_is_left_out(rtx: object, int8_bundle
         prove_build(data, bundle, entry, BuildOptions(compute_capabilities=("sm75",)))
 
 
-def test_a_device_builds_without_this_proof(int8_bundle: Path):
+def test_on_a_device_only_what_fell_back_counts(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch):
     bundle = Bundle(int8_bundle)
     entry = bundle.graph("frame", "int8")
-    found = prove_build(b"", bundle, entry, BuildOptions(target="tensorrt"))
-    assert found.gpus == () and not found.left_out and not found.plans
+    options = BuildOptions(target="tensorrt")
+    here = replace(PLAN, sm="this-gpu", macs=(100, 0, 0), unplaced_macs={"lost": 900})
+    monkeypatch.setattr(proof_module, "xray_here", lambda *_, **__: here)
+    found = prove_build(b"", bundle, entry, options)
+    assert found.gpus == () and not found.left_out
+    assert found.plans["this-gpu"]["shape"].startswith("unverified")
+    here = replace(PLAN, sm="this-gpu")  # 9 % in FP16
+    with pytest.raises(VerificationError, match="not int8 on this-gpu"):
+        prove_build(b"", bundle, entry, options)
 
 
 # ----------------------------------------------------------------------------------------------------------------- lies
@@ -163,27 +171,6 @@ def stripped(model: object) -> object:
     for node in kept:
         node.input[:] = [plain.get(name, name) for name in node.input]
     _replace_nodes(model, kept)
-    return model
-
-
-def widened(model: object) -> object:
-    """The same FP16 graph with convolutions in FP32, a cast before and after each."""
-    from onnx import helper, numpy_helper
-
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type != "Conv":
-            nodes.append(node)
-            continue
-        wide = []
-        for name in node.input:
-            wide.append(f"{name}.{len(nodes)}.wide")
-            nodes.append(helper.make_node("Cast", [name], [wide[-1]], name=f"{wide[-1]}/Cast", to=1))
-        result = node.output[0]
-        node.input[:], node.output[:] = wide, [f"{result}.wide"]
-        nodes += [node, helper.make_node("Cast", [f"{result}.wide"], [result], name=f"{result}/narrow", to=10)]
-    _replace_nodes(model, nodes)
-    assert numpy_helper is not None
     return model
 
 
@@ -243,9 +230,9 @@ def test_int8_whose_quantization_was_stripped(rtx: object, lying, int8_bundle: P
 
 
 def test_fp16_whose_convolutions_are_fp32(rtx: object, lying, int8_bundle: Path, fails):
-    path = lying("frame", "fp16", widened(load(int8_bundle, "frame", "fp16")))
-    text = fails(5, "build", path, "--precision", "fp16", "--graph", "frame", names=("frame.fp16.b1", "fp32"))
-    assert "trunk.conv1/Conv" in text
+    path = lying("frame", "fp16", load(int8_bundle, "frame", "fp32"))
+    names = ("frame.fp16.b1", "0.00%", "parsed: 4.31 M fp32", "trunk.conv1/Conv", "as the graph says")
+    fails(5, "build", path, "--precision", "fp16", "--graph", "frame", names=names)
 
 
 def test_packed_projections_that_only_the_plan_gives_away(rtx: object, lying, int8_bundle: Path, fails):
