@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 SENSITIVITY_CLIPS = 128
 FEWEST_CLIPS = 28
-HELD_BACK = 63  # of the training split, to choose the step by
+HELD_BACK = 63  # clips of the training split at most, to choose the step by
 
 
 # --------------------------------------------------------------------------------------------------------- sensitivity
@@ -204,7 +204,7 @@ def fine_tune_bundle(
 
     fp32 = models["clip"][0]
     began = Ranges(written["ranges"], q["method"], written["count"])
-    apart = turns([source.label(i) for i in range(len(source))], HELD_BACK, config.seed)
+    apart = turns([source.label(i) for i in range(len(source))], min(HELD_BACK, len(source) // 4), config.seed)
     held_back = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in apart])
     learned = sorted(set(range(len(source))) - set(apart))
     if len(learned) < config.batch:
