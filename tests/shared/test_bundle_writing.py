@@ -74,6 +74,23 @@ def test_what_the_index_names_stays_however_old_and_whoever_wrote_it(small, read
     assert len(read_everything(small)) == 7
 
 
+def test_a_calibration_record_lives_as_long_as_an_index_names_it(small, contents):
+    old = Bundle(small)
+    writer = BundleWriter(small)
+    stored = writer.add_calibration({"count": 64})
+    with_record = {**old.manifest["precisions"], "int8": {"verdict": "insufficient clips", "calibration": stored}}
+    age_all(small, 1e8)
+    bundle = writer.commit({**old.manifest, "precisions": with_record}, replacing=old)
+    assert bundle.calibration() == {"count": 64}
+    with pytest.raises(MachineError, match="changed by another process"):
+        writer.commit(old.manifest, replacing=old)  # made from an index that no longer stands
+    writer.commit(old.manifest, replacing=bundle)
+    assert stored["file"] in contents(small)  # for those who opened the last one
+    age_all(small)
+    writer.commit(old.manifest)
+    assert stored["file"] not in contents(small)
+
+
 def test_leftovers_of_a_killed_writer_go_and_nothing_else_does(small, tmp_path, write_bundle, contents):
     for name in (".part-0011", "graphs/.part-2233.onnx", "graphs/clip.fp32.b1.01234567.onnx", "golden/.part-4.npz"):
         (small / name).write_bytes(b"x")
