@@ -78,7 +78,7 @@ def test_smoothing_is_recorded_and_fine_tuning_starts_from_it(tmp_path: Path):
     bundle, done = fine_tune_bundle(bundle, source, QatConfig(steps=1, batch=4), "faces")
     assert done["divergence_before"] < 1e-3
     assert bundle.precisions["int8"]["parity"]["pair"]["share_of_clip_deviation"] < 0.6
-    with pytest.raises(BadInputError, match="hold"):
+    with pytest.raises(BadInputError, match="held back"):
         fine_tune_bundle(bundle, SyntheticClips(0, range(1), 7, bundle.image_size), QatConfig(batch=16), "faces")
 
 
