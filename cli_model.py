@@ -58,8 +58,9 @@ def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
     config = override(QatConfig(), a.set)
     bundle, done = fine_tune_on(a.qat, a.data, config, fold=a.fold, progress=bar)
     text = (
-        f"{bundle.path}: INT8 fine-tuned in {done['steps']} steps; divergence from FP32 {done['first_loss']:.4g} -> "
-        f"{done['final_loss']:.4g} nats. The accuracy gate has to judge it: logoformer verify --accuracy"
+        f"{bundle.path}: step {done['kept_step']} of {done['steps']} kept; divergence from FP32 "
+        f"{done['divergence_before']:.4g} -> {done['divergence_after']:.4g} nats on clips that were held back. "
+        "The accuracy gate has to judge it: logoformer verify --accuracy"
     )
     return show(a, bar, {"bundle": str(bundle.path), **done}, text)
 

@@ -156,12 +156,12 @@ def outlier(model: LogoFormer, folder: Path, bar: Bar, count: int = 252) -> dict
     }
 
 
-def fine_tuned(model: LogoFormer, folder: Path, bar: Bar, count: int = 1001) -> dict[str, Any]:
+def fine_tuned(model: LogoFormer, folder: Path, bar: Bar, count: int = 504) -> dict[str, Any]:
     """Fine-tunes the INT8 graphs of the outlier model without exclusion or migration."""
     bundle = make_bundle(plant_outlier(model, 0), folder / "qat.bundle")
     lost = compared(bundle, "int8", count)
     source = SyntheticClips(HELD_OUT_SEED + 2, LEARNING_PEOPLE, 14, bundle.image_size)
-    bundle, done = fine_tune_bundle(bundle, source, QatConfig(), "synthetic faces", bar)
+    bundle, done = fine_tune_bundle(bundle, source, QatConfig(steps=100), "synthetic faces", bar)
     mended = compared(bundle, "int8", count)
     return {
         "fine_tuning": done,

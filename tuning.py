@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 SENSITIVITY_CLIPS = 128
 FEWEST_CLIPS = 28
+HELD_BACK = 63  # clips of the training split at most, to choose the step by
 
 
 # --------------------------------------------------------------------------------------------------------- sensitivity
@@ -166,7 +167,7 @@ def fine_tune_on(
         The bundle, opened again, and what the manifest says of the fine-tuning.
 
     Raises:
-        BadInputError: no INT8 in the bundle, or the loss is no longer finite.
+        BadInputError: no INT8 in the bundle, too few clips, or the loss is no longer finite.
     """
     from .model.data import CachedClips
     from .model.datasets import clips_for
@@ -180,10 +181,11 @@ def fine_tune_bundle(
     bundle: Bundle, source: Source, config: QatConfig, named: str, progress: Progress | None = None
 ) -> tuple[Bundle, dict[str, Any]]:
     """The same on any clip source; `named` is what the manifest calls it."""
+    from .calibration.choose import turns
     from .calibration.qat import augmented, fine_tune, record
     from .calibration.quantize import Ranges
     from .calibration.smooth import with_weights
-    from .clips import random_indices
+    from .clips import centre_indices, random_indices
     from .export.reference import Reference
 
     if "int8" not in bundle.precisions:
@@ -202,9 +204,17 @@ def fine_tune_bundle(
 
     fp32 = models["clip"][0]
     began = Ranges(written["ranges"], q["method"], written["count"])
-    batches = augmented(read, len(source), config)
-    tuned = fine_tune(fp32, Reference(fp32), began, placement, batches, config, progress)
-    done = record(config, tuned.losses, named)
+    apart = turns([source.label(i) for i in range(len(source))], min(HELD_BACK, len(source) // 4), config.seed)
+    held_back = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in apart])
+    learned = sorted(set(range(len(source))) - set(apart))
+    if len(learned) < config.batch:
+        raise BadInputError(
+            f"{len(learned)} clips are left to learn from beside {len(apart)} that are held back.",
+            next="give a larger data set",
+        )
+    batches = augmented(lambda place, rng: read(learned[place], rng), len(learned), config)
+    tuned = fine_tune(fp32, Reference(fp32), began, placement, batches, held_back, config, progress)
+    done = record(config, tuned, named)
     models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
     written = {**written, "ranges": dict(tuned.ranges.amax), "qat": done}
     return file_int8(bundle, models, tuned.ranges, placement, written, progress=progress, qat=done), done

@@ -12,6 +12,7 @@ by the same policy as before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,7 +55,7 @@ class QatConfig:
     Attributes:
         steps: optimiser steps.
         batch: clips in each.
-        learning_rate: of the weights, at its highest; it falls to 0 in half a cosine.
+        learning_rate: of the weights, at its highest.
         range_rate: of the logarithm of the ranges.
         seed: of the order of the clips and of their augmentation.
     """
@@ -78,11 +79,16 @@ class Tuned:
         weights: by initializer name.
         ranges: by tensor name, as the quantizer takes them.
         losses: of each step: the mean divergence from FP32's answers (Kullback-Leibler, nats).
+        before, after: the same on the clips that were held back, at the beginning and at the step that was kept.
+        kept_step: 0 when no step was better than the beginning.
     """
 
     weights: dict[str, npt.NDArray[np.float32]]
     ranges: Ranges
     losses: tuple[float, ...]
+    before: float
+    after: float
+    kept_step: int
 
 
 def fine_tune(
@@ -91,10 +97,11 @@ def fine_tune(
     ranges: Ranges,
     placement: QuantizeConfig,
     batches: Iterable[npt.NDArray[np.uint8]],
+    held_back: npt.NDArray[np.uint8],
     config: QatConfig,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Trains.
+    """Trains, and keeps the step that answers clips that were held back most like FP32; the beginning counts too.
 
     Args:
         model: the FP32 clip graph.
@@ -102,6 +109,7 @@ def fine_tune(
         ranges: where the activation ranges begin.
         placement: what is quantized.
         batches: uint8 `[B, T, S, S, 3]`, at least `config.steps` of them.
+        held_back: uint8 `[V, T, S, S, 3]`; looked at about ten times, never learned from.
         config: how.
         progress: called with (stage, done, total).
 
@@ -119,14 +127,27 @@ def fine_tune(
             {"params": list(fake.logs.values()), "lr": config.range_rate},
         ]
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    losses: list[float] = []
-    for step, clips in zip(range(1, config.steps + 1), batches, strict=False):
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
+
+    def divergence(clips: npt.NDArray[np.uint8]) -> Tensor:
         feed = {"clip": torch.from_numpy(np.ascontiguousarray(clips[:, None]))}
         with torch.no_grad():
             wanted = program.differentiable(feed, teacher, lambda _, inputs: inputs)["probabilities"]
         given = program.differentiable(feed, weights, fake)["probabilities"]
-        loss = torch.nn.functional.kl_div(_log(given), _log(wanted), log_target=True, reduction="sum") / len(clips)
+        return torch.nn.functional.kl_div(_log(given), _log(wanted), log_target=True, reduction="sum") / len(clips)
+
+    def kept(step: int) -> tuple[float, int, dict[str, npt.NDArray[np.float32]], dict[str, float]]:
+        with torch.no_grad():
+            found = float(divergence(held_back))
+        copied = {name: value.detach().numpy().copy() for name, value in weights.items()}
+        return (found if np.isfinite(found) else math.inf), step, copied, fake.amax()
+
+    best = kept(0)
+    before = best[0]
+    losses: list[float] = []
+    every = max(1, config.steps // 10)
+    for step, clips in zip(range(1, config.steps + 1), batches, strict=False):
+        loss = divergence(clips)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
@@ -139,10 +160,23 @@ def fine_tune(
                 cause="the learning rate is too high",
                 next=f"run again with a learning rate below {config.learning_rate:g}",
             )
+        if step % every == 0 or step == config.steps:
+            best = min(best, kept(step), key=lambda found: found[0])
         if progress is not None:
             progress("fine-tune in INT8", step, config.steps)
-    tuned = {name: value.detach().numpy() for name, value in weights.items()}
-    return Tuned(tuned, Ranges(fake.amax(), ranges.method, ranges.clips), tuple(losses))
+    after, step, tuned, amax = best
+    return Tuned(tuned, Ranges(amax, ranges.method, ranges.clips), tuple(losses), before, after, step)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Learning rate as a share of the highest: a line up over a tenth of the steps, then half a cosine down to 0.
+
+    Adam's first steps have full length whatever the gradient: from a network that is nearly right they lead away.
+    """
+    rise = max(1, steps // 10)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 def _log(probabilities: Tensor) -> Tensor:
@@ -217,16 +251,16 @@ def augmented(
         yield np.stack([augment(read(index, rng), "shift", rng) for index in some])
 
 
-def record(config: QatConfig, losses: tuple[float, ...], source: str) -> dict[str, Any]:
+def record(config: QatConfig, tuned: Tuned, source: str) -> dict[str, Any]:
     """What the manifest keeps, as JSON values."""
-    tenth = max(1, len(losses) // 10)
     return {
         "source": source,
-        "steps": len(losses),
+        "steps": len(tuned.losses),
         "batch": config.batch,
         "learning_rate": config.learning_rate,
         "range_rate": config.range_rate,
         "seed": config.seed,
-        "first_loss": float(np.mean(losses[:tenth])),
-        "final_loss": float(np.mean(losses[-tenth:])),
+        "divergence_before": tuned.before,
+        "divergence_after": tuned.after,
+        "kept_step": tuned.kept_step,
     }

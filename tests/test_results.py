@@ -50,3 +50,20 @@ def test_the_evidence_of_bench_compare_is_quiet_on_one_program():
     found = parse_json((RESULTS / "compare.json").read_bytes(), "compare.json")
     assert found["pairs"] == len(found["quiet"]) == len(found["slowed"]) == 20
     assert found["false_alarms"] <= 1
+
+
+def test_int8_keeps_what_was_promised():
+    r = parse_json((RESULTS / "int8.json").read_bytes(), "int8.json")
+    assert all(entry["machine"]["packages"]["torch"] and entry["command"] and entry["seeds"] for entry in r.values())
+    tiny = r["accuracy_tiny"]
+    assert tiny["source"]["clips"] >= 4000
+    assert tiny["fp16"]["bound"] <= 0.002 and tiny["fp16"]["agreement"] >= 0.99
+    assert tiny["int8"]["bound"] <= 0.005 and tiny["int8"]["agreement"] >= 0.97
+    for name in ("outlier_trained_tiny", "outlier_untrained_tiny"):
+        found = r[name]
+        assert found["sensitivity"][0]["group"] == "block0.ffn" and found["excluded"] == ["block0.ffn"]
+        assert found["broken"]["rms_share"] > 0.10
+        for mended in ("after_exclusion", "after_smoothing"):
+            assert found[mended]["rms_share"] <= 0.10 and found[mended]["agreement"] >= 0.97
+    assert r["outlier_untrained_tiny"]["broken"]["agreement"] < 0.5
+    assert r["qat_outlier_untrained_tiny"]["recovered"] >= 0.5
