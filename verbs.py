@@ -124,7 +124,6 @@ def write_evaluation(
     from .model.pictures import confusion_svg, plane_svg, spread, tsne
 
     folder = Path(out)
-    rows = zip(answers.ids, answers.labels, answers.scores, strict=True)
     result: dict[str, Any] = {
         "call": dict(told),
         "machine": read_machine().to_json(),
