@@ -32,7 +32,7 @@ from .session import Session
 from .trt_module import find_module
 from .trust import TrustStore
 
-BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
+BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")
 _TARGETS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 # First choice first. ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, and no proof of anything. On a
 # card INT8 comes last: whether it is faster there than FP16 only a measurement says.
@@ -40,6 +40,8 @@ _PREFERENCE = {
     "onnxruntime": ("fp32", "fp16", "int8"),
     "tensorrt": ("fp16", "fp32", "int8"),
     "tensorrt_rtx": ("fp16", "fp32", "int8"),
+    "onnxruntime-cuda": ("fp16", "fp32", "int8"),
+    "onnxruntime-tensorrt": ("fp16", "fp32", "int8"),
 }
 
 
@@ -90,7 +92,22 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
             passed_over.append(f"{name}: {error.what}")
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
                 warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
+    if backend not in ("auto", "onnxruntime"):
+        return _open_on_card(bundle, backend, precision, options)
     return _open_onnxruntime(bundle, precision, options, tuple(passed_over))
+
+
+def _open_on_card(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
+    """By name only: 'auto' takes no provider that answers without anybody having vouched for what it compiled."""
+    from . import ort, ort_gpu
+
+    chosen = choose_precision(bundle, precision, backend)
+    provider = ort_gpu.find_provider(backend, chosen, options.get("device", 0))
+
+    def open_session(entry: GraphEntry) -> Session:
+        return ort_gpu.open_session(bundle.read_graph(entry), entry, options, provider)
+
+    return Backend(ort.runtime_name(provider), chosen, open_session, bundle.frame_batches(chosen))
 
 
 def _open_onnxruntime(
