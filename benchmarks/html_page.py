@@ -219,7 +219,7 @@ def _checks(report: Report) -> str:
     w = report.wrapper
     lines.append(
         f"own cost over a hollow session: engine(clip) p50 {w.clip_p50_us:.0f} us, stream.push p50 "
-        f"{w.push_p50_us:.0f} us; the load generator adds {report.harness_us:.2f} us to each latency"
+        f"{w.push_p50_us:.0f} us{w.worker()}; the load generator adds {report.harness_us:.2f} us to each latency"
     )
     if report.cache is not None:
         c = report.cache

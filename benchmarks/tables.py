@@ -99,6 +99,7 @@ def _checks(report: Report) -> Iterable[str]:
     yield (
         f"own cost over a hollow session (n={w.n}): engine(clip) p50 {w.clip_p50_us:.0f} us, "
         f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
+        + ("" if w.worker_p50_us is None else f"; worker p50 {w.worker_p50_us:.0f} us, p95 {w.worker_p95_us:.0f} us")
     )
     yield f"the load generator adds {report.harness_us:.2f} us to each latency; the run took {report.seconds:.0f} s"
     if report.roofline is not None:
@@ -125,7 +126,7 @@ def markdown(report: Report) -> str:
         f"one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
         f"{report.created[:10]}. In brackets: the bound that the true percentile stays below with 99 % confidence "
         f"(MLPerf early stopping). Own cost of the wrapper, p50: `engine(clip)` {w.clip_p50_us:.0f} µs, "
-        f"`stream.push` {w.push_p50_us:.0f} µs; of the load generator: {report.harness_us:.2f} µs. "
+        f"`stream.push` {w.push_p50_us:.0f} µs{w.worker('µs')}; of the load generator: {report.harness_us:.2f} µs. "
         f"This run is {report.qualification.line()}."
     )
     lines += ["", _escape(where)]

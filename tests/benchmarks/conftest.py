@@ -251,7 +251,7 @@ def make_report(rows: tuple[Row, ...] | None = None, **changes: Any) -> Report:
         "qualification": Qualification(False, ("load average 1.90 on 2 CPUs before the run",), ("140 samples",)),
         "trtexec": (TrtexecRun("clip", "10.3", "trtexec --x", (("median", 2.0),), (("median", 1.5),), 400.0),),
         "roofline": make_roofline(),
-        "wrapper": WrapperCost(1000, 20.4, 30.0, 15.0, 25.0),
+        "wrapper": WrapperCost(1000, 20.4, 30.0, 15.0, 25.0, 61.0, 90.0),
         "harness_us": 0.13,
         "seconds": 12.5,
         "notes": ("Measured on the CPU.",),

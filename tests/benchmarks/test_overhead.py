@@ -9,6 +9,7 @@ import pytest
 from logoformer.benchmarks.overhead import HollowSession, measure_wrapper
 from logoformer.benchmarks.peers import Inputs
 from logoformer.engine import Engine
+from logoformer.engine.worker import Worker
 
 
 def test_it_is_taken_with_the_clock_given(toy):
@@ -20,11 +21,13 @@ def test_it_is_taken_with_the_clock_given(toy):
 
     cost = measure_wrapper(toy, "fp32", Inputs.of(toy), clock)
     assert cost.n == 1000
-    figures = (cost.clip_p50_us, cost.clip_p95_us, cost.push_p50_us, cost.push_p95_us)
-    assert figures == pytest.approx([0.25] * 4)
+    figures = (
+        cost.clip_p50_us, cost.clip_p95_us, cost.push_p50_us, cost.push_p95_us, cost.worker_p50_us, cost.worker_p95_us,
+    )  # fmt: skip
+    assert figures == pytest.approx([0.25] * 6)
 
 
-def test_both_calls_are_told_apart(toy, monkeypatch):
+def test_the_calls_are_told_apart(toy, monkeypatch):
     now = [0]
 
     def working(ns):
@@ -36,6 +39,21 @@ def test_both_calls_are_told_apart(toy, monkeypatch):
     monkeypatch.setattr(HollowSession, "run", working({"clip": 40_000, "frame": 5_000, "ring": 2_000}))
     cost = measure_wrapper(toy, "fp32", Inputs.of(toy), lambda: now[0])
     assert (cost.clip_p50_us, cost.push_p50_us) == pytest.approx((40, 7))
+    assert cost.worker_p50_us == pytest.approx(7)  # waited for: a submission alone would take nothing
+
+
+def test_the_worker_is_what_is_timed(toy, monkeypatch):
+    """With a thread that takes its time between the turn and the answer, only the worker's figure grows."""
+    now = [0]
+    settle = Worker._settle
+
+    def late(self, task, outcome):
+        now[0] += 30_000
+        settle(self, task, outcome)
+
+    monkeypatch.setattr(Worker, "_settle", late)
+    cost = measure_wrapper(toy, "fp32", Inputs.of(toy), lambda: now[0])
+    assert (cost.clip_p50_us, cost.push_p50_us, cost.worker_p50_us) == pytest.approx((0, 0, 30))
 
 
 def test_no_graph_is_opened(make_toy):

@@ -34,6 +34,7 @@ def test_text_says_what_a_reader_needs(make_report):
         "stream / clip  0.310  [0.300, 0.320]  A/A ±2.1 %",
         "skipped: torch.compile: RuntimeError: no compiler",
         "engine(clip) p50 20 us",
+        "worker p50 61 us, p95 90 us",
         "note: Measured on the CPU.",
         "280 to clips",
     ):
@@ -49,6 +50,14 @@ def test_a_percentile_without_its_samples_is_not_printed(print_, samples, needs,
     assert (withheld in shown) == (662 not in needs)
     row = next(line for line in markdown(make_report(samples)).splitlines() if line.startswith("| clip |"))
     assert (row.split(" | ")[-1] == "(needs n=662) |") == (662 in needs)
+
+
+def test_a_worker_that_was_not_measured_is_not_spoken_of(make_report):
+    report = make_report()
+    assert "`stream.push` 15 µs, worker 61 µs; of the load" in markdown(report)
+    old = replace(report, wrapper=replace(report.wrapper, worker_p50_us=None, worker_p95_us=None))
+    assert "`stream.push` 15 µs; of the load" in markdown(old)
+    assert "worker" not in text(old)
 
 
 def test_the_table_replaces_what_stands_between_the_markers(tmp_path, make_report):
