@@ -128,3 +128,41 @@ def test_every_answer_is_the_clip_graphs_on_the_frames_that_the_pattern_picks(en
         for what in ("answers", "skipped", "resets", "lapped"):
             if getattr(face, what):
                 event(what)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("through", ["stream", "worker"])
+def test_base_answers_as_its_clip_graph_does(base_bundle: Path, through: str):
+    """Two faces at 25 and 15 frames a second, a gap in the first one's middle; a few answers of each."""
+    with logoformer.load(base_bundle, precision="fp32", threads=1) as engine:
+        ages, slots, size = pattern_ages(engine.bundle.sampling), engine.bundle.stream.slots, engine.bundle.image_size
+        pool = np.random.default_rng(3).integers(0, 256, (16, size, size, 3), dtype=np.uint8)
+        plain = [Face(30, "repeat", 1.0), Face(25, "wait", 1.0)]
+        waits_s, count = (1 / 25, 1 / 15), 75
+        pushes = []  # (face, picture, time)
+        wanted = []  # (pictures, time, sequence) of each answer, by push
+        for number in range(count):
+            for index, face in enumerate(plain):
+                face.now += waits_s[index] + (2.0 if (index, number) == (0, 40) else 0.0)
+                picture = (7 * index + number) % len(pool)
+                pushes.append((index, picture, face.now))
+                pictures = face.push(picture, ages, slots)
+                wanted.append(None if pictures is None else (pictures, face.now, face.answers - 1))
+        if through == "stream":
+            streams = [engine.stream(face.hop, color="rgb", warmup=face.warmup, max_gap_s=1.0) for face in plain]
+            found = [streams[index].push(pool[picture], time) for index, picture, time in pushes]
+            for stream in streams:
+                stream.close()
+        else:
+            with engine.worker(queue=4, drop="block") as worker:
+                lanes = [worker.stream(face.hop, color="rgb", warmup=face.warmup, max_gap_s=1.0) for face in plain]
+                futures = [worker.submit(lanes[index], pool[picture], time) for index, picture, time in pushes]
+                found = [future.result(120) for future in futures]
+        for result, answer in zip(found, wanted, strict=True):
+            assert (result is None) == (answer is None)
+            if answer is not None:
+                pictures, time, sequence = answer
+                clip = engine(pool[pictures], color="rgb")
+                np.testing.assert_allclose(result.probabilities, clip.probabilities, atol=1e-5)
+                assert (result.time_s, result.sequence) == (time, sequence)
+        assert plain[0].resets == 1 and [face.answers for face in plain] > [1, 1]
