@@ -105,6 +105,8 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
             [r.what, r.precision, r.evaluator, share, "" if r.agreement is None else f"{r.agreement:.0%}", r.verdict]
         )
     note = f"{report.golden_clips} golden clips; 'off by' is a share of the deviation between clips"
+    for why in dict.fromkeys(r.why_not for r in report.rows if r.why_not):
+        note += f"\nEngines that were not run here: {printable(why)}"
     if report.unrecorded:
         note += f"\nNot recorded in the bundle: {printable(report.unrecorded)}"
     show(a, bar, report.to_json(), f"{table(rows)}\n{note}")

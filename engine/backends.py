@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..bundle import GRAPHS, Bundle, GraphEntry
@@ -24,15 +25,15 @@ from ..errors import (
     one_of,
 )
 from .admit import Running, admit_engine, choose_engine, read_signature
-from .cuda import open_cuda
-from .engine_index import engines_folder, read_index
+from .cuda import Cuda, open_cuda
+from .engine_index import EngineEntry, engines_folder, read_index
 from .environment import platform_name
 from .runtime_cache import RuntimeCache
 from .session import Session
-from .trt_module import find_module
+from .trt_module import TrtModule, find_module
 from .trust import TrustStore
 
-BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
+BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")
 _TARGETS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 # First choice first. ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, and no proof of anything. On a
 # card INT8 comes last: whether it is faster there than FP16 only a measurement says.
@@ -40,6 +41,8 @@ _PREFERENCE = {
     "onnxruntime": ("fp32", "fp16", "int8"),
     "tensorrt": ("fp16", "fp32", "int8"),
     "tensorrt_rtx": ("fp16", "fp32", "int8"),
+    "onnxruntime-cuda": ("fp16", "fp32", "int8"),
+    "onnxruntime-tensorrt": ("fp16", "fp32", "int8"),
 }
 
 
@@ -60,6 +63,54 @@ class Backend:
     open_session: Callable[[GraphEntry], Session]
     frame_batches: tuple[int, ...] = (1,)
     passed_over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card, and the TensorRT that runs engines on it.
+
+    Attributes:
+        trt, cuda: found here.
+        running: what engines must have been built for.
+    """
+
+    trt: TrtModule
+    cuda: Cuda
+    running: Running
+
+    @property
+    def name(self) -> str:
+        """Shown to people, such as 'TensorRT 10.3.0 on sm87 by cuda-python (CUDA 12.6)'."""
+        return f"{self.trt} on {self.cuda.compute_capability} by {self.cuda.name}"
+
+    def open(self, folder: Path, engine: EngineEntry, graph: GraphEntry, trust: TrustStore) -> Session:
+        """Admits an engine and opens it.
+
+        Raises:
+            RefusedError: see `admit_engine`.
+            MachineError: TensorRT does not take it, or memory is short.
+            DeviceLostError: a sticky error.
+        """
+        from .trt_session import open_session
+
+        data = admit_engine(folder, engine, self.running, trust=trust)
+        cache = RuntimeCache(self.running, engine.sha256, trust) if self.running.target == "rtx" else None
+        return open_session(data, graph, {"module": self.trt, "cuda": self.cuda, "cache": cache})
+
+
+def open_card(target: str, options: Mapping[str, Any]) -> Card:
+    """Finds a card and TensorRT for it.
+
+    Args:
+        target: 'rtx' or 'tensorrt'.
+        options: see `open_backend`.
+
+    Raises:
+        MachineError: one of them is not here.
+    """
+    cuda = open_cuda(options.get("cuda", "auto"), options.get("device", 0))
+    trt = find_module(target)
+    return Card(trt, cuda, Running(target, trt.version, cuda.compute_capability, platform_name()))
 
 
 def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
@@ -90,7 +141,22 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
             passed_over.append(f"{name}: {error.what}")
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
                 warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
+    if backend not in ("auto", "onnxruntime"):
+        return _open_on_card(bundle, backend, precision, options)
     return _open_onnxruntime(bundle, precision, options, tuple(passed_over))
+
+
+def _open_on_card(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
+    """By name only: 'auto' takes no provider that answers without anybody having vouched for what it compiled."""
+    from . import ort, ort_gpu
+
+    chosen = choose_precision(bundle, precision, backend)
+    provider = ort_gpu.find_provider(backend, chosen, options.get("device", 0))
+
+    def open_session(entry: GraphEntry) -> Session:
+        return ort_gpu.open_session(bundle.read_graph(entry), entry, options, provider)
+
+    return Backend(ort.runtime_name(provider), chosen, open_session, bundle.frame_batches(chosen))
 
 
 def _open_onnxruntime(
@@ -118,9 +184,8 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
             f"{folder} holds no engine for {backend}.",
             next=command("logoformer", "build", bundle.path, "--target", target),
         )
-    cuda = open_cuda(options.get("cuda", "auto"), options.get("device", 0))
-    trt = find_module(target)
-    running = Running(target, trt.version, cuda.compute_capability, platform_name())
+    card = open_card(target, options)
+    running = card.running
 
     def fits(graph: GraphEntry) -> bool:
         with contextlib.suppress(MachineError):
@@ -137,15 +202,10 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
         trust.require_engine(engine.sha256, shown, read_signature(folder, engine.file))
 
     def open_session(entry: GraphEntry) -> Session:
-        from .trt_session import open_session as open_engine
-
-        engine = choose_engine(entries, entry, running, folder=folder)
-        data = admit_engine(folder, engine, running, trust=trust)
-        cache = RuntimeCache(running, engine.sha256, trust) if target == "rtx" else None
-        return open_engine(data, entry, {"module": trt, "cuda": cuda, "cache": cache})
+        return card.open(folder, choose_engine(entries, entry, running, folder=folder), entry, trust)
 
     batches = tuple(batch for batch in bundle.frame_batches(chosen) if fits(bundle.graph("frame", chosen, batch)))
-    return Backend(f"{trt} on {cuda.compute_capability} by {cuda.name}", chosen, open_session, batches)
+    return Backend(card.name, chosen, open_session, batches)
 
 
 def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:

@@ -1,6 +1,6 @@
 """The golden clips answered through an engine's own sessions, and how far the answers are from PyTorch's.
 
-`verify.py` and `selftest.py` both say what this file finds.
+`verify.py`, `verify_engines.py` and `selftest.py` say what this file finds.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Golden
+from ..bundle import Golden, StreamSpec
 from ..clips import window_order
+from .session import Session
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -57,7 +58,11 @@ def check_answers(what: str, answers: npt.NDArray[np.float32], golden: Golden, p
 
 def clip_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
     """Probabilities of the golden clips by the clip graph, float32 `[G, C]`."""
-    session = engine.session("clip")
+    return answers_of_clip(engine.session("clip"), golden)
+
+
+def answers_of_clip(session: Session, golden: Golden) -> npt.NDArray[np.float32]:
+    """Probabilities of the golden clips by one session of the clip graph, float32 `[G, C]`."""
     answers = []
     for clip in golden.clips:
         np.copyto(session.input("clip")[0], clip)
@@ -77,6 +82,35 @@ def pair_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
             np.copyto(frame.input("frame")[0], image)
             frame.run()
             temporal.take(frame, "tokens", "ring", slot * spec.tokens_per_frame)
+        np.copyto(temporal.input("order"), order, casting="same_kind")
+        temporal.run()
+        answers.append(temporal.output("probabilities")[0].copy())
+    return np.stack(answers)
+
+
+def answers_of_pair(
+    frame: Session, temporal: Session, spec: StreamSpec, golden: Golden, batch: int = 1
+) -> npt.NDArray[np.float32]:
+    """The same by sessions of two backends: the tokens go through the host, float32 `[G, C]`.
+
+    Args:
+        frame: of any backend.
+        temporal: of any backend; its ring was not filled by `take`.
+        spec: of the bundle.
+        golden: the clips.
+        batch: of `frame`; a rest that does not fill it is padded with what stood there.
+    """
+    order = window_order(spec.frames, spec.grid, spec.window)
+    answers = []
+    for clip in golden.clips:
+        for first in range(0, len(clip), batch):
+            images = clip[first : first + batch]
+            np.copyto(frame.input("frame")[: len(images)], images)
+            frame.run()
+            tokens = frame.output("tokens")[: len(images)]  # [b, n, d]
+            rows = tokens.reshape(-1, tokens.shape[-1])
+            place = first * spec.tokens_per_frame
+            np.copyto(temporal.input("ring")[place : place + len(rows)], rows)
         np.copyto(temporal.input("order"), order, casting="same_kind")
         temporal.run()
         answers.append(temporal.output("probabilities")[0].copy())

@@ -1,13 +1,14 @@
 """The ONNX Runtime backend: IO binding, every buffer allocated once.
 
-Here: the CPU provider. It computes FP16 graphs wider than FP16 between nodes, so it says nothing about FP16 overflow
-(`export/reference.py` does); it is the way to run a bundle on a machine without a GPU.
+The CPU provider computes FP16 graphs wider than FP16 between nodes, so it says nothing about FP16 overflow
+(`export/reference.py` does); it is the way to run a bundle on a machine without a GPU. Those on a card: `ort_gpu.py`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..bundle import GraphEntry, TensorSpec
@@ -24,22 +25,51 @@ _DTYPES = {
 }
 
 
+@dataclass(frozen=True)
+class Provider:
+    """Which of ONNX Runtime's execution providers compute.
+
+    Attributes:
+        name: of the one that is meant, as ONNX Runtime spells it.
+        options: of it.
+        after: (name, options) of those that take the nodes which it cannot.
+        settings: entries of the session's configuration.
+        cause, next: of the error when a graph cannot be loaded; see `errors.LogoformerError`.
+    """
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[tuple[str, Mapping[str, str]], ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    cause: str = "an ONNX Runtime older than the graph's opset, or without kernels for its precision"
+    next: str = "pip install --upgrade onnxruntime"
+
+    @property
+    def title(self) -> str:
+        """Such as 'CPU', 'CUDA' or 'Tensorrt'."""
+        return self.name.removesuffix("ExecutionProvider")
+
+
+CPU = Provider("CPUExecutionProvider")
+
+
 class OrtSession:
-    """One graph on ONNX Runtime's CPU provider.
+    """One graph on ONNX Runtime.
 
     Args:
         data: ONNX bytes, already checked against the index.
         entry: what the index says of them.
         threads: intra-op threads; None leaves the choice to ONNX Runtime.
+        provider: who computes.
 
     Raises:
-        MachineError: onnxruntime is missing, or cannot run this graph.
+        MachineError: onnxruntime is missing, cannot run this graph, or would run it on another provider.
         RefusedError: external tensors, or other tensors than promised.
     """
 
-    def __init__(self, data: bytes, entry: GraphEntry, threads: int | None = None) -> None:
+    def __init__(self, data: bytes, entry: GraphEntry, threads: int | None = None, provider: Provider = CPU) -> None:
         refuse_external(data, entry.file)
-        runtime = _import_onnxruntime()
+        runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.log_severity_level = 3
         options.inter_op_num_threads = 1
@@ -49,16 +79,27 @@ class OrtSession:
         # Q/DQ are computed as they stand. ONNX Runtime's own INT8 fusions of an FP16 graph gave another class than FP32
         # on 8.4 % of 500 clips (trained `tiny`), the graph as it stands on 0.4 %, and they took longer.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        for key, value in provider.settings.items():
+            options.add_session_config_entry(key, value)
         if threads is not None:
             options.intra_op_num_threads = threads
+        asked = [(name, dict(given)) for name, given in ((provider.name, provider.options), *provider.after)]
         try:
-            session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            session = runtime.InferenceSession(data, options, providers=asked, enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own undocumented classes
             raise MachineError(
-                f"ONNX Runtime {runtime.__version__} cannot load {entry.file}: {error}",
-                cause="an ONNX Runtime older than the graph's opset, or without kernels for its precision",
-                next="pip install --upgrade onnxruntime",
+                f"ONNX Runtime {runtime.__version__} cannot load {entry.file} on {provider.title}: {error}",
+                cause=provider.cause,
+                next=provider.next,
             ) from error
+        given = session.get_providers()
+        if not given or given[0] != provider.name:  # 1.24 takes the CPU without a word, whatever was asked of it
+            raise MachineError(
+                f"ONNX Runtime {runtime.__version__} would run {entry.file} on {', '.join(given)}, "
+                f"not on {provider.name}.",
+                cause=provider.cause,
+                next=provider.next,
+            )
         self.inputs = {spec.name: spec for spec in _specs(session.get_inputs())}
         self.outputs = {spec.name: spec for spec in _specs(session.get_outputs())}
         check_tensors(entry.file, (*entry.inputs, *entry.outputs), (*self.inputs.values(), *self.outputs.values()))
@@ -92,12 +133,17 @@ class OrtSession:
         self._buffers = {}
 
 
-def runtime_name() -> str:
+def runtime_name(provider: Provider = CPU) -> str:
     """Such as 'onnxruntime 1.24.4 CPU'."""
-    return f"onnxruntime {_import_onnxruntime().__version__} CPU"
+    return f"onnxruntime {import_onnxruntime().__version__} {provider.title}"
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The package, with its telemetry off.
+
+    Raises:
+        MachineError: it is not installed.
+    """
     # Telemetry exists in some builds only; asked off before the import, where it is read.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:

@@ -1,8 +1,8 @@
 """Does this machine give the golden answers?
 
 Every precision's clip graph and streaming pair answer the golden clips through the same sessions that will run them,
-and are held against the PyTorch answers in the bundle. An engine that this machine cannot run is reported as built, not
-run; nothing is concluded from it.
+and are held against the PyTorch answers in the bundle. So is every engine that this machine can run
+(`verify_engines.py`); one that it cannot run is reported as built, not run, and nothing is concluded from it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 from ..bundle import Bundle, replace_manifest
 from ..errors import MachineError, VerificationError, command
 from .engine import Engine, load
-from .engine_index import FAILED, VERIFIED, engines_folder, read_engine, read_index, verdict_of
+from .engine_index import FAILED, VERIFIED, add_to_index, engines_folder, read_index
 from .golden import Check, check_engine
+from .verify_engines import EngineCheck, check_engines
 
 Progress = Callable[[str, int, int], None]
 HIDES = "agrees, not judged: ONNX Runtime's CPU kernels hide FP16 overflow; the export's rounding reference decided"
@@ -35,6 +36,7 @@ class Row:
         share: largest logit difference over the deviation between golden clips; None when it was not run.
         agreement: share of golden clips with PyTorch's class; None when it was not run.
         verdict: 'verified', 'failed', 'built, not run', or a sentence that begins with 'agrees, not judged'.
+        why_not: why an engine was not run here; empty when it was.
     """
 
     what: str
@@ -43,6 +45,7 @@ class Row:
     share: float | None
     agreement: float | None
     verdict: str
+    why_not: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,12 @@ class VerifyReport:
         """
         failed = [row for row in self.rows if row.verdict == FAILED]
         if failed:
+            engines = all(row.what.endswith(".engine") for row in failed)
+            again = ("build", self.bundle) if engines else ("export", "CHECKPOINT", "-o", self.bundle)
             raise VerificationError(
                 f"{len(failed)} of {len(self.rows)} checks failed on the golden clips.",
                 cause="a runtime with a wrong kernel, or a graph of another checkpoint",
-                next=command("logoformer", "export", "CHECKPOINT", "-o", self.bundle),
+                next=command("logoformer", *again),
                 log=[f"{row.what} {row.precision}: {row.share} of the deviation on {row.evaluator}" for row in failed],
             )
 
@@ -108,23 +113,31 @@ def verify(
     for done, precision in enumerate(bundle.precisions):
         if progress is not None:
             progress("golden clips", done, len(bundle.precisions))
-        with load(bundle, precision=precision, threads=threads) as engine:
+        with load(bundle, backend="onnxruntime", precision=precision, threads=threads) as engine:
             rows += [_row(check, engine) for check in check_engine(engine, golden)]
     graphs = len(rows)
     folder = engines_folder(bundle.path, engines_dir)
-    for entry in read_index(folder):
-        read_engine(folder, entry)  # proves that the file is whole
-        builder = f"TensorRT {entry.tensorrt_version} ({entry.target})"
-        verdict = verdict_of(entry, bundle.graphs)
-        rows.append(Row(Path(entry.file).name, entry.precision, builder, None, None, verdict))
+    checked = check_engines(
+        bundle,
+        golden,
+        folder,
+        read_index(folder),
+        threads,
+        lambda done, total: progress("engines", done, total) if progress is not None else None,
+    )
+    rows += [_engine_row(found) for found in checked]
     if progress is not None:
         progress("golden clips", len(bundle.precisions), len(bundle.precisions))
     verdicts = {name: str(entry.get("verdict", "none")) for name, entry in bundle.precisions.items()}
     report = VerifyReport(str(bundle.path), len(golden.clips), tuple(rows), verdicts)
     if write:
-        # Engines keep their verdicts in their own index: the manifest would outlive them.
-        verification = {"machine": machine_name(), "rows": [asdict(row) for row in rows[:graphs]]}
         try:
+            # Engines keep their verdicts in their own index: the manifest would outlive them. They come first: a failed
+            # one must not be chosen again, whatever becomes of the bundle.
+            new = [replace(c.entry, verdict=c.verdict) for c in checked if c.check and c.verdict != c.entry.verdict]
+            if new:
+                add_to_index(folder, new)
+            verification = {"machine": machine_name(), "rows": [asdict(row) for row in rows[:graphs]]}
             replace_manifest(bundle, {**bundle.manifest, "verification": verification})
         except MachineError as error:  # a read-only bundle is verified all the same
             report = replace(report, unrecorded=error.what)
@@ -134,6 +147,12 @@ def verify(
 def machine_name() -> str:
     """What a verdict holds for: operating system, processor and Python; no host name."""
     return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
+def _engine_row(found: EngineCheck) -> Row:
+    share, agreement = (found.check.share, found.check.agreement) if found.check else (None, None)
+    name = Path(found.entry.file).name
+    return Row(name, found.entry.precision, found.evaluator, share, agreement, found.verdict, found.why_not)
 
 
 def _row(check: Check, engine: Engine) -> Row:

@@ -136,6 +136,8 @@ def test_device_and_layer_are_handed_on(bundle, layer, quiet):
 
 
 def test_names(bundle):
-    assert BACKENDS == ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
+    assert BACKENDS == (
+        "auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt",
+    )  # fmt: skip
     with pytest.raises(UsageError, match="'cuda'"):
         logoformer.load(bundle, backend="cuda")
