@@ -46,6 +46,7 @@ wheel: setup
 
 experiments: setup
 	$(RUN) -m logoformer.experiments
+	$(RUN) -m logoformer.experiments_int8 demo/checkpoint
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..bundle import Bundle
+from ..engine.admit import read_signature
 from ..engine.engine_index import EngineEntry, engines_folder, read_index
+from ..engine.trust import TrustStore
 from ..sealed import read_stored
 from .peers import Skipped
 from .records import TrtexecRun
@@ -75,6 +77,9 @@ def compare_trtexec(
 
     Returns:
         What trtexec said, and what was left out with the reason.
+
+    Raises:
+        RefusedError: an engine is not what the index names, or nobody vouches for it.
     """
     executable = find_trtexec()
     if executable is None:
@@ -98,6 +103,8 @@ def compare_trtexec(
 def _run(executable: Path, folder: Path, engine: EngineEntry) -> TrtexecRun:
     """One engine; the bytes that were checked are the bytes that trtexec loads."""
     data = read_stored(folder, engine.file, engine.sha256, engine.size, MAX_ENGINE_BYTES)
+    # trtexec runs it as native code, so the same is asked as before our own runtime.
+    TrustStore().require_engine(engine.sha256, f"{folder}/{engine.file}", read_signature(folder, engine.file))
     with tempfile.TemporaryDirectory() as private:
         copy = Path(private) / "checked.engine"
         copy.write_bytes(data)

@@ -48,6 +48,8 @@ class DeviceArray:
 
 def is_on_device(array: object) -> bool:
     """Whether `opened` takes it: an array on a card, not a numpy array."""
+    if isinstance(array, np.ndarray):  # it speaks DLPack too, and this is asked for every frame
+        return False
     if hasattr(array, "__cuda_array_interface__"):
         return True
     return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) != _HOST_KIND
@@ -88,7 +90,8 @@ def check_device_array(found: DeviceArray, spec: TensorSpec, cuda: Cuda) -> None
     Raises:
         BadInputError: another dtype, shape, layout or card; names both sides.
     """
-    if (found.dtype, found.shape) != (spec.dtype, spec.shape):
+    single = spec.shape[0] == 1 and found.shape == spec.shape[1:]  # the batch's axis may be left out
+    if found.dtype != spec.dtype or not (single or found.shape == spec.shape):
         raise BadInputError(
             f"{spec.name} is given as {found.dtype} {list(found.shape)}; {spec.dtype} {list(spec.shape)} is expected.",
             cause="a scaled, transposed or unbatched array; nothing is cast or reshaped silently",

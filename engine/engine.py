@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle, GraphEntry
-from ..clips import Clip, Frame, check_color, to_input, write_rgb
-from ..errors import BadInputError, UsageError, VerificationError, command
+from ..clips import Clip, Frame, check_color
+from ..errors import UsageError, VerificationError, command
 from .backends import open_backend
+from .feeding import put_clip
 from .result import Result, make_result
 from .session import Session
 from .step import Job, advance
@@ -88,7 +89,8 @@ class Engine:
         """Answers for one clip.
 
         Args:
-            clip: uint8 `[T, H, W, 3]`, T as `bundle.frames`; frames of another size are resized by `clips.resize`.
+            clip: uint8 `[T, H, W, 3]`, T as `bundle.frames`; frames of another size are resized by `clips.resize`. Or
+                an array on the card (DLPack, `__cuda_array_interface__`): exactly `[T, S, S, 3]`, RGB, taken as it is.
             color: 'rgb' or 'bgr'; there is no default.
 
         Raises:
@@ -104,7 +106,7 @@ class Engine:
     def take_clip(self, clip: Clip, color: str | None, started_ns: int, marks: dict[str, int]) -> Result:
         """`__call__` within a turn; `marks` holds the stages that passed since `started_ns`."""
         session = self.session("clip")
-        _to_clip_input(clip, check_color(color), session.input("clip")[0])
+        put_clip(session, clip, check_color(color))
         marks["preprocess"] = perf_counter_ns()
         session.run()
         marks["clip"] = perf_counter_ns()
@@ -236,43 +238,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def check_clip(clip: object, frames: int) -> Clip:
-    """Accepts uint8 `[T, H, W, 3]` with T = `frames` and nothing else; nothing is cast.
-
-    Raises:
-        BadInputError: names both sides.
-    """
-    if not isinstance(clip, np.ndarray) or clip.dtype != np.uint8:
-        kind = f"dtype {clip.dtype}" if isinstance(clip, np.ndarray) else type(clip).__name__
-        raise BadInputError(
-            f"The clip is of {kind}; a numpy array of uint8 (0..255) is expected and nothing is cast silently.",
-            next="pass the camera's bytes: scaling is inside the graph",
-        )
-    if clip.ndim != 4 or clip.shape[3] != 3 or 0 in clip.shape:
-        raise BadInputError(
-            f"The clip has shape {list(clip.shape)}; [T, H, W, 3] with T={frames} is expected.",
-            cause="a batch axis, channels first, or an empty crop",
-            next="pass one clip at a time: np.stack(frames) of pictures [H, W, 3]",
-        )
-    if clip.shape[0] != frames:
-        raise BadInputError(
-            f"The clip has {clip.shape[0]} frames; this model reads {frames}.",
-            next="pick them with logoformer.clips.centre_indices(count, bundle.sampling), or use engine.stream(...)",
-        )
-    return clip
-
-
-def _to_clip_input(clip: object, color: str, out: Clip) -> None:
-    """Writes a clip, once checked, into uint8 `[T, S, S, 3]` RGB."""
-    frames, size = out.shape[0], out.shape[1]
-    pixels = check_clip(clip, frames)
-    if pixels.shape[1:3] == (size, size):
-        write_rgb(pixels, color, out)
-    else:
-        for frame, place in zip(pixels, out, strict=True):
-            to_input(frame, size, color, place)
 
 
 def load(

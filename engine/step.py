@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..clips import Frame, to_input
 from ..errors import DeviceLostError
+from .device_input import is_on_device
+from .feeding import put_frame
 from .result import Result
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ def advance(engine: Engine, jobs: Sequence[Job]) -> None:
     """
     waiting = [job for job in jobs if _wanted(job)]
     filed: list[Job] = []
+    for job in [job for job in waiting if is_on_device(job.frame)]:  # copied on the card, one by one
+        waiting.remove(job)
+        filed += _compute(engine, [job])
     for batch in sorted({1, *engine.frame_batches}, reverse=True):
         while len(waiting) >= batch:
             chunk, waiting = waiting[:batch], waiting[batch:]
@@ -82,10 +87,14 @@ def _compute(engine: Engine, chunk: Sequence[Job]) -> Sequence[Job]:
     """Runs the frame graph on a full batch and files its tokens; returns the jobs for which that went well."""
     try:
         session = engine.session("frame", len(chunk))
-        places = session.input("frame")  # [B, S, S, 3]
-        for job, place in zip(chunk, places, strict=True):
-            to_input(job.frame, place.shape[0], job.stream.color, place)
-            job.marks["preprocess"] = perf_counter_ns()
+        if len(chunk) == 1:
+            put_frame(session, chunk[0].frame, engine.bundle.image_size, chunk[0].stream.color)
+            chunk[0].marks["preprocess"] = perf_counter_ns()
+        else:
+            places = session.input("frame")  # [B, S, S, 3]
+            for job, place in zip(chunk, places, strict=True):
+                to_input(job.frame, place.shape[0], job.stream.color, place)
+                job.marks["preprocess"] = perf_counter_ns()
         session.run()
         for index, job in enumerate(chunk):
             job.stream.file(session, index, job.time_s, job.received_ns)

@@ -22,8 +22,9 @@ import math
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, check_frame, pattern_ages, to_input, window_order
+from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, pattern_ages, window_order
 from ..errors import BadInputError, UsageError, VerificationError, one_of
+from .feeding import check_picture, put_frame
 from .result import Result
 from .ring import Ring
 from .session import Session
@@ -84,7 +85,8 @@ class Stream:
         """Takes the next frame of this face.
 
         Args:
-            frame: uint8 `[H, W, 3]` in the stream's colour order; resized by `clips.resize` when it has another size.
+            frame: uint8 `[H, W, 3]` in the stream's colour order; resized by `clips.resize` when it has another size;
+                or an array on the card (DLPack, `__cuda_array_interface__`): exactly `[S, S, 3]`, RGB, taken as it is.
             time_s: when it was taken, in seconds on any clock that only rises.
 
         Returns:
@@ -133,7 +135,7 @@ class Stream:
         self.check(frame, time_s)
         if not self.admit(time_s):
             return None
-        to_input(frame, self._size, self.color, self._frame.input("frame")[0])
+        put_frame(self._frame, frame, self._size, self.color)
         marks["preprocess"] = perf_counter_ns()
         self._frame.run()
         self.file(self._frame, 0, time_s, started_ns)
@@ -143,7 +145,7 @@ class Stream:
     def check(self, frame: Frame, time_s: float) -> None:
         """Refuses what `push` refuses; changes nothing."""
         self._open()
-        check_frame(frame)
+        check_picture(frame)
         newest_s = self._ring.newest_s
         if not math.isfinite(time_s) or time_s <= newest_s:
             raise BadInputError(

@@ -222,7 +222,7 @@ class Worker:
         Raises:
             BadInputError, UsageError, DeviceLostError: as `submit`.
         """
-        from .engine import check_clip
+        from .feeding import check_clip
 
         received = perf_counter_ns()
         own = np.array(check_clip(clip, self._engine.bundle.frames))

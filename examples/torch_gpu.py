@@ -23,22 +23,17 @@ def to_input(frames: torch.Tensor, size: int) -> torch.Tensor:
         size: S.
 
     Returns:
-        uint8 `[1, T, S, S, 3]`. Training's resize is Pillow's antialiased bilinear; torch's own differs from it by one
+        uint8 `[T, S, S, 3]`. Training's resize is Pillow's antialiased bilinear; torch's own differs from it by one
         or two grey levels, OpenCV's and anything without `antialias` by up to thirty.
     """
     planes = frames.permute(0, 3, 1, 2).float()  # [T, 3, H, W]
     small = torch.nn.functional.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
-    return small.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()[None]
+    return small.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def classify(engine: logoformer.Engine, clip: torch.Tensor) -> np.ndarray:
-    """Probabilities, float32 `[C]`, of a clip uint8 `[1, T, S, S, 3]` RGB."""
-    if not clip.is_cuda:
-        return engine(clip[0].numpy(), color="rgb").probabilities
-    session = engine.session("clip")  # of a TensorRT backend; nothing is cast, and another card's memory is refused
-    session.feed("clip", clip)
-    session.run()
-    return session.output("probabilities")[0].copy()
+    """Probabilities, float32 `[C]`, of a clip uint8 `[T, S, S, 3]` RGB; nothing is cast or moved silently."""
+    return engine(clip if clip.is_cuda else clip.numpy(), color="rgb").probabilities
 
 
 def main(bundle: str, video: str) -> None:

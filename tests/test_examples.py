@@ -140,7 +140,7 @@ def test_torch_tensors_on_a_card_stay_there(version, layer, untrained_bundle, tm
             golden = engine.bundle.golden()
             session = engine.session("clip")
             with session.cuda:
-                tensor = CardTensor(card.gpu, golden.clips[:1])
+                tensor = CardTensor(card.gpu, golden.clips[0])
             copied = []
             card.gpu.to_device = lambda *words, inner=card.gpu.to_device: copied.append(words) or inner(*words)
             np.testing.assert_allclose(classify(engine, tensor), golden.probabilities[0], atol=1e-4)

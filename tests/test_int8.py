@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from logoformer import cli, load
 from logoformer.bundle import Bundle, BundleWriter, Golden
-from logoformer.engine.verify import clip_answers, pair_answers, verify
+from logoformer.engine.golden import clip_answers, pair_answers
+from logoformer.engine.verify import verify
 from logoformer.errors import BadInputError, MachineError, RefusedError, VerificationError
 from logoformer.files import sha256
 from logoformer.int8 import Calibration, quantize, quantize_bundle

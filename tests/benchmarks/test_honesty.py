@@ -281,6 +281,7 @@ def test_without_a_gpu_a_trtexec_that_prints_numbers_is_not_even_run(toy, fake, 
 @pytest.fixture
 def built(make_toy, monkeypatch):
     """A toy bundle with a file that an index calls a TensorRT 10.3 engine."""
+    from logoformer.engine.trust import TrustStore
     from logoformer.files import sha256
 
     bundle = make_toy()
@@ -289,6 +290,7 @@ def built(make_toy, monkeypatch):
     path = bundle.path / "engines" / file
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
+    TrustStore().record_engine(sha256(data), file)
     entry = SimpleNamespace(
         graph="clip", precision="fp32", target="tensorrt-10.3.0-sm87", file=file, sha256=sha256(data), size=len(data),
         tensorrt_version="10.3.0.30",
@@ -339,3 +341,15 @@ def test_the_verb_says_what_is_missing(toy, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "skipped: trtexec: it is neither on PATH nor at" in out
     assert "paced 500 Hz" in out
+
+
+def test_an_engine_that_nobody_vouches_for_never_reaches_it(built, fake, tmp_path):
+    from logoformer.engine.trust import TrustStore
+
+    bundle, _ = built
+    ran = tmp_path / "ran"
+    fake(f"open({str(ran)!r}, 'w')")
+    TrustStore().remove(trtexec.read_index(bundle.path)[0].sha256)
+    with pytest.raises(RefusedError, match="trust"):
+        trtexec.compare_trtexec(bundle, "fp32", CARD)
+    assert not ran.exists()

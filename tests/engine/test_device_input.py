@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import logoformer
 import numpy as np
 import pytest
 from doubles.gpu import Block, Gpu
@@ -16,7 +18,7 @@ from doubles.machine import FACES, Machine, machine
 from logoformer.bundle import Bundle
 from logoformer.engine.device_input import _read_capsule, _Tensor, is_on_device, opened
 from logoformer.engine.trt_session import TrtSession
-from logoformer.errors import BadInputError
+from logoformer.errors import BadInputError, UsageError
 
 DTYPES = {"uint8": (1, 8), "float32": (2, 32), "float16": (2, 16), "int32": (0, 32), "int64": (0, 64)}
 
@@ -168,7 +170,7 @@ STEPS = (64 * 64 * 3, 64 * 3, 3, 1)
 @pytest.mark.parametrize(
     ("changed", "word"),
     [
-        ({"shape": (64, 64, 3)}, "uint8 [64, 64, 3]; uint8 [1, 64, 64, 3] is expected"),
+        ({"shape": (64, 64, 1)}, "uint8 [64, 64, 1]; uint8 [1, 64, 64, 3] is expected"),
         ({"shape": (1, 3, 64, 64)}, "[1, 3, 64, 64]"),
         ({"typestr": "<f4"}, "float32 [1, 64, 64, 3]; uint8"),
         ({"typestr": "|i1"}, "int8"),
@@ -241,3 +243,46 @@ def test_what_is_no_array_on_a_card():
     with pytest.raises(BadInputError, match="no array on a card"), opened(object(), 1):
         pass
     assert not is_on_device(np.zeros(3)) and not is_on_device([1])
+
+
+# -------------------------------------------------------------------------------------------------------- the engine
+def test_an_engine_takes_clips_and_frames_from_the_card(here, untrained_bundle, tmp_path):
+    """Without the batch's axis, as a program has them; no picture crosses the bus, and the answers are the same."""
+    path = Path(shutil.copytree(untrained_bundle, tmp_path / "face.bundle"))
+    here.plant_engines(Bundle(path))
+    clip = Bundle(path).golden().clips[0]
+    with logoformer.load(path, backend=here.backend, precision="fp32") as engine:
+        wanted = engine(clip, color="rgb").probabilities
+        block = foreign(here.gpu, clip)
+        crossed = []
+        here.gpu.to_device = lambda *words, inner=here.gpu.to_device: crossed.append(words) or inner(*words)
+        for array in (interface(block, clip), Capsule(block.base, clip)):
+            np.testing.assert_allclose(engine(array, color="rgb").probabilities, wanted, atol=1e-6)
+        assert crossed == []
+        with (
+            engine.stream(hop=1, color="rgb", warmup="repeat") as a,
+            engine.stream(1, color="rgb", warmup="repeat") as b,
+        ):
+            for number, frame in enumerate(clip):
+                on_card = interface(foreign(here.gpu, frame), frame)
+                found = engine.step({a: (on_card, number / 25), b: (frame, number / 25)})
+                np.testing.assert_allclose(found[a].probabilities, found[b].probabilities, atol=1e-6)
+            single = a.push(interface(foreign(here.gpu, clip[0]), clip[0]), 9.0)
+            np.testing.assert_allclose(single.probabilities, b.push(clip[0], 9.0).probabilities, atol=1e-6)
+
+
+def test_what_an_engine_cannot_take_from_a_card_is_refused(here, untrained_bundle, tmp_path):
+    path = Path(shutil.copytree(untrained_bundle, tmp_path / "face.bundle"))
+    here.plant_engines(Bundle(path))
+    clip = Bundle(path).golden().clips[0]
+    array = interface(foreign(here.gpu, clip), clip)
+    with logoformer.load(path, backend=here.backend, precision="fp32") as engine:
+        with pytest.raises(UsageError, match="channels are not turned round there"):
+            engine(array, color="bgr")
+        with pytest.raises(BadInputError, match="is expected"):
+            engine(interface(foreign(here.gpu, clip[:, :32]), clip[:, :32]), color="rgb")
+    with logoformer.load(path, backend="onnxruntime") as engine:
+        with pytest.raises(BadInputError, match="this engine runs on the CPU; nothing is moved silently"):
+            engine(array, color="rgb")
+        with engine.stream(color="rgb") as stream, pytest.raises(BadInputError, match="runs on the CPU"):
+            stream.push(array, 0.0)

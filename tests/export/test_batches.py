@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.bundle import Bundle
-from logoformer.engine.describe import describe, describe_text, tensors_text
+from logoformer.engine.describe import describe, describe_text
+from logoformer.engine.tensors_text import tensors_text
 from logoformer.errors import UsageError, VerificationError
 from logoformer.export.batches import batched
 from logoformer.export.export import ExportConfig, _ort_runner
