@@ -20,9 +20,11 @@ from logoformer.engine.build_bundle import build_bundle
 from logoformer.engine.cuda import LAYERS, Cuda, open_cuda
 from logoformer.engine.environment import find_gpu
 from logoformer.engine.golden import clip_answers, pair_answers
+from logoformer.engine.ort_gpu import GPU_PROVIDERS
 from logoformer.engine.targets import RTX_SMS
 from logoformer.engine.trt_module import find_module
 from logoformer.engine.trt_session import TrtSession
+from logoformer.engine.verify import verify
 from logoformer.errors import MachineError, UsageError
 
 pytestmark = pytest.mark.gpu
@@ -175,3 +177,24 @@ def test_use_after_close_is_refused(engine):
     engine.close()
     with pytest.raises(UsageError, match="is closed"):
         session.run()
+
+
+@pytest.mark.parametrize("backend", GPU_PROVIDERS)
+def test_onnx_runtime_on_the_card_answers_every_clip_anew(backend, untrained_bundle, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    try:
+        opened = logoformer.load(untrained_bundle, backend=backend, precision="fp32")
+    except MachineError as error:
+        pytest.skip(error.what)
+    with opened as engine:
+        golden = engine.bundle.golden()
+        for answers in (clip_answers, pair_answers):
+            np.testing.assert_allclose(answers(engine, golden), golden.probabilities, atol=1e-4, rtol=0)
+
+
+def test_verify_runs_what_was_built_here(built):
+    _, bundle = built
+    report = verify(bundle.path)
+    report.require()
+    rows = [row for row in report.rows if row.what.endswith(".engine")]
+    assert rows and {row.verdict for row in rows} == {"verified"}
