@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from .build_process import answers_of, ask, died, raised, start
 from .compile import BuildOptions, Compilation
 from .environment import find_gpu
+from .kernel_plan import Inspection
 from .trt_log import BuildLog, Progress
 from .trt_module import find_module
 
@@ -79,7 +80,7 @@ def build_engine(
         MachineError: TensorRT is missing, finds no GPU, runs out of memory, crashes or fails for this GPU.
     """
     with start(f"{__package__}.build_child", shown) as child:
-        ask(child, {"options": asdict(options), "shown": shown}, [onnx, timing_cache])
+        ask(child, {"options": asdict(options), "shown": shown, "job": "build"}, [onnx, timing_cache])
         for head, parts in answers_of(child):
             if "progress" in head:
                 if progress is not None:
@@ -91,6 +92,24 @@ def build_engine(
                 for name in ("compute_capabilities", "log"):
                     record[name] = tuple(record[name])
                 return BuiltEngine(plan=parts[0], timing_cache=parts[1] or None, **record)
+        raise died(child)
+
+
+def inspect_engine(
+    onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
+) -> Inspection:
+    """Has a child process compile the graph once more, with details, and ask TensorRT's engine inspector.
+
+    Raises:
+        MachineError: the child ran out of memory, crashed, or TensorRT does not tell.
+    """
+    with start(f"{__package__}.build_child", shown) as child:
+        request = {"options": asdict(options), "shown": shown, "job": "inspect"}
+        ask(child, request, [onnx, timing_cache])
+        for head, _ in answers_of(child):
+            if "error" in head:
+                raise raised(head["error"])
+            return Inspection(**head["inspected"])
         raise died(child)
 
 

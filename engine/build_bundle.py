@@ -11,12 +11,12 @@ from typing import Any
 
 from ..bundle import Bundle, GraphEntry
 from ..errors import BadInputError, MachineError, UsageError, one_of
-from .build import BuildOptions, BuiltEngine, build_engine
+from .build import BuildOptions, BuiltEngine, build_engine, inspect_engine
 from .build_progress import Overall
 from .engine_index import EngineEntry, add_to_index, engines_folder, require_writable, write_engine
 from .environment import platform_name, running
 from .memory import MIB
-from .proof import prove, prove_build
+from .proof import prove, prove_build, prove_inspected
 from .targets import folder_name
 from .trt_module import find_module
 from .trust import TrustStore, cache_name
@@ -142,7 +142,9 @@ class _Work:
         options, dropped = replace(options, compute_capabilities=proven.gpus), dict(proven.left_out)
         while True:
             try:
-                return self._with_timing_cache(data, options, entry), dropped, dict(proven.plans)
+                built = self._with_timing_cache(data, options, entry)
+                plans = dict(proven.plans) if options.target == "rtx" else self._inspected(data, options, entry, built)
+                return built, dropped, plans
             except MachineError as error:
                 found = next((match for line in error.log if (match := _UNSUPPORTED.search(line))), None)
                 left = tuple(sm for sm in options.compute_capabilities if found is None or sm != f"sm{found[1]}")
@@ -150,6 +152,20 @@ class _Work:
                     raise
                 dropped[f"sm{found[1]}"] = found[2]
                 options = replace(options, compute_capabilities=left)
+
+    def _inspected(
+        self, data: bytes, options: BuildOptions, entry: GraphEntry, built: BuiltEngine
+    ) -> dict[str, dict[str, Any]]:
+        """The plan of a device's TensorRT, held against the promise; without one, that is said."""
+        try:
+            found = inspect_engine(data, options, shown=entry.file, timing_cache=built.timing_cache or b"")
+        except MachineError as error:
+            self.notes.append(
+                f"{entry.graph} {entry.precision}: TensorRT does not tell its kernels ({error.what}); nothing proves "
+                "that the precision was kept"
+            )
+            return {}
+        return prove_inspected(found, self.bundle, entry)
 
     def file(
         self, data: bytes, entry: GraphEntry, built: BuiltEngine, dropped: dict[str, str], plan: dict[str, Any]

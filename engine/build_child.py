@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from ..errors import LogoformerError, MachineError
 from .build import BuildOptions, build_here
 from .build_process import MORE_MEMORY, message
+from .kernel_plan import inspect_here
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in sys/prctl.h
 
@@ -49,6 +50,9 @@ def _answer(requests: BinaryIO, progress: Callable[[str, int, int], None]) -> tu
         request = json.loads(requests.readline())
         onnx, timing_cache = (requests.read(size) for size in request["sizes"])
         given = {**request["options"], "compute_capabilities": tuple(request["options"]["compute_capabilities"])}
+        if request["job"] == "inspect":
+            found = inspect_here(onnx, BuildOptions(**given), shown=request["shown"], timing_cache=timing_cache)
+            return {"inspected": asdict(found)}, []
         built = build_here(onnx, BuildOptions(**given), progress, shown=request["shown"], timing_cache=timing_cache)
     except LogoformerError as error:
         return {"error": error.to_json()}, []

@@ -223,22 +223,40 @@ def xray(
             next="pip install 'logoformer[rtx]'",
             log=unread[:10],
         )
-    return _plan_of(sm, compilation, steps, unread, typed_macs)
+    network = compilation.network
+    counted, precisions = network_macs(trt.module, network), network_precisions(trt.module, network)
+    return _plan_of(sm, str(trt), counted, precisions, steps, unread, typed_macs)
 
 
-def xray_here(
-    onnx: bytes, options: BuildOptions, *, shown: str = "the graph", typed_macs: Mapping[str, int] | None = None
-) -> KernelPlan:
-    """The same by TensorRT on the GPU of this machine, which is asked with the engine inspector.
+@dataclass(frozen=True)
+class Inspection:
+    """What a device's TensorRT says of a graph that it compiled, as plain values: it crosses processes.
 
-    A build of its own, as `xray` is: shipped engines keep no details. The inspector's answer is an unverified shape
-    (`inspector_plan.py`).
+    Attributes:
+        compiler: TensorRT's name and version.
+        text: the engine inspector's JSON.
+        macs: multiply-accumulates by ONNX node, of the parsed network.
+        precisions: precision by ONNX node, of the parsed network.
+    """
+
+    compiler: str
+    text: str
+    macs: Mapping[str, int]
+    precisions: Mapping[str, str]
+
+
+def inspect_here(
+    onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
+) -> Inspection:
+    """Compiles for the GPU of this machine and asks the engine inspector; see `build.inspect_engine`.
+
+    A build of its own, as `xray` is: shipped engines keep no details.
 
     Args:
         onnx: the checked bytes of a static graph.
         options: for the target 'tensorrt'.
         shown: how to name the graph in a message.
-        typed_macs: see `xray`.
+        timing_cache: of the build whose engine is meant, so that the same kernels are chosen.
 
     Raises:
         MachineError: no GPU, no TensorRT, or the build fails.
@@ -246,20 +264,32 @@ def xray_here(
     log = BuildLog()
     trt = find_module(options.target)
     compilation = Compilation(trt, onnx, shown, options, log)
-    engine, _ = compilation.run("DETAILED")
-    steps, unread = parse_inspector(engine_information(trt.module, make_logger(trt.module, log), engine))
-    return _plan_of("this-gpu", compilation, steps, unread, typed_macs)
+    engine, _ = compilation.run("DETAILED", None, timing_cache)
+    text = engine_information(trt.module, make_logger(trt.module, log), engine)
+    network = compilation.network
+    return Inspection(str(trt), text, network_macs(trt.module, network), network_precisions(trt.module, network))
+
+
+def plan_of_inspection(inspection: Inspection, typed_macs: Mapping[str, int] | None = None) -> KernelPlan:
+    """The kernel plan for 'this-gpu', read from an unverified shape (`inspector_plan.py`).
+
+    Raises:
+        RefusedError: the inspector's answer is no JSON.
+    """
+    steps, unread = parse_inspector(inspection.text)
+    counted, precisions = inspection.macs, inspection.precisions
+    return _plan_of("this-gpu", inspection.compiler, counted, precisions, steps, unread, typed_macs)
 
 
 def _plan_of(
     sm: str,
-    compilation: Compilation,
+    compiler: str,
+    counted: Mapping[str, int],
+    precisions: Mapping[str, str],
     steps: tuple[Kernel, ...],
     unread: tuple[str, ...],
     typed_macs: Mapping[str, int] | None,
 ) -> KernelPlan:
-    module, network = compilation.trt.module, compilation.network
-    counted, precisions = network_macs(module, network), network_precisions(module, network)
     placed, unplaced = place_macs(steps, counted)
     parsed = {name: (count, precisions[name]) for name, count in counted.items()}
-    return KernelPlan(sm, str(compilation.trt), steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), parsed)
+    return KernelPlan(sm, compiler, steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), parsed)

@@ -16,7 +16,7 @@ from ..bundle import Bundle, GraphEntry
 from ..errors import VerificationError, command, printable
 from .compile import BuildOptions
 from .kernel_macs import place_nodes
-from .kernel_plan import KernelPlan, xray, xray_here
+from .kernel_plan import Inspection, KernelPlan, plan_of_inspection, xray
 
 # What a graph holds at least when its index entry does not say (bundles of before the promise).
 PROMISED = {"fp32": 0.95, "fp16": 0.95, "int8": 0.95}
@@ -132,9 +132,8 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
     """Proves a graph on the GPUs that an engine is built for, before it is built.
 
     INT8 is proven on each: whether it falls back depends on the GPU (TensorRT-RTX 1.7.1 has no INT8 convolution for
-    Turing), and a GPU on which it does is left out. FP32 and FP16 are proven on one. On a device TensorRT is asked with
-    its engine inspector, whose answer is an unverified shape: there only what is known to have fallen back is held
-    against a graph, not what could not be found.
+    Turing), and a GPU on which it does is left out. FP32 and FP16 are proven on one. TensorRT on a device prints no
+    plan: it is asked afterwards, see `prove_inspected`.
 
     Args:
         data: the checked bytes of the graph.
@@ -146,11 +145,7 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
         VerificationError: the promise holds on none of them; the kernels that fell back are named.
     """
     if options.target != "rtx":
-        plan = xray_here(data, options, shown=entry.file, typed_macs=entry.macs)
-        proof = Proof(entry.precision, promised_share(bundle, entry), plan)
-        if proof.fallen > 1.0 - proof.promised:
-            raise _broken(bundle, entry, {plan.sm: proof})
-        return Proven((), {}, {plan.sm: {**proof.summary(), "shape": "unverified: read from the engine inspector"}})
+        return Proven(options.compute_capabilities, {}, {})
     each = options.compute_capabilities
     tried = each if entry.precision == "int8" else (_representative(each),)
     proofs = {sm: prove(data, bundle, entry, sm, replace(options, compute_capabilities=(sm,))) for sm in tried}
@@ -162,6 +157,26 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
         {sm: f"{proof}; use another precision there" for sm, proof in broken.items()},
         {sm: proof.summary() for sm, proof in proofs.items()},
     )
+
+
+def prove_inspected(inspection: Inspection, bundle: Bundle, entry: GraphEntry) -> dict[str, dict[str, Any]]:
+    """Holds what a device's TensorRT says of its kernels against the promise.
+
+    The engine inspector's answer is an unverified shape: only what is known to have fallen back is held against a
+    graph, not what could not be found.
+
+    Returns:
+        The plan's summary, under 'this-gpu'.
+
+    Raises:
+        VerificationError: too much fell back; the kernels are named.
+        RefusedError: the inspector's answer is no JSON.
+    """
+    plan = plan_of_inspection(inspection, entry.macs)
+    proof = Proof(entry.precision, promised_share(bundle, entry), plan)
+    if proof.fallen > 1.0 - proof.promised:
+        raise _broken(bundle, entry, {plan.sm: proof})
+    return {plan.sm: {**proof.summary(), "shape": "unverified: read from the engine inspector"}}
 
 
 def _representative(gpus: tuple[str, ...]) -> str:

@@ -394,3 +394,11 @@ def test_errors_keep_their_kind(scripted, bundle, store):
     with pytest.raises(LogoformerError) as caught:
         build_bundle(bundle, DEVICE, trust=store, graphs=["frame"], allow_fallback=True)
     assert type(caught.value) is RefusedError
+
+
+def test_kernels_that_tensorrt_does_not_tell_are_missed_aloud(scripted, bundle, store):
+    """The inspection runs in a process of its own too: what ends it does not end the build."""
+    scripted("untold")
+    done = build_bundle(bundle, DEVICE, trust=store, graphs=["frame"], precisions=["fp16"])
+    assert len(done.engines) == 1 and done.engines[0].plan == {}
+    assert "TensorRT does not tell its kernels" in done.notes[0] and "nothing proves" in done.notes[0]

@@ -13,7 +13,7 @@ from logoformer.engine import kernel_plan, proof
 from logoformer.engine.compile import BuildOptions
 from logoformer.engine.inspector_plan import engine_information, parse_inspector
 from logoformer.engine.kernel_macs import place_macs
-from logoformer.engine.kernel_plan import xray_here
+from logoformer.engine.kernel_plan import inspect_here, plan_of_inspection
 from logoformer.errors import MachineError, RefusedError
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
@@ -82,7 +82,7 @@ def test_a_device_is_asked_with_the_inspector(
         *(layer(node, "gemm", "Float", node) for node in small_macs if node != "conv/Conv" and node != "out/MatMul"),
     )
     monkeypatch.setattr(kernel_plan, "engine_information", lambda *_: asked)
-    plan = xray_here(small_onnx("fp16"), BuildOptions(compute_capabilities=("sm86",)))
+    plan = plan_of_inspection(inspect_here(small_onnx("fp16"), BuildOptions(compute_capabilities=("sm86",))))
     assert plan.sm == "this-gpu" and plan.unplaced_macs == {"out/MatMul": small_macs["out/MatMul"]}
     assert plan.macs_by_precision["fp16"] == small_macs["conv/Conv"]
     assert plan.parsed_macs == {"fp16": sum(small_macs.values())}

@@ -14,9 +14,9 @@ from logoformer.bundle import Bundle, BundleWriter
 from logoformer.engine import proof as proof_module
 from logoformer.engine.compile import BuildOptions
 from logoformer.engine.describe import proofs
-from logoformer.engine.kernel_plan import KernelPlan
+from logoformer.engine.kernel_plan import Inspection, KernelPlan
 from logoformer.engine.plan_text import Kernel, PlanTensor
-from logoformer.engine.proof import PROMISED, Proof, promised_share, prove, prove_build
+from logoformer.engine.proof import PROMISED, Proof, Proven, promised_share, prove, prove_build, prove_inspected
 from logoformer.errors import VerificationError
 
 onnx = pytest.importorskip("onnx")
@@ -114,15 +114,14 @@ def test_turing_has_no_int8_convolution_and_is_left_out(rtx: object, int8_bundle
 def test_on_a_device_only_what_fell_back_counts(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch):
     bundle = Bundle(int8_bundle)
     entry = bundle.graph("frame", "int8")
-    options = BuildOptions(target="tensorrt")
+    assert prove_build(b"", bundle, entry, BuildOptions(target="tensorrt")) == Proven((), {}, {})  # it is asked after
+    asked = Inspection("TensorRT 10.3.0", "{}", {}, {})
     here = replace(PLAN, sm="this-gpu", macs=(100, 0, 0), unplaced_macs={"lost": 900})
-    monkeypatch.setattr(proof_module, "xray_here", lambda *_, **__: here)
-    found = prove_build(b"", bundle, entry, options)
-    assert found.gpus == () and not found.left_out
-    assert found.plans["this-gpu"]["shape"].startswith("unverified")
+    monkeypatch.setattr(proof_module, "plan_of_inspection", lambda *_: here)
+    assert prove_inspected(asked, bundle, entry)["this-gpu"]["shape"].startswith("unverified")
     here = replace(PLAN, sm="this-gpu")  # 9 % in FP16
     with pytest.raises(VerificationError, match="not int8 on this-gpu"):
-        prove_build(b"", bundle, entry, options)
+        prove_inspected(asked, bundle, entry)
 
 
 # ----------------------------------------------------------------------------------------------------------------- lies

@@ -73,6 +73,22 @@ class Config:
         return self.cache
 
 
+LayerInformationFormat = enum.Enum("LayerInformationFormat", "JSON ONELINE")
+
+
+class Runtime:
+    """Loads what was built, and tells no kernels."""
+
+    def __init__(self, logger: ILogger) -> None:
+        pass
+
+    def deserialize_cuda_engine(self, engine: bytes) -> SimpleNamespace:
+        if SCRIPT == "untold":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        inspector = SimpleNamespace(get_engine_information=lambda form: '{"Layers": []}')
+        return SimpleNamespace(create_engine_inspector=lambda: inspector)
+
+
 class OnnxParser:
     num_errors = 1
 
