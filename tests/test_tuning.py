@@ -51,7 +51,7 @@ def test_sensitivity_from_the_command_line(bundle: Path, few_faces: Path, tmp_pa
 
 def test_fine_tuning_from_the_command_line(bundle: Path, few_faces: Path, capsys):
     before = Bundle(bundle)
-    done = run(capsys, "train", "--qat", bundle, "--data", few_faces, "--steps", 3, "--batch", 4)
+    done = run(capsys, "train", "--qat", bundle, "--data", few_faces, "--set", "steps=3", "batch=4")
     after = Bundle(bundle)
     assert done["steps"] == 3 and done["divergence_after"] <= done["divergence_before"]
     assert after.precisions["int8"]["qat"]["kept_step"] == done["kept_step"]

@@ -198,7 +198,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel, clean_copy):
     wanted = {f"logoformer/{path}" for path in ours if path.parts[0] not in ("tests", "docs", "examples")}
     packed = set(zipfile.ZipFile(wheel).namelist())
     info = {name for name in packed if re.match(r"logoformer-[\d.]+\.dist-info/", name)}
-    assert packed - info == wanted | {"logoformer/py.typed"}
+    recipes = {f"logoformer/model/recipes/{path.name}" for path in (clean_copy / "model/recipes").glob("*.json")}
+    assert len(recipes) >= 3 and packed - info == wanted | recipes | {"logoformer/py.typed"}
     assert {name.split("/", 1)[1] for name in info} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"
     }  # fmt: skip
