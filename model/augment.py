@@ -24,29 +24,40 @@ def chance(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, index, 1])
 
 
-def augment(clip: Clip, kind: str, rng: np.random.Generator) -> Clip:
+def draw_shifts(count: int, size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """How 'shift' moves the clips of one batch: int64 `[count, 3]`, (top, left, whether mirrored)."""
+    moves = rng.integers(0, 2 * (size // 16) + 1, (count, 2))
+    mirrored = [int(rng.random() < 0.5) for _ in range(count)]
+    return np.column_stack([moves, np.array(mirrored, np.int64)])
+
+
+def augment(clip: Clip, kind: str, rng: np.random.Generator, move: npt.NDArray[np.int64] | None = None) -> Clip:
     """Augments one clip.
 
     Args:
         clip: uint8 `[T, S, S, 3]`.
         kind: 'shift', 'crop' or 'none'.
         rng: the source of chance.
+        move: of 'shift', one row of `draw_shifts`; drawn by `rng` when it is not given.
 
     Returns:
         The same shape.
     """
     if kind == "none":
         return clip
-    changed = shift(clip, rng) if kind == "shift" else sized_crop(clip, rng)
-    return changed[:, :, ::-1] if rng.random() < 0.5 else changed
+    if kind == "shift":
+        top, left, mirrored = draw_shifts(1, clip.shape[1], rng)[0] if move is None else move
+        changed = shift(clip, int(top), int(left))
+    else:
+        changed, mirrored = sized_crop(clip, rng), rng.random() < 0.5
+    return changed[:, :, ::-1] if mirrored else changed
 
 
-def shift(clip: Clip, rng: np.random.Generator) -> Clip:
-    """Moves a clip by up to S/16 pixels; the border repeats."""
+def shift(clip: Clip, top: int, left: int) -> Clip:
+    """Moves a clip by up to S/16 pixels each way, 0 ... 2 * S/16; the border repeats."""
     size = clip.shape[1]
     room = size // 16
     padded = np.pad(clip, ((0, 0), (room, room), (room, room), (0, 0)), mode="edge")
-    top, left = rng.integers(0, 2 * room + 1, 2)
     return padded[:, top : top + size, left : left + size]
 
 

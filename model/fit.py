@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import BadInputError
 from ..files import sha256, writing_failed
-from .augment import augment, chance
+from .augment import augment, chance, draw_shifts
 from .data import ClipSource, Progress, at_random, balanced, batches, random_pick
 from .distributed import World
 from .logoformer import LogoFormer, to_tensor
@@ -133,13 +133,19 @@ class Fit:
             ahead = groups[max(0, len(self.losses) - step) :][: self.total - max(step, len(self.losses))]
             if ahead:
                 shares = [part for group in ahead for part in world.share(group, config.accumulate)]
+                # Drawn for the whole epoch, before anything is shared out or skipped: it follows (seed, epoch, clip).
+                drawn = [draw_shifts(len(group), self.model.config.image_size, rng) for group in groups]
+                first = max(0, len(self.losses) - step)
+                shifts = [
+                    part for one in drawn[first : first + len(ahead)] for part in world.share(one, config.accumulate)
+                ]
                 pick = random_pick(self.model.config.sampling, config.seed, epoch)
                 kind = config.augment
                 micro: list[MicroBatch] = []
-                for part, (clips, answers) in zip(shares, batches(self.source, shares, pick), strict=True):
-                    seen = np.stack(
-                        [augment(c, kind, chance(config.seed, epoch, int(i))) for c, i in zip(clips, part, strict=True)]
-                    )
+                read = batches(self.source, shares, pick)
+                for part, moves, (clips, answers) in zip(shares, shifts, read, strict=True):
+                    each = zip(clips, part, moves, strict=True)
+                    seen = np.stack([augment(c, kind, chance(config.seed, epoch, int(i)), m) for c, i, m in each])
                     micro.append((to_tensor(seen).to(world.device), torch.from_numpy(answers).to(world.device)))
                     if len(micro) == config.accumulate:
                         done = len(self.losses) + 1

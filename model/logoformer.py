@@ -107,7 +107,10 @@ class LogoFormer(nn.Module):
         """The normalised [CLS] that the classifier reads: `[B, T, 3, S, S]` -> `[B, d]`."""
         batch = clips.shape[0]
         tokens = self.embed_frames(clips.flatten(0, 1)).unflatten(0, (batch, -1))  # [B, T, h*w, d]
-        x = tokens.flatten(1, 2) + self.positions()  # [B, N, d]
+        tokens = tokens + self.pos_spatial
+        if self.pos_temporal is not None:
+            tokens = tokens + self.pos_temporal[:, None]
+        x = tokens.flatten(1, 2)  # [B, N, d]
         prefix = self.prefix().expand(batch, -1, -1)  # [B, P, d]
         for block in self.blocks:
             prefix, x = block(prefix, x)
