@@ -2,6 +2,7 @@
 
 What happens to a clip is decided by (seed, epoch, clip), not by its place in a batch. So the same clip looks the same
 in whatever batch, process or order it is read, which is what makes a training on two processes equal to one on one.
+'shift' is drawn for all clips of an epoch in their order, before the batches are shared out: the same holds.
 """
 
 from __future__ import annotations
