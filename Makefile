@@ -46,6 +46,7 @@ wheel: setup
 
 experiments: setup
 	$(RUN) -m logoformer.experiments
+	$(RUN) -m logoformer.experiments_training
 	$(RUN) -m logoformer.experiments_int8 demo/checkpoint
 
 clean:

@@ -67,7 +67,7 @@ class TrainConfig:
     batch: int = 32
     accumulate: int = 1
     optimizer: str = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 0.05
     schedule: str = "cosine"
