@@ -46,7 +46,7 @@ wheel: setup
 
 experiments: setup
 	$(RUN) -m logoformer.experiments
-	$(RUN) -m logoformer.experiments_training
+	$(RUN) -m logoformer.experiments_ablations
 	$(RUN) -m logoformer.experiments_int8 demo/checkpoint
 
 clean:

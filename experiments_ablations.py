@@ -1,4 +1,4 @@
-"""`python -m logoformer.experiments_training`: the ablations of the paper and of the review, on synthetic faces.
+"""`python -m logoformer.experiments_ablations`: the ablations of the paper and of the review, on synthetic faces.
 
 Trains `tiny` in variants that differ in one thing each: the compact loss, the attention scheme, the number of blocks,
 the number of heads. Writes `benchmarks/results/ablations.json`, one entry for each variant and seed as it comes, so
@@ -23,9 +23,9 @@ from os import sched_getaffinity
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .ablation_tables import write_tables
 from .benchmarks.machine import read_machine
 from .errors import UsageError, one_of
-from .experiments_tables import write_tables
 from .files import dump_json, parse_json, write_atomic
 from .terminal import Bar
 
@@ -168,7 +168,7 @@ def run(names: Sequence[str], seeds: Sequence[int], bar: Bar) -> dict[str, Any]:
 
     results: dict[str, Any] = parse_json(RESULTS.read_bytes(), str(RESULTS)) if RESULTS.exists() else {}
     results |= {
-        "command": "python -m logoformer.experiments_training",
+        "command": "python -m logoformer.experiments_ablations",
         "preset": "tiny", "recipe": "synthetic-tiny", "data_seed": DATA_SEED,
         "variants": {name: asdict(variant) for name, variant in VARIANTS.items()},
     }  # fmt: skip

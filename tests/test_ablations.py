@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from logoformer import experiments_tables as tables
-from logoformer import experiments_training as experiments
+from logoformer import ablation_tables as tables
+from logoformer import experiments_ablations as experiments
 from logoformer.model.expressions import ORDER_LABELS
 from logoformer.model.synthetic_layout import synth
 
