@@ -201,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bar = Bar()
     results = run(names, SEEDS, bar)
     bar.clear()
+    write_atomic(RESULTS, dump_json(results))
     write_tables(PAGE, results)
     return 0
 
