@@ -34,16 +34,20 @@ def read_costs(path: Path) -> SchemeCosts:
     return fields.read(SchemeCosts, {name: value for name, value in data.items() if name != "command"})
 
 
+def show(costs: SchemeCosts) -> None:
+    """Writes the picture and the page's tables, and prints these."""
+    write_atomic(PICTURE, plot(costs).encode())
+    replace_between(PAGE, *MARKERS, markdown(costs))
+    print(markdown(costs))
+
+
 def main() -> int:
     """Measures and writes all three files."""
     bar = Bar()
     found = inspect_complexity(name="base", progress=bar)
     bar.clear()
     write_atomic(RESULTS, dump_json({"command": COMMAND, **found.to_json()}))
-    costs = read_costs(RESULTS)
-    write_atomic(PICTURE, plot(costs).encode())
-    replace_between(PAGE, *MARKERS, markdown(costs))
-    print(markdown(costs))
+    show(read_costs(RESULTS))
     return 0
 
 

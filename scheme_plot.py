@@ -18,14 +18,7 @@ from .scheme_costs import Cost, SchemeCosts
 
 _HEIGHT, _TOP, _HEAD, _GAP = 200, 24, 58, 10
 _DASHES = {"logo": "", "joint": "", "space": "", "divided": "9 5", "mixing": "5 5", "lgi": "2 4"}
-_ORDER = (
-    "joint",
-    "space",
-    "mixing",
-    "divided",
-    "logo",
-    "lgi",
-)  # drawn one over the other; dashes over what they may hide
+_ORDER = ("joint", "space", "mixing", "logo", "divided", "lgi")  # drawn one over the other, dashes over full lines
 _PANELS: tuple[tuple[str, Callable[[Cost], float]], ...] = (
     ("attention products, G MACs", lambda r: r.attention_macs / 1e9),
     ("attention products, CPU ms", lambda r: r.attention_ms),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from logoformer import cli, experiments_complexity
 from logoformer.benchmarks import fields
+from logoformer.benchmarks.html_svg import number
 from logoformer.benchmarks.statistics import Ratio
 from logoformer.errors import UsageError
 from logoformer.model.complexity import attention_macs, complexity
@@ -171,6 +172,19 @@ def test_the_picture_is_whole_and_nothing_in_it_touches(which: str, request: pyt
     assert not re.search(r"<script|<image|href|url\(|@import", picture)
 
 
+def test_each_dot_is_a_row(small: SchemeCosts):
+    """What a pointer that rests on a dot is told: the scheme, T or S, and the figure that the panel is of."""
+    parts = ("attention_macs", "attention_ms", "clip_macs", "clip_ms")
+    found, wanted = [], []
+    for panel in ElementTree.fromstring(plot(small)).iter("{http://www.w3.org/2000/svg}g"):
+        found.append({"".join(dot.itertext()) for dot in panel.iter("{http://www.w3.org/2000/svg}circle")})
+    for part, (axis, of) in itertools.product(parts, (("frames", 16), ("tokens_per_frame", 8))):
+        unit = 1e9 if part.endswith("macs") else 1
+        rows = [r for r in small.rows if of == (r.tokens_per_frame if axis == "frames" else r.frames)]
+        wanted.append({f"{r.scheme}: {getattr(r, axis)}, {number(getattr(r, part) / unit)}" for r in rows})
+    assert found == wanted
+
+
 def test_a_power_is_a_straight_line(committed: SchemeCosts):
     """Joint attention's products grow with the square of T: equal steps on both logarithmic axes."""
     panel = ElementTree.fromstring(plot(committed)).find("{http://www.w3.org/2000/svg}g")
@@ -217,9 +231,8 @@ def test_the_command_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_experiment_writes_all_three(small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    monkeypatch.setattr(
-        experiments_complexity, "inspect_complexity", lambda *, name, progress: small
-    )  # not two minutes
+    # Two minutes on `base`; what is written does not depend on which model was measured.
+    monkeypatch.setattr(experiments_complexity, "inspect_complexity", lambda *, name, progress: small)
     begin, end = experiments_complexity.MARKERS
     (tmp_path / "docs").mkdir()
     (tmp_path / "benchmarks/results").mkdir(parents=True)
