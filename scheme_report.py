@@ -75,7 +75,7 @@ def markdown(costs: SchemeCosts) -> str:
     for part, title in _PARTS:
         for against, head, fixed in axes:
             columns = [head(r) for r in against(REFERENCE)]
-            lines += [f"**{title[0].upper()}{title[1:]}, {fixed}**: MACs, CPU ms, times `{REFERENCE}`", ""]
+            lines += [f"**{title[0].upper()}{title[1:]}, {fixed}**: MACs · CPU time · times that of `{REFERENCE}`", ""]
             lines += [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
             for scheme in ATTENTIONS:
                 lines.append(f"| {scheme} | {' | '.join(_short(r, part) for r in against(scheme))} |")
@@ -111,4 +111,5 @@ def _macs(count: int) -> str:
 
 def _short(r: Cost, part: str) -> str:
     macs, ms, found = _figures(r, part)
-    return f"{_macs(macs)}, {ms:.3g}, {found.value:.2f}"
+    shown = f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
+    return f"{_macs(macs)} · {shown} ms · {found.value:.2f}"
