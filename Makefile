@@ -47,6 +47,7 @@ wheel: setup
 experiments: setup
 	$(RUN) -m logoformer.experiments
 	$(RUN) -m logoformer.experiments_ablations
+	$(RUN) -m logoformer.experiments_complexity
 	$(RUN) -m logoformer.experiments_int8 demo/checkpoint
 
 clean:

@@ -153,6 +153,10 @@ def _trust(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _inspect(a: argparse.Namespace, bar: Bar) -> int:
+    if a.complexity:
+        return _complexity(a, bar)
+    if a.bundle is None:
+        raise UsageError("Which bundle shall be inspected?", next=command("logoformer", "inspect", "BUNDLE"))
     from .engine.describe import describe, describe_text, proofs
     from .engine.tensors_text import tensors, tensors_text
 
@@ -164,6 +168,13 @@ def _inspect(a: argparse.Namespace, bar: Bar) -> int:
         return show(a, bar, {name: proof.summary() for name, proof in found.items()}, shown)
     description = describe(a.bundle, a.engines_dir)
     return show(a, bar, description, describe_text(description))
+
+
+def _complexity(a: argparse.Namespace, bar: Bar) -> int:
+    from .scheme_report import inspect_complexity, text
+
+    costs = inspect_complexity(a.bundle, a.preset, frames=a.frames, sizes=a.sizes, out=a.out, progress=bar)
+    return show(a, bar, costs.to_json(), text(costs))
 
 
 def _int8_options(p: argparse.ArgumentParser) -> None:
@@ -247,7 +258,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--remove", metavar="HASH", help="take trust back: first digits of an engine's hash or of a key")
 
     p = verb("inspect", _inspect, "show what is in a bundle", "logoformer inspect face.bundle --plan --graph temporal")
-    p.add_argument("bundle")
+    p.add_argument("bundle", nargs="?", help="optional with --complexity")
     p.add_argument("--tensors", action="store_true", help="names, types, shapes and layouts, for C++ and DeepStream")
     p.add_argument(
         "--plan",
@@ -257,4 +268,13 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--graph", nargs="+", default=[], metavar="G", help="with --plan: which; default: all")
     p.add_argument("--precision", nargs="+", default=[], metavar="P", help="with --plan: which; default: all")
     p.add_argument("--sm", default="sm86", metavar="SM", help="with --plan: for which GPU; default sm86")
+    p.add_argument(
+        "--complexity", action="store_true", help="MACs and measured CPU time of the six attention schemes; minutes"
+    )
+    p.add_argument("--preset", metavar="NAME", help="with --complexity and no bundle: of the model; default base")
+    p.add_argument("--frames", type=int, nargs="+", default=[], metavar="T", help="with --complexity: frames of a clip")
+    p.add_argument(
+        "--sizes", type=int, nargs="+", default=[], metavar="PX", help="with --complexity: sides, which set S"
+    )
+    p.add_argument("-o", "--out", metavar="FILE", help="with --complexity: draw it, as SVG")
     engines_dir_option(p)

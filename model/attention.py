@@ -45,6 +45,21 @@ def merge_windows(windows: Tensor, config: ModelConfig) -> Tensor:
     return x.reshape(batch, config.tokens, channels)
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """`[..., S, d]` -> `[..., H, S, D]`, a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The two products of attention and the softmax between them; the scale is in Q already.
+
+    Shape:
+        q `[..., H, S, D]`, k and v `[..., H, K, D]` -> `[..., H, S, D]`.
+    """
+    weights = torch.softmax(q @ k.transpose(-2, -1), dim=-1)  # [..., H, S, K]
+    return weights @ v
+
+
 class Attention(nn.Module):
     """Multi-head attention of queries over keys.
 
@@ -62,13 +77,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # [..., H, S, D]
+        return split_heads(x, self.heads)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         q = self.split(self.q(queries)) * self.scale  # [..., H, S, D]
         k, v = self.split(self.k(keys)), self.split(self.v(keys))  # [..., H, K, D]
-        weights = torch.softmax(q @ k.transpose(-2, -1), dim=-1)  # [..., H, S, K]
-        return self.out((weights @ v).transpose(-3, -2).flatten(-2))  # [..., S, d]
+        return self.out(attend(q, k, v).transpose(-3, -2).flatten(-2))  # [..., S, d]
 
 
 class LocalAttention(nn.Module):

@@ -91,8 +91,22 @@ def complexity(config: ModelConfig) -> Complexity:
     )
 
 
-def attention_macs(config: ModelConfig, *, last: bool = False) -> int:
-    """MACs of the attention products of one block, QK^T and weights V: 2 d for each pair of a query and a key.
+@dataclass(frozen=True)
+class Product:
+    """One attention: `groups` times, each of `queries` over `keys`. QK^T and weights V are products of these sizes."""
+
+    groups: int
+    queries: int
+    keys: int
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a query and a key."""
+        return self.groups * self.queries * self.keys
+
+
+def products(config: ModelConfig, *, last: bool = False) -> tuple[Product, ...]:
+    """The attentions of one block, in their order.
 
     What the orders of growth say, with [CLS] counted too. T frames of S tokens, N = T S; W windows of L tokens.
 
@@ -101,17 +115,27 @@ def attention_macs(config: ModelConfig, *, last: bool = False) -> int:
         last: whether only [CLS] is read afterwards, as in the exported graphs' last block.
     """
     t, s, n, w, length = _sizes(config)
-    pairs = {
-        "joint": (1 if last else 1 + n) * (1 + n),  # O(T^2 S^2)
-        "space": t * (1 if last else 1 + s) * (1 + s),  # O(T S^2)
-        "mixing": t * (1 if last else 1 + s) * (1 + s),  # O(T S^2)
-        "divided": s * t * t + t * (1 if last else 1 + s) * (1 + s),  # O(T^2 S + T S^2)
-        "logo": n * length + (1 if last else 1 + n) * (1 + w),  # O(N L + N W); least at L = sqrt(N)
-        "lgi": w * (1 if last else 1 + length) * (1 + length)
-        + (1 if last else 1 + w) * (1 + w)
-        + (0 if last else n * (1 + w)),
+    in_frames = Product(t, 1 if last else 1 + s, 1 + s)
+    regions = (Product(w, 1 if last else 1 + length, 1 + length), Product(1, 1 if last else 1 + w, 1 + w))
+    found: dict[str, tuple[Product, ...]] = {
+        "joint": (Product(1, 1 if last else 1 + n, 1 + n),),  # O(T^2 S^2)
+        "space": (in_frames,),  # O(T S^2)
+        "mixing": (in_frames,),  # O(T S^2)
+        "divided": (Product(s, t, t), in_frames),  # O(T^2 S + T S^2)
+        "logo": (Product(w, length, length), Product(1, 1 if last else 1 + n, 1 + w)),  # O(N L + N W)
+        "lgi": regions if last else (*regions, Product(1, n, 1 + w)),  # O(N L + W^2 + N W)
     }
-    return 2 * config.embed_dim * pairs[config.attention]
+    return found[config.attention]
+
+
+def attention_macs(config: ModelConfig, *, last: bool = False) -> int:
+    """MACs of the attention products of one block, QK^T and weights V: 2 d for each pair of a query and a key.
+
+    Args:
+        config: of the model.
+        last: see `products`.
+    """
+    return 2 * config.embed_dim * sum(product.pairs for product in products(config, last=last))
 
 
 def linear_macs(config: ModelConfig, *, last: bool = False) -> int:
@@ -119,7 +143,7 @@ def linear_macs(config: ModelConfig, *, last: bool = False) -> int:
 
     Args:
         config: of the model.
-        last: see `attention_macs`.
+        last: see `products`.
     """
     d = config.embed_dim
     t, s, n, w, _ = _sizes(config)

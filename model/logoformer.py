@@ -105,13 +105,15 @@ class LogoFormer(nn.Module):
 
     def features(self, clips: Tensor) -> Tensor:
         """The normalised [CLS] that the classifier reads: `[B, T, 3, S, S]` -> `[B, d]`."""
-        batch = clips.shape[0]
-        tokens = self.embed_frames(clips.flatten(0, 1)).unflatten(0, (batch, -1))  # [B, T, h*w, d]
+        return self.encode(self.embed_frames(clips.flatten(0, 1)).unflatten(0, (clips.shape[0], -1)))
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Everything between the frames and the classifier: `[B, T, h*w, d]`, without positions -> `[B, d]`."""
         tokens = tokens + self.pos_spatial
         if self.pos_temporal is not None:
             tokens = tokens + self.pos_temporal[:, None]
         x = tokens.flatten(1, 2)  # [B, N, d]
-        prefix = self.prefix().expand(batch, -1, -1)  # [B, P, d]
+        prefix = self.prefix().expand(x.shape[0], -1, -1)  # [B, P, d]
         for block in self.blocks:
             prefix, x = block(prefix, x)
         features: Tensor = self.norm(prefix[:, : self.config.cls_tokens]).mean(1)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, FeedForward, merge_windows, split_windows
+from .attention import Attention, FeedForward, attend, merge_windows, split_windows
 from .config import ModelConfig
 
 
@@ -67,8 +67,7 @@ class MixingAttention(Attention):
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         q = self.split(self.q(queries)) * self.scale  # [B, T, H, K, D]
         k, v = mix_neighbours(self.split(self.k(keys))), mix_neighbours(self.split(self.v(keys)))
-        weights = torch.softmax(q @ k.transpose(-2, -1), dim=-1)  # [B, T, H, K, K]
-        return self.out((weights @ v).transpose(-3, -2).flatten(-2))
+        return self.out(attend(q, k, v).transpose(-3, -2).flatten(-2))
 
 
 def mix_neighbours(x: Tensor) -> Tensor:

@@ -278,6 +278,7 @@ def test_the_verbs_of_a_device_run(place, request, ready_bundle, frames, tmp_pat
         (["export", "ckpt"], "export"),
         (["build", "BUNDLE"], "rtx"),
         (["inspect", "BUNDLE", "--plan"], "rtx"),
+        (["inspect", "--complexity"], "train"),
         (["run", "BUNDLE", "clip.mp4"], "camera"),
         (["demo"], "export,rtx"),
     ],

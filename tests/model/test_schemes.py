@@ -8,7 +8,7 @@ import pytest
 import torch
 from logoformer.clips import Sampling
 from logoformer.errors import UsageError
-from logoformer.model.complexity import attention_macs, complexity
+from logoformer.model.complexity import attention_macs, complexity, products
 from logoformer.model.config import ATTENTIONS, ModelConfig, preset
 from logoformer.model.logoformer import LogoFormer
 from logoformer.model.schemes import mix_neighbours
@@ -89,6 +89,20 @@ def test_logo_grows_linearly_on_the_local_side_and_is_least_at_the_root():
         sized = replace(c, window=window)
         sums[sized.window_tokens] = attention_macs(sized)
     assert min(sums, key=lambda tokens: sums[tokens]) == 32  # sqrt(1024)
+
+
+@pytest.mark.parametrize("frames", [8, 16, 32])
+def test_each_side_of_logo_grows_as_derived(frames: int):
+    """At fixed windows the local side is linear in T; the global side quadratic, and L times smaller than joint."""
+
+    def sides(count: int, attention: str = "logo") -> list[int]:
+        sampling = Sampling(count, 1, span_s=5.0)
+        return [p.pairs for p in products(replace(preset("base"), attention=attention, sampling=sampling))]
+
+    (local, over), (local_twice, over_twice) = sides(frames), sides(2 * frames)
+    assert local_twice == 2 * local == 2 * frames * 16 * 16
+    assert over_twice == pytest.approx(4 * over, rel=0.1) and over_twice < 4 * over  # [CLS] is one query and one key
+    assert sides(frames, "joint") == [pytest.approx(16 * over, rel=0.15)]
 
 
 def test_unknown_schemes_and_heads_that_cannot_be_quartered_are_refused():
