@@ -67,11 +67,11 @@ class TrainConfig:
     batch: int = 32
     accumulate: int = 1
     optimizer: str = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     momentum: float = 0.9
     weight_decay: float = 0.05
     schedule: str = "cosine"
-    warmup: float = 0.05
+    warmup: float = 0.25
     step_share: float = 0.4
     step_factor: float = 0.1
     clip_norm: float = 1.0
