@@ -12,7 +12,7 @@ import numpy as np
 from .benchmarks.tables import replace_between
 
 GROUPS = {
-    "compact": ("logo", "logo, cross-entropy"),
+    "compact": ("logo, cross-entropy", "logo, weight 0.3", "logo"),
     "schemes": ("logo", "joint", "space", "divided", "mixing", "lgi"),
     "blocks": ("N = 1", "logo", "N = 4"),
     "heads": ("1 head", "logo", "8 heads"),
@@ -20,6 +20,7 @@ GROUPS = {
 # (variant, the one it is compared with, figure): what the paper claims, seed by seed.
 CLAIMS = (
     ("logo", "logo, cross-entropy", "spread"),
+    ("logo, weight 0.3", "logo, cross-entropy", "spread"),
     ("logo", "logo, cross-entropy", "uar"),
     ("logo", "space", "uar"),
     ("logo", "space", "order_recall"),
