@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import BadInputError
 from ..files import sha256, writing_failed
-from .augment import augment, chance, draw_shifts
+from .augment import draw_looks
 from .data import ClipSource, Progress, at_random, balanced, batches, random_pick
 from .distributed import World
 from .logoformer import LogoFormer, to_tensor
@@ -132,21 +132,18 @@ class Fit:
             ends = step + len(groups)
             ahead = groups[max(0, len(self.losses) - step) :][: self.total - max(step, len(self.losses))]
             if ahead:
-                shares = [part for group in ahead for part in world.share(group, config.accumulate)]
                 # Drawn for the whole epoch, before anything is shared out or skipped: it follows (seed, epoch, clip).
-                drawn = [draw_shifts(len(group), self.model.config.image_size, rng) for group in groups]
+                drawn = draw_looks(config.augment, groups, self.model.config.image_size, (config.seed, epoch), rng)
                 first = max(0, len(self.losses) - step)
-                shifts = [
-                    part for one in drawn[first : first + len(ahead)] for part in world.share(one, config.accumulate)
-                ]
+                shares, looks = [], []
+                for group, look in zip(ahead, drawn[first:], strict=False):
+                    for places in world.share(np.arange(len(group)), config.accumulate):
+                        shares.append(group[places])
+                        looks.append([look[place] for place in places])
                 pick = random_pick(self.model.config.sampling, config.seed, epoch)
-                kind = config.augment
                 micro: list[MicroBatch] = []
-                read = batches(self.source, shares, pick)
-                for part, moves, (clips, answers) in zip(shares, shifts, read, strict=True):
-                    each = zip(clips, part, moves, strict=True)
-                    seen = np.stack([augment(c, kind, chance(config.seed, epoch, int(i)), m) for c, i, m in each])
-                    micro.append((to_tensor(seen).to(world.device), torch.from_numpy(answers).to(world.device)))
+                for clips, answers in batches(self.source, shares, pick, looks):
+                    micro.append((to_tensor(clips).to(world.device), torch.from_numpy(answers).to(world.device)))
                     if len(micro) == config.accumulate:
                         done = len(self.losses) + 1
                         yield epoch, micro, done == min(ends, self.total)
