@@ -29,6 +29,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
         return _fine_tune(a, bar)
     if a.out is None:
         raise UsageError("Training needs a folder for the checkpoint.", next="name it with -o DIR")
+    from .model.log import Telling
     from .model.recipe import override, recipe
     from .model.train import Start
     from .verbs import train_on
@@ -38,7 +39,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
     start = Start(a.trunk, a.trunk_color, a.resume)
     done = train_on(
         a.data, a.out, a.preset or chosen.preset, config, attention=a.attention, fold=a.fold, start=start,
-        short=a.short, max_damaged=a.max_damaged, progress=bar,
+        short=a.short, max_damaged=a.max_damaged, telling=Telling(a.tensorboard, bar.note), progress=bar,
     )  # fmt: skip
     m = done.metrics
     lines = [done.trunk.line()] if done.trunk else []
@@ -145,6 +146,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any field of the recipe")
     p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
     p.add_argument("--trunk-color", default="rgb", metavar="C", help="rgb (default) or bgr: what they were trained on")
+    p.add_argument("--tensorboard", metavar="DIR", help="also write event files for TensorBoard there")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted training of the same checkpoint")
 
     p = verb("data-check", _data_check, "find what is wrong with a data set", "logoformer data-check --data faces")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .export.export import ExportConfig
     from .int8 import Calibration
     from .model.evaluate import Predictions
+    from .model.log import Telling
     from .model.recipe import TrainConfig
     from .model.train import Start, TrainResult
 
@@ -29,6 +30,7 @@ def train_on(
     start: Start | None = None,
     short: str = "former",
     max_damaged: int = 0,
+    telling: Telling | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Trains a preset on one fold of a data set and scores it on the fold's test split.
@@ -43,6 +45,7 @@ def train_on(
         start: what it begins from.
         short: see `model.listing.Reading`.
         max_damaged: see there.
+        telling: where figures go while it runs, beside the log.
         progress: called with (stage, done, total).
     """
     from .model.config import preset
@@ -56,7 +59,7 @@ def train_on(
     learn = CachedClips(open_clips(data, "train", fold, reading))
     held_out = open_clips(data, "test", fold, reading)
     model = model.with_labels(learn.labels)
-    return train(config, model, learn, held_out, out, progress, start=start)
+    return train(config, model, learn, held_out, out, progress, start=start, telling=telling)
 
 
 def evaluate_on(

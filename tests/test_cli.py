@@ -125,5 +125,23 @@ def test_the_bar_is_silent_off_a_terminal_and_in_the_first_second(monkeypatch: p
     assert screen.text.endswith("\r")
 
 
+def test_the_bar_gives_way_to_figures_and_a_resumed_stage_is_paced_by_what_it_does(monkeypatch: pytest.MonkeyPatch):
+    from logoformer import terminal
+
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    screen = Terminal(True)
+    bar = Bar(screen)
+    for second, done in ((1.0, 9000), (11.0, 9010)):  # a step a second, whatever was done before
+        now[0] = second
+        bar.note("loss 0.512  validation UAR 0.412 WAR 0.523")
+        bar("train", done, 10_010)
+    assert screen.text.endswith("train 9010/10010  17 min left  loss 0.512  validation UAR 0.412 WAR 0.523")
+    bar("evaluate", 1, 10)
+    now[0] = 13.0
+    bar("evaluate", 2, 10)
+    assert "loss" not in screen.text.split("\r")[-1] and "[####" in screen.text.split("\r")[-1]
+
+
 def test_table_escapes():
     assert "\x1b" not in table([["a"], ["\x1b[2J"]])

@@ -117,9 +117,7 @@ def test_a_part_is_cut_from_the_stored_picture_and_not_from_the_small_one(stored
         area = picture[round(height / 2) : round(height * 0.75), round(width / 4) : round(width / 2)]
         np.testing.assert_array_equal(part[place], resize(area, 40))
     blurred = cut(source.frames(1, [0, 2]), box)
-    assert (
-        part[..., 0].std() > 4 * blurred[..., 0].std()
-    )  # the chequers are there; in the small picture they had become grey
+    assert part[..., 0].std() > 4 * blurred[..., 0].std()  # in the small one the chequers are grey
 
 
 def test_a_cache_and_a_subset_hand_the_part_through_and_keep_whole_frames_whole(stored):
