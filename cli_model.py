@@ -91,11 +91,26 @@ def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _data_check(a: argparse.Namespace, bar: Bar) -> int:
+    if a.speed is not None:
+        return _loading_speed(a, bar)
     from .model.data_check import check_data
 
     report = check_data(a.data, bar)
     show(a, bar, report.to_json(), report.text())
     return EXIT_BAD_INPUT if report.faults else EXIT_OK
+
+
+def _loading_speed(a: argparse.Namespace, bar: Bar) -> int:
+    from .model.config import preset
+    from .model.loading import measure_loading
+    from .model.recipe import recipe
+
+    chosen = recipe(a.speed)
+    model = preset(chosen.preset)
+    found = measure_loading(
+        a.data, size=model.image_size, sampling=model.sampling, augment=chosen.train.augment, progress=bar
+    )
+    return show(a, bar, found.to_json(), found.text())
 
 
 def _interval(bounds: tuple[float, float]) -> str:
@@ -151,6 +166,10 @@ def add(verb: AddVerb) -> None:
 
     p = verb("data-check", _data_check, "find what is wrong with a data set", "logoformer data-check --data faces")
     p.add_argument("--data", required=True, metavar="DIR", help="a data set; every frame is decoded")
+    p.add_argument(
+        "--speed", nargs="?", const="paper-dfew", metavar="RECIPE",
+        help="measure instead how many clips a core reads in a second as this recipe does; default paper-dfew",
+    )  # fmt: skip
 
     p = verb("evaluate", _evaluate, "score a checkpoint: UAR, WAR, recalls", "logoformer evaluate ckpt --data faces")
     p.add_argument("checkpoint", nargs="+", help="a checkpoint; five, of folds 1 to 5, are pooled as published")

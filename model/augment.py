@@ -47,7 +47,7 @@ class Look:
         """What is done to frames that have the model's size: uint8 `[T, S, S, 3]`, the same shape."""
         if self.move is not None:
             clip = shift(clip, *self.move)
-        return clip[:, :, ::-1] if self.mirrored else clip
+        return mirror(clip) if self.mirrored else clip
 
 
 def draw_looks(
@@ -72,6 +72,14 @@ def draw_looks(
 def chance(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The source of chance of one clip in one epoch."""
     return np.random.default_rng([seed, epoch, index, 1])
+
+
+def mirror(clip: Clip) -> Clip:
+    """Left to right. Channel by channel: numpy copies backward pixels of three bytes four times slower."""
+    out = np.empty_like(clip)
+    for channel in range(clip.shape[3]):
+        out[..., channel] = clip[:, :, ::-1, channel]
+    return out
 
 
 # -------------------------------------------------------------------------------------------------------------- shift

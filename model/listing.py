@@ -139,10 +139,7 @@ class ListedClips:
             RefusedError: a link, a pipe or a huge file stands in a frame's place.
         """
         entry = self._entries[index]
-        length = self._length(entry)
-        wanted = np.asarray(indices, np.int64)
-        wanted = wanted % length if self.reading.short == "repeat" else np.minimum(wanted, length - 1)
-        unique, back = np.unique(wanted, return_inverse=True)
+        unique, back = np.unique(self._within(entry, indices), return_inverse=True)
         if _is_video(entry):
             return read_frames(self.root, entry.place, unique, self.size, box)[back]
         pixels = np.empty((len(unique), self.size, self.size, 3), np.uint8)
@@ -153,6 +150,23 @@ class ListedClips:
                 image = image.crop(box.pixels(image.width, image.height))
             pixels[place] = np.asarray(resize_image(image, self.size))
         return pixels[back]
+
+    def files(self, index: int, indices: Sequence[int] | Indices) -> list[bytes]:
+        """The frames asked for as they lie on the disk, each once; nothing of a video.
+
+        Raises:
+            BadInputError, RefusedError: as `frames`.
+        """
+        entry = self._entries[index]
+        if _is_video(entry):
+            return []
+        names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
+        return [read_regular(folder, names[n], MAX_BYTES) for n in np.unique(self._within(entry, indices))]
+
+    def _within(self, entry: Entry, indices: Sequence[int] | Indices) -> Indices:
+        """Indices of frames that exist, by the policy for short clips."""
+        length, wanted = self._length(entry), np.asarray(indices, np.int64)
+        return wanted % length if self.reading.short == "repeat" else np.minimum(wanted, length - 1)
 
     def _image(self, folder: str, names: Sequence[str], number: int) -> Image.Image:
         """One picture at its full size, or the nearest one that can be read."""
