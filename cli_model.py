@@ -48,6 +48,11 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
         f"on {m.clips} held-out clips, {done.duration_s:.0f} s on {done.processes} x {done.device}"
     )
     lines.append(f"kept: {done.selected}")
+    r = done.reading or {}
+    if sum(r.get("dropped", ())):
+        lines.append(f"left out: {sum(r['dropped'])} clips of fewer frames than the model reads (--short drop)")
+    if r.get("damaged"):
+        lines.append(f"{len(r['damaged'])} frames could not be read, their neighbours stood in: {r['damaged'][0]}, ...")
     return show(a, bar, done.to_json(), "\n".join(lines))
 
 

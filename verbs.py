@@ -56,10 +56,21 @@ def train_on(
 
     model = preset(preset_name, attention)
     reading = Reading(model.image_size, short, model.frames, max_damaged)
-    learn = CachedClips(open_clips(data, "train", fold, reading))
+    learning = open_clips(data, "train", fold, reading)
     held_out = open_clips(data, "test", fold, reading)
-    model = model.with_labels(learn.labels)
-    return train(config, model, learn, held_out, out, progress, start=start, telling=telling)
+    model = model.with_labels(learning.labels)
+
+    def read() -> dict[str, Any]:
+        return {
+            "data": Path(data).name, "fold": fold, "short": short, "max_damaged": max_damaged,
+            "train_clips": len(learning), "test_clips": len(held_out),
+            "dropped": [len(learning.dropped), len(held_out.dropped)],
+            "damaged": sorted({os.path.relpath(name, data) for one in (learning, held_out) for name in one.damaged}),
+        }  # fmt: skip
+
+    return train(
+        config, model, CachedClips(learning), held_out, out, progress, start=start, telling=telling, reading=read
+    )
 
 
 def evaluate_on(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ class TrainResult:
         device: 'cpu' or 'cuda', where it ran.
         processes: how many trained together.
         trunk: what was loaded into the trunk, None when it began at random.
+        reading: what was read and how, where the caller told it: fold, policy for short clips, what was left out,
+            frames that could not be read (of the first process).
     """
 
     checkpoint: Path
@@ -71,6 +74,7 @@ class TrainResult:
     device: str
     processes: int
     trunk: TrunkWeights | None
+    reading: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "checkpoint": str(self.checkpoint), "log": str(self.log)}
@@ -86,6 +90,7 @@ def train(
     *,
     start: Start | None = None,
     telling: Telling | None = None,
+    reading: Callable[[], Mapping[str, Any]] | None = None,
 ) -> TrainResult:
     """Trains a model and writes its checkpoint; a log stands beside it (`<out_folder>.log.jsonl`).
 
@@ -100,6 +105,7 @@ def train(
         progress: called with (stage, done, total) in the first process.
         start: what it begins from.
         telling: where figures go while it runs, beside the log.
+        reading: asked at the end what was read and how, as JSON values; kept with the checkpoint.
 
     Raises:
         BadInputError: the clips do not fit the model, the trunk's file does not fit, or the loss is no longer finite.
@@ -142,7 +148,8 @@ def train(
         metrics = evaluate_together(kept.eval(), source_val, here, told)
         fit.tell({"test_uar": metrics.uar, "test_war": metrics.war})
         if here.first:
-            save_checkpoint(folder, kept, {**extra, "metrics": metrics.to_json()})
+            read = None if reading is None else dict(reading())
+            save_checkpoint(folder, kept, {**extra, "metrics": metrics.to_json(), "reading": read})
             forget_state(folder)
         here.wait()
         return TrainResult(
@@ -155,6 +162,7 @@ def train(
             device=here.device.type,
             processes=here.size,
             trunk=trunk,
+            reading=None if reading is None else dict(reading()),
         )
 
 

@@ -67,6 +67,30 @@ def test_errors_are_json_when_asked(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert out == "" and json.loads(err)["exit_code"] == 3 and "logoformer export" in json.loads(err)["next"]
 
 
+def test_a_training_says_what_it_left_out_and_could_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    import numpy as np
+    from logoformer.model.checkpoint import load_checkpoint
+    from PIL import Image
+
+    for clip, frames in (("a", 9), ("b", 8), ("short", 3), ("c", 8), ("d", 8)):
+        (tmp_path / "set" / clip).mkdir(parents=True)
+        for number in range(frames):
+            Image.fromarray(np.full((64, 64, 3), 20 * number, np.uint8)).save(tmp_path / f"set/{clip}/{number}.png")
+    (tmp_path / "set/b/3.png").write_bytes(b"no picture")
+    (tmp_path / "set/train.txt").write_text("a 9 0\nb 8 1\nshort 3 0\n", encoding="ascii")
+    (tmp_path / "set/test.txt").write_text("c 8 0\nd 8 1\n", encoding="ascii")
+    words = ["train", "--data", str(tmp_path / "set"), "-o", str(tmp_path / "x"), "--set", "steps=2", "batch=2"]
+    assert cli.main([*words, "--short", "drop", "--max-damaged", "1", "--tensorboard", str(tmp_path / "events")]) == 0
+    out = capsys.readouterr().out
+    assert "left out: 1 clips" in out and "1 frames could not be read, their neighbours stood in: b/3.png" in out
+    told = load_checkpoint(tmp_path / "x")[1]["extra"]["reading"]
+    assert told == {
+        "data": "set", "fold": 1, "short": "drop", "max_damaged": 1, "train_clips": 2, "test_clips": 2,
+        "dropped": [1, 0], "damaged": ["b/3.png"],
+    }  # fmt: skip
+    assert len(list((tmp_path / "events").iterdir())) == 1
+
+
 def test_init_train_evaluate_export_on_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     faces, trained = str(tmp_path / "faces"), str(tmp_path / "trained")
     assert cli.main(["synth", "-o", faces, "--identities", "5", "--side", "64"]) == 0
