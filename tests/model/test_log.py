@@ -46,21 +46,23 @@ def test_every_epoch_and_every_score_stands_in_the_log(small, tmp_path):
 @pytest.mark.parametrize("more", [{}, {"sam_rho": 0.05}, {"sam_rho": 0.05, "sam_sync": True}, {"accumulate": 2}])
 def test_an_epochs_answers_are_counted_once_each_at_the_weights_of_their_step(small, tmp_path, monkeypatch, more):
     """Counted again by hand, in a step of its own: the first pass only, with SAM too."""
-    truth = torch.zeros((7, 7), dtype=torch.int64)
-    step = Stepper.step
+    counts, step = [], Stepper.step
 
     def counting(self, micro_batches):
+        counts.append(torch.zeros((7, 7), dtype=torch.int64))
         for clips, labels in micro_batches:
             with torch.no_grad():
                 for label, answer in zip(labels, self.model(clips).argmax(1), strict=True):
-                    truth[label, answer] += 1
+                    counts[-1][label, answer] += 1
         return step(self, micro_batches)
 
     monkeypatch.setattr(Stepper, "step", counting)
-    config = TrainConfig(steps=0, epochs=1, batch=4, freeze_bn=True, optimizer="sgd", learning_rate=0.05, **more)
+    config = TrainConfig(steps=0, epochs=2, batch=4, freeze_bn=True, optimizer="sgd", learning_rate=0.05, **more)
     done = train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x")
-    told = next(e for e in lines(done.log) if "train_uar" in e)
-    assert truth.sum() == 16 and (told["train_uar"], told["train_war"]) == uar_war(truth.numpy())
+    told = [(e["train_uar"], e["train_war"]) for e in lines(done.log) if "train_uar" in e]
+    epochs = [sum(counts[:4]), sum(counts[4:])]
+    assert [int(epoch.sum()) for epoch in epochs] == [16, 16] and not torch.equal(*epochs)
+    assert told == [uar_war(epoch.numpy()) for epoch in epochs]
 
 
 def test_event_files_hold_the_same_figures_and_go_on_after_a_resume(small, tmp_path, monkeypatch):
