@@ -48,6 +48,7 @@ experiments: setup
 	$(RUN) -m logoformer.experiments
 	$(RUN) -m logoformer.experiments_ablations
 	$(RUN) -m logoformer.experiments_complexity
+	$(RUN) -m logoformer.experiments_training
 	$(RUN) -m logoformer.experiments_int8 demo/checkpoint
 
 clean:

@@ -29,6 +29,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
         return _fine_tune(a, bar)
     if a.out is None:
         raise UsageError("Training needs a folder for the checkpoint.", next="name it with -o DIR")
+    from .model.log import Telling
     from .model.recipe import override, recipe
     from .model.train import Start
     from .verbs import train_on
@@ -38,7 +39,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
     start = Start(a.trunk, a.trunk_color, a.resume)
     done = train_on(
         a.data, a.out, a.preset or chosen.preset, config, attention=a.attention, fold=a.fold, start=start,
-        short=a.short, max_damaged=a.max_damaged, progress=bar,
+        short=a.short, max_damaged=a.max_damaged, telling=Telling(a.tensorboard, bar.note), progress=bar,
     )  # fmt: skip
     m = done.metrics
     lines = [done.trunk.line()] if done.trunk else []
@@ -47,6 +48,11 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
         f"on {m.clips} held-out clips, {done.duration_s:.0f} s on {done.processes} x {done.device}"
     )
     lines.append(f"kept: {done.selected}")
+    r = done.reading or {}
+    if sum(r.get("dropped", ())):
+        lines.append(f"left out: {sum(r['dropped'])} clips of fewer frames than the model reads (--short drop)")
+    if r.get("damaged"):
+        lines.append(f"{len(r['damaged'])} frames could not be read, their neighbours stood in: {r['damaged'][0]}, ...")
     return show(a, bar, done.to_json(), "\n".join(lines))
 
 
@@ -90,11 +96,26 @@ def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _data_check(a: argparse.Namespace, bar: Bar) -> int:
+    if a.speed is not None:
+        return _loading_speed(a, bar)
     from .model.data_check import check_data
 
     report = check_data(a.data, bar)
     show(a, bar, report.to_json(), report.text())
     return EXIT_BAD_INPUT if report.faults else EXIT_OK
+
+
+def _loading_speed(a: argparse.Namespace, bar: Bar) -> int:
+    from .model.config import preset
+    from .model.loading import measure_loading
+    from .model.recipe import recipe
+
+    chosen = recipe(a.speed)
+    model = preset(chosen.preset)
+    found = measure_loading(
+        a.data, size=model.image_size, sampling=model.sampling, augment=chosen.train.augment, progress=bar
+    )
+    return show(a, bar, found.to_json(), found.text())
 
 
 def _interval(bounds: tuple[float, float]) -> str:
@@ -145,10 +166,15 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any field of the recipe")
     p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
     p.add_argument("--trunk-color", default="rgb", metavar="C", help="rgb (default) or bgr: what they were trained on")
+    p.add_argument("--tensorboard", metavar="DIR", help="also write event files for TensorBoard there")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted training of the same checkpoint")
 
     p = verb("data-check", _data_check, "find what is wrong with a data set", "logoformer data-check --data faces")
     p.add_argument("--data", required=True, metavar="DIR", help="a data set; every frame is decoded")
+    p.add_argument(
+        "--speed", nargs="?", const="paper-dfew", metavar="RECIPE",
+        help="measure instead how many clips a core reads in a second as this recipe does; default paper-dfew",
+    )  # fmt: skip
 
     p = verb("evaluate", _evaluate, "score a checkpoint: UAR, WAR, recalls", "logoformer evaluate ckpt --data faces")
     p.add_argument("checkpoint", nargs="+", help="a checkpoint; five, of folds 1 to 5, are pooled as published")

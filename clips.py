@@ -231,11 +231,17 @@ def resize(frame: Frame, size: int) -> Frame:
     """
     if frame.shape[:2] == (size, size):
         return frame
-    image = Image.fromarray(np.ascontiguousarray(frame))
+    return np.asarray(resize_image(Image.fromarray(np.ascontiguousarray(frame)), size))
+
+
+def resize_image(image: Image.Image, size: int) -> Image.Image:
+    """`resize` for a picture that Pillow holds already: the same pixels, without the way through an array."""
+    if image.size == (size, size):
+        return image
     # Columns first, then rows, asked for one by one: what lies between is rounded to bytes, so the order shows, and
     # from Pillow 13 on it depends on the shape. Two machines would see the same frame differently.
     image = image.resize((size, image.height), Image.Resampling.BILINEAR)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def to_input(frame: Frame, size: int, color: str, out: Frame) -> None:

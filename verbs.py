@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .export.export import ExportConfig
     from .int8 import Calibration
     from .model.evaluate import Predictions
+    from .model.log import Telling
     from .model.recipe import TrainConfig
     from .model.train import Start, TrainResult
 
@@ -29,6 +30,7 @@ def train_on(
     start: Start | None = None,
     short: str = "former",
     max_damaged: int = 0,
+    telling: Telling | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Trains a preset on one fold of a data set and scores it on the fold's test split.
@@ -43,6 +45,7 @@ def train_on(
         start: what it begins from.
         short: see `model.listing.Reading`.
         max_damaged: see there.
+        telling: where figures go while it runs, beside the log.
         progress: called with (stage, done, total).
     """
     from .model.config import preset
@@ -53,10 +56,21 @@ def train_on(
 
     model = preset(preset_name, attention)
     reading = Reading(model.image_size, short, model.frames, max_damaged)
-    learn = CachedClips(open_clips(data, "train", fold, reading))
+    learning = open_clips(data, "train", fold, reading)
     held_out = open_clips(data, "test", fold, reading)
-    model = model.with_labels(learn.labels)
-    return train(config, model, learn, held_out, out, progress, start=start)
+    model = model.with_labels(learning.labels)
+
+    def read() -> dict[str, Any]:
+        return {
+            "data": Path(data).name, "fold": fold, "short": short, "max_damaged": max_damaged,
+            "train_clips": len(learning), "test_clips": len(held_out),
+            "dropped": [len(learning.dropped), len(held_out.dropped)],
+            "damaged": sorted({os.path.relpath(name, data) for one in (learning, held_out) for name in one.damaged}),
+        }  # fmt: skip
+
+    return train(
+        config, model, CachedClips(learning), held_out, out, progress, start=start, telling=telling, reading=read
+    )
 
 
 def evaluate_on(

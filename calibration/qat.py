@@ -240,7 +240,7 @@ def augmented(
         count: clips there are.
         config: batch, steps and seed.
     """
-    from ..model.augment import augment
+    from ..model.augment import draw_shifts
 
     rng = np.random.default_rng(config.seed)
     waiting: list[int] = []
@@ -248,7 +248,11 @@ def augmented(
         while len(waiting) < config.batch:
             waiting += [int(index) for index in rng.permutation(count)]
         some, waiting = waiting[: config.batch], waiting[config.batch :]
-        yield np.stack([augment(read(index, rng), "shift", rng) for index in some])
+        clips = []
+        for index in some:
+            clip = read(index, rng)
+            clips.append(draw_shifts(1, clip.shape[1], rng)[0].change(clip))
+        yield np.stack(clips)
 
 
 def record(config: QatConfig, tuned: Tuned, source: str) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..clips import Clip, Sampling, centre_indices, random_indices
+from ..clips import Clip, Sampling, centre_indices, random_indices, resize
 from ..errors import BadInputError, one_of
 
 Indices = npt.NDArray[np.int64]
@@ -24,6 +24,26 @@ Progress = Callable[[str, int, int], None]
 
 ORDERS = ("forward", "reversed", "shuffled")
 _BATCHES_AHEAD = 2
+
+
+class Box(NamedTuple):
+    """A part of a picture, in shares of its sides: the pictures of a clip may differ in size."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) in whole pixels, at least one each way."""
+        left, top = min(round(self.left * width), width - 1), min(round(self.top * height), height - 1)
+        return left, top, max(left + 1, round(self.right * width)), max(top + 1, round(self.bottom * height))
+
+
+def cut(clip: Clip, box: Box) -> Clip:
+    """A part of each picture of a clip, drawn to the whole size: uint8 `[k, S, S, 3]`."""
+    left, top, right, bottom = box.pixels(clip.shape[2], clip.shape[1])
+    return np.stack([resize(frame[top:bottom, left:right], clip.shape[1]) for frame in clip])
 
 
 class ClipSource(Protocol):
@@ -43,12 +63,18 @@ class ClipSource(Protocol):
     def count(self, index: int) -> int:
         """Frames of a clip."""
 
-    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB."""
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
+        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB; with `box` that part of each picture as it is stored."""
+
+
+Read = Callable[[ClipSource, int, Indices], Clip]  # (source, number of the clip, frames) -> the clip as it is shown
 
 
 class CachedClips:
     """Keeps the frames of another source in memory once they were decoded.
+
+    What is kept are whole frames at the model's size. A part of a picture (`box`) is cut from the picture as it is
+    stored, which a frame that was made small no longer has: it is read from the source each time and not kept.
 
     Args:
         source: where they come from.
@@ -78,9 +104,11 @@ class CachedClips:
         kept = self._kept.get(index)
         return self.source.count(index) if kept is None else len(kept[0])
 
-    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
         """Frames of a clip, uint8 `[k, S, S, 3]`; only those not seen before are decoded."""
         wanted = np.asarray(indices, np.int64)
+        if box is not None:
+            return self.source.frames(index, wanted, box)
         if index not in self._kept:
             shape = (self.source.count(index), self.size, self.size, 3)
             if self._left < np.prod(shape):
@@ -139,28 +167,37 @@ def centre_pick(sampling: Sampling, order: str = "forward", seed: int = 0) -> Pi
     return pick
 
 
-def batches(source: ClipSource, groups: Sequence[Indices], pick: Pick) -> Iterator[Batch]:
+def batches(
+    source: ClipSource, groups: Sequence[Indices], pick: Pick, reads: Sequence[Sequence[Read]] | None = None
+) -> Iterator[Batch]:
     """Reads batches, a few of them ahead, on as many threads as there are cores.
 
     Args:
         source: where the clips come from.
         groups: the clips of each batch.
         pick: which frames of a clip.
+        reads: for each clip of each batch, how it is read (augmentation); None reads it as it is.
 
     Yields:
         clips uint8 `[B, T, S, S, 3]` and labels int64 `[B]`, in the order of `groups`.
     """
 
-    def read(index: int) -> Clip:
-        return source.frames(index, pick(index, source.count(index)))
+    def one(index: int, read: Read | None) -> Clip:
+        chosen = pick(index, source.count(index))
+        return source.frames(index, chosen) if read is None else read(source, index, chosen)
 
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)), thread_name_prefix="clips") as pool:
-        pending = [[pool.submit(read, int(index)) for index in group] for group in groups[:_BATCHES_AHEAD]]
+
+        def submit(number: int) -> list[Future[Clip]]:
+            group = groups[number]
+            how: Sequence[Read | None] = [None] * len(group) if reads is None else reads[number]
+            return [pool.submit(one, int(index), read) for index, read in zip(group, how, strict=True)]
+
+        pending = [submit(number) for number in range(min(_BATCHES_AHEAD, len(groups)))]
         try:
             for number, group in enumerate(groups):
                 if number + _BATCHES_AHEAD < len(groups):
-                    later = groups[number + _BATCHES_AHEAD]
-                    pending.append([pool.submit(read, int(index)) for index in later])
+                    pending.append(submit(number + _BATCHES_AHEAD))
                 clips = np.stack([future.result() for future in pending.pop(0)])
                 yield clips, np.array([source.label(int(index)) for index in group], np.int64)
         finally:
@@ -225,9 +262,9 @@ class Subset:
         """Frames of a clip."""
         return self.source.count(self.indices[index])
 
-    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
         """Frames of a clip, uint8 `[k, S, S, 3]`."""
-        return self.source.frames(self.indices[index], indices)
+        return self.source.frames(self.indices[index], indices, box)
 
 
 def split(source: ClipSource, share: float, seed: int) -> tuple[Subset, Subset]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -15,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import BadInputError
-from ..files import sha256, writing_failed
-from .augment import augment, chance, draw_shifts
+from ..files import sha256
+from .augment import draw_looks
 from .data import ClipSource, Progress, at_random, balanced, batches, random_pick
 from .distributed import World
+from .log import Figures, Telling, TrainLog
 from .logoformer import LogoFormer, to_tensor
+from .metrics import uar_war
 from .optim import Average, make_optimizer
 from .recipe import TrainConfig
 from .resume import load_state, save_state
@@ -39,24 +40,31 @@ class Fit:
         world: this process among the others.
         folder: of the checkpoint that it will become; the log and the state stand beside it.
         resume: go on from the saved state.
+        telling: where figures go, beside the log.
 
     Attributes:
+        log: the JSON lines.
         losses: of every step so far, the mean over this process's clips.
         average: the moving average of the weights, or None.
 
     Raises:
         BadInputError: with `resume`, there is no state, or it is of another training.
+        MachineError: event files are wanted and the package that writes them is missing.
     """
 
     def __init__(
-        self, model: LogoFormer, config: TrainConfig, source: ClipSource, world: World, folder: Path, *, resume: bool
-    ) -> None:
+        self, model: LogoFormer, config: TrainConfig, source: ClipSource, world: World, folder: Path, *, resume: bool,
+        telling: Telling | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.config, self.source, self.world, self.folder = model, config, source, world, folder
         self.total = config.total_steps(len(source))
-        self.log = folder.parent / f"{folder.name}.log.jsonl"
+        self.log = TrainLog(folder.parent / f"{folder.name}.log.jsonl", telling or Telling(), first=world.first)
         self.losses: list[float] = []
         self.average = Average(model, config.ema) if config.ema else None
         self.best: tuple[float, dict[str, Tensor]] | None = None
+        classes = len(model.config.labels)
+        self._confusion = torch.zeros((classes, classes), dtype=torch.int64, device=world.device)  # of this epoch
+        self._epoch = 0
         self._optimizer = make_optimizer(model, config)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: config.rate(step, self.total))
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
@@ -68,8 +76,8 @@ class Fit:
         }
         if resume:
             self._restore(load_state(folder, self._identity))
-        elif world.first:
-            write_log(self.log, "w", "")
+        else:
+            self.log.begin(0)
         self._reseed()
 
     @property
@@ -92,7 +100,7 @@ class Fit:
         if self.world.size > 1:
             # Running statistics stay each process's own; they are averaged before anybody reads them.
             net = DistributedDataParallel(self.model, broadcast_buffers=False)
-        stepper = Stepper(net, self._optimizer, self.config, self.world, self._scaler)
+        stepper = Stepper(net, self._optimizer, self.config, self.world, self._scaler, self._confusion)
         self.model.train()
         if self.config.freeze_bn:
             _freeze(self.model)
@@ -107,8 +115,13 @@ class Fit:
                 )
             if self.average is not None:
                 self.average.update(self.model)
-            self._note(epoch)
+            self._epoch = epoch
+            self._tell_step()
             self._schedule.step()
+            if last:
+                uar, war = uar_war(self.world.sum(self._confusion.cpu().numpy()))
+                self.tell({"train_uar": uar, "train_war": war})
+                self._confusion.zero_()
             if last and after_epoch is not None:
                 self.world.mean_(statistics(self.model))
                 after_epoch()
@@ -132,37 +145,35 @@ class Fit:
             ends = step + len(groups)
             ahead = groups[max(0, len(self.losses) - step) :][: self.total - max(step, len(self.losses))]
             if ahead:
-                shares = [part for group in ahead for part in world.share(group, config.accumulate)]
                 # Drawn for the whole epoch, before anything is shared out or skipped: it follows (seed, epoch, clip).
-                drawn = [draw_shifts(len(group), self.model.config.image_size, rng) for group in groups]
+                drawn = draw_looks(config.augment, groups, self.model.config.image_size, (config.seed, epoch), rng)
                 first = max(0, len(self.losses) - step)
-                shifts = [
-                    part for one in drawn[first : first + len(ahead)] for part in world.share(one, config.accumulate)
-                ]
+                shares, looks = [], []
+                for group, look in zip(ahead, drawn[first:], strict=False):
+                    for places in world.share(np.arange(len(group)), config.accumulate):
+                        shares.append(group[places])
+                        looks.append([look[place] for place in places])
                 pick = random_pick(self.model.config.sampling, config.seed, epoch)
-                kind = config.augment
                 micro: list[MicroBatch] = []
-                read = batches(self.source, shares, pick)
-                for part, moves, (clips, answers) in zip(shares, shifts, read, strict=True):
-                    each = zip(clips, part, moves, strict=True)
-                    seen = np.stack([augment(c, kind, chance(config.seed, epoch, int(i)), m) for c, i, m in each])
-                    micro.append((to_tensor(seen).to(world.device), torch.from_numpy(answers).to(world.device)))
+                for clips, answers in batches(self.source, shares, pick, looks):
+                    micro.append((to_tensor(clips).to(world.device), torch.from_numpy(answers).to(world.device)))
                     if len(micro) == config.accumulate:
                         done = len(self.losses) + 1
                         yield epoch, micro, done == min(ends, self.total)
                         micro = []
             step, epoch = ends, epoch + 1
 
-    def _note(self, epoch: int) -> None:
-        step = len(self.losses)
-        if self.world.first and (step % LOG_EVERY == 0 or step == self.total):
-            line = {
-                "step": step,
-                "epoch": epoch,
-                "loss": float(np.mean(self.losses[-LOG_EVERY:])),
-                "learning_rate": self._schedule.get_last_lr()[0],
-            }
-            write_log(self.log, "a", json.dumps(line) + "\n")
+    def tell(self, figures: Figures) -> None:
+        """Writes figures of the step and epoch that the training has come to, and shows them."""
+        self.log.write(len(self.losses), self._epoch, figures)
+        self.log.note(figures)
+
+    def _tell_step(self) -> None:
+        loss = float(np.mean(self.losses[-LOG_EVERY:]))
+        if len(self.losses) % LOG_EVERY == 0 or len(self.losses) == self.total:
+            self.tell({"loss": loss, "learning_rate": float(self._schedule.get_last_lr()[0])})
+        else:
+            self.log.note({"loss": loss})
 
     # ---------------------------------------------------------------------------------------------------------- state
     def _reseed(self) -> None:
@@ -172,6 +183,7 @@ class Fit:
 
     def _save(self) -> None:
         self.world.mean_(statistics(self.model))  # one file holds what all processes go on from
+        counted = self.world.sum(self._confusion.cpu().numpy())
         if self.world.first:
             average = self.average
             save_state(
@@ -185,7 +197,8 @@ class Fit:
                     "schedule": self._schedule.state_dict(),
                     "scaler": self._scaler.state_dict(),
                     "losses": self.losses,
-                    "log": self.log.read_text("ascii"),
+                    "confusion": counted.tolist(),
+                    "log": self.log.text(),
                 },
             )
         self._reseed()
@@ -200,27 +213,14 @@ class Fit:
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
         self.losses = list(state["losses"])
-        if self.world.first:
-            write_log(self.log, "w", state["log"])  # lines written after the state was saved are written again
+        if self.world.first:  # the counts are summed over the processes at the end of an epoch
+            self._confusion += torch.tensor(state["confusion"], device=self.world.device)
+        self.log.begin(len(self.losses), state["log"])
 
 
 def statistics(model: nn.Module) -> list[Tensor]:
     """BatchNorm's running means and variances."""
     return [buffer for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
-
-
-def write_log(log: Path, mode: str, text: str) -> None:
-    """Writes or appends to a log.
-
-    Raises:
-        MachineError: the disk is full or may not be written.
-    """
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open(mode, encoding="ascii") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise writing_failed(error, log) from error
 
 
 def _freeze(model: nn.Module) -> None:

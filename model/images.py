@@ -17,16 +17,22 @@ _MAX_SIDE = 4096
 
 
 def decode_image(data: bytes, shown: str) -> Frame:
-    """Decodes one image.
+    """`open_image` as an array: uint8 `[H, W, 3]`, RGB."""
+    return np.asarray(open_image(data, shown))
 
-    Pillow decodes here and in the torch-free runtime: two JPEG decoders may differ by a grey level.
+
+def open_image(data: bytes, shown: str) -> Image.Image:
+    """Decodes one image, at its full size.
+
+    Pillow decodes here and in the torch-free runtime: two JPEG decoders may differ by a grey level, and so does
+    libjpeg's own shrinking while it decodes (`draft`), which is why neither is used to save time.
 
     Args:
         data: the file.
         shown: how to name it in a message.
 
     Returns:
-        uint8 `[H, W, 3]`, RGB.
+        Mode RGB.
 
     Raises:
         BadInputError: not an image, a damaged one, or one of absurd size.
@@ -35,7 +41,10 @@ def decode_image(data: bytes, shown: str) -> Frame:
         with Image.open(io.BytesIO(data)) as image:
             if max(image.size) > _MAX_SIDE:
                 raise BadInputError(f"{shown} has {image.size[0]} x {image.size[1]} pixels; that is no face crop.")
-            return np.asarray(image.convert("RGB"))
+            if image.mode != "RGB":
+                return image.convert("RGB")
+            image.load()  # now, so that a damaged file is met here
+            return image
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInputError(
             f"{shown} is not an image that can be decoded: {error}.", cause="a truncated copy or download"

@@ -7,17 +7,18 @@ is refused by the reader, loudly: a label that is off by one trains without comp
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from ..clips import Clip, resize
+from ..clips import Clip, resize_image
 from ..errors import BadInputError, LogoformerError, UsageError, one_of
 from ..files import read_regular
-from .data import ClipSource, Indices
-from .images import MAX_BYTES, SUFFIXES, decode_image, natural
+from .data import Box, ClipSource, Indices
+from .images import MAX_BYTES, SUFFIXES, natural, open_image
 from .videos import VIDEO_SUFFIXES, count_frames, read_frames
 
 SHORT = ("former", "pad", "repeat", "drop")
@@ -103,7 +104,7 @@ class ListedClips:
         self.damaged: dict[str, str] = {}
         self.dropped: tuple[str, ...] = ()
         self._entries = list(listing.entries)
-        self._names: dict[str, list[str]] = {}
+        self._names: dict[str, str] = {}  # joined by '/', which no name holds: a sixth of the memory of a list
         self._lengths: dict[str, int] = {}
         if reading.short == "drop":
             short = {entry.name for entry in self._entries if self._length(entry) < reading.fewest}
@@ -130,36 +131,52 @@ class ListedClips:
         length = self._length(self._entries[index])
         return max(length, self.reading.fewest) if self.reading.short in ("pad", "repeat") else length
 
-    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
-        """Reads the frames asked for, each once: uint8 `[k, S, S, 3]`, RGB.
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
+        """Reads the frames asked for, each once: uint8 `[k, S, S, 3]`, RGB; with `box` that part of each.
 
         Raises:
             BadInputError: more frames than `max_damaged` are missing or no images; the file is named.
             RefusedError: a link, a pipe or a huge file stands in a frame's place.
         """
         entry = self._entries[index]
-        length = self._length(entry)
-        wanted = np.asarray(indices, np.int64)
-        wanted = wanted % length if self.reading.short == "repeat" else np.minimum(wanted, length - 1)
-        unique, back = np.unique(wanted, return_inverse=True)
+        unique, back = np.unique(self._within(entry, indices), return_inverse=True)
         if _is_video(entry):
-            return read_frames(self.root, entry.place, unique, self.size)[back]
+            return read_frames(self.root, entry.place, unique, self.size, box)[back]
         pixels = np.empty((len(unique), self.size, self.size, 3), np.uint8)
+        names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
         for place, number in enumerate(unique):
-            pixels[place] = self._frame(entry, int(number))
+            image = self._image(folder, names, int(number))
+            if box is not None:
+                image = image.crop(box.pixels(image.width, image.height))
+            pixels[place] = np.asarray(resize_image(image, self.size))
         return pixels[back]
 
-    def _frame(self, entry: Entry, number: int) -> Clip:
-        """One frame, or the nearest one that can be read."""
-        names = self._frame_names(entry)
-        folder = self.root / entry.place
+    def files(self, index: int, indices: Sequence[int] | Indices) -> list[bytes]:
+        """The frames asked for as they lie on the disk, each once; nothing of a video.
+
+        Raises:
+            BadInputError, RefusedError: as `frames`.
+        """
+        entry = self._entries[index]
+        if _is_video(entry):
+            return []
+        names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
+        return [read_regular(folder, names[n], MAX_BYTES) for n in np.unique(self._within(entry, indices))]
+
+    def _within(self, entry: Entry, indices: Sequence[int] | Indices) -> Indices:
+        """Indices of frames that exist, by the policy for short clips."""
+        length, wanted = self._length(entry), np.asarray(indices, np.int64)
+        return wanted % length if self.reading.short == "repeat" else np.minimum(wanted, length - 1)
+
+    def _image(self, folder: str, names: Sequence[str], number: int) -> Image.Image:
+        """One picture at its full size, or the nearest one that can be read."""
         failure: LogoformerError | None = None
-        for near in sorted(range(len(names)), key=lambda other: abs(other - number)):
+        for near in _nearest(number, len(names)):
             shown = f"{folder}/{names[near]}"
             try:
                 if shown in self.damaged and self.reading.max_damaged:
                     continue
-                return resize(decode_image(read_regular(folder, names[near], MAX_BYTES), shown), self.size)
+                return open_image(read_regular(folder, names[near], MAX_BYTES), shown)
             except BadInputError as error:
                 failure = failure or error
                 self.damaged[shown] = error.what
@@ -187,8 +204,8 @@ class ListedClips:
 
     def _frame_names(self, entry: Entry) -> list[str]:
         if entry.place not in self._names:
-            self._names[entry.place] = frame_names(self.root / entry.place)
-        return self._names[entry.place]
+            self._names[entry.place] = "/".join(frame_names(self.root / entry.place))
+        return self._names[entry.place].split("/")
 
 
 class Relabelled:
@@ -218,9 +235,9 @@ class Relabelled:
         """Frames of a clip."""
         return self.source.count(index)
 
-    def frames(self, index: int, indices: Sequence[int] | Indices) -> Clip:
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
         """Frames of a clip, uint8 `[k, S, S, 3]`."""
-        return self.source.frames(index, indices)
+        return self.source.frames(index, indices, box)
 
 
 def numbered_as(source: ClipSource, labels: tuple[str, ...]) -> ClipSource:
@@ -262,6 +279,13 @@ def safe_place(text: str, shown: str) -> str:
             next="make its paths relative to the folder that --data names",
         )
     return "/".join(parts)
+
+
+def _nearest(number: int, count: int) -> Iterator[int]:
+    """`number`, then the others from the nearest to the farthest, the earlier one first."""
+    yield number
+    for step in range(1, count):
+        yield from (other for other in (number - step, number + step) if 0 <= other < count)
 
 
 def _is_video(entry: Entry) -> bool:

@@ -19,7 +19,7 @@ from ..files import atomic_path, read_file
 from .pickles import load_plain
 
 MAX_BYTES = 8 << 30
-FORMAT = "logoformer-training"
+FORMAT = "logoformer-training-2"
 
 
 def state_path(folder: str | os.PathLike[str]) -> Path:

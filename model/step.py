@@ -34,6 +34,7 @@ class Stepper:
         config: the recipe.
         world: this process among the others.
         scaler: keeps FP16 gradients from underflowing; does nothing in the other precisions.
+        confusion: int64 `[C, C]` on the world's device; this process's answers are counted there, true class by row.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class Stepper:
     config: TrainConfig
     world: World
     scaler: torch.amp.GradScaler
+    confusion: Tensor
 
     def step(self, micro_batches: Sequence[MicroBatch]) -> float:
         """One step.
@@ -62,7 +64,7 @@ class Stepper:
             before = ascend(parameters, config.sam_rho, adaptive=config.sam_adaptive)
             self.optimizer.zero_grad(set_to_none=True)
             with frozen_statistics(self.model):
-                self._accumulate(micro_batches, lambda batch: self._backward(batch, count))
+                self._accumulate(micro_batches, lambda batch: self._backward(batch, count, counted=False))
             restore(before)
         elif config.sam_rho:
             losses = self._accumulate(micro_batches, lambda batch: self._climb(batch, parameters, count))
@@ -94,16 +96,20 @@ class Stepper:
         for p, grad in zip(parameters, gathered, strict=True):
             p.grad = grad
         with frozen_statistics(self.model):
-            self._backward(batch, count)
+            self._backward(batch, count, counted=False)
         restore(before)
         return loss
 
-    def _backward(self, batch: MicroBatch, count: int) -> Tensor:
+    def _backward(self, batch: MicroBatch, count: int, *, counted: bool = True) -> Tensor:
+        """The gradient of one micro-batch; its answers are `counted` at the weights that they are asked of."""
         clips, labels = batch
         kind = _AUTOCAST.get(self.config.precision)
         with torch.autocast(clips.device.type, kind, enabled=kind is not None):
             logits = self.model(clips)
         loss = training_loss(logits, labels, compact=self.config.compact, label_smoothing=self.config.label_smoothing)
+        if counted:
+            cells = labels * logits.shape[1] + logits.detach().argmax(1)
+            self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells))  # nothing waits for the device
         self.scaler.scale(loss / count).backward()
         return loss.detach()
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..clips import DFEW_LABELS, Clip, Sampling, centre_indices
 from ..errors import UsageError
+from .data import Box, cut
 from .expressions import FORWARD_OF, MOVEMENTS, Script, draw_script
 from .face import Identity, draw_identity
 from .painting import Painter
@@ -164,9 +165,10 @@ class SyntheticClips:
         """Frames of a clip."""
         return self.recording(index).count
 
-    def frames(self, index: int, indices: Sequence[int] | npt.NDArray[np.int64]) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB."""
-        return self.recording(index).frames(indices, self.size)
+    def frames(self, index: int, indices: Sequence[int] | npt.NDArray[np.int64], box: Box | None = None) -> Clip:
+        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB; with `box` that part of the picture of that size."""
+        whole = self.recording(index).frames(indices, self.size)
+        return whole if box is None else cut(whole, box)
 
     def recording(self, index: int) -> Recording:
         """The description that a clip is drawn from."""

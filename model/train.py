@@ -7,8 +7,10 @@ epoch on the held-out clips themselves, as most published code of this field doe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from .data import ClipSource, Progress, check_source, split
 from .distributed import World, world
 from .evaluate import evaluate_together
 from .fit import Fit
+from .log import Telling
 from .logoformer import LogoFormer
 from .metrics import Metrics
 from .recipe import TrainConfig
@@ -50,7 +53,7 @@ class TrainResult:
 
     Attributes:
         checkpoint: its folder.
-        log: JSON lines, one every 10 steps and one at the end.
+        log: JSON lines; see `log.py`.
         metrics: on the held-out clips.
         selected: how the weights were chosen, in words.
         final_loss: mean loss of the last tenth of the steps.
@@ -58,6 +61,8 @@ class TrainResult:
         device: 'cpu' or 'cuda', where it ran.
         processes: how many trained together.
         trunk: what was loaded into the trunk, None when it began at random.
+        reading: what was read and how, where the caller told it: fold, policy for short clips, what was left out,
+            frames that could not be read (of the first process).
     """
 
     checkpoint: Path
@@ -69,6 +74,7 @@ class TrainResult:
     device: str
     processes: int
     trunk: TrunkWeights | None
+    reading: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "checkpoint": str(self.checkpoint), "log": str(self.log)}
@@ -83,6 +89,8 @@ def train(
     progress: Progress | None = None,
     *,
     start: Start | None = None,
+    telling: Telling | None = None,
+    reading: Callable[[], Mapping[str, Any]] | None = None,
 ) -> TrainResult:
     """Trains a model and writes its checkpoint; a log stands beside it (`<out_folder>.log.jsonl`).
 
@@ -96,6 +104,8 @@ def train(
         out_folder: of the checkpoint; an older checkpoint there is replaced.
         progress: called with (stage, done, total) in the first process.
         start: what it begins from.
+        telling: where figures go while it runs, beside the log.
+        reading: asked at the end what was read and how, as JSON values; kept with the checkpoint.
 
     Raises:
         BadInputError: the clips do not fit the model, the trunk's file does not fit, or the loss is no longer finite.
@@ -113,12 +123,13 @@ def train(
         source_train, chosen_on = split(source_train, config.validation_share, config.seed)
         check_source(chosen_on, model_config.labels, model_config.image_size)
     folder = Path(out_folder)
-    with world() as here:
+    with contextlib.ExitStack() as closing, world() as here:
         torch.manual_seed(config.seed)  # every process makes the same weights
         model = LogoFormer(model_config)
         trunk = load_trunk(model.trunk, start.trunk, color=start.trunk_color) if start.trunk else None
         model = model.to(here.device)
-        fit = Fit(model, config, source_train, here, folder, resume=start.resume)
+        fit = Fit(model, config, source_train, here, folder, resume=start.resume, telling=telling)
+        closing.callback(fit.log.close)
         told = progress if here.first else None
         fit.run(_Selection(fit, chosen_on, here) if chosen_on is not None else None, told)
         kept = fit.scored
@@ -135,13 +146,15 @@ def train(
         if here.first:  # before the score: a damaged held-out clip must not cost the weights
             save_checkpoint(folder, kept, extra)
         metrics = evaluate_together(kept.eval(), source_val, here, told)
+        fit.tell({"test_uar": metrics.uar, "test_war": metrics.war})
         if here.first:
-            save_checkpoint(folder, kept, {**extra, "metrics": metrics.to_json()})
+            read = None if reading is None else dict(reading())
+            save_checkpoint(folder, kept, {**extra, "metrics": metrics.to_json(), "reading": read})
             forget_state(folder)
         here.wait()
         return TrainResult(
             checkpoint=folder,
-            log=fit.log,
+            log=fit.log.path,
             metrics=metrics,
             selected=extra["selected"],
             final_loss=extra["final_loss"],
@@ -149,6 +162,7 @@ def train(
             device=here.device.type,
             processes=here.size,
             trunk=trunk,
+            reading=None if reading is None else dict(reading()),
         )
 
 
@@ -162,9 +176,12 @@ class _Selection:
 
     def __call__(self) -> None:
         model = self.fit.scored
-        war = evaluate_together(model, self.source, self.world).war
-        if self.fit.best is None or war > self.fit.best[0]:
-            self.fit.best = (war, {name: value.detach().cpu().clone() for name, value in model.state_dict().items()})
+        found = evaluate_together(model, self.source, self.world)
+        name = "test" if self.fit.config.select == "test-fold" else "validation"
+        self.fit.tell({f"{name}_uar": found.uar, f"{name}_war": found.war})
+        if self.fit.best is None or found.war > self.fit.best[0]:
+            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            self.fit.best = (found.war, weights)
 
 
 def _selected(config: TrainConfig) -> str:

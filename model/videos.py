@@ -11,7 +11,7 @@ import numpy as np
 
 from ..clips import Clip, resize
 from ..errors import BadInputError, RefusedError, missing_package
-from .data import Indices
+from .data import Box, Indices
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 MAX_FRAMES = 20_000  # a clip, not a film
@@ -33,7 +33,7 @@ def count_frames(root: Path, place: str) -> int:
     return count
 
 
-def read_frames(root: Path, place: str, indices: Indices, size: int) -> Clip:
+def read_frames(root: Path, place: str, indices: Indices, size: int, box: Box | None = None) -> Clip:
     """Frames of a video, uint8 `[k, S, S, 3]`, RGB.
 
     Args:
@@ -41,6 +41,7 @@ def read_frames(root: Path, place: str, indices: Indices, size: int) -> Clip:
         place: of the file below it.
         indices: ascending, each once.
         size: S.
+        box: the part of each picture; None takes the whole.
 
     Raises:
         BadInputError: the video ends early.
@@ -57,6 +58,9 @@ def read_frames(root: Path, place: str, indices: Indices, size: int) -> Clip:
                 good, frame = capture.retrieve()
                 if not good:
                     break
+                if box is not None:
+                    left, top, right, bottom = box.pixels(frame.shape[1], frame.shape[0])
+                    frame = frame[top:bottom, left:right]
                 pixels[wanted[number]] = resize(np.ascontiguousarray(frame[:, :, ::-1]), size)
                 filled += 1
     if filled < len(wanted):

@@ -67,6 +67,30 @@ def test_errors_are_json_when_asked(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert out == "" and json.loads(err)["exit_code"] == 3 and "logoformer export" in json.loads(err)["next"]
 
 
+def test_a_training_says_what_it_left_out_and_could_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    import numpy as np
+    from logoformer.model.checkpoint import load_checkpoint
+    from PIL import Image
+
+    for clip, frames in (("a", 9), ("b", 8), ("short", 3), ("c", 8), ("d", 8)):
+        (tmp_path / "set" / clip).mkdir(parents=True)
+        for number in range(frames):
+            Image.fromarray(np.full((64, 64, 3), 20 * number, np.uint8)).save(tmp_path / f"set/{clip}/{number}.png")
+    (tmp_path / "set/b/3.png").write_bytes(b"no picture")
+    (tmp_path / "set/train.txt").write_text("a 9 0\nb 8 1\nshort 3 0\n", encoding="ascii")
+    (tmp_path / "set/test.txt").write_text("c 8 0\nd 8 1\n", encoding="ascii")
+    words = ["train", "--data", str(tmp_path / "set"), "-o", str(tmp_path / "x"), "--set", "steps=2", "batch=2"]
+    assert cli.main([*words, "--short", "drop", "--max-damaged", "1", "--tensorboard", str(tmp_path / "events")]) == 0
+    out = capsys.readouterr().out
+    assert "left out: 1 clips" in out and "1 frames could not be read, their neighbours stood in: b/3.png" in out
+    told = load_checkpoint(tmp_path / "x")[1]["extra"]["reading"]
+    assert told == {
+        "data": "set", "fold": 1, "short": "drop", "max_damaged": 1, "train_clips": 2, "test_clips": 2,
+        "dropped": [1, 0], "damaged": ["b/3.png"],
+    }  # fmt: skip
+    assert len(list((tmp_path / "events").iterdir())) == 1
+
+
 def test_init_train_evaluate_export_on_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     faces, trained = str(tmp_path / "faces"), str(tmp_path / "trained")
     assert cli.main(["synth", "-o", faces, "--identities", "5", "--side", "64"]) == 0
@@ -123,6 +147,24 @@ def test_the_bar_is_silent_off_a_terminal_and_in_the_first_second(monkeypatch: p
         bar.clear()
     assert pipe.text == "" and "8/10" in screen.text and "s left" in screen.text and "\x1b" not in screen.text
     assert screen.text.endswith("\r")
+
+
+def test_the_bar_gives_way_to_figures_and_a_resumed_stage_is_paced_by_what_it_does(monkeypatch: pytest.MonkeyPatch):
+    from logoformer import terminal
+
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    screen = Terminal(True)
+    bar = Bar(screen)
+    for second, done in ((1.0, 9000), (11.0, 9010)):  # a step a second, whatever was done before
+        now[0] = second
+        bar.note("loss 0.512  validation UAR 0.412 WAR 0.523")
+        bar("train", done, 10_010)
+    assert screen.text.endswith("train 9010/10010  17 min left  loss 0.512  validation UAR 0.412 WAR 0.523")
+    bar("evaluate", 1, 10)
+    now[0] = 13.0
+    bar("evaluate", 2, 10)
+    assert "loss" not in screen.text.split("\r")[-1] and "[####" in screen.text.split("\r")[-1]
 
 
 def test_table_escapes():

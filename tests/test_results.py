@@ -43,10 +43,21 @@ def test_the_committed_ratios_are_those_that_the_design_promises():
     assert report.wrapper.worker_p50_us is not None and report.wrapper.worker_p50_us <= 150
 
 
-@pytest.mark.parametrize("name", ["cpu-base.json", "experiments.json"])
+@pytest.mark.parametrize("name", ["cpu-base.json", "experiments.json", "training.json"])
 def test_results_say_where_they_come_from(name: str):
     machine = parse_json((RESULTS / name).read_bytes(), name, max_bytes=16 << 20)["machine"]
     assert machine["packages"]["torch"] and machine["python"]
+
+
+def test_reading_clips_and_sams_step_cost_what_was_promised():
+    """Measured by `python -m logoformer.experiments_training` and committed; no time is taken here."""
+    r = parse_json((RESULTS / "training.json").read_bytes(), "training.json")
+    read = r["loading"]["stored"]["112"]
+    assert (read["frames"], read["size"], read["stored"].keys(), read["augment"]) == (16, 112, {"112 x 112"}, "crop")
+    assert read["clips_per_cpu_s"] >= 100
+    assert r["loading"]["stored"]["224"]["stored"].keys() == {"224 x 224"}
+    for name in ("tiny", "base"):
+        assert r["sam"][name]["ratio"]["value"] <= 2.15 and r["sam"][name]["cpu_ratio"]["value"] <= 2.15
 
 
 def test_the_evidence_of_bench_compare_is_quiet_on_one_program():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from logoformer.clips import Sampling
 from logoformer.model.config import preset
+from logoformer.model.data import cut
 from logoformer.model.recipe import TrainConfig
 from logoformer.model.train import Start, train
 
@@ -50,10 +51,10 @@ class TwoColors:
     def count(self, index):
         return 10
 
-    def frames(self, index, indices):
+    def frames(self, index, indices, box=None):
         frames = np.random.default_rng(index).integers(0, 90, (len(indices), 32, 32, 3)).astype(np.uint8)
         frames[..., 2 * (index % 2)] += 140
-        return frames
+        return frames if box is None else cut(frames, box)
 
 
 def main() -> None:

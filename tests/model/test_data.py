@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from logoformer.clips import DFEW_LABELS, Sampling, centre_indices
 from logoformer.errors import BadInputError
 from logoformer.model.data import (
+    Box,
     CachedClips,
     at_random,
     batches,
@@ -48,7 +49,7 @@ class Counting:
     def count(self, index: int) -> int:
         return self.frame_count
 
-    def frames(self, index: int, indices: Sequence[int]) -> np.ndarray:
+    def frames(self, index: int, indices: Sequence[int], box: Box | None = None) -> np.ndarray:
         with self.lock:
             self.read += [(index, int(number)) for number in indices]
         frames = np.zeros((len(indices), 4, 4, 3), np.uint8)
@@ -69,6 +70,18 @@ def test_batches_carry_the_right_frames_in_the_right_order():
         for clip, index in zip(clips, group, strict=True):
             assert set(clip[..., 0].ravel()) == {index}
             np.testing.assert_array_equal(clip[:, 0, 0, 1], expected)
+
+
+def test_each_clip_is_read_as_it_was_told():
+    source = Counting()
+    groups = [np.array([3, 1]), np.array([3]), np.array([2])]
+
+    def plus(amount: int):
+        return lambda source, index, indices: source.frames(index, indices) + np.uint8(amount)
+
+    reads = [[plus(10), plus(20)], [plus(30)], [plus(40)]]
+    got = [clips[:, 0, 0, 0, 0].tolist() for clips, _ in batches(source, groups, centre_pick(SAMPLING), reads)]
+    assert got == [[13, 21], [33], [42]]  # clip 3 in two batches, each its own way
 
 
 def test_orders():
@@ -101,7 +114,7 @@ def test_random_pick_changes_with_the_epoch_and_the_clip():
 
 def test_an_error_while_reading_reaches_the_caller():
     class Broken(Counting):
-        def frames(self, index: int, indices: Sequence[int]) -> np.ndarray:
+        def frames(self, index: int, indices: Sequence[int], box: Box | None = None) -> np.ndarray:
             if index == 4:
                 raise BadInputError("clip 4 is broken")
             return super().frames(index, indices)
@@ -155,6 +168,21 @@ def test_cache_stays_within_its_bytes():
             np.testing.assert_array_equal(cached.frames(index, [1, 2])[:, 0, 0, 0], [index, index])
     reads = [sum(1 for clip, _ in source.read if clip == index) for index in range(10)]
     assert sorted(reads) == [2, 2, *[6] * 8]
+
+
+def test_cache_leaves_parts_of_pictures_to_the_source():
+    class Boxes(Counting):
+        def frames(self, index: int, indices: Sequence[int], box: Box | None = None) -> np.ndarray:
+            frames = super().frames(index, indices)
+            return frames if box is None else frames + np.uint8(100)
+
+    source = Boxes()
+    cached = CachedClips(source)
+    box = Box(0.0, 0.0, 0.5, 0.5)
+    for _ in range(2):
+        assert cached.frames(7, [1, 2])[:, 0, 0, 0].tolist() == [7, 7]
+        assert cached.frames(7, [1, 2], box)[:, 0, 0, 0].tolist() == [107, 107]
+    assert source.read.count((7, 1)) == 3  # once whole, twice the part
 
 
 def test_a_returned_clip_is_not_the_cache_itself():

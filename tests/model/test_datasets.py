@@ -112,8 +112,8 @@ class First:
     def count(self, index):
         return 1
 
-    def frames(self, index, indices):
-        return self.source.frames(index, [0] * len(indices))
+    def frames(self, index, indices, box=None):
+        return self.source.frames(index, [0] * len(indices), box)
 
 
 # ----------------------------------------------------------------------------------------------------------- planting

@@ -11,10 +11,12 @@ import pytest
 import torch
 from logoformer.errors import BadInputError, UsageError
 from logoformer.model import fit as fitting
+from logoformer.model.augment import draw_looks
 from logoformer.model.checkpoint import load_checkpoint
+from logoformer.model.data import at_random, random_pick
 from logoformer.model.distributed import World
 from logoformer.model.fit import Fit
-from logoformer.model.logoformer import LogoFormer
+from logoformer.model.logoformer import LogoFormer, to_tensor
 from logoformer.model.recipe import TrainConfig
 from logoformer.model.resume import load_state, state_path
 from logoformer.model.train import Start, train
@@ -97,6 +99,29 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused():
     assert [part.tolist() for part in World(1, 2, torch.device("cpu")).share(np.arange(8), 2)] == [[4, 5], [6, 7]]
     with pytest.raises(UsageError, match=r"9 clips cannot be split evenly over 2 processes x 2 parts"):
         World(0, 2, torch.device("cpu")).share(np.arange(9), 2)
+
+
+@pytest.mark.parametrize("kind", ["shift", "crop", "none"])
+def test_every_clip_of_a_share_gets_the_look_that_was_drawn_for_it(small, tmp_path, kind):
+    """The second of two processes, its share in two parts; the first step is skipped as after a resume."""
+    config, source = TrainConfig(steps=4, batch=8, accumulate=2, augment=kind, seed=3), small.TwoColors()
+    second = World(1, 2, torch.device("cpu"))
+    fit = Fit(LogoFormer(small.SMALL), config, source, second, tmp_path / "x", resume=False)
+    fit.losses.append(0.0)
+    seen = []
+    for _, micro, _ in fit._batches():
+        seen += [clips for clips, _ in micro]
+        fit.losses.append(0.0)
+    expected = []
+    for epoch in (0, 1):
+        rng = np.random.default_rng([3, epoch])
+        groups = at_random(16, 8, rng)
+        looks = draw_looks(kind, groups, 32, (3, epoch), rng)
+        pick = random_pick(small.SMALL.sampling, 3, epoch)
+        for group, look in zip(groups, looks, strict=True):
+            read = [one(source, int(i), pick(int(i), 10)) for i, one in zip(group, look, strict=True)]
+            expected += [to_tensor(np.stack(read[4:6])), to_tensor(np.stack(read[6:]))]
+    assert len(seen) == 6 and all(torch.equal(a, b) for a, b in zip(seen, expected[2:], strict=True))
 
 
 # --------------------------------------------------------------------------------------------------------------- kills
