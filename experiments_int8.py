@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from .benchmarks.machine import read_machine
 from .bundle import Bundle
-from .calibration.choose import choose
+from .calibration.choose import choose, turns
 from .calibration.gate import BUDGETS
 from .calibration.paired import Comparison, compare
 from .calibration.qat import QatConfig
@@ -80,16 +80,18 @@ def quantize(
     return quantize_bundle(bundle.path, chosen, calibration)
 
 
-def held_out(bundle: Bundle, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str]]:
+def held_out(
+    bundle: Bundle, count: int, seed: int = HELD_OUT_SEED
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str]]:
     """Clips, labels and names of held-out people; the classes take turns."""
-    source = SyntheticClips(HELD_OUT_SEED, HELD_OUT_PEOPLE, 7, bundle.image_size)
+    source = SyntheticClips(seed, HELD_OUT_PEOPLE, 7, bundle.image_size)
     chosen = choose(source, bundle.sampling, count, seed=0)
     return chosen.clips, np.array(chosen.labels, np.int64), list(chosen.ids)
 
 
-def compared(bundle: Bundle, precision: str, count: int) -> Comparison:
+def compared(bundle: Bundle, precision: str, count: int, seed: int = HELD_OUT_SEED) -> Comparison:
     """A precision's answers to held-out clips against FP32's."""
-    clips, labels, ids = held_out(bundle, count)
+    clips, labels, ids = held_out(bundle, count, seed)
     return compare(clip_evaluator(bundle, "fp32")(clips), clip_evaluator(bundle, precision)(clips), labels, ids)
 
 
@@ -121,15 +123,46 @@ def accuracy(model: LogoFormer, folder: Path, bar: Bar) -> dict[str, Any]:
     }
 
 
-def base(folder: Path, method: str, exclude: tuple[str, ...], count: int = 21) -> dict[str, Any]:
-    """Logit differences of an untrained `base` whose BatchNorm statistics are real."""
-    bundle = make_bundle(initialise(PRESETS["base"]), folder / "base.bundle", method, 64, exclude=exclude)
+def base(folder: Path, method: str, count: int = 21) -> dict[str, Any]:
+    """Logit differences of an untrained `base` whose BatchNorm statistics are real, and what compensation does there."""
+    bundle = make_bundle(initialise(PRESETS["base"]), folder / "base.bundle", method, 64)
+    found = {precision: shares(compared(bundle, precision, count)) for precision in ("fp16", "int8")}
+    plain = quantize(bundle, method, 64, compensate=False)
     return {
         "method": method,
-        "excluded": list(exclude),
-        "int8_macs": {g.graph: dict(g.macs) for g in bundle.graphs if g.precision == "int8"},
-        **{precision: shares(compared(bundle, precision, count)) for precision in ("fp16", "int8")},
+        "int8_macs": int8_macs(bundle),
+        **found,
+        "int8_nearest_step": shares(compared(plain, "int8", count)),
     }
+
+
+def base_with_exclusions(folder: Path, method: str, bar: Bar, largest: float = 0.25, count: int = 21) -> dict[str, Any]:
+    """The same with the most harmful groups left out, as many as it takes on clips of their own."""
+    bundle = make_bundle(initialise(PRESETS["base"]), folder / "base-less.bundle", method, 64)
+    people = SyntheticClips(CALIBRATION_SEED, CALIBRATION_PEOPLE, 7, bundle.image_size)
+    others = SyntheticClips(HELD_OUT_SEED + 1, HELD_OUT_PEOPLE, 7, bundle.image_size)
+    calibrated_on = choose(people, bundle.sampling, 64, seed=0).clips
+    picked = turns([others.label(index) for index in range(len(others))], count, 0)
+    models, config = load_models(bundle), QuantizeConfig(method)
+    found = measure(models, calibrated_on, config, others, picked, bundle, BUDGETS["int8"], bar)
+    ranked = tuple(row.group for row in found.groups)
+    for excluded in (ranked[:some] for some in range(len(found.excluded), len(ranked))):
+        bundle = quantize(bundle, method, 64, excluded)
+        tried = compared(bundle, "int8", count, HELD_OUT_SEED + 1)
+        if tried.max_share is not None and tried.max_share <= largest:
+            break
+    return {
+        "method": method,
+        "sensitivity": [{"group": row.group, "harm": row.harm, "share": row.share} for row in found.groups],
+        "excluded": list(bundle.precisions["int8"]["excluded"]),
+        "int8_macs": int8_macs(bundle),
+        "int8": shares(compared(bundle, "int8", count)),
+    }
+
+
+def int8_macs(bundle: Bundle) -> dict[str, dict[str, int]]:
+    """Multiply-accumulates by precision of each INT8 graph."""
+    return {g.graph: dict(g.macs) for g in bundle.graphs if g.precision == "int8"}
 
 
 def outlier(model: LogoFormer, folder: Path, bar: Bar, count: int = 252) -> dict[str, Any]:
@@ -178,14 +211,13 @@ def sections(checkpoint: str, folder: Path, bar: Bar) -> dict[str, Callable[[], 
     def trained() -> LogoFormer:
         return load_checkpoint(checkpoint)[0]
 
-    early = ("trunk.conv1", "trunk.layer1", "trunk.layer2", "trunk.layer3")
     return {
         "accuracy_tiny": lambda: accuracy(trained(), folder, bar),
         "outlier_trained_tiny": lambda: outlier(trained(), folder, bar),
         "outlier_untrained_tiny": lambda: outlier(untrained, folder, bar),
         "qat_outlier_untrained_tiny": lambda: fine_tuned(untrained, folder, bar),
-        "base": lambda: base(folder, "mse", ()),
-        "base_with_exclusions": lambda: base(folder, "mse", early),
+        "base": lambda: base(folder, "mse"),
+        "base_with_exclusions": lambda: base_with_exclusions(folder, "mse", bar),
     }
 
 
