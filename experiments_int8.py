@@ -124,7 +124,7 @@ def accuracy(model: LogoFormer, folder: Path, bar: Bar) -> dict[str, Any]:
 
 
 def base(folder: Path, method: str, count: int = 21) -> dict[str, Any]:
-    """Logit differences of an untrained `base` whose BatchNorm statistics are real, and what compensation does there."""
+    """Logit differences of an untrained `base` whose BatchNorm statistics are real, with compensation and without."""
     bundle = make_bundle(initialise(PRESETS["base"]), folder / "base.bundle", method, 64)
     found = {precision: shares(compared(bundle, precision, count)) for precision in ("fp16", "int8")}
     plain = quantize(bundle, method, 64, compensate=False)
