@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bundle import Bundle, BundleWriter
+from .bundle import MIXED, Bundle, BundleWriter
 from .calibration.quantize import QuantizeConfig
 from .clips import Sampling, window_order
 from .errors import BadInputError, UsageError, command
@@ -234,7 +234,7 @@ def file_int8(
     # The rows of `verify` speak of graphs that are replaced here.
     verification = dict(m.get("verification", {}))
     if "rows" in verification:
-        verification["rows"] = [row for row in verification["rows"] if row["precision"] != "int8"]
+        verification["rows"] = [row for row in verification["rows"] if row["precision"] not in ("int8", MIXED)]
     return writer.commit(
         {
             **m,
