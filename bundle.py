@@ -42,6 +42,7 @@ SWEEP_AFTER_S = 3600.0
 
 GRAPHS = ("clip", "frame", "temporal")
 PRECISIONS = ("fp32", "fp16", "int8")
+MIXED = "mixed"  # by name as if it were one more: of each graph the precision that the verdict on INT8 chose
 DTYPES = ("uint8", "int32", "int64", "float16", "float32")
 _OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.onnx|[0-9a-f]{8}\.(npz|json)|\.part-.*")
 _FILE = re.compile(r"(graphs|golden|calibration)/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
@@ -194,6 +195,7 @@ class Bundle:
         noted = typed(m.get("verification", {}), dict)
         rows = [(typed(row["precision"], str), typed(row["verdict"], str)) for row in noted.get("rows", [])]
         self.failed = frozenset(precision for precision, verdict in rows if verdict == "failed")
+        self.mixture = self._mixture()
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ValueError("fewer than two labels, or one twice")
         if self.frames != self.stream.frames or self.frames % f or self.stream.grid % h or self.stream.grid % w:
@@ -201,6 +203,38 @@ class Bundle:
         for entry in self.graphs:
             if {*entry.inputs, *entry.outputs} != self._tensors_of(entry.graph, entry.batch):
                 raise ValueError(f"the tensors of {entry.file} do not fit sampling, stream and labels")
+
+    def _mixture(self) -> dict[str, str]:
+        """By graph, the precision that a mixed verdict chose: INT8 for one of the pair, FP16 else. Empty without one.
+
+        There is no mixture of graphs inside the clip graph, so it stays FP16.
+        """
+        int8 = self.precisions.get("int8", {})
+        chosen = {_one(graph, GRAPHS): _one(p, PRECISIONS) for graph, p in typed(int8.get("graphs", {}), dict).items()}
+        if bool(chosen) != str(int8.get("verdict", "")).startswith(MIXED):
+            raise ValueError("a mixed verdict and the precisions of its graphs go together")
+        held = {(entry.graph, entry.precision, entry.batch) for entry in self.graphs}
+        if chosen and (
+            chosen.keys() != set(GRAPHS)
+            or chosen["clip"] != "fp16"
+            or {chosen["frame"], chosen["temporal"]} != {"int8", "fp16"}
+            or not {(graph, precision, 1) for graph, precision in chosen.items()} <= held
+        ):
+            raise ValueError(f"{chosen} is no mixture of one INT8 graph of the pair and FP16 graphs of this bundle")
+        return chosen
+
+    @property
+    def runnable(self) -> tuple[str, ...]:
+        """The precisions that can be asked for by name: those of the graphs, and 'mixed' after such a verdict."""
+        return (*self.precisions, *((MIXED,) if self.mixture else ()))
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Those of them that the verdicts accept and that did not fail `logoformer verify`."""
+        verdicts = {name: str(entry.get("verdict", "")) for name, entry in self.precisions.items()}
+        kept = [name for name, verdict in verdicts.items() if verdict.startswith("accept") and name not in self.failed]
+        mixed = self.mixture and self.failed.isdisjoint((MIXED, *self.mixture.values()))
+        return (*kept, MIXED) if mixed else tuple(kept)
 
     def _tensors_of(self, graph: str, batch: int) -> set[TensorSpec]:
         """What a graph must take and give. The runtime fills `ring` and `order` by the numbers of `stream`."""
@@ -227,13 +261,14 @@ class Bundle:
         return self.sampling.frames
 
     def graph(self, graph: str, precision: str, batch: int = 1) -> GraphEntry:
-        """Finds one graph.
+        """Finds one graph; in 'mixed', of the precision that the verdict chose for it.
 
         Raises:
             BadInputError: the bundle has none of that kind; the message lists those it has.
         """
+        found = self._of(graph, precision)
         for entry in self.graphs:
-            if (entry.graph, entry.precision, entry.batch) == (graph, precision, batch):
+            if (entry.graph, entry.precision, entry.batch) == (graph, found, batch):
                 return entry
         have = sorted({f"{entry.graph} {entry.precision} b{entry.batch}" for entry in self.graphs})
         raise BadInputError(
@@ -244,7 +279,11 @@ class Bundle:
 
     def frame_batches(self, precision: str) -> tuple[int, ...]:
         """For how many faces at once there is a `frame` graph, ascending."""
-        return tuple(sorted({e.batch for e in self.graphs if (e.graph, e.precision) == ("frame", precision)}))
+        wanted = ("frame", self._of("frame", precision))
+        return tuple(sorted({e.batch for e in self.graphs if (e.graph, e.precision) == wanted}))
+
+    def _of(self, graph: str, precision: str) -> str:
+        return self.mixture.get(graph, precision) if precision == MIXED else precision
 
     def read_graph(self, entry: GraphEntry) -> bytes:
         """The ONNX bytes, checked against the index. Use these bytes; do not open the file again.

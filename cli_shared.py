@@ -64,7 +64,7 @@ def threads_option(p: argparse.ArgumentParser) -> None:
 
 def precision_option(p: argparse.ArgumentParser) -> None:
     """`--precision`."""
-    p.add_argument("--precision", default="verdict", metavar="P", help="verdict (default), fp32 or fp16")
+    p.add_argument("--precision", default="verdict", metavar="P", help="verdict (default), fp32, fp16, int8 or mixed")
 
 
 def engines_dir_option(p: argparse.ArgumentParser) -> None:

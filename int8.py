@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bundle import Bundle, BundleWriter
+from .bundle import MIXED, Bundle, BundleWriter
 from .calibration.quantize import QuantizeConfig
 from .clips import Sampling, window_order
 from .errors import BadInputError, UsageError, command
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
     from .calibration.choose import ChosenClips
-    from .calibration.quantize import Ranges
+    from .calibration.quantize import Ranges, Steps
 
     Models = dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]  # by graph: FP32, FP16
 
@@ -45,6 +45,8 @@ class Calibration:
         few: accept a small set.
         config: how to quantize.
         smooth: move outlier channels from activations into weights first; see `calibration/smooth.py`.
+        compensate: round weights so that their errors cancel; see `calibration/compensate.py`. False rounds each to the
+            nearest step, for comparison.
     """
 
     data: str | os.PathLike[str] | None
@@ -54,6 +56,7 @@ class Calibration:
     few: bool = False
     config: QuantizeConfig = field(default_factory=QuantizeConfig)
     smooth: bool = False
+    compensate: bool = True
 
     @property
     def source(self) -> str:
@@ -120,6 +123,7 @@ def quantize_bundle(
         MachineError: the bundle was changed by another process meanwhile, or a package is missing.
     """
     from .calibration.collect import collect_ranges
+    from .calibration.compensate import compensation_record
     from .calibration.placement import check_exclude, groups
     from .calibration.record import record
 
@@ -145,7 +149,25 @@ def quantize_bundle(
     )  # fmt: skip
     if smoothing:
         written["smoothing"] = {norm: [float(value) for value in factor] for norm, factor in smoothing.items()}
-    return file_int8(bundle, models, ranges, config, written, progress=progress)
+    steps = None
+    if calibration.compensate:
+        steps = compensate_weights(models["clip"], ranges, config, chosen.clips, progress)
+        written["compensation"] = compensation_record(steps, len(chosen.clips))
+    return file_int8(bundle, models, ranges, config, written, steps=steps, progress=progress)
+
+
+def compensate_weights(
+    clip: tuple[onnx.ModelProto, onnx.ModelProto],
+    ranges: Ranges,
+    config: QuantizeConfig,
+    clips: npt.NDArray[np.uint8],
+    progress: Progress | None = None,
+) -> dict[str, Steps]:
+    """Steps by node, from the clip graph in FP32 and FP16; see `calibration.compensate`."""
+    from .calibration.compensate import compensate
+    from .export.reference import Reference
+
+    return compensate(*clip, Reference(clip[0]), ranges, config, clips, progress)
 
 
 def smooth_factors(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
@@ -173,6 +195,7 @@ def file_int8(
     config: QuantizeConfig,
     written: Mapping[str, Any],
     *,
+    steps: Mapping[str, Steps] | None = None,
     progress: Progress | None = None,
     **fields: Any,
 ) -> Bundle:
@@ -184,6 +207,7 @@ def file_int8(
         ranges: of the activations.
         config: how to quantize.
         written: the calibration record.
+        steps: by node, what its weight is rounded to; None: the nearest step.
         progress: called with (stage, done, total).
         fields: more of the manifest's entry of INT8.
 
@@ -193,7 +217,7 @@ def file_int8(
     """
     from .calibration.quantize import quantize_graph
 
-    quantized = {name: quantize_graph(fp32, fp16, ranges, config) for name, (fp32, fp16) in models.items()}
+    quantized = {name: quantize_graph(*pair, ranges, config, steps) for name, pair in models.items()}
     kept = bundle.precisions["fp16"].get("kept_fp32", {})
     _require_clean(quantized, kept)
     writer = BundleWriter(bundle.path)
@@ -210,7 +234,7 @@ def file_int8(
     # The rows of `verify` speak of graphs that are replaced here.
     verification = dict(m.get("verification", {}))
     if "rows" in verification:
-        verification["rows"] = [row for row in verification["rows"] if row["precision"] != "int8"]
+        verification["rows"] = [row for row in verification["rows"] if row["precision"] not in ("int8", MIXED)]
     return writer.commit(
         {
             **m,

@@ -19,7 +19,7 @@ from .bundle import Bundle
 from .calibration.quantize import QuantizeConfig
 from .errors import BadInputError, command
 from .files import dump_json, write_atomic
-from .int8 import Calibration, file_int8, load_models, quantize_bundle, smooth_factors, smoothed
+from .int8 import Calibration, compensate_weights, file_int8, load_models, quantize_bundle, smooth_factors, smoothed
 
 if TYPE_CHECKING:
     from .calibration.choose import Source
@@ -116,6 +116,7 @@ def measure(
 
     fp32, fp16 = models["clip"]
     ranges = collect_ranges(fp32, calibrated_on, config, progress)
+    steps = compensate_weights(models["clip"], ranges, config, calibrated_on, progress)
     clips = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in held_out])
     labels = np.array([source.label(i) for i in held_out], np.int64)
     by_node = macs_by_node(fp32)
@@ -125,7 +126,9 @@ def measure(
         if name not in config.exclude
     }
     return sensitivity(
-        lambda excluded: quantize_graph(fp32, fp16, ranges, replace(config, exclude=(*config.exclude, *excluded))),
+        lambda excluded: quantize_graph(
+            fp32, fp16, ranges, replace(config, exclude=(*config.exclude, *excluded)), steps
+        ),
         lambda graph: RoundingClip(graph).answers(clips),
         RoundingClip(fp32).answers(clips),
         labels,
@@ -217,4 +220,5 @@ def fine_tune_bundle(
     done = record(config, tuned, named)
     models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
     written = {**written, "ranges": dict(tuned.ranges.amax), "qat": done}
+    written.pop("compensation", None)  # trained weights are rounded as they were in training: to the nearest step
     return file_int8(bundle, models, tuned.ranges, placement, written, progress=progress, qat=done), done

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bundle import Bundle, replace_manifest
+from .bundle import MIXED, Bundle, replace_manifest
 from .errors import UsageError, command
 
 if TYPE_CHECKING:
     from .calibration.choose import Source
-    from .calibration.gate import Budget, Evaluate
+    from .calibration.gate import Budget, Evaluate, HeldOut
     from .calibration.paired import WorstClip
     from .export.layers import LayerReport
 
@@ -111,7 +111,7 @@ def judge_accuracy(
         budget_points: see `judge_on_data`.
         progress: called with (stage, done, total).
     """
-    from .calibration.gate import BUDGETS, answer, judge
+    from .calibration.gate import ACCEPT, BUDGETS, answer, judge
     from .calibration.paired import compare
     from .export.reference import NAME
 
@@ -132,6 +132,8 @@ def judge_accuracy(
             **result.to_json(),
             "worst": [_named(clip, bundle.labels) for clip in result.worst],
         }
+    if "int8" in rows and not rows["int8"]["verdict"].startswith(ACCEPT) and _fp16_stands(bundle, rows):
+        rows["int8"].update(_per_graph(bundle, source, indices, found, budgets["int8"], rows["int8"], progress))
     first = rows[others[0]]
     counts = {label: int((found.labels == index).sum()) for index, label in enumerate(bundle.labels)}
     return AccuracyReport(
@@ -143,6 +145,48 @@ def judge_accuracy(
         war=first["war_before"],
         precisions=rows,
     )
+
+
+def _fp16_stands(bundle: Bundle, rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether FP16 is accepted, by this gate or, where it has too few clips, by the export."""
+    from .calibration.gate import ACCEPT, INSUFFICIENT
+
+    given = rows.get("fp16", {}).get("verdict")
+    return given == ACCEPT or (given == INSUFFICIENT and bundle.precisions["fp16"].get("verdict") == ACCEPT)
+
+
+def _per_graph(
+    bundle: Bundle,
+    source: Source,
+    indices: Sequence[int],
+    before: HeldOut,
+    budget: Budget,
+    row: Mapping[str, Any],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Judges the pair with INT8 in one graph and FP16 in the other, on the clips that INT8 as a whole failed on.
+
+    Returns:
+        What changes in the row of INT8: nothing, or the mixed verdict, the precision of each graph, and the figures.
+    """
+    from .calibration.gate import Judgement, answer, clips_needed, judge, mix
+    from .calibration.paired import compare
+
+    if len(before.ids) < clips_needed(budget.drop):
+        return {}
+    # Of two that both hold, the one that saves more.
+    graphs = sorted(("frame", "temporal"), key=lambda name: -bundle.graph(name, "int8").macs.get("int8", 0))
+    pairs = {name: {"clip": "fp16", "frame": "fp16", "temporal": "fp16", name: "int8"} for name in graphs}
+    evaluators = {name: pair_evaluator(bundle, p["frame"], p["temporal"]) for name, p in pairs.items()}
+    after = answer(evaluators, source, bundle.sampling, indices, progress).answers
+    results = {name: compare(before.answers["fp32"], after[name], before.labels, before.ids) for name in graphs}
+    excluded = bundle.precisions["int8"].get("excluded", ())
+    alone = {name: judge(result, budget, "int8", excluded) for name, result in results.items()}
+    judgement, chosen = mix(Judgement(row["verdict"], row["reason"]), alone)
+    if chosen is None:
+        return {}
+    worst = [_named(clip, bundle.labels) for clip in results[chosen].worst]
+    return {**results[chosen].to_json(), **asdict(judgement), "worst": worst, "graphs": pairs[chosen]}
 
 
 def _others(bundle: Bundle) -> list[str]:
@@ -175,6 +219,21 @@ def clip_evaluator(bundle: Bundle, precision: str) -> Evaluate:
     return RoundingClip(graph).answers
 
 
+def pair_evaluator(bundle: Bundle, frame: str, temporal: str) -> Evaluate:
+    """The bundle's own `frame` and `temporal`, each in its precision, by the rounding reference."""
+    import onnx
+
+    from .clips import window_order
+    from .export.parity import RoundingPair
+
+    first, second = (
+        onnx.load_from_string(bundle.read_graph(bundle.graph(name, precision)))
+        for name, precision in (("frame", frame), ("temporal", temporal))
+    )
+    s = bundle.stream
+    return RoundingPair(first, second, window_order(s.frames, s.grid, s.window)).answers
+
+
 def record_accuracy(bundle: Bundle, report: AccuracyReport) -> Bundle:
     """Writes the verdicts into the manifest.
 
@@ -192,7 +251,14 @@ def record_accuracy(bundle: Bundle, report: AccuracyReport) -> Bundle:
         precisions[name]["accuracy"] = {**shared, **row}
         if name == "int8" or row["verdict"] != INSUFFICIENT:
             precisions[name].update(verdict=row["verdict"], reason=row["reason"])
-    return replace_manifest(bundle, {**bundle.manifest, "precisions": precisions})
+            precisions[name].pop("graphs", None)
+            if "graphs" in row:
+                precisions[name]["graphs"] = dict(row["graphs"])
+    manifest = {**bundle.manifest, "precisions": precisions}
+    if bundle.mixture and precisions["int8"].get("graphs") != bundle.mixture and "verification" in manifest:
+        rows = [row for row in manifest["verification"]["rows"] if row["precision"] != MIXED]
+        manifest["verification"] = {**manifest["verification"], "rows": rows}  # of another mixture
+    return replace_manifest(bundle, manifest)
 
 
 def accuracy_rows(report: AccuracyReport) -> list[list[str]]:

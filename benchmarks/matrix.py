@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..bundle import PRECISIONS, Bundle
+from ..bundle import MIXED, PRECISIONS, Bundle
 from ..engine import Engine
 from ..errors import UsageError, VerificationError, command, one_of
 from .accuracy import Verified, check_after, graph_digests, verify_before
@@ -121,13 +121,12 @@ def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
         VerificationError: no precision was accepted.
     """
     if wanted != "verdict":
-        if wanted not in bundle.precisions:
+        if wanted not in bundle.runnable:
             raise UsageError(
-                f"{bundle.path} has no precision {wanted!r}.", next=f"choose from {one_of(bundle.precisions)}"
+                f"{bundle.path} has no precision {wanted!r}.", next=f"choose from {one_of(bundle.runnable)}"
             )
         return [wanted]
-    accepted = {name for name, entry in bundle.precisions.items() if str(entry.get("verdict", "")).startswith("accept")}
-    found = [name for name in PRECISIONS if name in accepted - bundle.failed]
+    found = [name for name in (*PRECISIONS, MIXED) if name in bundle.accepted]
     if not found:
         raise VerificationError(
             f"No precision of {bundle.path} was accepted.",

@@ -22,6 +22,7 @@ from .paired import Comparison
 Evaluate = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 ACCEPT, WITH_EXCLUSIONS, INSUFFICIENT = "accept", "accept with exclusions", "insufficient clips"
+MIXED = "mixed (precision chosen per graph)"
 MOST_NEEDED = 4000  # from there on the bound alone decides
 _TOGETHER = 32
 
@@ -93,6 +94,23 @@ def judge(found: Comparison, budget: Budget, precision: str, excluded: Sequence[
     if found.drop > budget.drop:
         return Judgement(refuse, f"the measured drop is {100 * found.drop:.2f} points; {numbers}")
     return Judgement(INSUFFICIENT, f"the measured drop keeps the budget, its bound does not; {numbers}")
+
+
+def mix(whole: Judgement, alone: Mapping[str, Judgement]) -> tuple[Judgement, str | None]:
+    """When INT8 as a whole is not accepted: whether one graph of the pair may be INT8 and the other FP16.
+
+    Args:
+        whole: on INT8 in all graphs.
+        alone: by graph, on the pair with that graph in INT8 and the other in FP16; the one to prefer comes first.
+
+    Returns:
+        The verdict, and the graph that is INT8; None leaves `whole` as it is.
+    """
+    for graph, judgement in alone.items():
+        if judgement.verdict in (ACCEPT, WITH_EXCLUSIONS):
+            reason = f"{graph} alone in INT8: {judgement.reason}. All of INT8: {whole.verdict}, {whole.reason}"
+            return Judgement(MIXED, reason), graph
+    return whole, None
 
 
 # -------------------------------------------------------------------------------------------------------------- answers

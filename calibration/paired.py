@@ -55,8 +55,8 @@ class Comparison:
         agreement: share of clips with the same answer.
         lost, gained: clips that only the first, or only the second, answers rightly.
         mcnemar_p: two-sided, exact: how probable so lopsided a split is if neither is better.
-        rms_share, max_share: logit difference over the deviation between clips, root mean square and largest; None
-            when an answer is not finite.
+        rms_share, p99_share, max_share: logit difference over the deviation between clips: root mean square, 99th
+            percentile and largest; None when an answer is not finite.
         finite: no NaN and no infinity.
         worst: the clips with the largest difference, those with another answer first.
     """
@@ -74,6 +74,7 @@ class Comparison:
     gained: int
     mcnemar_p: float
     rms_share: float | None
+    p99_share: float | None
     max_share: float | None
     finite: bool
     worst: tuple[WorstClip, ...]
@@ -124,6 +125,7 @@ def compare(
         gained=gained,
         mcnemar_p=mcnemar(lost, gained),
         rms_share=float(np.sqrt(np.square(differences).mean())) if whole else None,
+        p99_share=float(np.quantile(differences, 0.99)) if whole else None,
         max_share=float(differences.max()) if whole else None,
         finite=whole,
         worst=worst,

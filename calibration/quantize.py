@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "SCALE_FLOOR", "QuantizeConfig", "Ranges", "groups", "quantize_graph"]
 
+Steps = npt.NDArray[np.int8]  # a weight in units of its scale
 METHODS = ("max", "entropy", "percentile", "mse")
 # FP16 below 2^-14 has fewer bits, below 2^-25 it is zero, and TensorRT refuses scales that are not positive. At 2^-20
 # five bits are left; scales are rounded up, so those that are missing cost resolution, never clipping.
@@ -69,7 +70,11 @@ class Ranges:
 
 
 def quantize_graph(
-    fp32: onnx.ModelProto, fp16: onnx.ModelProto, ranges: Ranges, config: QuantizeConfig
+    fp32: onnx.ModelProto,
+    fp16: onnx.ModelProto,
+    ranges: Ranges,
+    config: QuantizeConfig,
+    steps: Mapping[str, Steps] | None = None,
 ) -> onnx.ModelProto:
     """Puts Q/DQ around the operands of the chosen nodes.
 
@@ -78,6 +83,7 @@ def quantize_graph(
         fp16: the same graph in FP16; nodes have the same names.
         ranges: of the clip graph.
         config: what to leave out.
+        steps: by node, what its weight is rounded to (see `compensate.py`); the others go to the nearest step.
 
     Returns:
         A new model. Nodes keep their names.
@@ -90,7 +96,7 @@ def quantize_graph(
     missing = chosen.keys() - {node.name for node in fp16.graph.node}
     if missing:
         raise BadInputError(f"The FP16 graph lacks the node {sorted(missing)[0]}.", cause="two different networks")
-    writer = _Writer(fp16, ranges, config.fold_weights)
+    writer = _Writer(fp16, ranges, config.fold_weights, steps or {})
     for node in fp16.graph.node:
         site = chosen.get(node.name)
         writer.add(node, site, source[site.node] if site is not None else None)
@@ -100,13 +106,13 @@ def quantize_graph(
 class _Writer:
     """Copies a graph node by node and puts Q/DQ in front of the chosen ones, one pair a tensor."""
 
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges, fold: bool) -> None:
+    def __init__(self, model: onnx.ModelProto, ranges: Ranges, fold: bool, steps: Mapping[str, Steps]) -> None:
         import onnx
 
         self._onnx = onnx
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
-        self.ranges, self.fold = ranges, fold
+        self.ranges, self.fold, self.steps = ranges, fold, steps
         self.types = _float_types(model)
         self.weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
@@ -119,7 +125,7 @@ class _Writer:
             for slot in site.slots:
                 copied.input[slot] = self._activation(node.input[slot], source.input[slot])
             if site.weight is not None:
-                copied.input[site.weight] = self._weight(node.input[site.weight], site.axis)
+                copied.input[site.weight] = self._weight(node.input[site.weight], site.axis, self.steps.get(site.node))
         self.nodes.append(copied)
 
     def finish(self) -> onnx.ModelProto:
@@ -145,19 +151,26 @@ class _Writer:
             self._pair(tensor, scale, None, quantize=True)
         return self.dequantized[tensor, None]
 
-    def _weight(self, tensor: str, axis: int) -> str:
+    def _weight(self, tensor: str, axis: int, steps: Steps | None) -> str:
         if (tensor, axis) not in self.dequantized:
             values = self.weights[tensor]
-            others = tuple(place for place in range(values.ndim) if place != axis)
-            scale = round_up(np.abs(values.astype(np.float64)).max(others) / LEVELS, values.dtype)
-            self._pair(tensor, scale, axis, quantize=not self.fold)
+            scale = weight_scale(values, axis)
+            shape = [-1 if place == axis else 1 for place in range(values.ndim)]
+            wide = scale.astype(np.float32).reshape(shape)
+            read = tensor
+            if steps is None:
+                steps = np.rint(values.astype(np.float32) / wide).astype(np.int8)
+            elif not self.fold:  # QuantizeLinear finds these steps again
+                read = f"{tensor}.rounded"
+                self._constant(read, (steps * wide).astype(values.dtype))
+            self._pair(tensor, scale, axis, quantize=not self.fold, read=read)
             if self.fold:
-                shape = [-1 if place == axis else 1 for place in range(values.ndim)]
-                steps = np.rint(values.astype(np.float32) / scale.astype(np.float32).reshape(shape))
-                self._constant(f"{tensor}.int8", steps.astype(np.int8))
+                self._constant(f"{tensor}.int8", steps)
         return self.dequantized[tensor, axis]
 
-    def _pair(self, tensor: str, scale: npt.NDArray[Any], axis: int | None, *, quantize: bool) -> None:
+    def _pair(
+        self, tensor: str, scale: npt.NDArray[Any], axis: int | None, *, quantize: bool, read: str | None = None
+    ) -> None:
         make = self._onnx.helper.make_node
         names = [f"{tensor}.scale", f"{tensor}.zero_point"]
         self._constant(names[0], scale)
@@ -166,13 +179,19 @@ class _Writer:
         stored, back = f"{tensor}.int8", f"{tensor}.dequantized"
         if quantize:
             name = f"{tensor}/QuantizeLinear"
-            self.nodes.append(make("QuantizeLinear", [tensor, *names], [stored], name=name, **fields))
+            self.nodes.append(make("QuantizeLinear", [read or tensor, *names], [stored], name=name, **fields))
         name = f"{tensor}/DequantizeLinear"
         self.nodes.append(make("DequantizeLinear", [stored, *names], [back], name=name, **fields))
         self.dequantized[tensor, axis] = back
 
     def _constant(self, name: str, value: npt.NDArray[Any]) -> None:
         self.model.graph.initializer.append(self._onnx.numpy_helper.from_array(value, name))
+
+
+def weight_scale(values: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+    """The scale of each output channel of a weight, in the weight's type: 127 steps reach its largest value."""
+    others = tuple(place for place in range(values.ndim) if place != axis)
+    return round_up(np.abs(values.astype(np.float64)).max(others) / LEVELS, values.dtype)
 
 
 def round_up(scale: npt.NDArray[np.float64], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..bundle import GRAPHS, Bundle, GraphEntry
+from ..bundle import GRAPHS, MIXED, Bundle, GraphEntry
 from ..errors import (
     MachineError,
     RefusedError,
@@ -36,13 +36,13 @@ from .trust import TrustStore
 BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")
 _TARGETS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 # First choice first. ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, and no proof of anything. On a
-# card INT8 comes last: whether it is faster there than FP16 only a measurement says.
+# card INT8, whole or mixed, comes last: whether it is faster there than FP16 only a measurement says.
 _PREFERENCE = {
-    "onnxruntime": ("fp32", "fp16", "int8"),
-    "tensorrt": ("fp16", "fp32", "int8"),
-    "tensorrt_rtx": ("fp16", "fp32", "int8"),
-    "onnxruntime-cuda": ("fp16", "fp32", "int8"),
-    "onnxruntime-tensorrt": ("fp16", "fp32", "int8"),
+    "onnxruntime": ("fp32", "fp16", "int8", MIXED),
+    "tensorrt": ("fp16", "fp32", "int8", MIXED),
+    "tensorrt_rtx": ("fp16", "fp32", "int8", MIXED),
+    "onnxruntime-cuda": ("fp16", "fp32", "int8", MIXED),
+    "onnxruntime-tensorrt": ("fp16", "fp32", "int8", MIXED),
 }
 
 
@@ -226,17 +226,13 @@ def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
 def _acceptable(bundle: Bundle, wanted: str, backend: str) -> tuple[str, ...]:
     """The precisions that may run, first choice first; never empty."""
     if wanted != "verdict":
-        if wanted not in bundle.precisions:
+        if wanted not in bundle.runnable:
             raise UsageError(
-                f"{bundle.path} has no precision {wanted!r}.", next=f"choose from {one_of(bundle.precisions)}"
+                f"{bundle.path} has no precision {wanted!r}.", next=f"choose from {one_of(bundle.runnable)}"
             )
         return (wanted,)
-    verdicts = {name: str(entry.get("verdict", "")) for name, entry in bundle.precisions.items()}
-    accepted = tuple(
-        name
-        for name in _PREFERENCE[backend]
-        if name not in bundle.failed and verdicts.get(name, "").startswith("accept")
-    )
+    held = bundle.accepted
+    accepted = tuple(name for name in _PREFERENCE[backend] if name in held)
     if accepted:
         return accepted
     reasons = [f"{name}: {entry.get('reason', 'no verdict')}" for name, entry in bundle.precisions.items()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle, GraphEntry
+from ..bundle import MIXED, Bundle, GraphEntry
 from ..errors import BadInputError, MachineError, UsageError, one_of
 from .build import BuildOptions, BuiltEngine, build_engine, inspect_engine
 from .build_progress import Overall
@@ -252,7 +252,7 @@ def _stand_in(bundle: Bundle, entry: GraphEntry) -> GraphEntry | None:
 
 def _select(bundle: Bundle, precisions: Sequence[str], graphs: Sequence[str]) -> list[GraphEntry]:
     for given, known, what in (
-        (precisions, list(bundle.precisions), "precision"),
+        (precisions, list(bundle.runnable), "precision"),
         (graphs, sorted({entry.graph for entry in bundle.graphs}), "graph"),
     ):
         unknown = set(given) - set(known)
@@ -261,8 +261,11 @@ def _select(bundle: Bundle, precisions: Sequence[str], graphs: Sequence[str]) ->
                 f"{bundle.path} has no {what} {one_of(sorted(unknown))}.", next=f"choose from {one_of(known)}"
             )
     accepted = [name for name, p in bundle.precisions.items() if str(p.get("verdict", "")).startswith("accept")]
+    wanted = precisions or (*accepted, *((MIXED,) if bundle.mixture else ()))
+    mixture = bundle.mixture if MIXED in wanted else {}
     return [
         entry
         for entry in bundle.graphs
-        if entry.precision in (precisions or accepted) and (not graphs or entry.graph in graphs)
+        if (entry.precision in wanted or mixture.get(entry.graph) == entry.precision)
+        and (not graphs or entry.graph in graphs)
     ]

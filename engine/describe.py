@@ -88,6 +88,8 @@ def _text(d: Mapping[str, Any]) -> str:
     lines.append("  verdicts")
     for name, p in d["precisions"].items():
         lines.append(f"    {name}: {p['verdict']} - {p['reason']}")
+        if "graphs" in p:
+            lines.append("      " + ", ".join(f"{graph} in {chosen}" for graph, chosen in p["graphs"].items()))
         kept = {item["node"]: item["reason"] for items in p["kept_fp32"].values() for item in items}
         lines += [f"      stays fp32: {node}: {reason}" for node, reason in sorted(kept.items())]
     for row in d["verification"].get("rows", []):

@@ -256,7 +256,8 @@ def load(
     Args:
         path: the bundle's folder, or an opened `Bundle`.
         backend: 'auto', or one of `backends.BACKENDS`.
-        precision: 'verdict' takes the cheapest that was accepted and that this backend runs well; or 'fp32', 'fp16'.
+        precision: 'verdict' takes the cheapest that was accepted and that this backend runs well; or 'fp32',
+            'fp16', 'int8', or 'mixed' where that is the verdict on INT8.
         device: which GPU, counted from 0; a backend on the CPU does not look at it.
         threads: CPU threads of one session; None leaves the choice to the backend.
         engines_dir: where built engines live, if not inside the bundle.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Golden, StreamSpec
+from ..bundle import MIXED, Golden, StreamSpec
 from ..clips import window_order
 from .session import Session
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25}  # of the deviation between clips
+SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25, MIXED: 0.25}  # of the deviation between clips
 CLIP, PAIR = "clip", "frame + temporal"
 
 

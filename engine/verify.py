@@ -110,9 +110,9 @@ def verify(
     bundle = Bundle(path)
     golden = bundle.golden()
     rows: list[Row] = []
-    for done, precision in enumerate(bundle.precisions):
+    for done, precision in enumerate(bundle.runnable):
         if progress is not None:
-            progress("golden clips", done, len(bundle.precisions))
+            progress("golden clips", done, len(bundle.runnable))
         with load(bundle, backend="onnxruntime", precision=precision, threads=threads) as engine:
             rows += [_row(check, engine) for check in check_engine(engine, golden)]
     graphs = len(rows)
@@ -127,7 +127,7 @@ def verify(
     )
     rows += [_engine_row(found) for found in checked]
     if progress is not None:
-        progress("golden clips", len(bundle.precisions), len(bundle.precisions))
+        progress("golden clips", len(bundle.runnable), len(bundle.runnable))
     verdicts = {name: str(entry.get("verdict", "none")) for name, entry in bundle.precisions.items()}
     report = VerifyReport(str(bundle.path), len(golden.clips), tuple(rows), verdicts)
     if write:

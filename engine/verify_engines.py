@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import Bundle, Golden, GraphEntry
+from ..bundle import MIXED, Bundle, Golden, GraphEntry
 from ..errors import MachineError, RefusedError
 from .admit import mismatches
 from .backends import Card, open_card
@@ -106,7 +106,10 @@ def _check(
     except (RefusedError, MachineError) as error:  # nobody vouches for it, memory is short, TensorRT does not take it
         return EngineCheck(entry, builder, None, before, error.what)
     try:
-        with load(bundle, backend="onnxruntime", precision=graph.precision, threads=threads) as partner:
+        # An INT8 graph of a mixture is judged with the FP16 graph that it works with.
+        mixed = graph.precision == "int8" == bundle.mixture.get(graph.graph)
+        precision = MIXED if mixed else graph.precision
+        with load(bundle, backend="onnxruntime", precision=precision, threads=threads) as partner:
             check = _judge(session, graph, partner, golden)
     finally:
         session.close()

@@ -10,7 +10,7 @@ It knows the operators that this project's graphs are made of and refuses others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,28 @@ class Reference:
         outputs, collected = torch.vmap(one)({name: _feed(value) for name, value in feeds.items()})
         return {name: v.numpy() for name, v in outputs.items()}, {name: v.numpy() for name, v in collected.items()}
 
+    @torch.no_grad()
+    def side_by_side(
+        self,
+        feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
+        before: Callable[[str, list[list[Tensor]]], list[list[Tensor]]],
+    ) -> None:
+        """Runs the graph on several inputs at once, all of them through one node before the next.
+
+        Args:
+            feeds: graph inputs by name, for each run.
+            before: called with each node's name and its inputs in every run; the runs read what it returns.
+        """
+        runs: list[dict[str, Tensor]] = [
+            {**self._constants, **{name: _feed(value) for name, value in feed.items()}} for feed in feeds
+        ]
+        for step in self._steps:
+            read = before(step.node.name, [[values[name] for name in step.node.input] for values in runs])
+            for values, inputs in zip(runs, read, strict=True):
+                values[step.node.output[0]] = self._compute(step, inputs)
+                for ended in step.ends:
+                    del values[ended]
+
     @property
     def weights(self) -> dict[str, Tensor]:
         """The float32 constants by name; do not change them."""
@@ -174,10 +196,11 @@ class Reference:
         values: Mapping[str, Tensor],
         before: Callable[[str, list[Tensor]], list[Tensor]] | None = None,
     ) -> Tensor:
-        """Computes one node wide and rounds its result to the type that the graph declares."""
         inputs = [values[name] for name in step.node.input]
-        if before is not None:
-            inputs = before(step.node.name, inputs)
+        return self._compute(step, inputs if before is None else before(step.node.name, inputs))
+
+    def _compute(self, step: _Step, inputs: list[Tensor]) -> Tensor:
+        """Computes one node wide and rounds its result to the type that the graph declares."""
         wide = [
             self._wide[name] if name in self._wide else value.float() if value.dtype == torch.float16 else value
             for name, value in zip(step.node.input, inputs, strict=True)

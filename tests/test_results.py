@@ -82,3 +82,7 @@ def test_int8_keeps_what_was_promised():
             assert found[mended]["rms_share"] <= 0.10 and found[mended]["agreement"] >= 0.97
     assert r["outlier_untrained_tiny"]["broken"]["agreement"] < 0.5
     assert r["qat_outlier_untrained_tiny"]["recovered"] >= 0.5
+    base, less = r["base"], r["base_with_exclusions"]
+    assert base["fp16"]["max_share"] <= 0.05 and base["int8"]["rms_share"] <= 0.25
+    assert base["int8"]["max_share"] < base["int8_nearest_step"]["max_share"], "compensated rounding pays"
+    assert less["excluded"] and less["int8"]["max_share"] <= 0.25

@@ -137,3 +137,29 @@ def test_int8_with_fp16_scales_rounds_where_the_graph_says():
     wanted = activation.astype(np.float32) @ weight.astype(np.float32)
     np.testing.assert_allclose(given.astype(np.float32), wanted, rtol=1e-3, atol=1e-3)
     assert given.dtype == np.float16
+
+
+def test_runs_side_by_side_are_each_as_if_alone_and_read_what_they_are_given():
+    model = hidden_overflow()
+    feeds = [{"x": np.full(4, value, np.float16)} for value in (1.0, 2.0)]
+    seen: list[tuple[str, list[float]]] = []
+
+    def before(name, runs):
+        seen.append((name, [float(inputs[0][0]) for inputs in runs]))
+        return [runs[0], [2 * runs[1][0], runs[1][1]]] if name == "second" else runs
+
+    model.graph.node[0].name, model.graph.node[1].name = "first", "second"
+    Reference(model).side_by_side(feeds, before)
+    assert seen == [("first", [1.0, 2.0]), ("second", [2.0, 4.0])], "all runs pass one node before the next"
+    made: list[float] = []
+    model.graph.node.append(helper.make_node("Identity", ["y"], ["z"], name="last"))
+    model.graph.output[0].name = "z"
+
+    def last(name, runs):
+        if name != "last":
+            return before(name, runs)
+        made.extend(float(inputs[0][0]) for inputs in runs)
+        return runs
+
+    Reference(model).side_by_side(feeds, last)
+    np.testing.assert_allclose(made, [0.002, 0.008], rtol=1e-3)
