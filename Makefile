@@ -44,11 +44,14 @@ wheel: setup
 	$(PY) -m build --wheel --outdir dist .
 	rm -rf build/lib build/bdist.*
 
+# What docs/ and README show of training and INT8; hours on two cores. What a file in benchmarks/results/ already has of the
+# ablations is not trained again.
 experiments: setup
 	$(RUN) -m logoformer.experiments
 	$(RUN) -m logoformer.experiments_ablations
 	$(RUN) -m logoformer.experiments_complexity
 	$(RUN) -m logoformer.experiments_training
+	test -d demo/checkpoint || $(MAKE) demo
 	$(RUN) -m logoformer.experiments_int8 demo/checkpoint
 
 clean:
