@@ -25,6 +25,7 @@ CLAIMS = (
     ("logo", "space", "uar"),
     ("logo", "space", "order_recall"),
 )
+FIGURES = ("final_loss", "uar", "war", "order_recall", "uar_reversed", "spread")
 NAMES = {"spread": "intra / inter distance", "uar": "UAR", "order_recall": "recall of the time-order classes"}
 # Student's t, two-sided 95 %, by degrees of freedom.
 _T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -60,15 +61,14 @@ def difference(results: Mapping[str, Any], variant: str, other: str, figure: str
 def group_table(results: Mapping[str, Any], names: Sequence[str]) -> str:
     """One row for each variant: means over its seeds, and the range where there are several."""
     lines = [
-        "| | seeds | UAR | WAR | time-order classes | reversed, UAR | intra / inter distance | M MACs | M parameters |",
+        "| | seeds | last loss | UAR | WAR | time-order classes | reversed, UAR | intra / inter distance | M MACs |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name in names:
         runs = _runs(results, name)
         if runs:
-            shown = [_spread(runs, figure) for figure in ("uar", "war", "order_recall", "uar_reversed", "spread")]
-            size = f"{runs[0]['macs'] / 1e6:.1f} | {runs[0]['parameters'] / 1e6:.2f}"
-            lines.append(f"| {name} | {len(runs)} | {' | '.join(shown)} | {size} |")
+            shown = [_spread(runs, figure) for figure in FIGURES]
+            lines.append(f"| {name} | {len(runs)} | {' | '.join(shown)} | {runs[0]['macs'] / 1e6:.1f} |")
     return "\n".join(lines) + "\n"
 
 
