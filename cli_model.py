@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from .cli_shared import AddVerb, data_option, seed_option, show
@@ -49,10 +50,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
     )
     lines.append(f"kept: {done.selected}")
     r = done.reading or {}
-    if sum(r.get("dropped", ())):
-        lines.append(f"left out: {sum(r['dropped'])} clips of fewer frames than the model reads (--short drop)")
-    if r.get("damaged"):
-        lines.append(f"{len(r['damaged'])} frames could not be read, their neighbours stood in: {r['damaged'][0]}, ...")
+    lines += _left_out(sum(r.get("dropped", ())), r.get("damaged", ()))
     return show(a, bar, done.to_json(), "\n".join(lines))
 
 
@@ -74,25 +72,43 @@ def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
 def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
     from .verbs import evaluate_on, write_evaluation
 
-    answers = evaluate_on(
+    if a.tsne and not a.out:
+        raise UsageError("--tsne draws a picture; no folder for it is given.", next="name it with -o DIR")
+    found = evaluate_on(
         a.checkpoint, a.data, fold=a.fold, order=a.order, views=a.views, short=a.short, max_damaged=a.max_damaged,
         progress=bar,
     )  # fmt: skip
+    answers = found.answers
     m = answers.metrics()
     if a.out:
         told = {name: getattr(a, name) for name in ("checkpoint", "fold", "order", "views", "short", "max_damaged")}
         told |= {"data": Path(a.data).name, "checkpoint": [Path(path).name for path in a.checkpoint]}
-        plane = (a.checkpoint[0], a.data, a.fold) if a.tsne else None
-        write_evaluation(answers, a.out, told, plane=plane, progress=bar)
+        plane = (a.checkpoint[0], a.data, a.short, a.max_damaged) if a.tsne else None
+        write_evaluation(found, a.out, told, plane=plane, progress=bar)
     rows = [["class", "recall", "clips", *answers.classes]]
     for name, recall, counts in zip(answers.classes, m.recalls, m.confusion, strict=True):
         shown = "-" if recall is None else f"{recall:.3f}"
         rows.append([name, shown, str(sum(counts)), *map(str, counts)])
-    text = (
-        f"{table(rows)}\nUAR {m.uar:.4f} {_interval(m.uar_interval)}  WAR {m.war:.4f} {_interval(m.war_interval)}  "
-        f"clips {m.clips} (rows: truth; 95 % bootstrap intervals over clips)"
-    )
-    return show(a, bar, {**m.to_json(), "classes": list(answers.classes)}, text)
+    lines = [
+        table(rows),
+        f"UAR {m.uar:.4f} {_interval(m.uar_interval)}  WAR {m.war:.4f} {_interval(m.war_interval)}  "
+        f"clips {m.clips} (rows: truth; 95 % bootstrap intervals over clips)",
+    ]
+    for part in found.parts:
+        if part["selected"]:
+            lines.append(f"{part['checkpoint']}, fold {part['fold']}, kept: {part['selected']}")
+        lines += _left_out(len(part["dropped"]), part["damaged"])
+    return show(a, bar, {**m.to_json(), "classes": list(answers.classes), "parts": list(found.parts)}, "\n".join(lines))
+
+
+def _left_out(dropped: int, damaged: Sequence[str]) -> list[str]:
+    """Lines about clips and frames that a figure does without."""
+    lines = []
+    if dropped:
+        lines.append(f"left out: {dropped} clips of fewer frames than the model reads (--short drop)")
+    if damaged:
+        lines.append(f"{len(damaged)} frames could not be read, their neighbours stood in: {damaged[0]}, ...")
+    return lines
 
 
 def _data_check(a: argparse.Namespace, bar: Bar) -> int:
@@ -163,7 +179,9 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--qat", metavar="BUNDLE", help="fine-tune this bundle's INT8 graphs instead; no -o")
     data_option(p, required=True)
     _reading_options(p)
-    p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="any field of the recipe")
+    p.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any field of the recipe"
+    )
     p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
     p.add_argument("--trunk-color", default="rgb", metavar="C", help="rgb (default) or bgr: what they were trained on")
     p.add_argument("--tensorboard", metavar="DIR", help="also write event files for TensorBoard there")
@@ -178,7 +196,7 @@ def add(verb: AddVerb) -> None:
 
     p = verb("evaluate", _evaluate, "score a checkpoint: UAR, WAR, recalls", "logoformer evaluate ckpt --data faces")
     p.add_argument("checkpoint", nargs="+", help="a checkpoint; five, of folds 1 to 5, are pooled as published")
-    data_option(p, required=True)
+    data_option(p, required=True, fold=None)
     _reading_options(p)
     p.add_argument("-o", "--out", metavar="DIR", help="write result.json with every clip's scores, and pictures")
     p.add_argument("--tsne", action="store_true", help="with -o: also draw the clips' features on a plane")

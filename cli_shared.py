@@ -41,7 +41,7 @@ def say(bar: Bar) -> Callable[[str], None]:
 
 
 # -------------------------------------------------------------------------------------------------------------- options
-def data_option(p: argparse.ArgumentParser, *, required: bool) -> None:
+def data_option(p: argparse.ArgumentParser, *, required: bool, fold: int | None = 1) -> None:
     """`--data`, `--fold`."""
     p.add_argument(
         "--data",
@@ -49,7 +49,8 @@ def data_option(p: argparse.ArgumentParser, *, required: bool) -> None:
         metavar="DIR",
         help="DFEW, FERV39k, MAFW, plain lists, or folders of videos",
     )
-    p.add_argument("--fold", type=int, default=1, choices=range(1, 6), help="default 1")
+    shown = "default 1" if fold else "default: the one that the checkpoint was trained on, else 1"
+    p.add_argument("--fold", type=int, default=fold, choices=range(1, 6), help=shown)
 
 
 def seed_option(p: argparse.ArgumentParser) -> None:

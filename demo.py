@@ -98,7 +98,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     note("train", f"{trained.duration_s:.0f} s on {trained.device}", trained.checkpoint, **trained.to_json())
 
     scores = {
-        order: evaluate_on([trained.checkpoint], faces.path, order=order, progress=progress).metrics()
+        order: evaluate_on([trained.checkpoint], faces.path, order=order, progress=progress).answers.metrics()
         for order in ("forward", "reversed", "shuffled")
     }
     uars = ", ".join(f"{order} {m.uar:.3f}" for order, m in scores.items())

@@ -38,7 +38,8 @@ def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] 
         labels: names of the classes 0, 1, ...
 
     Raises:
-        BadInputError: a line of another form, a label out of range, labels that count from 1, a clip listed twice.
+        BadInputError: a line of another form, a label out of range, labels that count from 1, a clip listed
+            twice, a label that is not the class that its folder names.
     """
     folder, shown = Path(root), f"{root}/{path}"
     rows = []
@@ -61,6 +62,14 @@ def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] 
         place = safe_place(text.rstrip("/"), f"{shown}, line {number}")
         if place in entries:
             raise BadInputError(f"{shown}, line {number}: clip {place} is listed twice.")
+        named = {part.lower() for part in place.split("/")}.intersection(labels)
+        if named and labels[label] not in named:
+            raise BadInputError(
+                f"{shown}, line {number}: the folder {place!r:.100} and the label {label} ({labels[label]}) do not fit "
+                "each other.",
+                cause="a list with another numbering: FERV39k's are in the wild in DFEW's order and alphabetically",
+                next=f"number the classes {', '.join(f'{n} {name}' for n, name in enumerate(labels))}",
+            )
         entries[place] = Entry(place, place, label, frames)
     return Listing(folder, tuple(labels), tuple(entries.values()), shown)
 

@@ -7,7 +7,7 @@ A clip source is anything with the five methods of `ClipSource`: the data set on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..clips import Clip, Sampling, centre_indices, random_indices, resize
 from ..errors import BadInputError, one_of
+from ..files import sha256
 
 Indices = npt.NDArray[np.int64]
 Pick = Callable[[int, int], Indices]  # (number of the clip, its frames) -> the frames to take
@@ -142,6 +143,11 @@ def check_source(source: ClipSource, labels: Sequence[str], size: int) -> None:
             f"The classes of the data are {one_of(source.labels)}, those of the model {one_of(labels)}.",
             cause="data sets number their classes differently; the same index would mean another expression",
         )
+
+
+def fingerprint(clips: Iterable[tuple[str, int]]) -> str:
+    """Of a list's names and classes, in order; the same list gives the same, wherever it lies."""
+    return sha256("\n".join(f"{name} {label}" for name, label in clips).encode())
 
 
 def random_pick(sampling: Sampling, seed: int, epoch: int) -> Pick:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import LogoformerError, RefusedError
 from ..files import read_regular
 from .data import Progress
-from .datasets import FOLDED, find_layout, open_listing
+from .datasets import find_layout, folds_of, open_listing
 from .images import MAX_BYTES, decode_image
 from .listing import Entry, Listing, frame_names
 from .videos import VIDEO_SUFFIXES, count_frames
@@ -109,7 +109,7 @@ def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -
     layout = find_layout(root)
     findings: list[Finding] = []
     listings = _listings(root, layout, findings)
-    findings += _splits(layout, listings)
+    findings += _splits(folds_of(root, layout), listings)
     entries: dict[str, tuple[Listing, Entry]] = {}
     for listing in listings.values():
         for entry in listing.entries:
@@ -148,8 +148,7 @@ def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -
 def _listings(root: str | os.PathLike[str], layout: str, findings: list[Finding]) -> dict[tuple[str, int], Listing]:
     """Every list that is there; what cannot be read is a fault."""
     found = {}
-    folds = (1, 2, 3, 4, 5) if layout in FOLDED else (1,)
-    for fold in folds:
+    for fold in folds_of(root, layout):
         for split in ("train", "test"):
             try:
                 found[split, fold] = open_listing(root, split, fold, layout=layout)
@@ -159,21 +158,21 @@ def _listings(root: str | os.PathLike[str], layout: str, findings: list[Finding]
     return found
 
 
-def _splits(layout: str, listings: dict[tuple[str, int], Listing]) -> Iterator[Finding]:
+def _splits(folds: tuple[int, ...], listings: dict[tuple[str, int], Listing]) -> Iterator[Finding]:
     """Clips in training and test of one fold; clips in two test folds; clips with two classes."""
     names = {key: {entry.name for entry in listing.entries} for key, listing in listings.items()}
     for (split, fold), own in names.items():
         both = own & names.get(("test", fold), set()) if split == "train" else set()
         for name in sorted(both):
             yield Finding("in training and test", name, f"fold {fold}", fault=True)
-    if layout in FOLDED:
+    if len(folds) > 1:
         tested = Counter(name for (split, _), own in names.items() if split == "test" for name in own)
         for name in sorted(name for name, times in tested.items() if times > 1):
             yield Finding(
                 "in two test folds", name, f"{tested[name]} folds; pooled figures would count it twice", fault=True
             )
         everything = set().union(*names.values()) if names else set()
-        if all(("test", fold) in names for fold in range(1, 6)):
+        if all(("test", fold) in names for fold in folds):
             for name in sorted(everything - tested.keys()):
                 yield Finding("in no test fold", name, "pooling would leave it out", fault=True)
     classes: dict[str, int] = {}
@@ -207,6 +206,7 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
     found: list[Finding] = []
     sizes: Counter[str] = Counter()
     place = f"{listing.root}/{entry.place}"
+    names: list[str] = []
     try:
         if entry.place.lower().endswith(VIDEO_SUFFIXES):
             length = count_frames(listing.root, entry.place)
@@ -222,12 +222,28 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
     promised = _named_size(entry.place)
     if promised and sizes and f"{promised} x {promised}" not in sizes:
         found.append(Finding("another size than the folder's name", place, ", ".join(sizes), fault=False))
+    gap, missing = _gaps(names)
+    if missing:
+        what = f"{missing} numbers are not there, the first after {gap}"
+        found.append(Finding("gaps between frames", place, what, fault=False))
     if length < FEWEST:
         found.append(Finding("short clip", place, f"{length} frames; the policy for short clips decides", fault=False))
     if entry.frames is not None and entry.frames != length:
         what = f"the list says {entry.frames} frames, there are {length}"
         found.append(Finding("frame count differs", place, what, fault=True))
     return _Clip(length, sizes, found)
+
+
+def _gaps(names: Sequence[str]) -> tuple[str, int]:
+    """(the frame before the first gap, how many numbers are missing) of names in order that end in numbers."""
+    first, missing, before, last = "", 0, "", -1
+    for name in names:
+        digits = re.search(r"([0-9]{1,9})\.[a-zA-Z]+$", name)
+        number = int(digits[1]) if digits else -1
+        if 0 <= last < number - 1:
+            first, missing = first or before, missing + number - last - 1
+        before, last = name, number
+    return first, missing
 
 
 def _frame(folder: Path, name: str, sizes: Counter[str], found: list[Finding]) -> None:

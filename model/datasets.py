@@ -43,14 +43,32 @@ def find_layout(root: str | os.PathLike[str]) -> str:
 
 
 def list_of(folder: Path, split: str, fold: int) -> str | None:
-    """The plain list of a split: `train.txt`, or `<anything>set_<fold>_train.txt`, or `<anything>_train.txt`."""
+    """The plain list of a split: `train.txt`, or `<anything>set_<fold>_train.txt`, or `<anything>_train.txt`.
+
+    Raises:
+        BadInputError: several lists of one kind.
+    """
     for pattern in (f"{split}.txt", f"*set_{fold}_{split}.txt", f"*_{split}.txt"):
         found = sorted(
             path.name for path in folder.glob(pattern) if "set_" not in path.name or f"set_{fold}_" in path.name
         )
+        if len(found) > 1:
+            raise BadInputError(
+                f"{folder} holds several lists for {split!r}, fold {fold}: {one_of(found[:4])}.",
+                cause="the lists of several data sets lie in one folder",
+                next="give each data set a folder with its own lists",
+            )
         if found:
             return found[0]
     return None
+
+
+def folds_of(root: str | os.PathLike[str], layout: str) -> tuple[int, ...]:
+    """The folds that a data set has: five, or one where there is one split."""
+    if layout == "lists":
+        five = any(any(Path(root).glob(f"*set_{fold}_test.txt")) for fold in range(2, 6))
+        return (1, 2, 3, 4, 5) if five else (1,)
+    return (1, 2, 3, 4, 5) if layout in FOLDED else (1,)
 
 
 def open_listing(root: str | os.PathLike[str], split: str, fold: int = 1, *, layout: str = "auto") -> Listing:

@@ -92,12 +92,14 @@ def predict_all(
         progress: called with (stage, clips done, clips).
 
     Raises:
-        UsageError: an unknown order, or no view.
+        UsageError: an unknown order, no view, or several views in another order than forward.
     """
     if order not in ORDERS or views < 1:
         raise UsageError(
             f"Cannot evaluate order {order!r}, {views} views.", next=f"choose an order from {one_of(ORDERS)}"
         )
+    if views > 1 and order != "forward":
+        raise UsageError(f"Frames are handed over {order} with a single view; {views} were asked for.")
     picks: list[Pick] = [centre_pick(sampling, order, seed)]
     picks += [random_pick(sampling, seed, view) for view in range(1, views)]
     scores = np.zeros((len(source), len(source.labels)), np.float32)

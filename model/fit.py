@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import BadInputError
-from ..files import sha256
 from .augment import draw_looks
-from .data import ClipSource, Progress, at_random, balanced, batches, random_pick
+from .data import ClipSource, Progress, at_random, balanced, batches, fingerprint, random_pick
 from .distributed import World
 from .log import Figures, Telling, TrainLog
 from .logoformer import LogoFormer, to_tensor
@@ -41,6 +40,7 @@ class Fit:
         folder: of the checkpoint that it will become; the log and the state stand beside it.
         resume: go on from the saved state.
         telling: where figures go, beside the log.
+        trunk: hash and channel order of the weights that its trunk began with; None began at random.
 
     Attributes:
         log: the JSON lines.
@@ -54,7 +54,7 @@ class Fit:
 
     def __init__(
         self, model: LogoFormer, config: TrainConfig, source: ClipSource, world: World, folder: Path, *, resume: bool,
-        telling: Telling | None = None,
+        telling: Telling | None = None, trunk: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.config, self.source, self.world, self.folder = model, config, source, world, folder
         self.total = config.total_steps(len(source))
@@ -71,8 +71,9 @@ class Fit:
         self._identity = {
             "recipe": asdict(config),
             "architecture": model.config.to_json(),
-            "data": _fingerprint(source),
+            "data": fingerprint((source.clip_id(i), source.label(i)) for i in range(len(source))),
             "processes": world.size,
+            "trunk": None if trunk is None else dict(trunk),
         }
         if resume:
             self._restore(load_state(folder, self._identity))
@@ -123,7 +124,7 @@ class Fit:
                 self.tell({"train_uar": uar, "train_war": war})
                 self._confusion.zero_()
             if last and after_epoch is not None:
-                self.world.mean_(statistics(self.model))
+                self._agree()
                 after_epoch()
                 self.model.train()
                 if self.config.freeze_bn:
@@ -132,7 +133,7 @@ class Fit:
                 self._save()
             if progress:
                 progress("train", len(self.losses), self.total)
-        self.world.mean_(statistics(self.model))
+        self._agree()
 
     def _batches(self) -> Iterator[tuple[int, list[MicroBatch], bool]]:
         """(epoch, this process's micro-batches, whether the epoch ends) of every step that is left."""
@@ -182,7 +183,7 @@ class Fit:
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def _save(self) -> None:
-        self.world.mean_(statistics(self.model))  # one file holds what all processes go on from
+        self._agree()  # one file holds what all processes go on from
         counted = self.world.sum(self._confusion.cpu().numpy())
         if self.world.first:
             average = self.average
@@ -202,6 +203,12 @@ class Fit:
                 },
             )
         self._reseed()
+
+    def _agree(self) -> None:
+        """All processes go on with the mean of their running statistics, and so does the average of the weights."""
+        self.world.mean_(statistics(self.model))
+        if self.average is not None:
+            self.average.take_buffers(self.model)
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -227,9 +234,3 @@ def _freeze(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def _fingerprint(source: ClipSource) -> str:
-    """Of names and classes, in order."""
-    names = "\n".join(f"{source.clip_id(index)} {source.label(index)}" for index in range(len(source)))
-    return sha256(names.encode())

@@ -17,7 +17,7 @@ from PIL import Image
 from ..clips import Clip, resize_image
 from ..errors import BadInputError, LogoformerError, UsageError, one_of
 from ..files import read_regular
-from .data import Box, ClipSource, Indices
+from .data import Box, ClipSource, Indices, fingerprint
 from .images import MAX_BYTES, SUFFIXES, natural, open_image
 from .videos import VIDEO_SUFFIXES, count_frames, read_frames
 
@@ -57,6 +57,10 @@ class Listing:
     entries: tuple[Entry, ...]
     source: str
 
+    def fingerprint(self) -> str:
+        """Of the names and classes in it, in order."""
+        return fingerprint((entry.name, entry.label) for entry in self.entries)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -93,6 +97,7 @@ class ListedClips:
     Attributes:
         damaged: unreadable frames met so far, with the reason, by file.
         dropped: names of the clips that were left out because they are short.
+        fingerprint: of the whole list, see `Listing.fingerprint`.
 
     Raises:
         BadInputError: with `short='drop'`, a clip's folder is missing.
@@ -101,6 +106,7 @@ class ListedClips:
     def __init__(self, listing: Listing, reading: Reading) -> None:
         self.labels, self.size = listing.labels, reading.size
         self.root, self.reading = listing.root, reading
+        self.fingerprint = listing.fingerprint()
         self.damaged: dict[str, str] = {}
         self.dropped: tuple[str, ...] = ()
         self._entries = list(listing.entries)

@@ -48,5 +48,10 @@ class Average:
         self.updates += 1
         for mean, now in zip(self.model.parameters(), model.parameters(), strict=True):
             mean.lerp_(now, 1 - kept)
+        self.take_buffers(model)
+
+    @torch.no_grad()
+    def take_buffers(self, model: nn.Module) -> None:
+        """BatchNorm's statistics as the model has them now."""
         for kept_buffer, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             kept_buffer.copy_(buffer)

@@ -38,7 +38,12 @@ def load_plain(data: bytes, shown: str) -> Any:
             f"{shown} was not loaded: it holds more than tensors and plain values, or is damaged.",
             cause="a pickle can run code; this one names classes or functions (training recorders, argparse, or worse)",
             next="convert it in a sandbox: keep only the state dict and save that with safetensors",
-            log=[line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line][:1],
+            # what is named, without torch's advice to allow it
+            log=[
+                line.split(" was not an allowed")[0].strip()
+                for line in str(error).splitlines()
+                if "GLOBAL" in line or "Unsupported" in line
+            ][:1],
         ) from error
     except MemoryError:
         raise

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..clips import check_color
+from ..errors import UsageError
 from .checkpoint import check_target, save_checkpoint
 from .config import ModelConfig
 from .data import ClipSource, Progress, check_source, split
@@ -45,6 +47,12 @@ class Start:
     trunk: str | os.PathLike[str] | None = None
     trunk_color: str = "rgb"
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trunk is not None or self.trunk_color != "rgb":
+            check_color(self.trunk_color)
+        if self.trunk is None and self.trunk_color != "rgb":
+            raise UsageError("--trunk-color says how a trunk's weights were trained; no --trunk is given.")
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,8 @@ def train(
         model = LogoFormer(model_config)
         trunk = load_trunk(model.trunk, start.trunk, color=start.trunk_color) if start.trunk else None
         model = model.to(here.device)
-        fit = Fit(model, config, source_train, here, folder, resume=start.resume, telling=telling)
+        began_with = None if trunk is None else {"sha256": trunk.sha256, "color": trunk.color}
+        fit = Fit(model, config, source_train, here, folder, resume=start.resume, telling=telling, trunk=began_with)
         closing.callback(fit.log.close)
         told = progress if here.first else None
         fit.run(_Selection(fit, chosen_on, here) if chosen_on is not None else None, told)

@@ -93,7 +93,11 @@ def load_trunk(trunk: Trunk, path: str | os.PathLike[str], *, color: str = "rgb"
             f"{shown} fills {len(matched)} of the trunk's {len(wanted)} tensors; {SHARE_WANTED:.0%} are needed.",
             cause="another architecture, or names with another prefix",
             next="use ResNet-18 weights: names such as conv1.weight, layer1.0.conv1.weight, with or without 'module.'",
-            log=[*shapes[:3], *[f"missing: {name}" for name in missing[:3]], f"in the file: {sorted(found)[:3]}"],
+            log=[
+                *shapes[:3],
+                *[f"missing: {name}" for name in missing if prefix + name not in found][:3],
+                f"in the file: {sorted(found)[:3]}",
+            ],
         )
     state = {name: value.to(wanted[name].dtype) for name, value in matched.items()}
     if color == "bgr":

@@ -161,6 +161,10 @@ DFEW_NOTES = {
     "a clip of 11 frames": ("short clip", lambda r: [f.unlink() for f in sorted((r / CLIP).iterdir())[11:]]),
     "images of two sizes": ("images of several sizes", lambda r: resize_all(r / CLIP, 40, 3)),
     "a folder that no list names": ("folders that no list names", lambda r: (r / "Clip/clip_224x224/99999").mkdir()),
+    "three frames that are gone": (
+        "gaps between frames",
+        lambda r: [f.unlink() for f in sorted((r / CLIP).iterdir())[4:7]],
+    ),
     "a class without clips": (
         "class without clips",
         lambda r: rewrite(r / TEST_1, lambda t: "\n".join(x for x in t.splitlines() if not x.endswith(",7")) + "\n"),
@@ -287,6 +291,21 @@ def test_lists_of_folds_by_their_names(tmp_path):
     for fold in (1, 2):
         (tmp_path / f"DFEW_set_{fold}_train.txt").write_text(f"a 16 {fold}\n")
     assert [open_listing(tmp_path, "train", fold).entries[0].label for fold in (1, 2)] == [1, 2]
+    (tmp_path / "DFEW_set_1_test.txt").write_text("a 16 1\n")
+    (tmp_path / "DFEW_set_2_test.txt").write_text("a 17 2\n")
+    found = {(f.kind, f.where) for f in check_data(tmp_path).faults}
+    assert {("in training and test", "a"), ("in two test folds", "a"), ("bad list", "test, fold 5")} <= found
+    (tmp_path / "MAFW_set_1_train.txt").write_text("a 16 1\n")
+    with pytest.raises(BadInputError, match=r"several lists for 'train', fold 1: 'DFEW_set_1_train\.txt', 'MAFW"):
+        open_listing(tmp_path, "train", 1)
+
+
+def test_a_plain_list_of_ferv39k_in_the_other_numbering_is_refused(tmp_path):
+    (tmp_path / "train.txt").write_text("Action/Happy/0063 30 0\nWar/Fear/0001 20 6\n")
+    assert [entry.label for entry in list_listing(tmp_path, "train.txt").entries] == [0, 6]
+    (tmp_path / "train.txt").write_text("Action/Happy/0063 30 3\nWar/Fear/0001 20 2\n")  # alphabetical
+    with pytest.raises(BadInputError, match=r"line 1: the folder 'Action/Happy/0063' and the label 3 \(angry\)"):
+        list_listing(tmp_path, "train.txt")
 
 
 @pytest.fixture(scope="module")

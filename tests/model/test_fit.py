@@ -168,6 +168,11 @@ def test_another_recipe_or_no_state_is_not_resumed(small, tmp_path, monkeypatch)
         train(replace(config, seed=1), small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x", start=go_on)
     with pytest.raises(BadInputError, match="had another data"):
         train(config, small.SMALL, small.TwoColors(12), small.TwoColors(), tmp_path / "x", start=go_on)
+    state = load_state(tmp_path / "x", {})
+    torch.save({**state, "trunk": {"sha256": "0" * 64, "color": "rgb"}}, state_path(tmp_path / "x"))
+    with pytest.raises(BadInputError, match="had another trunk"):  # the checkpoint would say that it began at random
+        train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x", start=go_on)
+    torch.save(state, state_path(tmp_path / "x"))
     train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x", start=go_on)
 
 
@@ -228,3 +233,18 @@ def test_a_trunk_is_loaded_before_the_first_step(small, tmp_path):
     assert done.trunk.matched == done.trunk.wanted
     assert torch.equal(weights(done.checkpoint)["trunk.conv1.weight"], donor["conv1.weight"])
     assert load_checkpoint(done.checkpoint)[1]["extra"]["trunk"]["prefix"] == "module."
+
+
+def test_the_average_takes_the_statistics_that_all_processes_agreed_on(small, tmp_path):
+    class Others(World):
+        def mean_(self, tensors):
+            for tensor in tensors:
+                tensor += 1.0  # what the other process saw
+
+    config = TrainConfig(steps=2, batch=8, ema=0.5, augment="none")
+    model = LogoFormer(small.SMALL)
+    fit = Fit(model, config, small.TwoColors(), Others(0, 1, torch.device("cpu")), tmp_path / "x", resume=False)
+    fit.run(None, None)
+    assert fit.scored is not model
+    for own, averaged in zip(fitting.statistics(model), fitting.statistics(fit.scored), strict=True):
+        assert torch.equal(own, averaged)
