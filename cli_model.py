@@ -36,7 +36,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
     from .verbs import train_on
 
     chosen = recipe(a.recipe)
-    config = override(chosen.train, a.set)
+    config = override(chosen.train, [*a.set, *([f"select={a.select}"] if a.select else ())])
     start = Start(a.trunk, a.trunk_color, a.resume)
     done = train_on(
         a.data, a.out, a.preset or chosen.preset, config, attention=a.attention, fold=a.fold, start=start,
@@ -181,6 +181,11 @@ def add(verb: AddVerb) -> None:
     _reading_options(p)
     p.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any field of the recipe"
+    )
+    p.add_argument(
+        "--select",
+        metavar="HOW",
+        help="which weights are kept: last, validation or test-fold; as --set select=",
     )
     p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
     p.add_argument("--trunk-color", default="rgb", metavar="C", help="rgb (default) or bgr: what they were trained on")

@@ -29,7 +29,7 @@ def folds(faces) -> list[Path]:
     made = [faces.with_name(f"fold-{fold}") for fold in (1, 2)]
     for fold, out in enumerate(made, start=1):
         words = ["train", "--data", str(faces), "--fold", str(fold), "-o", str(out)]
-        assert cli.main([*words, "--set", *SHORT_RUN, "--set", "select=test-fold", "seed=3"]) == 0
+        assert cli.main([*words, "--set", *SHORT_RUN, "--set", "seed=3", "--select", "test-fold"]) == 0
     return made
 
 
