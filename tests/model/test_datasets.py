@@ -57,6 +57,12 @@ def test_a_clean_data_set_has_no_faults(clean, name):
     assert "0 faults" in report.text() and report.to_json()["clips"] == 35
 
 
+def test_a_data_set_of_one_split_has_no_other_fold(clean):
+    with pytest.raises(UsageError, match="one split"):
+        open_listing(clean["ferv39k"], "train", 2)
+    assert open_listing(clean["dfew"], "train", 2).entries
+
+
 def test_ferv39k_reads_both_numberings_alike(clean, planted):
     own, other = planted("ferv39k"), clean["ferv39k"]
     shutil.rmtree(own / ferv39k.LISTS)
