@@ -86,7 +86,7 @@ def open_listing(root: str | os.PathLike[str], split: str, fold: int = 1, *, lay
     """
     if layout == "auto":
         layout = find_layout(root)
-    if fold != 1 and layout in LAYOUTS and folds_of(root, layout) == (1,):
+    if fold != 1 and layout in ("ferv39k", "folders"):
         raise UsageError(f"There is no fold {fold}: this data set ({layout}) has one split.", next="leave the fold out")
     if layout == "dfew":
         return dfew.dfew_listing(root, split, fold)
