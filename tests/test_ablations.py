@@ -24,10 +24,10 @@ def results(**runs: list[float]) -> dict:
 
 def test_an_interrupted_run_goes_on_where_it_was():
     done: dict = {}
-    experiments.add(done, "b", {"seed": 1})
-    experiments.add(done, "b", {"seed": 0})
-    assert [run["seed"] for run in done["runs"]["b"]] == [0, 1]
-    assert experiments.missing(done, ["a", "b"], (0, 1, 2)) == [("a", 0), ("a", 1), ("a", 2), ("b", 2)]
+    experiments.add(done, "space", {"seed": 1})
+    experiments.add(done, "space", {"seed": 0})
+    assert [run["seed"] for run in done["runs"]["space"]] == [0, 1]
+    assert experiments.missing(done, ["joint", "space"]) == [("joint", 0), ("joint", 1), ("joint", 2), ("space", 2)]
 
 
 def test_differences_are_paired_by_seed_and_their_interval_is_students():
