@@ -89,7 +89,6 @@ def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> t
         (what is committed, the t-SNE picture of the held-out clips' features or nothing).
     """
     import numpy as np
-    import torch
 
     from .model.checkpoint import load_checkpoint
     from .model.complexity import complexity
@@ -100,7 +99,6 @@ def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> t
     from .model.recipe import recipe
     from .model.train import train
 
-    torch.set_num_threads(1)
     config = replace(preset("tiny", variant.attention), depth=variant.depth, heads=variant.heads)
     settings = replace(recipe("synthetic-tiny").train, compact=variant.compact, seed=seed)
     settings = replace(settings, steps=steps or settings.steps)
@@ -132,6 +130,13 @@ def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> t
         "train_s": seconds,
         "machine": f"{here.cpu or here.architecture}, torch {here.packages['torch']}",
     }, picture
+
+
+def _one_thread() -> None:
+    """In each process of the pool."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @cache
@@ -179,7 +184,7 @@ def run(names: Sequence[str], bar: Bar) -> dict[str, Any]:
         return results
     with tempfile.TemporaryDirectory() as folder:
         faces = synth(Path(folder) / "faces", seed=DATA_SEED, progress=bar).path
-        with ProcessPoolExecutor(len(sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(len(sched_getaffinity(0)), get_context("spawn"), _one_thread) as pool:
             asked = {pool.submit(train_variant, VARIANTS[name], seed, faces): (name, seed) for name, seed in todo}
             for done, future in enumerate(as_completed(asked), start=1):
                 name, seed = asked[future]

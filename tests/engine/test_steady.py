@@ -41,14 +41,19 @@ def test_ten_thousand_frames_leave_nothing_behind(watched, numbered, through):
     feed(0, 2000)
     tracemalloc.start()
     feed(2000, 500)
-    gc.collect()
-    held, resident = tracemalloc.get_traced_memory()[0], resident_bytes()
-    feed(2500, 10_000)
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - held
+    pages = []  # what earlier tests left to the allocator may come once; a leak comes again in every turn
+    for turn in range(3):
+        gc.collect()
+        held, resident = tracemalloc.get_traced_memory()[0], resident_bytes()
+        feed(2500 + 10_000 * turn, 10_000)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - held
+        assert grown <= 1 << 20, f"{grown} bytes of Python objects"
+        pages.append(resident_bytes() - resident)
+        if pages[-1] <= 1 << 20:
+            break
     tracemalloc.stop()
-    assert grown <= 1 << 20, f"{grown} bytes of Python objects"
-    assert resident_bytes() - resident <= 1 << 20
+    assert min(pages) <= 1 << 20, f"resident memory grew by {pages}"
     engine.close()
 
 
