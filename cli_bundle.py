@@ -155,6 +155,8 @@ def _trust(a: argparse.Namespace, bar: Bar) -> int:
 def _inspect(a: argparse.Namespace, bar: Bar) -> int:
     if a.complexity:
         return _complexity(a, bar)
+    if a.preset or a.frames or a.sizes or a.out:
+        raise UsageError("--preset, --frames, --sizes and --out go with --complexity.", next="add --complexity")
     if a.bundle is None:
         raise UsageError("Which bundle shall be inspected?", next=command("logoformer", "inspect", "BUNDLE"))
     from .engine.describe import describe, describe_text, proofs
