@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(RUN) -m logoformer.cli demo -o demo
+	$(RUN) -m logoformer demo -o demo
 
 test: setup lint
 	$(RUN) -m pytest
@@ -33,9 +33,9 @@ lint: setup
 # One interleaved run of every peer on `base`, FP32. README's table is printed from the report, never by hand.
 bench: setup
 	rm -rf build/bench
-	$(RUN) -m logoformer.cli init --preset base -o build/bench/base
-	$(RUN) -m logoformer.cli export build/bench/base -o build/bench/base.bundle --precisions fp32 --clips 8
-	$(RUN) -m logoformer.cli bench build/bench/base.bundle --iterations 140 -o build/bench/cpu-base.json --readme README.md
+	$(RUN) -m logoformer init --preset base -o build/bench/base
+	$(RUN) -m logoformer export build/bench/base -o build/bench/base.bundle --precisions fp32 --clips 8
+	$(RUN) -m logoformer bench build/bench/base.bundle --iterations 140 -o build/bench/cpu-base.json --readme README.md
 	cp build/bench/cpu-base.json benchmarks/results/cpu-base.json
 
 # What a Jetson receives. Stale modules of an old build/ would be packed with it, so that goes first.
@@ -47,12 +47,12 @@ wheel: setup
 # What docs/ and README show of training and INT8; hours on two cores. What a file in benchmarks/results/ already has of the
 # ablations is not trained again.
 experiments: setup
-	$(RUN) -m logoformer.experiments
-	$(RUN) -m logoformer.experiments_ablations
-	$(RUN) -m logoformer.experiments_complexity
-	$(RUN) -m logoformer.experiments_training
+	$(RUN) -m logoformer.studies.experiments
+	$(RUN) -m logoformer.studies.ablations
+	$(RUN) -m logoformer.studies.complexity
+	$(RUN) -m logoformer.studies.training
 	test -d demo/checkpoint || $(MAKE) demo
-	$(RUN) -m logoformer.experiments_int8 demo/checkpoint
+	$(RUN) -m logoformer.studies.int8 demo/checkpoint
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,7 +20,7 @@ from ..bundle import Golden
 from ..engine import Engine
 from ..engine.golden import SHARES, centred_logits, clip_answers, distance, pair_answers
 from ..errors import VerificationError, command
-from .peers import REPEAT_TOLERANCE, Answer, Inputs, Peer
+from .baselines.contract import REPEAT_TOLERANCE, Answer, Inputs, Peer
 
 STREAM_CHECKS = 5
 

@@ -18,15 +18,7 @@ from ..bundle import Bundle
 from ..engine import Engine, load
 from ..errors import UsageError, command, one_of
 from .accuracy import check_after, graph_digests, recording, verify_before
-from .cache import cache_check
-from .cold import cold_starts
-from .idle import idle_gaps
-from .loadgen import LoadConfig, Progress, overhead_us
-from .machine import Machine, read_machine, usable_cpus
-from .modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
-from .overhead import measure_wrapper
-from .peer_list import open_others
-from .peers import (
+from .baselines.contract import (
     CLIP,
     CLIP_AGAIN,
     CLIP_REPEATED,
@@ -41,15 +33,23 @@ from .peers import (
     open_ours,
     stream_peer,
 )
+from .baselines.list import open_others
+from .baselines.trtexec import compare_trtexec
+from .load.cache import cache_check
+from .load.closed import LoadConfig, Progress, overhead_us
+from .load.cold import cold_starts
+from .load.idle import idle_gaps
+from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
+from .load.overhead import measure_wrapper
 from .qualify import judge
-from .records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
-from .report import Report
-from .roofline_report import floors
-from .rows import compare, with_energy
-from .sensors import Sensors, device_of, this_machine
+from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
+from .report.report import Report
+from .report.rows import compare, with_energy
+from .roofline.report import floors
+from .sensors.all import Sensors, device_of, this_machine
+from .sensors.machine import Machine, read_machine, usable_cpus
+from .sensors.telemetry import Sampler
 from .statistics import ratio
-from .telemetry import Sampler
-from .trtexec import compare_trtexec
 
 ROUNDS = 20  # what the bootstrap draws from
 REST_S = 0.05  # twice as long as the thread pools of any peer were seen to spin after their last work

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import BadInputError, command
-from .layout import columns
-from .records import Comparison, Row
-from .report import Report
+from .report.layout import columns
+from .report.records import Comparison, Row
+from .report.report import Report
 from .statistics import MIN_ROUNDS, Ratio, minimum_samples, ratio_of_runs
 
 EXIT_REGRESSION = 1

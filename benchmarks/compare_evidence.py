@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import Bundle
+from ..bundle.files import dump_json, write_atomic
 from ..engine import load
-from ..files import dump_json, write_atomic
+from .baselines.contract import CLIP, CLIP_AGAIN, Answer, Inputs, Peer, clip_peer
 from .compare import MARGIN, Change, compare_rows
-from .loadgen import LoadConfig
-from .machine import read_machine
-from .modes import run_closed
-from .peers import CLIP, CLIP_AGAIN, Answer, Inputs, Peer, clip_peer
-from .records import Comparison, Row
-from .rows import compare
+from .load.closed import LoadConfig
+from .load.modes import run_closed
+from .report.records import Comparison, Row
+from .report.rows import compare
+from .sensors.machine import read_machine
 
 PAIRS, PLANTED = 20, 0.05
 LOAD = LoadConfig(rounds=20, block=14, settle=2, rest_s=0.02, warmup=10)

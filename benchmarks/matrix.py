@@ -16,20 +16,20 @@ from ..bundle import MIXED, PRECISIONS, Bundle
 from ..engine import Engine
 from ..errors import UsageError, VerificationError, command, one_of
 from .accuracy import Verified, check_after, graph_digests, verify_before
+from .baselines.contract import CLIP, STREAM, Answer, Inputs, Peer, answer_of, clip_peer, open_ours
 from .bench import BenchConfig, harness_us, load_of, notes_of
-from .layout import columns, ms
-from .loadgen import Progress
-from .machine import read_machine, usable_cpus
-from .modes import APART, run_closed
-from .overhead import measure_wrapper
-from .peers import CLIP, STREAM, Answer, Inputs, Peer, answer_of, clip_peer, open_ours
+from .load.closed import Progress
+from .load.modes import APART, run_closed
+from .load.overhead import measure_wrapper
 from .qualify import judge
-from .records import Row, Settings, Subject
-from .report import Report
-from .roofline_report import floors
-from .rows import with_energy
-from .sensors import Sensors, device_of, this_machine
-from .telemetry import Sampler
+from .report.layout import columns, ms
+from .report.records import Row, Settings, Subject
+from .report.report import Report
+from .report.rows import with_energy
+from .roofline.report import floors
+from .sensors.all import Sensors, device_of, this_machine
+from .sensors.machine import read_machine, usable_cpus
+from .sensors.telemetry import Sampler
 
 HOPS = (1, 4, 8)
 Cell = tuple[Peer, int]  # and its streams

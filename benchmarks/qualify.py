@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .machine import Machine
-from .records import CPU, CacheCheck, Qualification, Row, Series, Telemetry
+from .report.records import CPU, CacheCheck, Qualification, Row, Series, Telemetry
+from .sensors.machine import Machine
+from .sensors.telemetry import GOVERNOR, GPU_LOAD_BEFORE, OTHER_GPU_USERS, POWER_MODE
 from .statistics import minimum_samples
-from .telemetry import GOVERNOR, GPU_LOAD_BEFORE, OTHER_GPU_USERS, POWER_MODE
 
 COV = 0.05  # of a latency in a closed loop; trtexec warns from 2.5 % of GPU time on, which has no host in it
 DRIFT = 0.03  # median of the last third of the rounds over that of the first

@@ -13,15 +13,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.files import sha256
 from ..clips import Clip, Sampling, centre_indices
 from ..errors import BadInputError
-from ..files import sha256
 
 Progress = Callable[[str, int, int], None]
 
 
 class Source(Protocol):
-    """The part of a clip source that is needed here (see `model/data.py`)."""
+    """The part of a clip source that is needed here (see `model/data/clips.py`)."""
 
     def __len__(self) -> int: ...
 

@@ -240,7 +240,7 @@ def augmented(
         count: clips there are.
         config: batch, steps and seed.
     """
-    from ..model.augment import draw_shifts
+    from ..model.training.augment import draw_shifts
 
     rng = np.random.default_rng(config.seed)
     waiting: list[int] = []

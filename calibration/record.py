@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..bundle.files import sha256
 from ..clips import Sampling
 from ..errors import BadInputError, one_of
-from ..files import sha256
 from .choose import ChosenClips
 from .quantize import QuantizeConfig, Ranges
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..bundle.files import atomic_path
 from ..clips import Frame
 from ..errors import MachineError
-from ..files import atomic_path
-from .captured import Captured
-from .opencv import load_cv2
+from .sources.contract import Captured
+from .sources.opencv import load_cv2
 
 MIN_HEIGHT, MAX_HEIGHT = 320, 1080
 PANEL_SHARE = 0.75  # width of the panel over the height of the picture

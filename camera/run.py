@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from ..bundle.files import writing_failed
 from ..errors import LogoformerError, UsageError, VerificationError
-from ..files import writing_failed
-from .captured import Captured, Source
 from .face import check_face, find_face
 from .overlay import Overlay, open_overlay
+from .sources.contract import Captured, Source
 
 if TYPE_CHECKING:
     from ..engine import Engine, Result

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.files import parse_json, read_file
 from ..clips import Frame
 from ..errors import BadInputError
-from ..files import parse_json, read_file
-from .sources import open_source
+from .sources.open import open_source
 
 if TYPE_CHECKING:
     from ..engine import Engine

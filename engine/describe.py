@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..bundle import Bundle
+from ..bundle.sealed import reading_fields
 from ..errors import UsageError, one_of
-from ..sealed import reading_fields
-from .engine_index import engines_folder, read_index, verdict_of
-from .kernel_plan import KernelPlan
-from .proof import Proof, prove
+from .builder.proof import Proof, prove
+from .builder.xray import KernelPlan
+from .trust.index import engines_folder, read_index, verdict_of
 
 Progress = Callable[[str, int, int], None]
 FIELDS_PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..clips import Clip, Frame, check_frame, to_input, write_rgb
 from ..errors import BadInputError, UsageError
-from .device_input import is_on_device
-from .session import Session
+from .cuda.device_arrays import is_on_device
+from .sessions.contract import Session
 
 
 def check_clip(clip: object, frames: int) -> Clip:

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from ..bundle import MIXED, Golden, StreamSpec
 from ..clips import window_order
-from .session import Session
+from .sessions.contract import Session
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .runtime import Engine
 
 SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25, MIXED: 0.25}  # of the deviation between clips
 CLIP, PAIR = "clip", "frame + temporal"

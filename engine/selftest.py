@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import VerificationError, command
-from .engine import Engine
 from .golden import Check, check_engine
+from .runtime import Engine
 
 
 @dataclass(frozen=True)

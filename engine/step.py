@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from ..clips import Frame, to_input
 from ..errors import DeviceLostError
-from .device_input import is_on_device
+from .cuda.device_arrays import is_on_device
 from .feeding import put_frame
 from .result import Result
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .runtime import Engine
     from .stream import Stream
 
 Outcome = Result | Exception | None

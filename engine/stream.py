@@ -27,10 +27,10 @@ from ..errors import BadInputError, UsageError, VerificationError, one_of
 from .feeding import check_picture, put_frame
 from .result import Result
 from .ring import Ring
-from .session import Session
+from .sessions.contract import Session
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .runtime import Engine
 
 WARMUPS = ("wait", "repeat")
 

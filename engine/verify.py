@@ -16,9 +16,9 @@ from typing import Any
 
 from ..bundle import Bundle, replace_manifest
 from ..errors import MachineError, VerificationError, command
-from .engine import Engine, load
-from .engine_index import FAILED, VERIFIED, add_to_index, engines_folder, read_index
 from .golden import Check, check_engine
+from .runtime import Engine, load
+from .trust.index import FAILED, VERIFIED, add_to_index, engines_folder, read_index
 from .verify_engines import EngineCheck, check_engines
 
 Progress = Callable[[str, int, int], None]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from ..bundle import MIXED, Bundle, Golden, GraphEntry
 from ..errors import MachineError, RefusedError
-from .admit import mismatches
-from .backends import Card, open_card
-from .engine import Engine, load
-from .engine_index import FAILED, STALE, VERIFIED, EngineEntry, read_engine, verdict_of
 from .golden import Check, answers_of_clip, answers_of_pair, check_answers
-from .session import Session
-from .trust import TrustStore
+from .runtime import Engine, load
+from .sessions.backends import Card, open_card
+from .sessions.contract import Session
+from .trust.admit import mismatches
+from .trust.index import FAILED, STALE, VERIFIED, EngineEntry, read_engine, verdict_of
+from .trust.store import TrustStore
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from .step import Job, advance
 from .stream import Stream
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .runtime import Engine
 
 DROPS = ("oldest", "newest", "block")
 

@@ -1,4 +1,4 @@
-"""The three graphs: the same function as `model/logoformer.py`, written for the compiler.
+"""The three graphs: the same function as `model/networks/logoformer.py`, written for the compiler.
 
 * `ClipGraph`: uint8 `[1, T, S, S, 3]` -> probabilities `[1, C]`;
 * `FrameGraph`: uint8 `[1, S, S, 3]` -> tokens `[1, h*w, d]`;
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..clips import window_order
-from ..model.backbone import BasicBlock, Trunk
-from ..model.config import ModelConfig
-from ..model.logoformer import Block, LogoFormer
+from ..model.networks.backbone import BasicBlock, Trunk
+from ..model.networks.config import ModelConfig
+from ..model.networks.logoformer import Block, LogoFormer
 from .schemes import SchemeTokens
 from .window_attention import WindowAttention
 

@@ -66,7 +66,7 @@ def compare(answers: Probabilities, against: Probabilities, evaluator: str, othe
 # --------------------------------------------------------------------------------------------------------------- pairs
 def torch_answers(model: nn.Module, clips: npt.NDArray[np.uint8], batch: int = 8) -> Probabilities:
     """The PyTorch model's probabilities for uint8 `[N, T, S, S, 3]`."""
-    from ..model.logoformer import to_tensor
+    from ..model.networks.logoformer import to_tensor
 
     with torch.no_grad():
         parts = [torch.softmax(model(to_tensor(clips[i : i + batch])), -1) for i in range(0, len(clips), batch)]

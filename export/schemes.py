@@ -1,4 +1,4 @@
-"""The five compared attention schemes, written for the compiler: the same functions as `model/schemes.py`.
+"""The five compared attention schemes, written for the compiler: the same functions as `model/networks/schemes.py`.
 
 As in `graphs.py`: the batch axis is gone, scales are folded into Wq, tokens stand in the order that needs the fewest
 transposes (windows for lgi, natural for the others), and the last block computes only what [CLS] needs.
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..clips import window_order
-from ..model.config import ModelConfig
-from ..model.logoformer import LogoFormer
-from ..model.schemes import DividedBlock, FrameBlock, JointBlock, LgiBlock
+from ..model.networks.config import ModelConfig
+from ..model.networks.logoformer import LogoFormer
+from ..model.networks.schemes import DividedBlock, FrameBlock, JointBlock, LgiBlock
 from .window_attention import WindowAttention
 
 

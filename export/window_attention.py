@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..model.attention import Attention
+from ..model.networks.attention import Attention
 
 
 class WindowAttention(nn.Module):

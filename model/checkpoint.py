@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..bundle.files import dump_json, parse_json, read_file, read_regular, sha256, writing_failed
 from ..errors import BadInputError, LogoformerError, MachineError, RefusedError, UsageError, advising, command
-from ..files import dump_json, parse_json, read_file, read_regular, sha256, writing_failed
-from .config import ModelConfig
-from .logoformer import LogoFormer
+from .networks.config import ModelConfig
+from .networks.logoformer import LogoFormer
 from .pickles import load_plain
 
 FORMAT = "logoformer-checkpoint"

@@ -16,7 +16,7 @@ from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
 
 if TYPE_CHECKING:
     from logoformer.bundle import Bundle
-    from logoformer.demo import DemoReport
+    from logoformer.workflows.demo import DemoReport
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,7 +93,7 @@ def small(tmp_path: Path) -> Path:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained `tiny`, whose answers differ between clips."""
     pytest.importorskip("torch", reason="a checkpoint needs the extra 'train'")
-    from logoformer.model.init import init_checkpoint
+    from logoformer.workflows.init import init_checkpoint
 
     return init_checkpoint("tiny", tmp_path_factory.mktemp("checkpoint") / "tiny")
 
@@ -107,7 +107,7 @@ def untrained_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoReport, Path]:
     """One whole demo: minutes. What is trained in the tests is trained here; tests that ask for it are marked slow."""
-    from logoformer.demo import demo
+    from logoformer.workflows.demo import demo
 
     folder = tmp_path_factory.mktemp("demo") / "demo"
     return demo(folder, progress=lambda *_: None, say=print), folder
@@ -138,15 +138,15 @@ def wide_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _full_size(preset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from logoformer.model.init import init_checkpoint
+    from logoformer.workflows.init import init_checkpoint
 
     folder = tmp_path_factory.mktemp(preset)
     return _export(init_checkpoint(preset, folder / preset), folder / f"{preset}.bundle", clips=32)
 
 
 def _export(checkpoint: Path, out: Path, clips: int) -> Path:
-    from logoformer.export.export import ExportConfig
-    from logoformer.verbs import export_checkpoint
+    from logoformer.export.exporter import ExportConfig
+    from logoformer.workflows.verbs import export_checkpoint
 
     return export_checkpoint(checkpoint, out, ExportConfig(), clips=clips).path
 
@@ -164,7 +164,7 @@ def add_batches() -> Callable[..., Bundle]:
         import onnx
         from logoformer.bundle import Bundle, BundleWriter
         from logoformer.export.batches import write_frame_batches
-        from logoformer.export.export import _ort_runner, _specs
+        from logoformer.export.exporter import _ort_runner, _specs
 
         bundle = Bundle(path)
         frames = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("frame", p))) for p in bundle.precisions}
@@ -189,7 +189,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
     A next step that is a command of ours must be one that our own parser takes.
     """
-    from logoformer import cli
+    from logoformer.cli import main as cli
 
     def check(code: int, *words: object, names: tuple[object, ...] = ()) -> str:
         capsys.readouterr()
@@ -237,7 +237,7 @@ def impatient() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def few_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of synthetic faces in DFEW's layout: 84 clips, 64 and more of them for training in fold 1."""
-    from logoformer.model.synthetic_layout import synth
+    from logoformer.model.synthetic.layout import synth
 
     return synth(tmp_path_factory.mktemp("data") / "few-faces", identities=8, side=64).path
 
@@ -245,7 +245,7 @@ def few_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def int8_bundle(untrained_bundle: Path, few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`untrained_bundle` with INT8, calibrated on 64 clips. Copy it before changing it."""
-    from logoformer.int8 import Calibration, quantize
+    from logoformer.workflows.quantize import Calibration, quantize
 
     path = tmp_path_factory.mktemp("int8") / "tiny.bundle"
     shutil.copytree(untrained_bundle, path)

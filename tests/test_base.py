@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.bundle import Bundle
-from logoformer.engine.admit import Running, admit_engine, choose_engine
-from logoformer.engine.build_bundle import build_bundle
+from logoformer.engine.builder.bundle import build_bundle
 from logoformer.engine.describe import plans
-from logoformer.engine.engine_index import read_engine, read_index
-from logoformer.engine.environment import platform_name
-from logoformer.engine.targets import RTX_SMS
+from logoformer.engine.machine.environment import platform_name
+from logoformer.engine.machine.targets import RTX_SMS
+from logoformer.engine.trust.admit import Running, admit_engine, choose_engine
+from logoformer.engine.trust.index import read_engine, read_index
 from logoformer.engine.verify import verify
 from logoformer.errors import RefusedError
 
@@ -120,11 +120,11 @@ def test_polygraphy_converts_with_rtx(base_bundle: Path, tmp_path: Path, graph: 
 
 
 def test_the_hashes_of_two_exports_are_equal(base_bundle: Path, tmp_path: Path):
+    from logoformer.bundle.files import sha256
     from logoformer.export.graphs import build_graph, example_inputs
     from logoformer.export.trace import to_bytes, trace
-    from logoformer.files import sha256
-    from logoformer.model.config import PRESETS
-    from logoformer.model.init import initialise
+    from logoformer.model.networks.config import PRESETS
+    from logoformer.workflows.init import initialise
 
     model = initialise(PRESETS["base"])
     again = trace(build_graph("frame", model), example_inputs("frame", PRESETS["base"], 344), "tokens")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from logoformer.bundle import Bundle
-from logoformer.engine.build_bundle import build_bundle
+from logoformer.engine.builder.bundle import build_bundle
+from logoformer.engine.builder.proof import Proof
 from logoformer.engine.describe import proofs
-from logoformer.engine.proof import Proof
-from logoformer.engine.targets import RTX_SMS
-from logoformer.int8 import Calibration, quantize
+from logoformer.engine.machine.targets import RTX_SMS
+from logoformer.workflows.quantize import Calibration, quantize
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("tensorrt_rtx", reason="the kernel plan needs the extra 'rtx'")

@@ -21,19 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Arrows go down only: a module may import what stands on a lower floor, and its own room.
 FLOORS = {
-    "errors": 0.0, "files": 0.1, "clips": 0.1, "npz": 0.2, "sealed": 0.2, "bundle": 0.3,
-    "engine": 1.0, "model": 1.0,
-    "calibration": 2.0, "export": 2.0,
-    "benchmarks": 3.0, "camera": 3.0,
-    "terminal": 4.0, "chart": 4.0, "int8": 4.0, "verbs": 4.1, "verdicts": 4.1, "tuning": 4.1,
-    "scheme_costs": 4.0, "scheme_plot": 4.05, "scheme_report": 4.1, "experiments_complexity": 4.4,
-    "demo": 4.2, "cli_shared": 4.2, "experiments_int8": 4.4, "ablation_tables": 4.1, "experiments_ablations": 4.4,
-    "experiments_training": 4.4,
-    "cli_model": 4.3, "cli_bundle": 4.3, "cli_device": 4.3, "cli_bench": 4.3, "cli": 4.4, "experiments": 4.4,
+    "errors": 0, "clips": 1, "bundle": 2, "engine": 3, "model": 4,
+    "calibration": 5, "export": 5, "camera": 5,
+    "benchmarks": 6, "workflows": 7, "studies": 8, "cli": 8, "__main__": 9,
 }  # fmt: skip
 NEVER = {"camera": {"model", "export", "calibration"}}  # what runs at the camera needs the engine only
 RUNTIME = {"numpy", "PIL"}  # what a device has, beside one backend
-LATE = ("benchmarks", "calibration", "camera", "engine", *(name for name in FLOORS if (ROOT / f"{name}.py").exists()))
+LATE = ("benchmarks", "bundle", "calibration", "camera", "engine", "cli", "workflows", "clips", "errors")
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "tqdm", "safetensors", "tensorrt_rtx")
 
 
@@ -142,7 +136,7 @@ def test_only_what_a_person_calls_prints():
     calls = [
         f"{module}:{node.lineno}"
         for module in modules()
-        if not module.name.startswith("cli") and not module.name.startswith("experiments")
+        if module.parts[0] not in ("cli", "studies")
         for node in ast.walk(parsed(module))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
@@ -169,7 +163,7 @@ def test_no_module_is_long():
 def test_tests_mirror_the_rooms():
     folders = {path.parts[1] for path in in_git() if path.parts[0] == "tests" and len(path.parts) > 2}
     rooms = {module.parts[0] for module in modules() if len(module.parts) > 1}
-    assert folders - {"shared"} == rooms
+    assert folders - {"data"} == rooms
 
 
 # Written so that no pattern finds itself.
@@ -273,20 +267,20 @@ def test_importing_the_package_imports_nothing_else(tmp_path, bare):
 def test_help_of_every_verb_imports_no_other_package(tmp_path, bare):
     code = """
 import contextlib
-from logoformer.cli import main
+from logoformer.cli.main import main
 for words in (["--help"], ["--version"], *([verb, "--help"] for verb in sys.argv[1].split())):
     with contextlib.suppress(SystemExit):
         main(words)
 """
     text = subprocess.run(
-        [sys.executable, "-m", "logoformer.cli", "--help"], capture_output=True, text=True, check=True, cwd=tmp_path
+        [sys.executable, "-m", "logoformer", "--help"], capture_output=True, text=True, check=True, cwd=tmp_path
     ).stdout
     verbs = re.findall(r"^    ([a-z-]+) ", text, re.MULTILINE)
     assert {"init", "export", "build", "verify", "run", "bench", "inspect", "demo"} <= set(verbs)
     names = modules_after(code, " ".join(verbs), cwd=tmp_path)
     assert foreign(names, bare) == {"logoformer"}
     own = {name.split(".")[1] for name in names if name.startswith("logoformer.")}
-    assert own <= {"cli", "cli_shared", "cli_model", "cli_bundle", "cli_device", "cli_bench", "errors", "terminal"}
+    assert own <= {"cli", "errors"}
 
 
 def test_answering_imports_neither_torch_nor_what_only_training_and_export_need(untrained_bundle, tmp_path):
@@ -298,7 +292,7 @@ def test_answering_imports_neither_torch_nor_what_only_training_and_export_need(
         Image.fromarray(pixels).save(frames / f"{index}.png")
     code = """
 import logoformer
-from logoformer.cli import main
+from logoformer.cli.main import main
 with logoformer.load(sys.argv[1], threads=1) as engine:
     clip = engine.bundle.golden().clips[0]
     assert engine(clip, color="rgb").label in engine.labels

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from logoformer import cli
 from logoformer.bundle import Bundle, BundleWriter
-from logoformer.export.export import ExportConfig
-from logoformer.model.init import init_checkpoint
-from logoformer.verbs import export_checkpoint
+from logoformer.cli import main as cli
+from logoformer.export.exporter import ExportConfig
+from logoformer.workflows.init import init_checkpoint
+from logoformer.workflows.verbs import export_checkpoint
 
 pytestmark = pytest.mark.slow
 FP32 = ExportConfig(precisions=("fp32",))

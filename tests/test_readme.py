@@ -41,7 +41,7 @@ def test_blocks_are_found_and_few_are_skipped(document: str):
 def folder(tmp_path: Path) -> Path:
     """An empty folder beside the examples, where `logoformer` and `python` are ours."""
     (tmp_path / "bin").mkdir()
-    for name, words in (("logoformer", "-m logoformer.cli"), ("python", "")):
+    for name, words in (("logoformer", "-m logoformer"), ("python", "")):
         shim = tmp_path / "bin" / name
         shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
         shim.chmod(0o755)

@@ -18,11 +18,9 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.benchmarks.accuracy import Accuracy
-from logoformer.benchmarks.devices import Device
-from logoformer.benchmarks.machine import Machine
-from logoformer.benchmarks.overhead import WrapperCost
-from logoformer.benchmarks.peers import Skipped
-from logoformer.benchmarks.records import (
+from logoformer.benchmarks.baselines.contract import Skipped
+from logoformer.benchmarks.load.overhead import WrapperCost
+from logoformer.benchmarks.report.records import (
     CacheCheck,
     ColdStart,
     Comparison,
@@ -35,12 +33,14 @@ from logoformer.benchmarks.records import (
     Telemetry,
     TrtexecRun,
 )
-from logoformer.benchmarks.report import Report
-from logoformer.benchmarks.roofline import Floor, Heavy, Work
-from logoformer.benchmarks.roofline_report import OverFloor, Roofline
+from logoformer.benchmarks.report.report import Report
+from logoformer.benchmarks.roofline.devices import Device
+from logoformer.benchmarks.roofline.floor import Floor, Heavy, Work
+from logoformer.benchmarks.roofline.report import OverFloor, Roofline
+from logoformer.benchmarks.sensors.machine import Machine
 from logoformer.benchmarks.statistics import Ratio, Summary
 from logoformer.bundle import BundleWriter, Golden, StreamSpec, TensorSpec
-from logoformer.model.config import preset
+from logoformer.model.networks.config import preset
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE, SPAN_S, FPS, CLASSES, WIDTH = 64, 2.8, 25.0, 7, 3

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from logoformer.benchmarks import bench as b
-from logoformer.benchmarks import peers as p
-from logoformer.benchmarks.report import read_report, write_report
+from logoformer.benchmarks.baselines import contract as p
+from logoformer.benchmarks.report.report import read_report, write_report
+from logoformer.benchmarks.report.tables import text
 from logoformer.benchmarks.statistics import Summary
-from logoformer.benchmarks.tables import text
 from logoformer.engine.stream import Ring
 from logoformer.errors import BadInputError, UsageError, VerificationError
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from logoformer.benchmarks import peers as p
+from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.bench import BenchConfig, bench
-from logoformer.benchmarks.tables import text
+from logoformer.benchmarks.report.tables import text
 
 SAMPLES = {"iterations": 20, "warmup": 2, "threads": 1, "roofline": False}
 

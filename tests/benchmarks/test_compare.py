@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from logoformer import cli
+from logoformer.benchmarks.baselines.contract import CLIP, CLIP_AGAIN
 from logoformer.benchmarks.compare import compare_reports, text
-from logoformer.benchmarks.peers import CLIP, CLIP_AGAIN
-from logoformer.benchmarks.report import write_report
-from logoformer.benchmarks.rows import compare
+from logoformer.benchmarks.report.report import write_report
+from logoformer.benchmarks.report.rows import compare
+from logoformer.cli import main as cli
 from logoformer.errors import BadInputError
 
 

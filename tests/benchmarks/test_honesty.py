@@ -11,19 +11,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from logoformer import cli
 from logoformer.benchmarks import bench as b
-from logoformer.benchmarks import peers as p
-from logoformer.benchmarks import trtexec
-from logoformer.benchmarks.cache import cache_check, count_runs
-from logoformer.benchmarks.loadgen import LoadConfig
-from logoformer.benchmarks.modes import run_closed
-from logoformer.benchmarks.overhead import HollowSession
-from logoformer.benchmarks.peers import Inputs
-from logoformer.benchmarks.report import Report
-from logoformer.benchmarks.sensors import Sensors, this_machine
-from logoformer.benchmarks.sensors_nvml import open_nvml
+from logoformer.benchmarks.baselines import contract as p
+from logoformer.benchmarks.baselines import trtexec
+from logoformer.benchmarks.baselines.contract import Inputs
+from logoformer.benchmarks.load.cache import cache_check, count_runs
+from logoformer.benchmarks.load.closed import LoadConfig
+from logoformer.benchmarks.load.modes import run_closed
+from logoformer.benchmarks.load.overhead import HollowSession
+from logoformer.benchmarks.report.report import Report
+from logoformer.benchmarks.sensors.all import Sensors, this_machine
+from logoformer.benchmarks.sensors.nvml import open_nvml
 from logoformer.benchmarks.statistics import Ratio
+from logoformer.cli import main as cli
 from logoformer.engine import Engine, load
 from logoformer.errors import MachineError, RefusedError, UsageError
 
@@ -281,8 +281,8 @@ def test_without_a_gpu_a_trtexec_that_prints_numbers_is_not_even_run(toy, fake, 
 @pytest.fixture
 def built(make_toy, monkeypatch):
     """A toy bundle with a file that an index calls a TensorRT 10.3 engine."""
-    from logoformer.engine.trust import TrustStore
-    from logoformer.files import sha256
+    from logoformer.bundle.files import sha256
+    from logoformer.engine.trust.store import TrustStore
 
     bundle = make_toy()
     data = b"an engine"
@@ -344,7 +344,7 @@ def test_the_verb_says_what_is_missing(toy, capsys, monkeypatch):
 
 
 def test_an_engine_that_nobody_vouches_for_never_reaches_it(built, fake, tmp_path):
-    from logoformer.engine.trust import TrustStore
+    from logoformer.engine.trust.store import TrustStore
 
     bundle, _ = built
     ran = tmp_path / "ran"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from logoformer.benchmarks import bench as b
 from logoformer.benchmarks import matrix as m
-from logoformer.benchmarks.html_page import html
-from logoformer.benchmarks.report import read_report, write_report
-from logoformer.benchmarks.tables import text
+from logoformer.benchmarks.report.html_page import html
+from logoformer.benchmarks.report.report import read_report, write_report
+from logoformer.benchmarks.report.tables import text
 from logoformer.engine import Engine
 from logoformer.errors import UsageError, VerificationError
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from logoformer.benchmarks.energy import MIN_SAMPLES, row_energy, trapezoid
 from logoformer.benchmarks.qualify import drift_of, judge, timed_windows
-from logoformer.benchmarks.records import CacheCheck, Row, Telemetry
-from logoformer.benchmarks.sensors import find_sensors
-from logoformer.benchmarks.sensors_nvml import Nvml
+from logoformer.benchmarks.report.records import CacheCheck, Row, Telemetry
+from logoformer.benchmarks.sensors.all import find_sensors
+from logoformer.benchmarks.sensors.energy import MIN_SAMPLES, row_energy, trapezoid
+from logoformer.benchmarks.sensors.nvml import Nvml
+from logoformer.benchmarks.sensors.telemetry import Sampler
 from logoformer.benchmarks.statistics import Ratio
-from logoformer.benchmarks.telemetry import Sampler
 
 TICKS = 40  # samples, 100 ms apart: one second before the run, three while it is timed
 GPU = "NVIDIA Jetson Orin Nano"

@@ -13,15 +13,15 @@ from logoformer.bundle import Bundle
 from logoformer.calibration.collect import Observed, collect_ranges, observe
 from logoformer.calibration.paired import Comparison, compare
 from logoformer.calibration.quantize import QuantizeConfig, Ranges, quantize_graph
-from logoformer.experiments_int8 import plant_outlier
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.parity import RoundingClip
 from logoformer.export.precision import to_fp16
 from logoformer.export.ranges import protect, scan
 from logoformer.export.trace import trace
-from logoformer.model.config import PRESETS
-from logoformer.model.init import initialise
-from logoformer.model.synthetic import synthetic_clips
+from logoformer.model.networks.config import PRESETS
+from logoformer.model.synthetic.recordings import synthetic_clips
+from logoformer.studies.int8 import plant_outlier
+from logoformer.workflows.init import initialise
 
 GRAPHS = ("clip", "frame", "temporal")
 TINY = PRESETS["tiny"]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logoformer.bundle.files import sha256
 from logoformer.calibration.choose import choose, turns
 from logoformer.clips import Sampling, centre_indices
 from logoformer.errors import BadInputError
-from logoformer.files import sha256
-from logoformer.model.synthetic import SyntheticClips
+from logoformer.model.synthetic.recordings import SyntheticClips
 
 SAMPLING = Sampling(8, 1)
 

@@ -11,8 +11,8 @@ from logoformer.calibration import gate
 from logoformer.calibration.paired import compare
 from logoformer.clips import Sampling
 from logoformer.errors import UsageError, VerificationError
-from logoformer.model.synthetic import SyntheticClips
-from logoformer.verdicts import judge_accuracy, record_accuracy
+from logoformer.model.synthetic.recordings import SyntheticClips
+from logoformer.workflows.judge import judge_accuracy, record_accuracy
 
 INT8 = gate.BUDGETS["int8"]
 

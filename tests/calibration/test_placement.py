@@ -8,8 +8,8 @@ from logoformer.calibration.placement import MAX_SEQUENCE, check_exclude, group_
 from logoformer.errors import UsageError
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.trace import trace
-from logoformer.model.config import PRESETS
-from logoformer.model.logoformer import LogoFormer
+from logoformer.model.networks.config import PRESETS
+from logoformer.model.networks.logoformer import LogoFormer
 
 Models = Mapping[tuple[str, str], onnx.ModelProto]
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from logoformer.bundle.files import sha256
 from logoformer.calibration.choose import ChosenClips
 from logoformer.calibration.quantize import QuantizeConfig, Ranges
 from logoformer.calibration.record import check_set, record
 from logoformer.clips import Sampling
 from logoformer.errors import BadInputError
-from logoformer.files import sha256
 
 LABELS = ("happy", "sad", "neutral")
 

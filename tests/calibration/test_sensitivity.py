@@ -10,7 +10,7 @@ from logoformer.calibration.placement import groups
 from logoformer.calibration.sensitivity import RMS_LIMIT, companions, holds, sensitivity, table
 from logoformer.errors import VerificationError
 from logoformer.export.macs import macs_by_node
-from logoformer.tuning import picture
+from logoformer.workflows.tune import picture
 
 BUDGET = BUDGETS["int8"]
 

@@ -4,8 +4,8 @@ import resource
 
 import numpy as np
 import pytest
-from logoformer.camera.captured import Captured
 from logoformer.camera.overlay import BACKGROUND, BAR, BEST, draw_panel, fit, fit_text, open_overlay, panel_width
+from logoformer.camera.sources.contract import Captured
 from logoformer.errors import MachineError
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed (the extra 'camera')")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from logoformer.camera.run import json_lines, run
-from logoformer.camera.sources import open_source
+from logoformer.camera.sources.open import open_source
 from logoformer.errors import BadInputError, MachineError, UsageError, VerificationError
 
 
@@ -207,7 +207,7 @@ def test_a_stop_before_the_first_answer_prints_no_partial_line(engine, make_fold
 SCRIPT = """
 import importlib.util, sys, time
 from logoformer.camera.run import json_lines, run
-from logoformer.camera.sources import open_source
+from logoformer.camera.sources.open import open_source
 spec = importlib.util.spec_from_file_location("doubles", sys.argv[1])
 doubles = importlib.util.module_from_spec(spec); spec.loader.exec_module(doubles)
 slow = float(sys.argv[4])

@@ -11,7 +11,7 @@ import logoformer
 import numpy as np
 import pytest
 from logoformer.camera.run import run
-from logoformer.camera.sources import open_source
+from logoformer.camera.sources.open import open_source
 from logoformer.clips import centre_indices, centre_square
 
 # What makes the bundle is not asked for: the suite of the wheel is given one that is ready.
@@ -88,7 +88,7 @@ def test_a_folder_runs_without_torch_and_without_opencv(untrained_bundle, make_f
     script = (
         "import sys, logoformer\n"
         "from logoformer.camera.run import json_lines, run\n"
-        "from logoformer.camera.sources import open_source\n"
+        "from logoformer.camera.sources.open import open_source\n"
         "with logoformer.load(sys.argv[1]) as engine, open_source(sys.argv[2]) as source:\n"
         "    run(engine, source, hop=2, warmup='repeat', on_result=json_lines(sys.stdout))\n"
         "print([name for name in ('torch', 'cv2', 'onnx') if name in sys.modules], file=sys.stderr)\n"

@@ -9,8 +9,8 @@ import pytest
 from logoformer.camera.spans import SpanScore, read_spans, score_spans
 from logoformer.clips import centre_indices
 from logoformer.errors import BadInputError, RefusedError
-from logoformer.model.synthetic import FIRST_VIDEO_IDENTITY, SyntheticClips
-from logoformer.model.synthetic_layout import write_untrimmed
+from logoformer.model.synthetic.layout import write_untrimmed
+from logoformer.model.synthetic.recordings import FIRST_VIDEO_IDENTITY, SyntheticClips
 
 
 @pytest.mark.slow

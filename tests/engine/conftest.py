@@ -16,7 +16,7 @@ import pytest
 from logoformer.bundle import GraphEntry, StreamSpec, TensorSpec
 from logoformer.clips import Sampling
 from logoformer.engine import Engine, Result
-from logoformer.engine.session import allocate
+from logoformer.engine.sessions.contract import allocate
 
 HEADS, DEPTH, TOKENS, CHANNELS = 2, 32, 64, 64
 # conv: 64 outputs x 8 x 8 x 3 inputs x 9 taps; q, k, v, out: 64 x 64 x 64; two products: 2 heads x 64 x 64 x 32

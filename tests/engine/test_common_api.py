@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from logoformer.engine import compile as compile_module
+from logoformer.engine.builder import compile as compile_module
 
 COMMON = {
     "builder": {"create_network", "create_builder_config", "build_serialized_network"},
@@ -65,7 +65,7 @@ CLASSES = {
     "HardwareCompatibilityLevel": "HardwareCompatibilityLevel",
     "MemoryPoolType": "MemoryPoolType",
 }
-FOLDER = Path(compile_module.__file__).parent
+FOLDER = Path(compile_module.__file__).parents[1]
 
 
 def used(path: Path) -> dict[str, set[str]]:
@@ -83,16 +83,16 @@ def used(path: Path) -> dict[str, set[str]]:
 
 
 def test_the_builder_uses_the_common_subset() -> None:
-    for name in ("compile.py", "trt_log.py", "trt_module.py", "build.py"):
+    for name in ("builder/compile.py", "machine/log.py", "machine/trt_module.py", "builder/engine.py"):
         for owner, names in used(FOLDER / name).items():
-            allowed = COMMON[owner] | (RTX_ONLY.get(owner, set()) if name == "compile.py" else set())
+            allowed = COMMON[owner] | (RTX_ONLY.get(owner, set()) if name == "builder/compile.py" else set())
             assert names <= allowed, f"{name}: {owner} has no {names - allowed} in every TensorRT"
 
 
 def test_the_scan_sees_every_name_on_the_lists() -> None:
     """A list with names that nobody uses would hide that the scan looks at the wrong variables."""
     seen: dict[str, set[str]] = {}
-    for name in ("compile.py", "trt_log.py", "trt_module.py", "kernel_macs.py"):
+    for name in ("builder/compile.py", "machine/log.py", "machine/trt_module.py", "plan/macs.py"):
         for owner, names in used(FOLDER / name).items():
             seen.setdefault(owner, set()).update(names)
     listed = {o: COMMON[o] | RTX_ONLY.get(o, set()) | XRAY_ONLY.get(o, set()) for o in COMMON}
@@ -100,7 +100,7 @@ def test_the_scan_sees_every_name_on_the_lists() -> None:
 
 
 def test_rtx_only_names_stand_behind_a_question_for_rtx() -> None:
-    tree = ast.parse((FOLDER / "compile.py").read_text())
+    tree = ast.parse((FOLDER / "builder/compile.py").read_text())
     guarded: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "self.trt.target == 'rtx'" in ast.unparse(node.test):
@@ -111,7 +111,7 @@ def test_rtx_only_names_stand_behind_a_question_for_rtx() -> None:
 
 
 def test_counting_uses_what_rtx_has() -> None:
-    for owner, names in used(FOLDER / "kernel_macs.py").items():
+    for owner, names in used(FOLDER / "plan/macs.py").items():
         assert names <= COMMON[owner] | XRAY_ONLY.get(owner, set())
 
 
@@ -124,7 +124,7 @@ def test_the_names_exist_in_the_installed_rtx(rtx: Any, owner: str) -> None:
 def test_removed_names_are_never_spoken_of() -> None:
     """Precision flags, calibrators and per-layer precisions are gone in TensorRT 11: not even behind getattr."""
     gone = {"FP16", "INT8", "BF16", "int8_calibrator", "set_output_type", "dynamic_range", "OBEY_PRECISION_CONSTRAINTS"}
-    for path in FOLDER.glob("*.py"):
+    for path in FOLDER.rglob("*.py"):
         words = {
             node.attr if isinstance(node, ast.Attribute) else node.value
             for node in ast.walk(ast.parse(path.read_text()))

@@ -14,12 +14,12 @@ from doubles.gpu import ILLEGAL_ADDRESS, Failure, Gpu
 from doubles.listed import NotActed, parameters, read_list
 from doubles.machine import FACES, machine
 from logoformer.bundle import Bundle
-from logoformer.engine.compile import BuildOptions, Compilation
-from logoformer.engine.cuda import open_cuda
-from logoformer.engine.trt_log import BuildLog
-from logoformer.engine.trt_session import TrtSession
+from logoformer.engine.builder.compile import BuildOptions, Compilation
+from logoformer.engine.cuda.layer import open_cuda
+from logoformer.engine.machine.log import BuildLog
+from logoformer.engine.sessions.trt import TrtSession
 
-ENGINE = Path(sys.modules[TrtSession.__module__].__file__ or "").parent
+ENGINE = Path(sys.modules[TrtSession.__module__].__file__ or "").parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +123,16 @@ def test_a_name_that_exists_but_is_not_acted_out_is_no_missing_name():
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
     [
-        ("trt_engine.py", "device_memory_size_v2", "device_memory_size"),  # gone in 11
-        ("trt_engine.py", ".execute_async_v3(int(stream))", ".execute_async_v2(int(stream))"),  # gone in 10
-        ("trt_engine.py", "int(pointer))", "str(pointer))"),
-        ("trt_engine.py", "module.TensorFormat.LINEAR", "module.TensorFormat.ROW_MAJOR"),
-        ("trt_engine.py", "num_io_tensors", "num_bindings"),  # gone in 10
-        ("trt_engine.py", 'if self.trt.target != "rtx" or self._cache is None:', "if False:"),  # not in 10.3
-        ("cuda_python.py", "rt.cudaMemsetAsync(", "rt.cudaMemsetAsynchronous("),
-        ("cuda_python.py", "rt.cudaEventRecord(event, stream)", "rt.cudaEventRecord(event)"),
-        ("cuda_pycuda.py", '"mem_alloc"', '"mem_allocate"'),
-        ("cuda_pycuda.py", "allocation.get_device_pointer", "allocation.get_pointer"),
+        ("sessions/trt_engine.py", "device_memory_size_v2", "device_memory_size"),  # gone in 11
+        ("sessions/trt_engine.py", ".execute_async_v3(int(stream))", ".execute_async_v2(int(stream))"),  # gone in 10
+        ("sessions/trt_engine.py", "int(pointer))", "str(pointer))"),
+        ("sessions/trt_engine.py", "module.TensorFormat.LINEAR", "module.TensorFormat.ROW_MAJOR"),
+        ("sessions/trt_engine.py", "num_io_tensors", "num_bindings"),  # gone in 10
+        ("sessions/trt_engine.py", 'if self.trt.target != "rtx" or self._cache is None:', "if False:"),  # not in 10.3
+        ("cuda/with_cuda_python.py", "rt.cudaMemsetAsync(", "rt.cudaMemsetAsynchronous("),
+        ("cuda/with_cuda_python.py", "rt.cudaEventRecord(event, stream)", "rt.cudaEventRecord(event)"),
+        ("cuda/with_pycuda.py", '"mem_alloc"', '"mem_allocate"'),
+        ("cuda/with_pycuda.py", "allocation.get_device_pointer", "allocation.get_pointer"),
     ],
 )
 def test_a_name_outside_a_list_fails(bundle, file, right, wrong):
@@ -159,7 +159,7 @@ def opens_with(bundle: Bundle, version: str, layer: str, file: str, source: str)
     try:
         exec(compile(source, file, "exec"), vars(module))
         with pytest.MonkeyPatch.context() as patch, machine(version, layer, integrated=True) as here:
-            if file == "trt_engine.py":
+            if file == "sessions/trt_engine.py":
                 patch.setattr(sys.modules[TrtSession.__module__], "TrtEngine", module.TrtEngine)
             import warnings
 
@@ -253,7 +253,7 @@ def test_streams_wait_for_events_and_for_nothing_else(gpu):
 
 
 def test_a_session_that_frees_too_little_is_found_out(bundle, monkeypatch):
-    from logoformer.engine import cuda_python
+    from logoformer.engine.cuda import with_cuda_python as cuda_python
 
     for name in ("free", "free_host", "free_stream", "free_event", "free_graph"):
         with machine("10.3", "cuda-python") as here, monkeypatch.context() as patch:

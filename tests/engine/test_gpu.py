@@ -15,15 +15,15 @@ import logoformer
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle
-from logoformer.engine.build import BuildOptions
-from logoformer.engine.build_bundle import build_bundle
-from logoformer.engine.cuda import LAYERS, Cuda, open_cuda
-from logoformer.engine.environment import find_gpu
+from logoformer.engine.builder.bundle import build_bundle
+from logoformer.engine.builder.engine import BuildOptions
+from logoformer.engine.cuda.layer import LAYERS, Cuda, open_cuda
 from logoformer.engine.golden import clip_answers, pair_answers
-from logoformer.engine.ort_gpu import GPU_PROVIDERS
-from logoformer.engine.targets import RTX_SMS
-from logoformer.engine.trt_module import find_module
-from logoformer.engine.trt_session import TrtSession
+from logoformer.engine.machine.environment import find_gpu
+from logoformer.engine.machine.targets import RTX_SMS
+from logoformer.engine.machine.trt_module import find_module
+from logoformer.engine.sessions.ort_gpu import GPU_PROVIDERS
+from logoformer.engine.sessions.trt import TrtSession
 from logoformer.engine.verify import verify
 from logoformer.errors import MachineError, UsageError
 

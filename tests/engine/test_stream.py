@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from logoformer.clips import centre_indices, pattern_ages
 from logoformer.engine.ring import Ring
 from logoformer.errors import BadInputError, UsageError, VerificationError
-from logoformer.model.config import PRESETS
+from logoformer.model.networks.config import PRESETS
 
 POOL = np.random.default_rng(5).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
 
@@ -83,7 +83,7 @@ def test_a_regular_camera_gives_the_training_clip_exactly(engine):
 @pytest.mark.parametrize("max_fps", [10.0, 25.0, 30.0, 60.0])
 @pytest.mark.parametrize("preset", ["tiny", "base"])
 def test_every_camera_gets_an_answer_within_the_span(preset: str, max_fps: float):
-    export = pytest.importorskip("logoformer.export.export", exc_type=ImportError)
+    export = pytest.importorskip("logoformer.export.exporter", exc_type=ImportError)
     config = PRESETS[preset]
     ages = pattern_ages(config.sampling)
     slots = export.ring_slots(config, max_fps)

@@ -9,12 +9,12 @@ import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden, replace_manifest
 from logoformer.engine import golden as answering
 from logoformer.engine import verify as module
-from logoformer.engine.backends import choose_precision
-from logoformer.engine.build import BuildOptions
-from logoformer.engine.build_bundle import _select, build_bundle
+from logoformer.engine.builder.bundle import _select, build_bundle
+from logoformer.engine.builder.engine import BuildOptions
 from logoformer.engine.describe import describe, describe_text, plans
-from logoformer.engine.engine_index import NOT_RUN, STALE, EngineEntry, read_engine, read_index, verdict_of
 from logoformer.engine.golden import distance
+from logoformer.engine.sessions.backends import choose_precision
+from logoformer.engine.trust.index import NOT_RUN, STALE, EngineEntry, read_engine, read_index, verdict_of
 from logoformer.engine.verify import verify
 from logoformer.errors import MachineError, RefusedError, UsageError, VerificationError
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from doubles.machine import machine
 from logoformer.bundle import Bundle
-from logoformer.cli import main
-from logoformer.engine.engine_index import FAILED, NOT_RUN, VERIFIED, read_index
-from logoformer.engine.trust import TrustStore
+from logoformer.cli.main import main
+from logoformer.engine.trust.index import FAILED, NOT_RUN, VERIFIED, read_index
+from logoformer.engine.trust.store import TrustStore
 from logoformer.engine.verify import verify
 from logoformer.errors import DeviceLostError, RefusedError, VerificationError
 

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.engine.describe import describe, describe_text
-from logoformer.engine.tensors_text import tensors_text
+from logoformer.engine.tensors import tensors_text
 from logoformer.errors import UsageError, VerificationError
 from logoformer.export.batches import batched
-from logoformer.export.export import ExportConfig, _ort_runner
+from logoformer.export.exporter import ExportConfig, _ort_runner
 
 
 def single(bundle: Bundle, precision: str) -> onnx.ModelProto:
@@ -74,7 +74,7 @@ def test_other_batches_are_refused_before_any_time_is_spent(wrong):
 
 @pytest.mark.slow
 def test_the_verb_exports_them(tiny_checkpoint: Path, tmp_path: Path):
-    from logoformer import cli
+    from logoformer.cli import main as cli
 
     out = tmp_path / "two.bundle"
     words = ["export", tiny_checkpoint, "-o", out, "--precisions", "fp32", "--clips", "8", "--frame-batches", "2", "4"]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from logoformer.bundle import Bundle
 from logoformer.errors import BadInputError, UsageError, VerificationError
-from logoformer.export import export as module
-from logoformer.export.export import ExportConfig, RealClips, export_bundle, ring_slots
+from logoformer.export import exporter as module
+from logoformer.export.exporter import ExportConfig, RealClips, export_bundle, ring_slots
 from logoformer.model.checkpoint import load_checkpoint
-from logoformer.model.config import PRESETS
-from logoformer.model.logoformer import LogoFormer
-from logoformer.model.synthetic import synthetic_clips
-from logoformer.verbs import export_checkpoint
+from logoformer.model.networks.config import PRESETS
+from logoformer.model.networks.logoformer import LogoFormer
+from logoformer.model.synthetic.recordings import synthetic_clips
+from logoformer.workflows.verbs import export_checkpoint
 
 TINY = PRESETS["tiny"]
 

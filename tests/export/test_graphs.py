@@ -12,11 +12,11 @@ from logoformer.export.graphs import GRAPHS, build_graph, example_inputs
 from logoformer.export.macs import macs_by_precision
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
-from logoformer.model.attention import merge_windows, split_windows
-from logoformer.model.complexity import complexity
-from logoformer.model.config import PRESETS, ModelConfig
-from logoformer.model.init import initialise
-from logoformer.model.logoformer import LogoFormer, to_tensor
+from logoformer.model.networks.attention import merge_windows, split_windows
+from logoformer.model.networks.complexity import complexity
+from logoformer.model.networks.config import PRESETS, ModelConfig
+from logoformer.model.networks.logoformer import LogoFormer, to_tensor
+from logoformer.workflows.init import initialise
 from torch.utils.flop_counter import FlopCounterMode
 
 TINY = PRESETS["tiny"]

@@ -12,7 +12,7 @@ from logoformer.engine.golden import pair_answers
 from logoformer.export import parity as par
 from logoformer.export.reference import Reference
 from logoformer.model.checkpoint import load_checkpoint
-from logoformer.model.synthetic import synthetic_clips
+from logoformer.model.synthetic.recordings import synthetic_clips
 
 pytestmark = pytest.mark.slow
 CLIPS = 504  # 72 of each class

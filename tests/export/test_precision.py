@@ -13,10 +13,10 @@ from logoformer.export.precision import to_fp16
 from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, Ranges, channels, not_finite, protect, scan
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
-from logoformer.model.config import PRESETS
-from logoformer.model.init import initialise
-from logoformer.model.logoformer import LogoFormer
-from logoformer.model.synthetic import synthetic_clips
+from logoformer.model.networks.config import PRESETS
+from logoformer.model.networks.logoformer import LogoFormer
+from logoformer.model.synthetic.recordings import synthetic_clips
+from logoformer.workflows.init import initialise
 
 TINY = PRESETS["tiny"]
 

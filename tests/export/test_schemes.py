@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from logoformer.clips import Sampling, window_order
-from logoformer.engine.kernel_plan import xray
+from logoformer.engine.builder.xray import xray
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.lint import lint
 from logoformer.export.macs import macs_by_precision, tensor_types
 from logoformer.export.precision import to_fp16
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
-from logoformer.model.complexity import attention_macs, complexity
-from logoformer.model.config import ATTENTIONS, ModelConfig, preset
-from logoformer.model.init import initialise
-from logoformer.model.logoformer import LogoFormer, to_tensor
+from logoformer.model.networks.complexity import attention_macs, complexity
+from logoformer.model.networks.config import ATTENTIONS, ModelConfig, preset
+from logoformer.model.networks.logoformer import LogoFormer, to_tensor
+from logoformer.workflows.init import initialise
 
 FUSED = {"logo": 8, "joint": 4, "space": 4, "divided": 8, "mixing": 4, "lgi": 11}  # of four blocks; lgi's last has two
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from logoformer.clips import Sampling
-from logoformer.model.config import preset
-from logoformer.model.data import cut
-from logoformer.model.recipe import TrainConfig
-from logoformer.model.train import Start, train
+from logoformer.model.data.clips import cut
+from logoformer.model.networks.config import preset
+from logoformer.model.training.recipe import TrainConfig
+from logoformer.model.training.train import Start, train
 
 SMALL = replace(
     preset("tiny"),

@@ -11,13 +11,13 @@ from typing import Any
 from unittest import mock
 
 from logoformer.bundle import Bundle
-from logoformer.engine.cuda import Cuda, open_cuda
-from logoformer.engine.engine_index import EngineEntry, add_to_index, write_engine
-from logoformer.engine.environment import platform_name
-from logoformer.engine.targets import folder_name
-from logoformer.engine.trt_module import TrtModule
-from logoformer.engine.trt_session import TrtSession
-from logoformer.engine.trust import TrustStore
+from logoformer.engine.cuda.layer import Cuda, open_cuda
+from logoformer.engine.machine.environment import platform_name
+from logoformer.engine.machine.targets import folder_name
+from logoformer.engine.machine.trt_module import TrtModule
+from logoformer.engine.sessions.trt import TrtSession
+from logoformer.engine.trust.index import EngineEntry, add_to_index, write_engine
+from logoformer.engine.trust.store import TrustStore
 
 from . import container, cuda_bindings, pycuda, trt
 from .gpu import Gpu

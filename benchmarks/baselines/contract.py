@@ -1,0 +1,204 @@
+"""What is timed side by side: our engine, and what people would use without it.
+
+All peers get the same uint8 clips in host memory, use the same number of CPU threads, and are finished when the
+probabilities are a numpy array. What each does in between is its `what`, word for word in the report.
+
+Who else takes part stands in `peer_list.py`; each family of them in a file of its own. A peer that needs a GPU is left
+out, with the reason, where there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ...bundle import Bundle
+from ...bundle.onnx_scan import refuse_external
+from ...clips import Clip, pattern_ages, pick
+from ...engine import Engine, load
+from ...engine.result import Result
+from ...errors import BadInputError, UsageError, VerificationError, command, one_of
+from ..report.records import CPU
+
+CLIP, STREAM = "clip", "stream"
+CLIP_AGAIN, STREAM_AGAIN = "clip again", "stream again"  # the same programs a second time: the noise of the run
+CLIP_REPEATED = "clip repeated"  # one and the same input at every step: whether answers come from a cache
+NAIVE, PER_FRAME = "naive re-run", "per-frame"
+ORT, EAGER, COMPILED, OPENVINO = "onnxruntime", "torch", "torch.compile", "openvino"
+ORT_CUDA, ORT_TENSORRT, POLYGRAPHY = "onnxruntime-cuda", "onnxruntime-tensorrt", "polygraphy"
+OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
+
+# Of a probability. The same graph on the same input in the same runtime: only the order of a sum may differ.
+REPEAT_TOLERANCE = 1e-5
+OTHER_RUNTIME = 1e-3  # other kernels, other orders of sums, Winograd
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one step gave.
+
+    Attributes:
+        probabilities: float32 `[C]`.
+        stages_ms: wall clock by stage, empty where the peer has none.
+        device_ms: between two events on the device's stream; None where there is no device.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    stages_ms: Mapping[str, float]
+    device_ms: float | None = None
+
+
+def answer_of(result: Result) -> Answer:
+    """What the engine gave. Device time is there where a session takes it by events, else None."""
+    return Answer(result.probabilities, result.stages_ms, getattr(result, "device_ms", None))
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to the same answer.
+
+    Attributes:
+        name: unique in a run.
+        what: what one step does, from host memory to host memory.
+        precision: of the arithmetic.
+        same_weights: whether it runs the bundle's own weights, so that its answers can be checked.
+        answer: step index -> answer; the index decides the input.
+        backend: what runs it, with its version.
+        device: 'cpu', or the name of the GPU.
+        hop: new frames for one answer; None where a whole clip is answered at once.
+        tolerance: largest difference of a probability from the verified answer.
+    """
+
+    name: str
+    what: str
+    precision: str
+    same_weights: bool
+    answer: Callable[[int], Answer]
+    backend: str
+    device: str = CPU
+    hop: int | None = None
+    tolerance: float = REPEAT_TOLERANCE
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A peer that could not take part, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The clips that are fed, in rotation.
+
+    Attributes:
+        clips: uint8 `[G, T, S, S, 3]`, G at least 2, at the model's own size: no resize is timed.
+        fps: distance in time of the frames that are pushed to a stream.
+    """
+
+    clips: npt.NDArray[np.uint8]
+    fps: float
+
+    def __post_init__(self) -> None:
+        if len(self.clips) < 2:
+            raise BadInputError(
+                f"The bundle has {len(self.clips)} golden clip; a benchmark rotates at least 2.",
+                cause="with one input, an answer could come from a cache",
+                next=command("logoformer", "export", "CHECKPOINT", "-o", "BUNDLE"),
+            )
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Inputs:
+        """The bundle's golden clips; copied, because torch warns of arrays that it may not write."""
+        return cls(np.array(bundle.golden().clips), bundle.sampling.fps)
+
+    def clip(self, index: int) -> Clip:
+        """uint8 `[T, S, S, 3]` of one step."""
+        clip: Clip = self.clips[index % len(self.clips)]
+        return clip
+
+    def frame(self, index: int) -> npt.NDArray[np.uint8]:
+        """uint8 `[S, S, 3]` of one step: the clips' frames, one clip after the other."""
+        frames = self.clips.shape[1]
+        frame: npt.NDArray[np.uint8] = self.clips[index // frames % len(self.clips), index % frames]
+        return frame
+
+    def seen_by_stream(self, index: int, bundle: Bundle, offset: int = 0) -> Clip:
+        """The clip that a stream must have picked when it answers for a frame, without looking at its ring.
+
+        Args:
+            index: of that frame in its stream.
+            bundle: gives the training pattern.
+            offset: where in the rotation this stream began.
+        """
+        times = np.arange(index + 1) / self.fps
+        return np.stack([self.frame(offset + int(i)) for i in pick(times, pattern_ages(bundle.sampling))])
+
+
+# ---------------------------------------------------------------------------------------------------------------- ours
+def clip_peer(engine: Engine, inputs: Inputs, name: str, device: str = CPU) -> Peer:
+    """`engine(clip)`; as `CLIP_REPEATED` always the same clip."""
+    rotate = name != CLIP_REPEATED
+
+    def answer(index: int) -> Answer:
+        result = engine(inputs.clip(index if rotate else 0), color="rgb")
+        return answer_of(result)
+
+    what = f"engine(clip): {engine.bundle.frames} uint8 frames -> probabilities"
+    return Peer(name, what, engine.precision, True, answer, engine.backend, device)
+
+
+def stream_peer(engine: Engine, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Peer:
+    """`stream.push(frame, t)`, `hop` frames for one answer; a step is all of them."""
+    stream = engine.stream(hop=hop, color="rgb", warmup="repeat")
+
+    def answer(index: int) -> Answer:
+        for frame in range(index * hop, (index + 1) * hop):
+            result = stream.push(inputs.frame(frame), frame / inputs.fps)
+        if result is None:
+            raise VerificationError(f"The stream gave no answer at step {index} although {hop} frames were pushed.")
+        return answer_of(result)
+
+    frames = "1 new uint8 frame" if hop == 1 else f"{hop} new uint8 frames, one push each"
+    what = f"stream.push(frame), hop {hop}: {frames} -> probabilities"
+    return Peer(name, what, engine.precision, True, answer, engine.backend, device, hop)
+
+
+def open_ours(
+    bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack, backend: str = "onnxruntime"
+) -> Engine:
+    """One more engine of the bundle; closed with `closing`."""
+    return closing.enter_context(load(bundle, backend=backend, precision=precision, threads=threads))
+
+
+# -------------------------------------------------------------------------------------------------------------- others
+def clip_graph(bundle: Bundle, precision: str) -> bytes:
+    """The bytes of the clip graph that all other runtimes are given, checked.
+
+    Raises:
+        RefusedError: changed, or with tensors in other files.
+    """
+    entry = bundle.graph("clip", precision)
+    data = bundle.read_graph(entry)
+    refuse_external(data, entry.file)
+    return data
+
+
+def chosen_peers(text: str) -> tuple[str, ...]:
+    """Reads 'all', 'none' or 'torch,openvino'.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if text in ("all", "none"):
+        return OTHERS if text == "all" else ()
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in OTHERS]
+    if unknown or not names:
+        raise UsageError(f"Unknown peer {one_of(unknown or [text])}.", next=f"choose from all, none, {one_of(OTHERS)}")
+    return names

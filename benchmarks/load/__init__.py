@@ -1,0 +1,1 @@
+"""Load generators: how a bundle is asked while it is timed."""

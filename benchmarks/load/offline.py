@@ -1,0 +1,89 @@
+"""Throughput: as many clips at once as the machine takes, no deadline (MLPerf's offline scenario in small).
+
+Each worker is a thread with an engine of its own, opened in that thread; the backends release Python's lock while they
+compute. All clips are at hand from the start.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .closed import Clock
+
+OpenStep = Callable[[], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class OfflineResult:
+    """One run of all workers.
+
+    Attributes:
+        start_ns, latency_ns: int64 `[n]` in the order of the step index.
+        seconds: from the first beginning to the last end.
+    """
+
+    start_ns: npt.NDArray[np.int64]
+    latency_ns: npt.NDArray[np.int64]
+    seconds: float
+
+    @property
+    def throughput_hz(self) -> float:
+        """Results per second of wall clock."""
+        return len(self.latency_ns) / self.seconds
+
+
+def offline(open_step: OpenStep, workers: int, results: int, warmup: int, clock: Clock = time.perf_counter_ns
+            ) -> OfflineResult:  # fmt: skip
+    """Runs steps 0 ... results - 1 on all workers, whoever is free taking the next.
+
+    Args:
+        open_step: opens one worker's engine and gives its step; called in the worker's own thread.
+        workers: threads.
+        results: timed steps in all.
+        warmup: untimed steps of each worker before the common start.
+        clock: a monotonic clock in nanoseconds.
+
+    Raises:
+        Exception: the first that a worker raised; the others end.
+    """
+    start, taken = np.empty(results, np.int64), np.empty(results, np.int64)
+    numbers: Iterator[int] = iter(range(results))
+    ready, lock = threading.Barrier(workers), threading.Lock()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with open_step() as step:
+                for index in range(warmup):
+                    step(index)
+                ready.wait()
+                while not failed:
+                    with lock:
+                        number = next(numbers, None)
+                    if number is None:
+                        break
+                    began = clock()
+                    step(number)
+                    taken[number] = clock() - began
+                    start[number] = began
+        except threading.BrokenBarrierError:
+            pass  # another worker failed before the start; its error is the one to show
+        except BaseException as error:  # shown by the caller's thread
+            failed.append(error)
+            ready.abort()
+
+    threads = [threading.Thread(target=work, name=f"offline {i}") for i in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return OfflineResult(start, taken, (int((start + taken).max()) - int(start.min())) / 1e9)

@@ -1,0 +1,114 @@
+"""What our wrapper costs by itself: `engine(clip)`, `stream.push` and a worker over a backend that does nothing.
+
+The real `Engine`, `Stream` and `Worker` run: checks, colour order, copies into the session's buffers, ring, `order`,
+result. Only the session is hollow: its buffers are there, `run` and the token copy return at once (the copy is the
+backend's work: a device copy on a GPU). Whatever remains is paid on every answer, on every backend.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from ...bundle import Bundle, GraphEntry, TensorSpec
+from ...engine import Engine
+from ...engine.sessions.contract import Session, allocate
+from ..baselines.contract import CLIP, STREAM, Inputs, clip_peer, stream_peer
+from ..statistics import numpy_percentile
+from .closed import Candidate, Clock, LoadConfig, closed_loop
+
+WORKER = "worker"
+
+
+class HollowSession:
+    """Implements `engine.session.Session` for one graph and computes nothing."""
+
+    def __init__(self, entry: GraphEntry) -> None:
+        self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in entry.inputs}
+        self.outputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in entry.outputs}
+        self._buffers = {**allocate(self.inputs), **allocate(self.outputs)}
+
+    def input(self, name: str) -> npt.NDArray[Any]:
+        return self._buffers[name]
+
+    def output(self, name: str) -> npt.NDArray[Any]:
+        return self._buffers[name]
+
+    def run(self) -> None:
+        return None
+
+    def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
+        return None
+
+    def close(self) -> None:
+        self._buffers = {}
+
+
+@dataclass(frozen=True)
+class WrapperCost:
+    """Own cost of one answer, in microseconds.
+
+    Attributes:
+        n: calls behind each figure.
+        clip_p50_us, clip_p95_us: `engine(clip)`.
+        push_p50_us, push_p95_us: `stream.push(frame, t)` with hop 1.
+        worker_p50_us, worker_p95_us: the same through a worker, from `submit` to the future's result: what is more than
+            `push` is the frame's copy and two changes of threads. None in reports from before it was measured.
+    """
+
+    n: int
+    clip_p50_us: float
+    clip_p95_us: float
+    push_p50_us: float
+    push_p95_us: float
+    worker_p50_us: float | None
+    worker_p95_us: float | None
+
+    def worker(self, unit: str = "us") -> str:
+        """What is said of the worker behind the other two; nothing when it was not measured."""
+        return "" if self.worker_p50_us is None else f", worker {self.worker_p50_us:.0f} {unit}"
+
+
+def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock = time.perf_counter_ns) -> WrapperCost:
+    """Times the wrapper over hollow sessions, both calls interleaved; then the worker, which owns an engine's thread.
+
+    Args:
+        bundle: gives shapes and sampling; no graph of it is opened.
+        precision: of the index entries that are read.
+        inputs: clips at the model's own size.
+        clock: a monotonic clock in nanoseconds.
+    """
+    config = LoadConfig(rounds=20, block=50, settle=2, warmup=20)
+    with Engine(bundle, HollowSession, "hollow", precision) as engine:
+        peers = [clip_peer(engine, inputs, CLIP), stream_peer(engine, inputs, STREAM)]
+        candidates = [Candidate(peer.name, _discarding(peer.answer)) for peer in peers]
+        result = closed_loop(candidates, config, clock=clock)
+    with Engine(bundle, HollowSession, "hollow", precision) as engine, engine.worker() as worker:
+        stream = worker.stream(hop=1, color="rgb", warmup="repeat")
+
+        def submit(index: int) -> None:
+            worker.submit(stream, inputs.frame(index), index / inputs.fps).result()
+
+        through = closed_loop([Candidate(WORKER, submit)], config, clock=clock)
+    clip_us, push_us = (result.latency_ms[name] * 1e3 for name in (CLIP, STREAM))
+    worker_us = through.latency_ms[WORKER] * 1e3
+    return WrapperCost(
+        n=config.samples,
+        clip_p50_us=numpy_percentile(clip_us, 50),
+        clip_p95_us=numpy_percentile(clip_us, 95),
+        push_p50_us=numpy_percentile(push_us, 50),
+        push_p95_us=numpy_percentile(push_us, 95),
+        worker_p50_us=numpy_percentile(worker_us, 50),
+        worker_p95_us=numpy_percentile(worker_us, 95),
+    )
+
+
+def _discarding(answer: Callable[[int], object]) -> Callable[[int], None]:
+    def step(index: int) -> None:
+        answer(index)
+
+    return step

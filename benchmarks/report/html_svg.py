@@ -1,0 +1,196 @@
+"""Drawing in SVG by hand: elements, scales, axes. Every text that comes from a report is escaped here, in one place."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ...errors import printable
+
+WIDTH = 400  # of a chart, in its own units; a card is about as wide in CSS pixels, so letters keep their size
+LETTER = 6.2  # width of one, on the wide side
+MAX_ATTRIBUTE = 1 << 20  # characters: a path is one attribute
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34  # room for axes
+
+
+def escape(text: object, limit: int = 2000) -> str:
+    """Text for element content and for quoted attributes; control characters become visible, the rest is cut off."""
+    return html.escape(printable(str(text), limit), quote=True)
+
+
+def element(tag: str, content: str | Iterable[str] | None = None, **attributes: object) -> str:
+    """One element. `content` is markup already; attribute values are escaped; `class_` is `class`, `a_b` is `a-b`."""
+    given = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_short(value), MAX_ATTRIBUTE)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    if content is None:
+        return f"<{tag}{given}/>"
+    return f"<{tag}{given}>{content if isinstance(content, str) else ''.join(content)}</{tag}>"
+
+
+def _short(value: object) -> object:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+
+
+def label(x: float, y: float, text: object, anchor: str = "start", class_: str = "label") -> str:
+    """A text; what would leave the picture is cut off, and a pointer that rests on it is told the whole."""
+    shown = printable(str(text), 2000)
+    room = {"start": WIDTH - x, "end": x, "middle": 2 * min(x, WIDTH - x)}[anchor]
+    most = max(int(room / LETTER), 2)
+    if len(shown) > most:
+        cut = html.escape(shown[: most - 1] + "…", quote=True)
+        return element("text", [hint(shown), cut], x=x, y=y, text_anchor=anchor, class_=class_)
+    return element("text", html.escape(shown, quote=True), x=x, y=y, text_anchor=anchor, class_=class_)
+
+
+def hint(text: object) -> str:
+    """What a pointer that rests on an element is told."""
+    return element("title", escape(text))
+
+
+# --------------------------------------------------------------------------------------------------------------- scales
+@dataclass(frozen=True)
+class Scale:
+    """From values to places.
+
+    Attributes:
+        low, high: of the values.
+        start, end: of the places.
+        log: whether places follow the logarithm; then low is above 0.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high = self._of(self.low), self._of(self.high)
+        share = (self._of(max(value, self.low)) - low) / (high - low) if high > low else 0.5
+        return self.start + min(share, 1.0) * (self.end - self.start)
+
+    def _of(self, value: float) -> float:
+        return math.log10(value) if self.log else value
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Round values to write at the axis."""
+        if not self.log:
+            return round_ticks(self.low, self.high, about)
+        first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+        step = max(1, math.ceil((last - first) / 5))
+        return [10.0**power for power in range(first, last + 1, step)]
+
+
+def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten within the range."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def linear(values: Iterable[float], start: float, end: float, *, zero: bool = False) -> Scale:
+    """A scale over the values, from 0 if asked."""
+    known = list(values) or [0.0]
+    low, high = (min(0.0, *known) if zero else min(known)), max(known)
+    if high <= low:
+        pad = abs(low) * 0.05 or 1.0
+        low, high = (low if zero else low - pad), high + pad
+    return Scale(low, high, start, end)
+
+
+def logarithmic(values: Iterable[float], start: float, end: float) -> Scale:
+    """A logarithmic scale over the positive values, widened to whole powers of ten."""
+    known = [value for value in values if value > 0] or [1.0]
+    low, high = 10.0 ** math.floor(math.log10(0.99 * min(known))), 10.0 ** math.ceil(math.log10(max(known)))
+    return Scale(low, high if high > low else low * 10, start, end, log=True)
+
+
+def number(value: float) -> str:
+    """A short figure for an axis or a table."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1e5 or size < 1e-3:
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.4g}"
+
+
+# ----------------------------------------------------------------------------------------------------------------- axes
+def x_axis(scale: Scale, y: float, title: str, top: float, show: Callable[[float], str] = number) -> list[str]:
+    """Ticks, grid lines up to `top` and a title below `y`."""
+    parts = []
+    for value in scale.ticks():
+        x = scale(value)
+        parts.append(element("line", x1=x, x2=x, y1=top, y2=y, class_="grid"))
+        anchor = "start" if x < 2 * LETTER else "end" if x > WIDTH - 2 * LETTER else "middle"
+        parts.append(label(x, y + 13, show(value), anchor, "tick"))
+    return [*parts, label((scale.start + scale.end) / 2, y + 28, title, "middle")]
+
+
+def y_axis(scale: Scale, x: float, right: float, title: str, about: int = 5) -> list[str]:
+    """Ticks, grid lines to `right`; the title stands above the axis, so that nobody has to turn the head."""
+    parts = []
+    for value in scale.ticks(about):
+        y = scale(value)
+        parts.append(element("line", x1=x, x2=right, y1=y, y2=y, class_="grid"))
+        parts.append(label(x - 4, y + 3.5, number(value), "end", "tick"))
+    return [*parts, label(2, min(scale.start, scale.end) - 5, title)]
+
+
+def path(points: Sequence[tuple[float, float]], class_: str) -> str:
+    """A line through points."""
+    return element("path", d="M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=class_) if points else ""
+
+
+def chart(key: str, height: float, title: str, description: str, parts: Iterable[str]) -> str:
+    """A whole picture with a name and a description for those who do not see it.
+
+    Args:
+        key: unique in the page.
+        height: in the chart's own units; its width is `WIDTH`.
+        title: what it is.
+        description: what it shows, in a sentence.
+        parts: markup.
+    """
+    names = [element("title", escape(title), id=f"{key}-t"), element("desc", escape(description), id=f"{key}-d")]
+    return element(
+        "svg",
+        [*names, *parts],
+        viewBox=f"0 0 {WIDTH} {height:g}",
+        role="img",
+        aria_labelledby=f"{key}-t {key}-d",
+        class_="chart",
+    )
+
+
+def legend(names: Sequence[str], y: float) -> list[str]:
+    """Coloured squares with names, wrapped to the chart's width."""
+    parts, x = [], float(LEFT)
+    for index, name in enumerate(names):
+        width = 16 + LETTER * len(name)
+        if x > LEFT and x + width > WIDTH:
+            x, y = float(LEFT), y + 15
+        parts.append(element("rect", x=x, y=y - 8, width=9, height=9, class_=f"fill s{index % 6}"))
+        parts.append(label(x + 13, y, name, class_="tick"))
+        x += width + 8
+    return parts
+
+
+def legend_height(names: Sequence[str]) -> float:
+    """What `legend` takes."""
+    lines, x = 1, float(LEFT)
+    for name in names:
+        width = 16 + LETTER * len(name)
+        if x > LEFT and x + width > WIDTH:
+            lines, x = lines + 1, float(LEFT)
+        x += width + 8
+    return 15.0 * lines

@@ -1,0 +1,145 @@
+"""From latencies and answers to rows of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..baselines.contract import (
+    CLIP,
+    CLIP_AGAIN,
+    COMPILED,
+    EAGER,
+    NAIVE,
+    OPENVINO,
+    ORT,
+    ORT_CUDA,
+    ORT_TENSORRT,
+    PER_FRAME,
+    POLYGRAPHY,
+    STREAM,
+    STREAM_AGAIN,
+    Answer,
+    Peer,
+)
+from ..load.closed import LoadResult
+from ..qualify import timed_windows
+from ..sensors.energy import row_energy
+from ..statistics import Ratio, Summary, ratio
+from .records import Comparison, Pace, Row, Telemetry
+
+# (ours, over which peer, whose noise stands beside it)
+_COMPARED = (
+    (CLIP, EAGER, CLIP),
+    (CLIP, COMPILED, CLIP),
+    (CLIP, ORT, CLIP),
+    (CLIP, OPENVINO, CLIP),
+    (CLIP, ORT_CUDA, CLIP),
+    (CLIP, ORT_TENSORRT, CLIP),
+    (CLIP, POLYGRAPHY, CLIP),
+    (STREAM, NAIVE, STREAM),
+    (STREAM, CLIP, STREAM),
+    (STREAM, EAGER, STREAM),
+    (STREAM, PER_FRAME, STREAM),
+    (CLIP, CLIP_AGAIN, CLIP),
+    (STREAM, STREAM_AGAIN, STREAM),
+)
+_AGAIN = {CLIP: CLIP_AGAIN, STREAM: STREAM_AGAIN}
+
+
+def make_row(
+    peer: Peer,
+    mode: str,
+    start_s: npt.NDArray[np.float64],
+    latency_ms: npt.NDArray[np.float64],
+    answers: Sequence[Answer],
+    *,
+    streams: int = 1,
+    throughput_hz: float | None = None,
+    pace: Pace | None = None,
+) -> Row:
+    """One row; its energy is added when the telemetry is complete.
+
+    Args:
+        peer: who was timed.
+        mode: of `records.MODES`.
+        start_s: when each latency began, float64 `[R, K]`.
+        latency_ms: float64 `[R, K]`.
+        answers: what was answered in the timed steps, any order.
+        streams: results of one step.
+        throughput_hz: results per second; None: one step after the other.
+        pace: of the mode 'paced'.
+    """
+    device = [answer.device_ms for answer in answers if answer.device_ms is not None]
+    return Row(
+        name=peer.name,
+        what=peer.what,
+        mode=mode,
+        precision=peer.precision,
+        backend=peer.backend,
+        device=peer.device,
+        streams=streams,
+        hop=peer.hop,
+        summary=Summary.of(latency_ms.reshape(-1)),
+        throughput_hz=throughput_hz if throughput_hz is not None else streams * 1e3 / float(latency_ms.mean()),
+        stages_p50_ms=stage_medians(answers),
+        device_ms=Summary.of(device) if device else None,
+        energy=None,
+        pace=pace,
+        at_s=_blocks(np.round(start_s, 6)),
+        latency_ms=_blocks(latency_ms),
+    )
+
+
+def closed_row(peer: Peer, result: LoadResult, answers: Mapping[int, Answer], zero_ns: int) -> Row:
+    """One row of a closed loop.
+
+    Args:
+        peer: who was timed.
+        result: all latencies.
+        answers: what the peer answered, by step.
+        zero_ns: second 0 of the report on the generator's clock.
+    """
+    given = [answers[int(step)] for step in result.steps.reshape(-1)]
+    start_s = (result.start_ns[peer.name] - zero_ns) / 1e9
+    return make_row(peer, "closed", start_s, result.latency_ms[peer.name], given)
+
+
+def with_energy(rows: Iterable[Row], telemetry: Telemetry) -> tuple[Row, ...]:
+    """The rows, each with the energy of its own timed windows where power was read often enough."""
+    found = []
+    for row in rows:
+        results = row.streams * row.summary.n
+        found.append(replace(row, energy=row_energy(telemetry, timed_windows([row]), results)))
+    return tuple(found)
+
+
+def stage_medians(answers: Sequence[Answer]) -> tuple[tuple[str, float], ...]:
+    """(stage, median over the answers) in the order they run."""
+    return tuple(
+        (name, float(np.median([answer.stages_ms[name] for answer in answers]))) for name in answers[0].stages_ms
+    )
+
+
+def _blocks(values: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, block)) for block in values)
+
+
+def compare(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[Comparison]:
+    """The comparisons that this run allows, each beside the A/A noise of its numerator.
+
+    Args:
+        latency_ms: by peer, float64 `[R, K]`.
+    """
+    ratios: dict[tuple[str, str], Ratio] = {
+        (a, b): ratio(latency_ms[a], latency_ms[b]) for a, b, _ in _COMPARED if a in latency_ms and b in latency_ms
+    }
+    found = []
+    for a, b, against_itself in _COMPARED:
+        if (a, b) in ratios:
+            same = ratios.get((against_itself, _AGAIN[against_itself]))
+            found.append(Comparison(a, b, ratios[a, b], None if same is None else same.noise))
+    return found

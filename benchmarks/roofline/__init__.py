@@ -1,0 +1,1 @@
+"""What a graph costs at least on a device, computed from documents."""

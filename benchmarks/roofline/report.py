@@ -1,0 +1,236 @@
+"""The roofline as a part of a report: what was counted, the table of devices, the floors, and measured over floor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...bundle import Bundle
+from ...errors import MachineError, RefusedError, UsageError, one_of, printable
+from ..report.layout import columns, ms
+from ..report.records import CPU, Row, Subject
+from ..sensors.machine import Machine, read_machine, usable_cpus
+from .cpu_probe import measure_cpu
+from .devices import DEVICES, Device, find_devices
+from .floor import Floor, Progress, Work, floor, works
+
+COMPUTED = "computed from documents, not measured"
+# What one answer runs: the graphs whose floors add up.
+ANSWERS: Mapping[str, tuple[str, ...]] = {"clip": ("clip",), "stream": ("frame", "temporal")}
+
+
+@dataclass(frozen=True)
+class OverFloor:
+    """A measurement beside the floor of the machine that it was made on.
+
+    Attributes:
+        row: the measured row of the report.
+        device: whose floor it is.
+        precision: of the graphs.
+        measured_ms: median.
+        floor_ms: of all graphs that one answer runs, one after the other.
+        ratio: measured over floor; 1 would be perfect.
+    """
+
+    row: str
+    device: str
+    precision: str
+    measured_ms: float
+    floor_ms: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The floors of a bundle.
+
+    Attributes:
+        how: in words, that this is computed.
+        works: what was counted, without the pieces.
+        devices: the table, this CPU last.
+        floors: one for each graph and device.
+        measured: measurements over floors, where both belong to one machine.
+    """
+
+    how: str
+    works: tuple[Work, ...]
+    devices: tuple[Device, ...]
+    floors: tuple[Floor, ...]
+    measured: tuple[OverFloor, ...] = ()
+
+    def floor_ms(self, device: str, precision: str, graphs: Sequence[str]) -> float | None:
+        """The floor of graphs that run one after the other; None when one of them has none."""
+        found = [
+            item.floor_ms
+            for graph in graphs
+            for item in self.floors
+            if (item.device, item.precision, item.graph) == (device, precision, graph)
+        ]
+        known = [value for value in found if value is not None]
+        return sum(known) if len(known) == len(graphs) else None
+
+
+def roofline(
+    bundle: Bundle,
+    precisions: Sequence[str],
+    machine: Machine,
+    threads: int,
+    *,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Roofline:
+    """Counts a bundle's graphs and sets them against every device of the table and this CPU.
+
+    Args:
+        bundle: opened for reading.
+        precisions: which graphs.
+        machine: this one, for its name.
+        threads: of the CPU that is measured.
+        device: only those whose name holds this text; None: all, and this CPU.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: no such device.
+        MachineError: this CPU could not be measured.
+    """
+    devices = find_devices(device)
+    if device is None:
+        devices = (*devices, measure_cpu(threads, machine.cpu or machine.architecture))
+    counted = works(bundle, precisions, progress=progress)
+    floors = tuple(floor(work, item) for work in counted for item in devices)
+    return Roofline(COMPUTED, tuple(replace(work, pieces=()) for work in counted), devices, floors)
+
+
+def of_bundle(
+    path: str | os.PathLike[str],
+    precision: str,
+    threads: int | None,
+    *,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Roofline:
+    """The verb's way to `roofline`: nothing of the bundle runs.
+
+    Args:
+        path: the bundle.
+        precision: one by name, or 'verdict' for all.
+        threads: of the CPU that is measured; None: all that this process may use.
+        device: see `roofline`.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: no such precision or device.
+    """
+    bundle = Bundle(path)
+    if precision != "verdict" and precision not in bundle.precisions:
+        raise UsageError(
+            f"{bundle.path} has no precision {precision!r}.", next=f"choose from {one_of(bundle.precisions)}"
+        )
+    chosen = list(bundle.precisions) if precision == "verdict" else [precision]
+    return roofline(bundle, chosen, read_machine(), threads or usable_cpus(), device=device, progress=progress)
+
+
+def floors(
+    bundle: Bundle, subject: Subject, machine: Machine, threads: int, rows: Sequence[Row], progress: Progress | None
+) -> Roofline:
+    """The part of a report: floors of every precision of the bundle, and what was measured over its machine's floor.
+
+    Args:
+        bundle: opened for reading.
+        subject: what was measured.
+        machine: on which.
+        threads: CPU threads of the run.
+        rows: what was measured; those of one clip and of one stream at hop 1 count.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The floors; none, and the reason in `how`, where they could not be computed: what was measured stays.
+    """
+    try:
+        found = roofline(bundle, list(bundle.precisions), machine, threads, progress=progress)
+    except (RefusedError, MachineError) as error:
+        return Roofline(f"not computed: {str(error).splitlines()[0]}", (), (), ())
+    medians: dict[str, float] = {}
+    for answer, hop in (("clip", None), ("stream", 1)):
+        for row in rows:
+            own = row.name.split()[0] == answer and row.mode == "closed" and row.precision == subject.precision
+            if own and (row.hop, row.streams) == (hop, 1):
+                medians.setdefault(answer, float(np.median(row.rounds())))
+    device = found.devices[-1].name if subject.device == CPU else in_table(subject.device)
+    return with_measured(found, device, subject.precision, medians) if device else found
+
+
+def in_table(gpu: str) -> str | None:
+    """The device of the table that calls itself so; None when the table does not hold it.
+
+    >>> in_table("NVIDIA GeForce RTX 4090")
+    'GeForce RTX 4090'
+    >>> in_table("NVIDIA GeForce RTX 4090 Laptop GPU")
+    """
+    own = gpu.removesuffix(" (integrated)")
+    return next((device.name for device in DEVICES if own in device.aliases), None)
+
+
+def with_measured(found: Roofline, device: str, precision: str, medians_ms: Mapping[str, float]) -> Roofline:
+    """Adds measured over floor.
+
+    Args:
+        found: the floors.
+        device: on which the measurements were made, by its name in the table.
+        precision: of the graphs that were measured.
+        medians_ms: by a name of `ANSWERS`.
+    """
+    rows = []
+    for name, measured in medians_ms.items():
+        least = found.floor_ms(device, precision, ANSWERS[name])
+        if least:
+            rows.append(OverFloor(name, device, precision, measured, least, measured / least))
+    return replace(found, measured=tuple(rows))
+
+
+# ----------------------------------------------------------------------------------------------------------------- text
+def text(found: Roofline) -> str:
+    """The roofline for a terminal."""
+    lines = [f"Roofline: {found.how}. Dense rates; 2 operations for each multiply-accumulate.", ""]
+    head = ["graph", "precision", "GMAC", "compulsory MB", "touched MB", "pieces of"]
+    lines += columns([head, *(_work_cells(work) for work in found.works)])
+    for device in found.devices:
+        lines += ["", f"{device.name}: {_peaks(device)}"]
+        lines += [f"  source: {device.source}"] if device.source else []
+        lines += [f"  note: {device.note}"] if device.note else []
+        head = ["  graph", "", "floor ms", "bound by", "compute ms", "memory ms", "each kernel alone ms", "most of it"]
+        lines += columns([head, *(_floor_cells(item) for item in found.floors if item.device == device.name)])
+    for item in found.measured:
+        lines += [
+            "",
+            f"measured: {item.row} {item.precision} p50 {ms(item.measured_ms)} ms on {item.device}, "
+            f"{item.ratio:.2f} x its floor of {ms(item.floor_ms)} ms",
+        ]
+    return "\n".join(printable(line, 400) for line in lines) + "\n"
+
+
+def _work_cells(work: Work) -> list[str]:
+    macs = " + ".join(f"{count / 1e9:.3f} {name}" for name, count in sorted(work.macs.items())) or "0"
+    sizes = [f"{work.compulsory_bytes / 1e6:.2f}", f"{work.touched_bytes / 1e6:.2f}"]
+    return [work.graph, work.precision, macs, *sizes, work.plan]
+
+
+def _floor_cells(item: Floor) -> list[str]:
+    if item.floor_ms is None or item.pieces_ms is None:
+        return [f"  {item.graph}", item.precision, "-", item.reason]
+    times = [_short(item.compute_ms), _short(item.memory_ms), _short(item.pieces_ms)]
+    heavy = ", ".join(f"{100 * h.share:.0f} % {h.name[:40]} ({h.bound})" for h in item.heaviest[:2])
+    return [f"  {item.graph}", item.precision, _short(item.floor_ms), item.bound, *times, heavy]
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if value < 1 else ms(value)
+
+
+def _peaks(device: Device) -> str:
+    peaks = [f"{name} {tops:g} T/s" for name, tops in device.peak_tops.items()]
+    memory = "memory bandwidth not documented" if device.memory_gb_s is None else f"{device.memory_gb_s:.1f} GB/s"
+    return ", ".join([memory, *peaks])

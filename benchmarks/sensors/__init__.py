@@ -1,0 +1,1 @@
+"""The machine beside the numbers: sensors, versions, power."""

@@ -1,0 +1,92 @@
+"""All sensors of this machine, and which GPU it has: the one place that decides whether there is one.
+
+A GPU is what the machine itself shows: a Jetson's device tree and devfreq node, NVML's answer, or the driver's /proc
+entry. That a backend says so is not enough. The doubles of the tests say so too, and no double may give a latency.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import MachineError, command
+from ..report.records import CPU
+from .cpu import cpu_facts, cpu_sensors, text_of
+from .jetson import GPU, is_jetson, jetson_facts, jetson_sensors
+from .nvml import Nvml, open_nvml
+from .telemetry import Sensor
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What can be read here.
+
+    Attributes:
+        sensors: names all different.
+        facts: see `records.Telemetry`; holds 'GPU' where there is one.
+    """
+
+    sensors: tuple[Sensor, ...]
+    facts: dict[str, str]
+
+    @property
+    def gpu(self) -> str | None:
+        """Its name; None: this machine has none."""
+        return self.facts.get(GPU)
+
+
+def find_sensors(root: Path = Path("/"), nvml: Nvml | None = None) -> Sensors:
+    """Looks for sensors.
+
+    Args:
+        root: where `proc`, `sys`, `etc` and `var` stand.
+        nvml: an opened card; None: there is none.
+    """
+    sensors, facts = cpu_sensors(root), cpu_facts(root)
+    if is_jetson(root):
+        sensors += jetson_sensors(root)
+        facts |= jetson_facts(root)
+    elif nvml is None and (model := _driver_model(root)):
+        facts[GPU] = model
+    if nvml is not None:
+        # On a Thor both answer: its own files first, NVML for what they lack.
+        taken = {sensor.name for sensor in sensors}
+        sensors += [sensor for sensor in nvml.sensors() if sensor.name not in taken]
+        facts = {**nvml.facts(), **facts}
+    return Sensors(tuple(sensors), facts)
+
+
+def this_machine() -> Sensors:
+    """The sensors of the machine that runs this."""
+    return find_sensors(nvml=open_nvml())
+
+
+def device_of(backend: str, sensors: Sensors) -> str:
+    """The device that a backend's figures belong to: 'cpu', or the GPU that this machine shows.
+
+    Args:
+        backend: such as 'onnxruntime 1.24.4 CPU'.
+        sensors: of this machine.
+
+    Raises:
+        MachineError: the backend is a GPU's and the machine shows none.
+    """
+    if backend.split()[-1:] == ["CPU"]:
+        return CPU
+    if sensors.gpu is None:
+        raise MachineError(
+            f"{backend} says that it runs on a GPU, but this machine shows none. Nothing was timed.",
+            cause="no driver, a container without the device, or a test's double",
+            next=command("logoformer", "doctor"),
+        )
+    return sensors.gpu
+
+
+def _driver_model(root: Path) -> str | None:
+    """The first card by the driver's own /proc entry, a line such as 'Model: NVIDIA GeForce RTX 3080'."""
+    for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
+        found = re.search(r"^Model:\s*(.+?)\s*$", text_of(path) or "", re.MULTILINE)
+        if found:
+            return found[1]
+    return None

@@ -1,0 +1,178 @@
+"""Sensors of a Jetson, read from sysfs without root: power rails, GPU clock and load, throttling, fan, power mode.
+
+Shapes and their sources stand in `tests/benchmarks/data/SOURCES.md`. hwmon numbers change from boot to boot, so a chip
+is found by its `name`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .cpu import Rise, number, scaled, text_of
+from .telemetry import GPU_LOAD_BEFORE, POWER_MODE, TOTAL_POWER, Sensor
+
+GPU, L4T, GPU_RANGE = "GPU", "L4T", "GPU clock range, MHz"
+# The rail in front of all others, where a board has one: Orin Nano and NX; Thor; the first Nano.
+TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
+SUM = "sum of "
+VOLTS = (0.3, 30.0)  # the INA3221 measures up to 26 V
+JETPACK = {"36.3": "6.0", "36.4": "6.1 or 6.2", "36.5": "6.2", "38.2": "7.0", "38.4": "7.1", "39.2": "7.2"}
+
+
+def is_jetson(root: Path = Path("/")) -> bool:
+    """Whether this is a Tegra board with NVIDIA's L4T."""
+    return (root / "etc/nv_tegra_release").exists() or "nvidia,tegra" in (
+        text_of(root / "proc/device-tree/compatible") or ""
+    )
+
+
+def jetson_sensors(root: Path = Path("/")) -> list[Sensor]:
+    """The sensors that are there; temperatures come from `sensors_cpu.thermal_zones`."""
+    return [*_power(root), *_gpu(root), *_throttling(root), *_fan(root)]
+
+
+def jetson_facts(root: Path = Path("/")) -> dict[str, str]:
+    """Power mode, L4T, GPU, its clock range and its load now; what cannot be read is left out."""
+    found: dict[str, str] = {}
+    board = text_of(root / "proc/device-tree/model")
+    if board and gpu_folder(root) is not None:
+        found[GPU] = f"{board} (integrated)"
+    release = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text_of(root / "etc/nv_tegra_release") or "")
+    if release:
+        version = f"{release[1]}.{release[2]}"
+        jetpack = JETPACK.get(".".join(version.split(".")[:2]))
+        found[L4T] = version + (f" (JetPack {jetpack})" if jetpack else "")
+    mode = power_mode(root)
+    if mode is not None:
+        found[POWER_MODE] = mode
+    folder = gpu_folder(root)
+    if folder is not None:
+        low, high = (_number_or_none(folder / name) for name in ("min_freq", "max_freq"))
+        if low is not None and high is not None:
+            found[GPU_RANGE] = f"{low / 1e6:.0f}..{high / 1e6:.0f}"
+        load = _number_or_none(folder / "device/load")
+        if load is not None:
+            found[GPU_LOAD_BEFORE] = f"{load / 10:.1f}"
+    total = total_power(root)
+    if total is not None:
+        found[TOTAL_POWER] = total
+    return found
+
+
+def power_mode(root: Path) -> str | None:
+    """Nvpmodel's mode: `pmode:0002` in its status file, the name from its configuration."""
+    mode = re.search(r"pmode:(\d+)", text_of(root / "var/lib/nvpmodel/status") or "")
+    if mode is None:
+        return None
+    for line in (text_of(root / "etc/nvpmodel.conf") or "").splitlines():
+        named = re.match(r"\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", line)
+        if named and int(named[1]) == int(mode[1]):
+            return f"{named[2]} ({int(mode[1])})"
+    return f"mode {int(mode[1])}"
+
+
+# --------------------------------------------------------------------------------------------------------------- power
+def _power(root: Path) -> list[Sensor]:
+    rails = list(_rails(root))
+    total = total_power(root)
+    if total is not None and total.startswith(SUM):
+        reads = [sensor.checked for sensor in rails]
+        source = "the rails above"
+        rails.append(Sensor(total, "power", "W", source, lambda: sum(read() or 0.0 for read in reads)))
+    return rails
+
+
+def total_power(root: Path) -> str | None:
+    """The series that stands for the whole board: one rail, or the sum of all; None without rails.
+
+    A sum is that of the module: the carrier board is in none of its rails.
+    """
+    names = [sensor.name for sensor in _rails(root)]
+    return next((name for name in TOTAL_RAILS if name in names), SUM + " + ".join(names) if names else None)
+
+
+def _rails(root: Path) -> Iterator[Sensor]:
+    """Every labelled channel of the INA power monitors that has a current beside its voltage.
+
+    An INA3221 has further nodes (shunt voltages, a sum) that are no rails. hwmon gives mV, mA and, for an INA238, uW
+    (kernel.org, hwmon/sysfs-interface).
+    """
+    for chip in _chips(root, "ina"):
+        labels = sorted(chip.glob("in[0-9]*_label"))
+        for path in labels:
+            label, channel = text_of(path), path.name[len("in") : -len("_label")]
+            volts, amperes = chip / f"in{channel}_input", chip / f"curr{channel}_input"
+            if label and label != "NC" and volts.exists() and amperes.exists():
+                source = f"{chip.relative_to(root)}/{{{volts.name},{amperes.name}}}"
+                yield Sensor(label, "power", "W", source, functools.partial(_watts, volts, amperes))
+        label, power = text_of(chip / "label"), chip / "power1_input"
+        if not labels and label and power.exists():
+            source = str(power.relative_to(root))
+            yield Sensor(label, "power", "W", source, functools.partial(scaled, power, 1e-6))
+
+
+def _watts(volts: Path, amperes: Path) -> float:
+    """V x A of one channel.
+
+    Raises:
+        ValueError: a voltage that no rail of such a board has; a rail that is off has 0 V.
+    """
+    v, a = number(volts) / 1e3, number(amperes) / 1e3
+    if v != 0 and not VOLTS[0] <= v <= VOLTS[1]:
+        raise ValueError(f"{v:g} V is not plausible; another unit, or another driver?")
+    return max(v * a, 0.0)  # an offset of some mA below zero is what a gated rail reads
+
+
+# ----------------------------------------------------------------------------------------------------------- GPU, fan
+def gpu_folder(root: Path) -> Path | None:
+    """The devfreq folder of the GPU: `17000000.gpu` or `17000000.ga10b` (Orin), `gpu-gpc-0` (Thor)."""
+    folders = sorted((root / "sys/class/devfreq").glob("*"))
+    known = re.compile(r"gpu-gpc-0|[0-9a-f]+\.(gpu|ga10b|gv11b|gp10b)")
+    return next((folder for folder in folders if known.fullmatch(folder.name)), None)
+
+
+def _gpu(root: Path) -> Iterator[Sensor]:
+    folder = gpu_folder(root)
+    if folder is None:
+        return
+    source = folder.relative_to(root)
+    yield Sensor("gpu clock", "clock", "MHz", f"{source}/cur_freq", lambda: number(folder / "cur_freq") / 1e6)
+    if (folder / "device/load").exists():  # not on Thor
+        yield Sensor("gpu load", "load", "%", f"{source}/device/load", lambda: number(folder / "device/load") / 10)
+
+
+def _throttling(root: Path) -> Iterator[Sensor]:
+    """Cooling devices `*-throttle-alert` step above 0 while the chip is throttled; over-current events are counted."""
+    for folder in sorted((root / "sys/class/thermal").glob("cooling_device[0-9]*")):
+        kind = text_of(folder / "type") or ""
+        if kind.endswith("-throttle-alert"):
+            state = folder / "cur_state"
+            yield Sensor(kind, "throttle", "", str(state.relative_to(root)), functools.partial(number, state))
+    for chip in _chips(root, "soctherm_oc"):
+        counts = sorted(chip.glob("oc[0-9]*_event_cnt"))
+        if counts:
+            yield Sensor("over-current", "throttle", "", f"{chip.relative_to(root)}/oc*_event_cnt", Rise(counts))
+
+
+def _fan(root: Path) -> Iterator[Sensor]:
+    for chip in _chips(root, "pwm_tach"):
+        for name in ("rpm", "fan1_input"):
+            if (chip / name).exists():
+                path = chip / name
+                yield Sensor("fan", "fan", "rpm", str(path.relative_to(root)), functools.partial(number, path))
+                return
+
+
+def _chips(root: Path, prefix: str) -> list[Path]:
+    chips = sorted((root / "sys/class/hwmon").glob("hwmon[0-9]*"), key=lambda path: int(path.name[len("hwmon") :]))
+    return [chip for chip in chips if (text_of(chip / "name") or "").startswith(prefix)]
+
+
+def _number_or_none(path: Path) -> float | None:
+    try:
+        return number(path)
+    except (OSError, ValueError):
+        return None

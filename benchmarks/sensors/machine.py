@@ -1,0 +1,187 @@
+"""The machine beside the numbers: what ran them, in which state, with which versions.
+
+Everything is read from files that any user may read; what cannot be read is None, never a guess. Nothing is imported
+to learn its version.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..report import fields
+
+PACKAGES = ("numpy", "Pillow", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine at one moment.
+
+    Attributes:
+        cpu: the model's name.
+        architecture: 'x86_64', 'aarch64', ...
+        logical_cpus: of the machine.
+        usable_cpus: that this process may run on (affinity).
+        cpu_quota: CPUs that the control group grants, None without a limit or when it is not readable.
+        memory_gib: of the machine.
+        system: the distribution's name and the kernel's version.
+        board: what the device tree calls the board (Jetson), None elsewhere.
+        governor: frequency governor of CPU 0, None when it is not readable (most virtual machines).
+        max_mhz: highest frequency of CPU 0, None when it is not readable.
+        load_1min: load average over one minute when this was read.
+        python: its version.
+        packages: versions of the packages that matter, those installed only.
+        revision: git revision of this program, '+' behind it when files were changed; None when installed.
+    """
+
+    cpu: str | None
+    architecture: str
+    logical_cpus: int | None
+    usable_cpus: int
+    cpu_quota: float | None
+    memory_gib: float | None
+    system: str
+    board: str | None
+    governor: str | None
+    max_mhz: float | None
+    load_1min: float | None
+    python: str
+    packages: dict[str, str]
+    revision: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Machine:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            TypeError: a field is missing, unknown or of another type.
+        """
+        return fields.read(cls, data)
+
+    def line(self) -> str:
+        """One line for the head of a table."""
+        name = self.board or self.cpu or self.architecture
+        load = "" if self.load_1min is None else f", load {self.load_1min:.2f} at the start"
+        return f"{name}, {self.usable_cpus} CPUs usable, {self.system}{load}"
+
+
+def read_machine(root: Path = Path("/"), source: Path | None = None) -> Machine:
+    """Reads this machine.
+
+    Args:
+        root: where `proc`, `sys` and `etc` stand.
+        source: the folder of this program's source, for its git revision; by default the folder of the package.
+    """
+    cpu0 = root / "sys/devices/system/cpu/cpu0/cpufreq"
+    max_khz = _number(_text(cpu0 / "cpuinfo_max_freq"))
+    board = _text(root / "proc/device-tree/model")
+    return Machine(
+        cpu=_field(_text(root / "proc/cpuinfo"), ("model name", "Hardware", "Model")),
+        architecture=platform.machine(),
+        logical_cpus=os.cpu_count(),
+        usable_cpus=usable_cpus(),
+        cpu_quota=_quota(_text(root / "sys/fs/cgroup/cpu.max")),
+        memory_gib=_memory_gib(_text(root / "proc/meminfo")),
+        system=f"{_distribution(_text(root / 'etc/os-release'))}, kernel {platform.release()}",
+        board=board.strip("\0 \n") if board else None,
+        governor=_text(cpu0 / "scaling_governor"),
+        max_mhz=None if max_khz is None else max_khz / 1e3,
+        load_1min=_number((_text(root / "proc/loadavg") or "").split(" ")[0]),
+        python=platform.python_version(),
+        packages=_versions(),
+        revision=_revision(source or Path(__file__).resolve().parents[2]),
+    )
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8", "replace").strip() or None
+    except OSError:
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        return None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _field(text: str | None, names: tuple[str, ...]) -> str | None:
+    """The first `name : value` of a /proc file."""
+    for name in names:
+        for line in (text or "").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name and value.strip():
+                return value.strip()
+    return None
+
+
+def _memory_gib(text: str | None) -> float | None:
+    words = (_field(text, ("MemTotal",)) or "").split()
+    kib = _number(words[0]) if words else None
+    return None if kib is None else round(kib / (1 << 20), 1)
+
+
+def _quota(text: str | None) -> float | None:
+    """The control group's `cpu.max`: '<quota> <period>' in microseconds, or 'max <period>'."""
+    words = (text or "").split()
+    quota, period = (_number(words[0]), _number(words[1])) if len(words) == 2 else (None, None)
+    return quota / period if quota and period else None
+
+
+def _distribution(text: str | None) -> str:
+    for line in (text or "").splitlines():
+        if line.startswith("PRETTY_NAME="):
+            return line.partition("=")[2].strip().strip('"')
+    return platform.system()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _revision(source: Path) -> str | None:
+    # A package installed below somebody else's repository must not report that repository's revision.
+    if not (source / ".git").exists():
+        return None
+    revision = _git(source, "rev-parse", "--short=12", "HEAD")
+    if not revision:
+        return None
+    return revision + ("+" if _git(source, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(source: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(source), *words], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,145 @@
+"""What the machine did while it was measured: sensors, and a thread that reads them beside the run.
+
+A sensor is a name, a unit, and a function that reads a number; where the numbers come from is the business of
+`sensors_cpu.py` and its neighbours. Everything is readable without root. A value that cannot be true in its unit (48 C
+written as 48 instead of 48000 millidegrees) is not used, and the report names it: a wrong unit must not become a
+wrong verdict.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+
+from ..load.closed import Clock
+from ..report.records import Series, Telemetry
+
+PERIOD_S = 0.1  # the INA3221 of a Jetson converts at about this pace; faster would read one value twice
+
+# Facts that a verdict rests on; others are for the reader.
+POWER_MODE, GOVERNOR = "power mode", "governor"
+OTHER_GPU_USERS, GPU_LOAD_BEFORE = "other GPU processes", "GPU load before, %"
+TOTAL_POWER = "total power"  # names the series that stands for the whole board or card
+
+# (lowest, highest) that a value of a kind can be in its unit on a machine that runs.
+PLAUSIBLE = {
+    "power": (0.0, 2000.0),  # W
+    "temperature": (1.0, 130.0),  # C
+    "clock": (20.0, 10_000.0),  # MHz
+    "load": (0.0, 100.0),  # %
+    "steal": (0.0, 100.0),  # %
+    "fan": (0.0, 100_000.0),  # rpm, or PWM
+    "throttle": (0.0, math.inf),
+}
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """One number that can be read again and again.
+
+    Attributes:
+        name, kind, unit, source: see `records.Series`.
+        read: gives the number in `unit`. Raises OSError or ValueError when it cannot; None: nothing to say yet.
+        limits: what is plausible; None: those of the kind.
+    """
+
+    name: str
+    kind: str
+    unit: str
+    source: str
+    read: Callable[[], float | None]
+    limits: tuple[float, float] | None = None
+
+    def checked(self) -> float | None:
+        """The number, if it can be true.
+
+        Raises:
+            OSError, ValueError: it cannot be read, or cannot be true.
+        """
+        value = self.read()
+        low, high = self.limits or PLAUSIBLE[self.kind]
+        if value is not None and not low <= value <= high:  # NaN ends here too
+            raise ValueError(f"{value:g} {self.unit} is not plausible; another unit, or another driver?")
+        return value
+
+
+@dataclass
+class Sampler:
+    """Reads sensors, by hand with `take` or in a thread as a context manager.
+
+    Args:
+        sensors: names all different.
+        facts: see `records.Telemetry`.
+        period_s: between two samples.
+        clock: the clock of the load generator, in nanoseconds.
+    """
+
+    sensors: Sequence[Sensor]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    period_s: float = PERIOD_S
+    clock: Clock = time.perf_counter_ns
+
+    def __post_init__(self) -> None:
+        self._taken: dict[str, list[tuple[int, float]]] = {sensor.name: [] for sensor in self.sensors}
+        if len(self._taken) != len(self.sensors):
+            raise ValueError(f"two sensors share a name: {sorted(sensor.name for sensor in self.sensors)}")
+        self._failed: dict[str, tuple[int, str]] = {}
+        self._cost_ns: list[int] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._go, name="telemetry", daemon=True)
+
+    def take(self) -> None:
+        """Takes one sample of every sensor."""
+        began = self.clock()
+        for sensor in self.sensors:
+            now = self.clock()
+            try:
+                value = sensor.checked()
+            except (OSError, ValueError) as error:
+                times, _ = self._failed.get(sensor.name, (0, ""))
+                self._failed[sensor.name] = (times + 1, f"{error}")
+                continue
+            if value is not None:
+                self._taken[sensor.name].append((now, float(value)))
+        self._cost_ns.append(self.clock() - began)
+
+    def result(self, zero_ns: int) -> Telemetry:
+        """Everything taken so far.
+
+        Args:
+            zero_ns: second 0 of the report on `clock`.
+        """
+        series = []
+        for sensor in self.sensors:
+            taken = self._taken[sensor.name]
+            times = tuple(round((at - zero_ns) / 1e9, 4) for at, _ in taken)
+            values = tuple(round(value, 4) for _, value in taken)
+            if taken:
+                series.append(Series(sensor.name, sensor.kind, sensor.unit, sensor.source, times, values))
+        failed = tuple(f"{name}: {why} ({times} of {len(self._cost_ns)} samples)"
+                       for name, (times, why) in self._failed.items())  # fmt: skip
+        cost_ms = float(np.median(self._cost_ns)) / 1e6 if self._cost_ns else 0.0
+        return Telemetry(self.period_s, cost_ms, dict(self.facts), tuple(series), failed)
+
+    def _go(self) -> None:
+        while not self._stop.is_set():
+            self.take()
+            self._stop.wait(self.period_s)
+
+    def __enter__(self) -> Sampler:
+        if self.sensors:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self.sensors:
+            self._thread.join()

@@ -1,0 +1,273 @@
+"""How bytes reach the disk and come back.
+
+Writing is atomic: a temporary file in the same folder, fsync, rename. Reading is suspicious: only regular files, no
+symbolic link on the way, a size limit, and the bytes that were checked are the bytes that are used (no second open).
+JSON is parsed with limits, because `json.loads` accepts NaN, duplicate keys, five-thousand-digit integers and nesting
+deep enough to end the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import BadInputError, MachineError, RefusedError, command
+
+MAX_JSON_BYTES = 4 << 20
+MAX_JSON_DEPTH = 32
+MAX_INT_CHARACTERS = 20  # of an int64 with its sign; longer ones are not even converted
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """Hex SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+def read_regular(root: str | os.PathLike[str], name: str, max_bytes: int, *, private: bool = False) -> bytes:
+    """Reads `root/name` without following any link below `root`.
+
+    Args:
+        root: an existing folder; itself may be reached through a link (the user named it).
+        name: a relative POSIX path without `..`.
+        max_bytes: more is refused before it is read.
+        private: also refuse what somebody else owns or may write: for files whose word is taken.
+
+    Returns:
+        The whole file.
+
+    Raises:
+        RefusedError: a link, FIFO, device or folder stands there, the name climbs out, the file is too large, or it is
+            not private.
+        BadInputError: nothing stands there, or it may not be read.
+    """
+    parts = PurePosixPath(name).parts
+    if (
+        not parts
+        or name.startswith("/")
+        or any(part in ("..", ".", "") for part in name.split("/"))
+        or "\0" in f"{root}{name}"
+    ):
+        raise RefusedError(f"The path {name!r} leaves its folder.", cause="a damaged or hostile index")
+    opened: list[int] = []
+    try:
+        opened.append(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for part in parts[:-1]:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            opened.append(os.open(part, flags, dir_fd=opened[-1]))
+        # O_NONBLOCK: opening a FIFO for reading would otherwise wait for a writer for ever.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        opened.append(os.open(parts[-1], flags, dir_fd=opened[-1]))
+        shown = f"{os.fspath(root)}/{name}"
+        if private:
+            require_private(os.fstat(opened[-1]), shown)
+        return _read_descriptor(opened[-1], shown, max_bytes)
+    except OSError as error:
+        raise _reading_failed(error, f"{os.fspath(root)}/{name}") from error
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Reads one file that the user named, with the same care (the last component may not be a link).
+
+    Raises:
+        RefusedError: not a regular file, or larger than `max_bytes`.
+        BadInputError: it is missing or may not be read.
+    """
+    given = Path(path)
+    return read_regular(given.parent, given.name, max_bytes)
+
+
+def require_private(status: os.stat_result, shown: str) -> None:
+    """Refuses what this user does not own, or what others may write.
+
+    Raises:
+        RefusedError: says who may write it, and how to end that.
+    """
+    if status.st_uid != os.geteuid():
+        raise RefusedError(
+            f"{shown} belongs to user {status.st_uid}, not to user {os.geteuid()} who runs this.",
+            cause="a file that another user put there, or a program run once with sudo",
+            next=f"look at it, then remove it: {command('rm', '-r', shown)}",
+        )
+    if status.st_mode & 0o022:
+        raise RefusedError(
+            f"{shown} may be written by other users (mode {stat.S_IMODE(status.st_mode):04o}).",
+            cause="its permissions were changed, or it was copied without them",
+            next=f"if only you wrote it: {command('chmod', 'go-w', shown)}",
+        )
+
+
+def _read_descriptor(descriptor: int, shown: str, max_bytes: int) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError(f"{shown} is not a regular file.", cause="a pipe, device, socket or folder in its place")
+    if status.st_size > max_bytes:
+        raise RefusedError(f"{shown} has {status.st_size} bytes; at most {max_bytes} are read.")
+    chunks, left = [], max_bytes + 1  # one more than allowed: a file that grows while it is read is noticed
+    while left > 0 and (chunk := os.read(descriptor, min(left, 1 << 24))):
+        chunks.append(chunk)
+        left -= len(chunk)
+    if left == 0:
+        raise RefusedError(f"{shown} grew past {max_bytes} bytes while it was read.")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _reading_failed(error: OSError, shown: str) -> Exception:
+    if error.errno in (errno.ELOOP, errno.EMLINK):
+        return RefusedError(f"{shown} is a symbolic link; links are not followed.")
+    if error.errno == errno.ENOTDIR:
+        return RefusedError(f"{shown}: a folder was expected on the way.", cause="a link or a file in its place")
+    if error.errno == errno.ENOENT:
+        return BadInputError(f"{shown} does not exist.")
+    if error.errno == errno.ENXIO:
+        return RefusedError(f"{shown} is not a regular file.", cause="a socket or device in its place")
+    return BadInputError(f"{shown} cannot be read: {error.strerror}.")
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path beside `target` and renames it there when the block ends well.
+
+    For writers that want a path (a video writer, torch). On any error, `KeyboardInterrupt` included, the temporary
+    file is removed and `target` is what it was.
+
+    Raises:
+        MachineError: the disk is full or the folder may not be written.
+    """
+    final = Path(target)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.parent / f".part-{os.urandom(8).hex()}{final.suffix}"
+        # The kernel applies the umask here. Asking for it (os.umask) would set it for every thread of the process.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    except OSError as error:
+        raise writing_failed(error, final) from error
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(final)
+        _sync_folder(final.parent)
+    except OSError as error:
+        raise writing_failed(error, final) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(target: str | os.PathLike[str], data: bytes | memoryview) -> None:
+    """Writes bytes so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        MachineError: the disk is full or the folder may not be written; `target` is unchanged.
+    """
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def writing_failed(error: OSError, target: str | os.PathLike[str]) -> MachineError:
+    """Names what stopped a write."""
+    causes = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only"}
+    return MachineError(
+        f"{os.fspath(target)} could not be written: {error.strerror or error}.",
+        cause=causes.get(error.errno or 0, ""),
+        next="free space or name another place; nothing that stood there before was changed",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --------------------------------------------------------------------------------------------------------------- JSON
+def dump_json(value: object) -> bytes:
+    """The one way this project writes JSON: sorted keys, two spaces, no NaN, a final newline."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def parse_json(data: bytes, shown: str, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Parses JSON that somebody else may have written.
+
+    Args:
+        data: the bytes.
+        shown: how to name them in a message.
+        max_bytes: more is refused unread.
+
+    Raises:
+        RefusedError: too large, too deep, not UTF-8, not JSON, a duplicate key, NaN or Infinity, or an integer
+            that does not fit 64 bits.
+    """
+
+    def refuse(why: str) -> RefusedError:
+        return RefusedError(f"{shown} is not JSON that can be trusted: {why}.", cause="a damaged or hostile file")
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) != len(items):
+            raise refuse("a key stands twice in one object")
+        return result
+
+    def integer(digits: str) -> int:
+        if len(digits) > MAX_INT_CHARACTERS:
+            raise refuse(f"an integer of {len(digits)} digits")
+        value = int(digits)
+        if not -(2**63) <= value < 2**63:
+            raise refuse(f"the integer {digits} does not fit 64 bits")
+        return value
+
+    def constant(name: str) -> float:
+        raise refuse(f"the number {name}")
+
+    def real(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else constant(digits)
+
+    if len(data) > max_bytes:
+        raise refuse(f"{len(data)} bytes, at most {max_bytes} are read")
+    if _depth(data) > MAX_JSON_DEPTH:
+        raise refuse(f"nested deeper than {MAX_JSON_DEPTH} levels")
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=pairs, parse_int=integer, parse_float=real, parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise refuse("not UTF-8") from error
+    except ValueError as error:
+        raise refuse(str(error)) from error
+    return value
+
+
+def _depth(data: bytes) -> int:
+    """The deepest nesting of brackets outside strings, found without recursion."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:  # backslash
+                escaped = True
+            elif byte == 0x22:  # quote
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest

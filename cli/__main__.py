@@ -1,0 +1,8 @@
+"""`python -m logoformer.cli`: the command line, under its name of 0.1."""
+
+import sys
+
+from .main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The verbs on a device: run, doctor, selftest; and the whole way, demo."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+
+from .options import EXIT_INTERRUPTED, AddVerb, runtime_arguments, runtime_options, say, seed_option, show
+from .terminal import Bar, table
+
+
+def _run(a: argparse.Namespace, bar: Bar) -> int:
+    from ..camera.run import json_lines, run
+    from ..camera.sources.open import open_source
+    from ..engine import load
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop ends a run as Ctrl-C does
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(load(a.bundle, selftest=a.selftest, **runtime_arguments(a)))
+        fps = engine.bundle.sampling.fps if a.fps is None else a.fps
+        source = stack.enter_context(open_source(a.source, fps))
+        # The bar would break up the lines where both go to the same terminal.
+        progress = None if sys.stdout.isatty() else bar
+        done = run(engine, source, a.face, a.hop, a.warmup, a.out, on_result=json_lines(sys.stdout), progress=progress)
+    bar.clear()
+    where = f"; {done.out}" if done.out else ""
+    print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{where}", file=sys.stderr)
+    return EXIT_INTERRUPTED if done.stopped == "interrupt" else 0
+
+
+def _doctor(a: argparse.Namespace, bar: Bar) -> int:
+    from ..engine.doctor.report import doctor
+
+    bar("examine", 0, 0)
+    report = doctor()
+    show(a, bar, report.to_json(), report.text())
+    return report.exit_code
+
+
+def _selftest(a: argparse.Namespace, bar: Bar) -> int:
+    from ..engine import load
+    from ..engine.selftest import selftest
+
+    with load(a.bundle, **runtime_arguments(a)) as engine:
+        report = selftest(engine)
+    rows = [["what", "off by", "allowed", ""]]
+    for check in report.checks:
+        off = "not finite" if check.share is None else f"{check.share:.4%}"
+        rows.append([check.what, off, f"{check.allowed:.2%}", "passed" if check.passed else "FAILED"])
+    note = f"{report.backend}, {report.precision}, {report.golden_clips} golden clips; "
+    note += "'off by' is a share of the deviation between clips"
+    show(a, bar, report.to_json(), f"{table(rows)}\n{note}")
+    report.require()
+    return 0
+
+
+def _demo(a: argparse.Namespace, bar: Bar) -> int:
+    from ..workflows.demo import demo
+
+    report = demo(a.out, seed=a.seed, progress=bar, say=(lambda _: None) if a.json else say(bar))
+    return show(a, bar, report.to_json(), report.table())
+
+
+def add(verb: AddVerb) -> None:
+    """Adds these verbs to the parser."""
+    p = verb(
+        "run", _run, "answer on a video, a folder of frames or a camera", "logoformer run face.bundle clip.mp4 --hop 4"
+    )
+    p.add_argument("bundle")
+    p.add_argument("source", help="a video file, a folder of frames, or a camera's index")
+    p.add_argument("--face", default="whole", metavar="F", help="whole frame (default), or its center square")
+    p.add_argument("--hop", type=int, default=4, metavar="N", help="frames from one answer to the next; default 4")
+    p.add_argument(
+        "--warmup", default="wait", metavar="W", help="wait (default) for a full span, or repeat the first frame"
+    )
+    p.add_argument("--fps", type=float, metavar="X", help="for a folder of frames")
+    p.add_argument("-o", "--out", metavar="MP4", help="also write a video with the answers drawn in")
+    p.add_argument(
+        "--selftest", action="store_true", help="answer the golden clips first; end with 5 if they are wrong"
+    )
+    runtime_options(p)
+
+    verb("doctor", _doctor, "say what of this machine works, and how to mend what does not", "logoformer doctor")
+
+    p = verb("selftest", _selftest, "answer the golden clips on this device", "logoformer selftest face.bundle")
+    p.add_argument("bundle")
+    runtime_options(p)
+
+    p = verb("demo", _demo, "the whole way on synthetic faces, without a GPU", "logoformer demo -o demo")
+    p.add_argument("-o", "--out", default="demo", metavar="DIR", help="default: demo")
+    seed_option(p)

@@ -1,0 +1,88 @@
+"""What the verbs share: how an answer is printed, and the options that many of them take."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..errors import printable
+from .terminal import Bar
+
+EXIT_INTERRUPTED = 130
+Handler = Callable[[argparse.Namespace, Bar], int]
+
+
+class AddVerb(Protocol):
+    """Adds a verb: its name, what runs it, one line of help, an example."""
+
+    def __call__(self, name: str, handler: Handler, help: str, example: str) -> argparse.ArgumentParser: ...
+
+
+def show(a: argparse.Namespace, bar: Bar, data: Any, text: str) -> int:
+    """Prints an answer: `data` with `--json`, else `text`. Returns 0."""
+    bar.clear()
+    # Labels, verdicts and names come from files: they may not move the cursor.
+    shown = "\n".join(printable(line, 1 << 20) for line in text.split("\n"))
+    # Flushed here: at the interpreter's end nobody could say any more that the disk behind it is full.
+    print(json.dumps(data, allow_nan=False) if a.json else shown, flush=True)
+    return 0
+
+
+def say(bar: Bar) -> Callable[[str], None]:
+    """A function that prints one line past the progress line."""
+
+    def line(text: str) -> None:
+        bar.clear()
+        print(text, flush=True)
+
+    return line
+
+
+# -------------------------------------------------------------------------------------------------------------- options
+def data_option(p: argparse.ArgumentParser, *, required: bool, fold: int | None = 1) -> None:
+    """`--data`, `--fold`."""
+    p.add_argument(
+        "--data",
+        required=required,
+        metavar="DIR",
+        help="DFEW, FERV39k, MAFW, plain lists, or folders of videos",
+    )
+    shown = "default 1" if fold else "default: the one that the checkpoint was trained on, else 1"
+    p.add_argument("--fold", type=int, default=fold, choices=range(1, 6), help=shown)
+
+
+def seed_option(p: argparse.ArgumentParser) -> None:
+    """`--seed`."""
+    p.add_argument("--seed", type=int, default=0, help="default 0")
+
+
+def threads_option(p: argparse.ArgumentParser) -> None:
+    """`--threads`."""
+    p.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: the backend's choice")
+
+
+def precision_option(p: argparse.ArgumentParser) -> None:
+    """`--precision`."""
+    p.add_argument("--precision", default="verdict", metavar="P", help="verdict (default), fp32, fp16, int8 or mixed")
+
+
+def engines_dir_option(p: argparse.ArgumentParser) -> None:
+    """`--engines-dir`."""
+    p.add_argument("--engines-dir", metavar="DIR", help="where engines live, if not inside the bundle")
+
+
+def runtime_options(p: argparse.ArgumentParser) -> None:
+    """What `logoformer.load` takes; read back by `runtime_arguments`."""
+    p.add_argument("--backend", default="auto", metavar="B", help="auto (default), or one by name")
+    precision_option(p)
+    p.add_argument("--device", type=int, default=0, metavar="N", help="which GPU; default 0")
+    engines_dir_option(p)
+    threads_option(p)
+
+
+def runtime_arguments(a: argparse.Namespace) -> dict[str, Any]:
+    """The options of `runtime_options`, as keywords of `logoformer.load`."""
+    names = ("backend", "precision", "device", "engines_dir", "threads")
+    return {name: getattr(a, name) for name in names}

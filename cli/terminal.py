@@ -1,0 +1,79 @@
+"""What the verbs draw: one progress line, and plain tables."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from ..errors import printable
+
+
+class Bar:
+    """A progress line on standard error; nothing at all when that is not a terminal, or for the first second.
+
+    Pass it as `progress`: it is called with (stage, done, total). Figures given to `note` take the place of the bar.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._on = self._stream.isatty() and not quiet
+        self._began = time.monotonic()
+        self._stage, self._stage_began, self._drawn, self._width = "", self._began, 0.0, 0
+        self._stage_done, self._note = 0, ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            # What was done before (a training that is resumed) tells nothing of the pace.
+            self._stage, self._stage_began, self._stage_done, self._note = stage, now, done, ""
+        due = now - self._drawn > 0.1 or done == total
+        if not self._on or now - self._began < 1.0 or not due:
+            return
+        self._drawn = now
+        left = ""
+        if total and 0 < done < total and now - self._stage_began > 2.0:
+            pace = (now - self._stage_began) / max(1, done - self._stage_done)
+            left = f"  {_duration(pace * (total - done))} left"
+        count = f"{done}/{total}" if total else str(done)
+        filled = round(20 * done / total) if total else 0
+        drawn = "" if self._note else f" [{'#' * filled}{'.' * (20 - filled)}]"
+        name = f"{printable(stage):.24}" if self._note else f"{printable(stage):<24.24}"
+        text = f"{name}{drawn} {count}{left}{self._note}"
+        text = text[: shutil.get_terminal_size().columns - 1]
+        self._stream.write("\r" + text.ljust(self._width))
+        self._stream.flush()
+        self._width = len(text)
+
+    def note(self, text: str) -> None:
+        """Shows a few figures with the count until the next stage."""
+        self._note = f"  {printable(text)}"
+
+    def clear(self) -> None:
+        """Removes the line."""
+        if self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._stream.flush()
+            self._width = 0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, the first row a heading.
+
+    >>> print(table([["a", "b"], ["1", "22"]]))
+    a  b
+    -  --
+    1  22
+    """
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

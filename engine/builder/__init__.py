@@ -1,0 +1,1 @@
+"""From an ONNX graph to an engine file, and proof of what was compiled."""

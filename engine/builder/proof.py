@@ -1,0 +1,202 @@
+"""Is the precision that was asked for the precision that was built?
+
+Three counts of multiply-accumulates by precision: from the ONNX types, from the network that TensorRT parsed, and from
+the kernels as compiled. The first two only say what was asked for: builders fall back to another precision without a
+word (packed Q, K, V projections with stored INT8 weights; a scale that is a vector of one entry; any convolution on
+Turing). So the kernels alone decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...bundle import Bundle, GraphEntry
+from ...errors import VerificationError, command, printable
+from ..plan.macs import place_nodes
+from .compile import BuildOptions
+from .xray import Inspection, KernelPlan, plan_of_inspection, xray
+
+# What a graph holds at least when its index entry does not say (bundles of before the promise).
+PROMISED = {"fp32": 0.95, "fp16": 0.95, "int8": 0.95}
+_SHOWN = 12  # kernels named in a message
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The verdict on one graph for one GPU.
+
+    Attributes:
+        precision: that the index names.
+        promised: share of multiply-accumulates that must be compiled to it.
+        plan: the kernels, and the three counts.
+    """
+
+    precision: str
+    promised: float
+    plan: KernelPlan
+
+    @property
+    def share(self) -> float:
+        """Share of all multiply-accumulates whose kernel is of the precision; what could not be placed is not."""
+        total = sum(self.plan.macs) + sum(self.plan.unplaced_macs.values())
+        return self.plan.macs_by_precision.get(self.precision, 0) / total if total else 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the promise is kept."""
+        return self.share >= self.promised
+
+    @property
+    def fallen(self) -> float:
+        """Share of all multiply-accumulates that are known to be compiled to another precision."""
+        total = sum(self.plan.macs) + sum(self.plan.unplaced_macs.values())
+        known = self.plan.macs_by_precision
+        lost = sum(count for name, count in known.items() if name not in (self.precision, "unclear"))
+        return lost / total if total else 0.0
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The kernels that multiply in another precision, most work first, each with what the graph asked for."""
+        asked: dict[int, set[str]] = {}
+        nodes: dict[int, list[str]] = {}
+        for node, index in place_nodes(self.plan.steps, self.plan.parsed).items():
+            asked.setdefault(index, set()).add(self.plan.parsed[node][1])
+            nodes.setdefault(index, []).append(node)
+        found = []
+        for index in sorted(nodes, key=lambda i: -self.plan.macs[i]):
+            kernel = self.plan.steps[index]
+            if kernel.precision == self.precision:
+                continue
+            fell = "as the graph says" if asked[index] == {kernel.precision} else "fell back; the graph says "
+            fell += "" if fell.startswith("as") else "+".join(sorted(asked[index]))
+            million = self.plan.macs[index] / 1e6
+            found.append(f"{kernel.name}: {kernel.precision}, {million:.2f} M, {fell} <- {', '.join(nodes[index])}")
+        return tuple(found)
+
+    def summary(self) -> dict[str, Any]:
+        """The plan's figures and the verdict, as JSON."""
+        verdict = {"share": round(self.share, 6), "promised_share": self.promised, "holds": self.holds}
+        return {**self.plan.summary(), "proof": {"precision": self.precision, **verdict}}
+
+    def table(self) -> str:
+        """The verdict, the kernels that are of another precision, and the plan, for a terminal."""
+        return "\n".join([str(self), *(f"  not {self.precision}: {line}" for line in self.others), self.plan.table()])
+
+    def __str__(self) -> str:
+        kept = "holds" if self.holds else "BROKEN"
+        return f"{self.share:.2%} of multiply-accumulates are {self.precision}, {self.promised:.1%} promised: {kept}"
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What a build may be made for.
+
+    Attributes:
+        gpus: compute capabilities on which the promise holds; empty for a build that names none.
+        left_out: the others, each with the reason.
+        plans: kernel plan summaries by compute capability.
+    """
+
+    gpus: tuple[str, ...]
+    left_out: Mapping[str, str]
+    plans: Mapping[str, dict[str, Any]]
+
+
+def promised_share(bundle: Bundle, entry: GraphEntry) -> float:
+    """What the index promises for a graph."""
+    promises = bundle.precisions.get(entry.precision, {}).get("promised_share", {})
+    value = promises.get(entry.graph) if isinstance(promises, dict) else None
+    return float(value) if isinstance(value, (int, float)) and 0 <= value <= 1 else PROMISED[entry.precision]
+
+
+def prove(data: bytes, bundle: Bundle, entry: GraphEntry, sm: str, options: BuildOptions | None = None) -> Proof:
+    """Compiles a graph for one GPU and holds the kernels against the promise.
+
+    Args:
+        data: the checked bytes of the graph.
+        bundle: that promises.
+        entry: of the graph.
+        sm: such as 'sm86'.
+        options: of the engine that is meant.
+
+    Raises:
+        MachineError: TensorRT-RTX is missing, or it has no kernels for that GPU.
+    """
+    plan = xray(data, sm, options, shown=entry.file, typed_macs=entry.macs)
+    return Proof(entry.precision, promised_share(bundle, entry), plan)
+
+
+def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOptions) -> Proven:
+    """Proves a graph on the GPUs that an engine is built for, before it is built.
+
+    INT8 is proven on each: whether it falls back depends on the GPU (TensorRT-RTX 1.7.1 has no INT8 convolution for
+    Turing), and a GPU on which it does is left out. FP32 and FP16 are proven on one. TensorRT on a device prints no
+    plan: it is asked afterwards, see `prove_inspected`.
+
+    Args:
+        data: the checked bytes of the graph.
+        bundle: that promises.
+        entry: of the graph.
+        options: of the engine; its compute capabilities are the GPUs.
+
+    Raises:
+        VerificationError: the promise holds on none of them; the kernels that fell back are named.
+    """
+    if options.target != "rtx":
+        return Proven(options.compute_capabilities, {}, {})
+    each = options.compute_capabilities
+    tried = each if entry.precision == "int8" else (_representative(each),)
+    proofs = {sm: prove(data, bundle, entry, sm, replace(options, compute_capabilities=(sm,))) for sm in tried}
+    broken = {sm: proof for sm, proof in proofs.items() if not proof.holds}
+    if len(broken) == len(proofs):
+        raise _broken(bundle, entry, broken)
+    return Proven(
+        tuple(sm for sm in each if sm not in broken),
+        {sm: f"{proof}; use another precision there" for sm, proof in broken.items()},
+        {sm: proof.summary() for sm, proof in proofs.items()},
+    )
+
+
+def prove_inspected(inspection: Inspection, bundle: Bundle, entry: GraphEntry) -> dict[str, dict[str, Any]]:
+    """Holds what a device's TensorRT says of its kernels against the promise.
+
+    The engine inspector's answer is an unverified shape: only what is known to have fallen back is held against a
+    graph, not what could not be found.
+
+    Returns:
+        The plan's summary, under 'this-gpu'.
+
+    Raises:
+        VerificationError: too much fell back; the kernels are named.
+        RefusedError: the inspector's answer is no JSON.
+    """
+    plan = plan_of_inspection(inspection, entry.macs)
+    proof = Proof(entry.precision, promised_share(bundle, entry), plan)
+    if proof.fallen > 1.0 - proof.promised:
+        raise _broken(bundle, entry, {plan.sm: proof})
+    return {plan.sm: {**proof.summary(), "shape": "unverified: read from the engine inspector"}}
+
+
+def _representative(gpus: tuple[str, ...]) -> str:
+    """The GPU that figures in this project are given for, if it is among them; else the newest."""
+    return "sm86" if "sm86" in gpus else gpus[-1]
+
+
+def _broken(bundle: Bundle, entry: GraphEntry, proofs: Mapping[str, Proof]) -> VerificationError:
+    sm, proof = next(iter(proofs.items()))
+    plan = proof.plan
+    counts = (("ONNX types", plan.typed_macs), ("parsed", plan.parsed_macs), ("compiled", plan.macs_by_precision))
+    lines = [f"{name}: " + ", ".join(f"{n / 1e6:.2f} M {p}" for p, n in sorted(macs.items())) for name, macs in counts]
+    others = proof.others
+    lines += [printable(line, 300) for line in others[:_SHOWN]]
+    lines += [f"and {len(others) - _SHOWN} kernels more"] if len(others) > _SHOWN else []
+    return VerificationError(
+        f"{entry.file} is not {entry.precision} on {'+'.join(proofs)}: on {sm} {proof.share:.2%} of its "
+        f"multiply-accumulates are compiled to {entry.precision}, {proof.promised:.1%} are promised.",
+        cause="a graph that is not what its index says, or a compiler that fell back; the kernels below did",
+        next=command("logoformer", "inspect", bundle.path, "--plan", "--graph", entry.graph)
+        + f" --precision {entry.precision} --sm {sm}",
+        log=lines,
+    )

@@ -1,0 +1,247 @@
+"""The CUDA layer: the few calls that a session needs, the same for pycuda and for cuda-python.
+
+Device memory, streams, events and graphs are plain integers, as they are for the driver, so that TensorRT, which takes
+integers, and torch, which gives them, need no translation. A `Cuda` is bound to one device and to its *primary*
+context: torch, ONNX Runtime and TensorRT live in that one too. What a session does happens inside `with cuda:`, which
+makes that context current for the calling thread and afterwards puts back what was current before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import DeviceLostError, LogoformerError, MachineError, UsageError, one_of
+
+LAYERS = ("cuda-python", "pycuda")  # preferred first: only cuda-python can capture CUDA graphs
+
+# After one of these the context serves nothing but the same error again, for good (CUDA runtime API, cudaError).
+STICKY = {
+    "cudaErrorECCUncorrectable": "uncorrectable ECC error encountered",
+    "cudaErrorNvlinkUncorrectable": "uncorrectable NVLink error detected during the execution",
+    "cudaErrorIllegalAddress": "an illegal memory access was encountered",
+    "cudaErrorLaunchTimeout": "the launch timed out and was terminated",
+    "cudaErrorContextIsDestroyed": "context is destroyed",
+    "cudaErrorAssert": "device-side assert triggered",
+    "cudaErrorHardwareStackError": "hardware stack error",
+    "cudaErrorIllegalInstruction": "an illegal instruction was encountered",
+    "cudaErrorMisalignedAddress": "misaligned address",
+    "cudaErrorInvalidAddressSpace": "operation not supported on global/shared address space",
+    "cudaErrorInvalidPc": "invalid program counter",
+    "cudaErrorLaunchFailure": "unspecified launch failure",
+    "cudaErrorMpsClientTerminated": "the MPS client has been terminated by the server",
+    "cudaErrorExternalDevice": "an async error has occured in external entity outside of CUDA",
+    "cudaErrorUnknown": "unknown error",
+}
+NO_MEMORY = ("cudaErrorMemoryAllocation", "out of memory")
+
+
+class CudaError(Exception):
+    """A CUDA call that failed. Sessions turn it into an error for people.
+
+    Args:
+        call: which one, such as 'cudaMemcpyAsync'.
+        said: the error's name and text, as far as the layer knows them.
+    """
+
+    def __init__(self, call: str, said: str) -> None:
+        super().__init__(f"{call}: {said}")
+        self.call, self.said = call, said
+        self.sticky = any(name in said or text in said for name, text in STICKY.items())
+        self.no_memory = any(text in said for text in NO_MEMORY)
+
+
+@dataclass(frozen=True)
+class HostBlock:
+    """Host memory that the driver keeps in place.
+
+    Attributes:
+        array: uint8 `[size]`, the memory itself.
+        device_pointer: the same bytes as the device sees them, when the block is mapped; else 0.
+        handle: the layer's own.
+    """
+
+    array: npt.NDArray[np.uint8]
+    device_pointer: int
+    handle: Any
+
+
+class Cuda(Protocol):
+    """One device. Every method but `memory` may raise `CudaError`."""
+
+    name: str  # shown to people, such as 'cuda-python 13.5.0'
+    device: int
+    compute_capability: str  # such as 'sm87'
+    integrated: bool  # shares its memory with the CPU, as on a Jetson
+    has_graphs: bool
+    lost: str  # the sticky error that made the device useless to this process; empty while it is well
+
+    def __enter__(self) -> object:
+        """Makes the device's primary context current for this thread."""
+        ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Puts back what was current before."""
+        ...
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of the device; (0, 0) when the driver does not say."""
+        ...
+
+    def owns(self, pointer: int, size: int) -> bool:
+        """Whether these bytes are memory of this device, as far as the driver can tell."""
+        ...
+
+    def alloc(self, size: int) -> int: ...
+
+    def free(self, pointer: int) -> None: ...
+
+    def alloc_host(self, size: int, *, mapped: bool) -> HostBlock: ...
+
+    def free_host(self, block: HostBlock) -> None: ...
+
+    def stream(self) -> int:
+        """A new stream that does not wait for the default stream."""
+        ...
+
+    def free_stream(self, stream: int) -> None: ...
+
+    def synchronize(self, stream: int) -> None: ...
+
+    def follow(self, stream: int, foreign: int) -> None:
+        """What is put into `stream` from now on waits for what stands in another library's stream; 0: in any."""
+        ...
+
+    def event(self) -> int: ...
+
+    def free_event(self, event: int) -> None: ...
+
+    def record(self, event: int, stream: int) -> None: ...
+
+    def wait(self, stream: int, event: int) -> None:
+        """What is put into `stream` from now on waits for the event."""
+        ...
+
+    def synchronize_event(self, event: int) -> None: ...
+
+    def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
+        """Copies; returns at once. `array` must stay as it is until the stream has come past."""
+        ...
+
+    def to_host(self, array: npt.NDArray[np.uint8], pointer: int, stream: int) -> None:
+        """Copies; returns at once. `array` may be read once the stream has come past."""
+        ...
+
+    def on_device(self, to: int, source: int, size: int, stream: int) -> None: ...
+
+    def fill(self, pointer: int, value: int, size: int, stream: int) -> None:
+        """Sets every byte."""
+        ...
+
+    def capture(self, stream: int, body: Callable[[], bool]) -> tuple[int, int]:
+        """Records what `body` puts into the stream, instead of running it; other threads are not disturbed.
+
+        Args:
+            stream: idle.
+            body: gives False when it failed.
+
+        Returns:
+            (graph, number of its nodes). Only with `has_graphs`.
+        """
+        ...
+
+    def launch(self, graph: int, stream: int) -> None: ...
+
+    def free_graph(self, graph: int) -> None: ...
+
+
+def open_cuda(layer: str = "auto", device: int = 0) -> Cuda:
+    """Opens a device.
+
+    Args:
+        layer: 'auto', 'cuda-python' or 'pycuda'.
+        device: the card's number, as CUDA counts them.
+
+    Raises:
+        UsageError: another layer, or a negative device.
+        MachineError: the layer is not installed, there is no driver, or no such card.
+    """
+    if layer not in ("auto", *LAYERS):
+        raise UsageError(f"Unknown CUDA layer {layer!r}.", next=f"choose from {one_of(('auto', *LAYERS))}")
+    if device < 0:
+        raise UsageError(f"device={device}: cards are counted from 0.", next="device=0")
+    # Read when the driver starts: kernels are loaded when first needed, which saves hundreds of megabytes on a Jetson.
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+    errors: list[LogoformerError] = []
+    for name in LAYERS if layer == "auto" else (layer,):
+        try:
+            return _open(name, device)
+        except MachineError as error:
+            errors.append(error)
+    # With 'auto' the second layer's complaint would hide that the first is installed and says why it cannot work.
+    raise next((error for error in errors if not isinstance(error.__cause__, ImportError)), errors[0])
+
+
+def _open(name: str, device: int) -> Cuda:
+    if name == "cuda-python":
+        from .with_cuda_python import CudaPython
+
+        return CudaPython(device)
+    from .with_pycuda import PyCuda
+
+    return PyCuda(device)
+
+
+def no_device(device: int, layer: str, said: str) -> MachineError:
+    """The error for a card that is not there."""
+    return MachineError(
+        f"{layer} finds no card {device}: {said}",
+        cause="no NVIDIA driver, a driver older than this CUDA, or fewer cards than that",
+        next="nvidia-smi",
+    )
+
+
+def explain(fault: CudaError, cuda: Cuda, doing: str, needed: int = 0) -> LogoformerError:
+    """Turns a fault into an error for people; a sticky one marks the device as lost.
+
+    Args:
+        fault: what a call raised.
+        cuda: on which device.
+        doing: such as 'running temporal.fp16'.
+        needed: bytes that were asked for; 0 when unknown.
+    """
+    if fault.sticky:
+        cuda.lost = cuda.lost or str(fault)
+        return lost(cuda, doing)
+    if fault.no_memory:
+        return out_of_memory(cuda, doing, needed, str(fault))
+    return MachineError(
+        f"CUDA failed while {doing} on card {cuda.device}: {fault}",
+        cause="a driver or library fault; the lines of `dmesg` may say more",
+        next="logoformer doctor",
+    )
+
+
+def lost(cuda: Cuda, doing: str) -> DeviceLostError:
+    """The error for every call after a sticky one."""
+    return DeviceLostError(
+        f"Card {cuda.device} is lost to this process ({cuda.lost}); {doing} is refused.",
+        cause="a kernel crashed, the card fell off the bus, or the driver was restarted: no call can mend the context",
+        next="end this process and start it again; its supervisor may do so on exit code 7",
+    )
+
+
+def out_of_memory(cuda: Cuda, doing: str, needed: int, said: str) -> MachineError:
+    """The error for memory that the device does not have, with what is free."""
+    free, total = cuda.memory()
+    asked = f"{needed} bytes were asked for, " if needed else ""
+    return MachineError(
+        f"Card {cuda.device} has not enough memory for {doing}: {asked}{free} of {total} are free ({said}).",
+        cause="other programs on the card; on a Jetson every program, because CPU and GPU share the memory",
+        next="end them (nvidia-smi lists them), or open fewer engines, then run again",
+    )

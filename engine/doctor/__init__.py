@@ -1,0 +1,1 @@
+"""What of this machine works, and the command that mends what does not."""

@@ -1,0 +1,254 @@
+"""What `doctor` found: a machine's board, driver, libraries and packages, without a verdict on any of it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from .probe import Distribution, Interpreter, Probe
+
+MODULES = (
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_bindings",
+    "tensorrt_rtx",
+    "tensorrt_rtx_bindings",
+    "cuda.bindings.runtime",
+    "pycuda.driver",
+    "cv2",
+)
+# Which distributions put which import name there. More than one of them in a folder overwrite each other.
+OWNERS = {
+    "onnxruntime": r"onnxruntime(-gpu|-openvino|-directml|-qnn|-training.*)?",
+    "cv2": r"opencv(-contrib)?-python(-headless)?",
+    "tensorrt": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
+    "tensorrt_bindings": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
+    "tensorrt_rtx": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
+    "tensorrt_rtx_bindings": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
+    "cuda.bindings.runtime": r"cuda-(bindings|python)",
+    "pycuda.driver": r"pycuda",
+}
+DEBS = (
+    "nvidia-jetpack", "nvidia-l4t-core", "tensorrt", "python3-libnvinfer", "libnvinfer10", "libnvinfer8",
+    "libnvinfer-bin", "libopencv-python", "python3-opencv",
+)  # fmt: skip
+# What a Jetson's system Python has and a plain virtual environment does not see.
+SYSTEM_ONLY = ("tensorrt", "cv2")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One card or integrated GPU that CUDA can use."""
+
+    name: str
+    sm: str
+    memory_mib: int
+
+
+@dataclass(frozen=True)
+class Module:
+    """One import name.
+
+    Attributes:
+        name: such as 'tensorrt'.
+        files: where it stands, in search order; the first wins.
+        owners: distributions that claim it, in search order.
+        version: what it said when a child imported it; empty when it does not import.
+        error: why it does not import.
+        said: more of what it said; see `doctor_probe.IMPORT`.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    owners: tuple[Distribution, ...]
+    version: str
+    error: str
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def works(self) -> bool:
+        """Whether it imports."""
+        return bool(self.files) and not self.error
+
+    @property
+    def folder(self) -> str:
+        """The search-path folder that the winning copy stands in."""
+        if not self.files:
+            return ""
+        place = PurePosixPath(self.files[0])
+        depth = self.name.count(".") + (2 if place.name == "__init__.py" else 1)
+        return str(place.parents[depth - 1])
+
+    def numbers(self) -> tuple[int, ...]:
+        """The version's leading numbers, for comparisons."""
+        return version_numbers(self.version)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One machine, as `doctor` found it. Texts are empty where nothing was found.
+
+    Attributes:
+        system: the distribution's name.
+        interpreter: whose packages these are.
+        system_packages: whether the interpreter sees the system's packages (always outside a virtual environment).
+        managed: whether pip refuses to install outside a virtual environment (PEP 668).
+        board: what the device tree calls it; Jetsons have one.
+        l4t: such as '36.4.3'.
+        driver: the kernel module's version.
+        gpus: what CUDA can use.
+        cuda: the newest CUDA of the driver, such as (12, 6); (0, 0) when it did not answer.
+        cuda_init: what cuInit returned; -1 when the driver's library did not load.
+        cuda_error: why it did not load.
+        smi: what nvidia-smi lists, one line a card.
+        debs: installed Debian packages that matter, with versions.
+        libraries: TensorRT's and CUDA's shared libraries that the system holds.
+        hidden: where the system's Python keeps modules that this interpreter does not see, by import name.
+        modules: by import name.
+        numpy: its version.
+        trtexec: where it stands.
+        trtexec_on_path: whether the shell finds it.
+    """
+
+    system: str
+    interpreter: Interpreter
+    system_packages: bool
+    managed: bool
+    board: str
+    l4t: str
+    driver: str
+    gpus: tuple[Gpu, ...]
+    cuda: tuple[int, int]
+    cuda_init: int
+    cuda_error: str
+    smi: tuple[str, ...]
+    debs: Mapping[str, str]
+    libraries: tuple[str, ...]
+    hidden: Mapping[str, str]
+    modules: Mapping[str, Module]
+    numpy: str
+    trtexec: str
+    trtexec_on_path: bool
+
+    @property
+    def jetson(self) -> bool:
+        """Whether this is a Jetson."""
+        return bool(self.l4t) or "Jetson" in self.board
+
+    @property
+    def python(self) -> tuple[int, ...]:
+        """The interpreter's version."""
+        return version_numbers(self.interpreter.version)
+
+
+def read_facts(probe: Probe) -> Facts:
+    """Reads a machine. Imports nothing of what it looks for."""
+    installed: dict[str, list[Distribution]] = defaultdict(list)
+    for found in probe.distributions():
+        installed[found.name].append(found)
+    with ThreadPoolExecutor(4) as pool:  # the children wait for the disk more than for the processor
+        modules = dict(zip(MODULES, pool.map(lambda name: _module(probe, name, installed), MODULES), strict=True))
+        said = pool.submit(probe.cuda).result().json()
+    release = probe.text("/etc/nv_tegra_release")
+    l4t = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", release)
+    init = int(said.get("init", -1))
+    on_path = probe.on_path("trtexec")
+    elsewhere = probe.names("/usr/src/tensorrt/bin/trtexec")
+    return Facts(
+        system=_quoted(probe.text("/etc/os-release"), "PRETTY_NAME"),
+        interpreter=probe.interpreter,
+        system_packages=_system_packages(probe),
+        managed=bool(probe.names(f"/usr/lib/python{_minor(probe)}/EXTERNALLY-MANAGED")),
+        board=probe.text("/proc/device-tree/model"),
+        l4t=f"{l4t[1]}.{l4t[2]}" if l4t else "",
+        driver=_driver(probe.text("/proc/driver/nvidia/version")),
+        gpus=tuple(Gpu(str(g["name"]), str(g["sm"]), int(g["memory_mib"])) for g in said.get("devices", ())),
+        cuda=(int(said.get("version", 0)) // 1000, int(said.get("version", 0)) % 1000 // 10),
+        cuda_init=init,
+        cuda_error=str(said.get("error", "")),
+        smi=() if init == 0 else _smi(probe),
+        debs=probe.debs(DEBS),
+        libraries=_libraries(probe),
+        hidden=_hidden(probe, modules),
+        modules=modules,
+        numpy=installed["numpy"][0].version if installed["numpy"] else "",
+        trtexec=on_path or (elsewhere[0] if elsewhere else ""),
+        trtexec_on_path=bool(on_path),
+    )
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers.
+
+    >>> version_numbers("10.3.0.30-1+cuda12.5")
+    (10, 3, 0, 30)
+    """
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(number) for number in leading.group().split(".")) if leading else (0,)
+
+
+def _module(probe: Probe, name: str, installed: Mapping[str, list[Distribution]]) -> Module:
+    files = probe.module_files(name)
+    owners = tuple(d for key, found in installed.items() if re.fullmatch(OWNERS[name], key) for d in found)
+    if not files:
+        return Module(name, (), owners, "", "")
+    answer = probe.imported(name)
+    said = answer.json()
+    return Module(name, files, owners, str(said.get("version", "")), "" if said else answer.why(), said)
+
+
+def _minor(probe: Probe) -> str:
+    return ".".join(probe.interpreter.version.split(".")[:2])
+
+
+def _system_packages(probe: Probe) -> bool:
+    if not probe.interpreter.in_venv:
+        return True
+    settings = probe.text(f"{probe.interpreter.prefix}/pyvenv.cfg").lower()
+    return bool(re.search(r"^include-system-site-packages\s*=\s*true\s*$", settings, re.MULTILINE))
+
+
+def _hidden(probe: Probe, modules: Mapping[str, Module]) -> dict[str, str]:
+    """System modules outside the search path."""
+    hidden = {}
+    for name in SYSTEM_ONLY:
+        everywhere = probe.names(f"/usr/lib/python3*/dist-packages/{name}*")
+        places = [path for path in everywhere if PurePosixPath(path).name.partition(".")[0] == name]
+        seen = {PurePosixPath(file).parent for file in modules[name].files} | {
+            PurePosixPath(file) for file in modules[name].files
+        }
+        places = [path for path in places if "-info" not in path and PurePosixPath(path) not in seen]
+        if places:
+            hidden[name] = str(PurePosixPath(places[0]).parent)
+    return hidden
+
+
+def _driver(text: str) -> str:
+    found = re.search(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", text + " ")
+    return found[1] if found else ""
+
+
+def _smi(probe: Probe) -> tuple[str, ...]:
+    query = "--query-gpu=name,driver_version,memory.total"
+    answer = probe.ask("nvidia-smi", ["nvidia-smi", query, "--format=csv,noheader"])
+    return tuple(line.strip() for line in answer.out.splitlines() if line.strip()) if answer.code == 0 else ()
+
+
+def _libraries(probe: Probe) -> tuple[str, ...]:
+    patterns = (
+        "/usr/lib/*/libnvinfer.so.*.*.*",
+        "/usr/lib/*/libcuda.so.1",
+        "/usr/lib/*/nvidia/libcuda.so.1",
+        "/usr/local/cuda-*/version.json",
+    )
+    return tuple(path for pattern in patterns for path in probe.names(pattern))
+
+
+def _quoted(text: str, key: str) -> str:
+    found = re.search(rf'^{key}="?([^"\n]*)"?$', text, re.MULTILINE)
+    return found[1] if found else ""

@@ -1,0 +1,104 @@
+"""The verb `doctor`: what of this machine works, what does not, and the exact command that mends it."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...errors import EXIT_ENVIRONMENT, EXIT_OK
+from .advice import FIX, BackendState, Check, all_checks, backends
+from .facts import Facts, read_facts
+from .probe import Probe, probe_here
+
+WIDTH = 118
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """One machine, examined.
+
+    Attributes:
+        facts: what was found.
+        checks: one verdict a part.
+        backends: what can run a bundle.
+    """
+
+    facts: Facts
+    checks: tuple[Check, ...]
+    backends: tuple[BackendState, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when at least one backend can run a bundle, else 6 (environment)."""
+        return EXIT_OK if any(state.runs for state in self.backends) else EXIT_ENVIRONMENT
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        f = self.facts
+        return {
+            "exit_code": self.exit_code,
+            "system": f.system,
+            "architecture": f.interpreter.architecture,
+            "python": f.interpreter.version,
+            "executable": f.interpreter.executable,
+            "jetson": f.jetson,
+            "board": f.board,
+            "l4t": f.l4t,
+            "driver": f.driver,
+            "cuda": list(f.cuda),
+            "gpus": [asdict(gpu) for gpu in f.gpus],
+            "debian_packages": dict(f.debs),
+            "libraries": list(f.libraries),
+            "modules": {
+                name: {
+                    "version": module.version,
+                    "files": list(module.files),
+                    "owners": [f"{owner.name} {owner.version}" for owner in module.owners],
+                    "error": module.error,
+                }
+                for name, module in f.modules.items()
+                if module.files or module.owners
+            },
+            "checks": [asdict(check) for check in self.checks],
+            "backends": [asdict(state) for state in self.backends],
+        }
+
+    def text(self) -> str:
+        """For people: one screen."""
+        f = self.facts
+        lines = [f"{f.system or 'An unknown system'}, {f.interpreter.architecture}, {f.interpreter.executable}", ""]
+        for check in self.checks:
+            lines += _entry(f"{check.status:<3}  {check.name:<12}  ", check.text)
+            lines += [f"{'':19}$ {fix}" for fix in check.fixes]  # never broken: it is there to be copied
+        lines.append("")
+        for state in self.backends:
+            lines += _entry(f"{'yes' if state.runs else 'no':<3}  {state.name:<12}  ", state.text)
+        wrong = sum(check.status == FIX for check in self.checks)
+        lines.append("")
+        lines.append(
+            ("A bundle can run here" if self.exit_code == EXIT_OK else "No backend can run a bundle here")
+            + (f"; {wrong} of {len(self.checks)} parts need mending, by the commands behind $." if wrong else ".")
+        )
+        return "\n".join(lines)
+
+
+def _entry(head: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def doctor(probe: Probe | None = None) -> DoctorReport:
+    """Examines a machine.
+
+    Args:
+        probe: how to look at it; None: this machine, this interpreter.
+    """
+    facts = read_facts(probe or probe_here())
+    return DoctorReport(facts, all_checks(facts), backends(facts))

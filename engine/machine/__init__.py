@@ -1,0 +1,1 @@
+"""What runs here: TensorRT, GPU, platform, memory, logs."""

@@ -1,0 +1,61 @@
+"""What an engine is built for: which TensorRT, and which GPUs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ...errors import UsageError, one_of
+
+TARGETS = ("rtx", "tensorrt")
+# TensorRT-RTX 1.7's ComputeCapability enum; no Orin (sm87), no H100 (sm90), no Thor (sm110).
+RTX_SMS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+
+
+def check_target(target: str) -> str:
+    """Accepts 'rtx' or 'tensorrt'.
+
+    Raises:
+        UsageError: another name.
+    """
+    if target not in TARGETS:
+        raise UsageError(f"Unknown target {target!r}; there are {one_of(TARGETS)}.")
+    return target
+
+
+def check_sms(sms: Sequence[str]) -> tuple[str, ...]:
+    """Accepts names of compute capabilities that TensorRT-RTX builds for, each once.
+
+    Args:
+        sms: such as ('sm86', 'sm120').
+
+    Raises:
+        UsageError: an unknown name, or one twice.
+    """
+    unknown = [sm for sm in sms if sm not in RTX_SMS]
+    if unknown:
+        raise UsageError(
+            f"TensorRT-RTX does not build for {one_of(unknown)}; it builds for {one_of(RTX_SMS)}.",
+            cause="Jetson boards (sm87, sm110) and H100 (sm90) take TensorRT engines, built on the device itself",
+            next="name one of these, or build on the device with --target tensorrt",
+        )
+    if len(set(sms)) != len(sms):
+        raise UsageError(f"A compute capability stands twice in {one_of(sms)}.")
+    return tuple(sms)
+
+
+def folder_name(target: str, version: str, sms: Sequence[str]) -> str:
+    """The folder below `engines/` for engines of one kind; safe on every file system.
+
+    >>> folder_name("rtx", "1.7.1.116", ["sm75", "sm86"])
+    'rtx1.7.1-sm75+sm86'
+    >>> folder_name("tensorrt", "10.3.0", ["sm87"])
+    'tensorrt10.3.0-sm87'
+
+    Args:
+        target: 'rtx' or 'tensorrt'.
+        version: as the module gives it; its first three numbers are used.
+        sms: what the engine runs on.
+    """
+    numbers = ".".join(re.findall(r"[0-9]+", version)[:3])
+    return f"{check_target(target)}{numbers}-" + "+".join(re.sub(r"[^a-z0-9]", "", sm) for sm in sms)

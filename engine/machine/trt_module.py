@@ -1,0 +1,105 @@
+"""Finds TensorRT: `tensorrt` (JetPack, data centre) or `tensorrt_rtx` (desktop, and builds without a GPU).
+
+The meta package provides the plain import name; the wheels that hold the code are named `..._bindings`. Either will do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import MachineError, missing_package
+from .targets import check_target
+
+_IMPORT_NAMES = {
+    "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "tensorrt": ("tensorrt", "tensorrt_bindings"),
+}
+_OLDEST = {"rtx": (1, 0), "tensorrt": (10, 3)}  # strongly typed networks, and the API that this room uses
+
+
+@dataclass(frozen=True)
+class TrtModule:
+    """An imported TensorRT.
+
+    Attributes:
+        target: 'rtx' or 'tensorrt'.
+        name: the import name that was found.
+        version: such as '10.3.0' or '1.7.1.116'.
+        module: the module itself.
+    """
+
+    target: str
+    name: str
+    version: str
+    module: Any
+
+    @property
+    def version_tuple(self) -> tuple[int, ...]:
+        """The version's leading numbers, for comparisons."""
+        return _numbers(self.version)
+
+    def __str__(self) -> str:
+        return f"{'TensorRT-RTX' if self.target == 'rtx' else 'TensorRT'} {self.version}"
+
+
+def find_module(target: str) -> TrtModule:
+    """Imports the TensorRT of a target.
+
+    Args:
+        target: 'rtx' or 'tensorrt'.
+
+    Raises:
+        UsageError: another target.
+        MachineError: it is not installed, does not import, or is too old.
+    """
+    names = _IMPORT_NAMES[check_target(target)]
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in names:  # it is there, but something that it needs is not
+                raise _broken(name, error) from error
+        except (ImportError, OSError) as error:
+            raise _broken(name, error) from error
+        else:
+            return _checked(TrtModule(target, name, str(module.__version__), module))
+    raise _missing(target)
+
+
+def _checked(found: TrtModule) -> TrtModule:
+    oldest = _OLDEST[found.target]
+    if found.version_tuple < oldest:
+        raise MachineError(
+            f"{found} is too old; {'.'.join(map(str, oldest))} or newer is needed.",
+            cause="JetPack 6.0 and older: their TensorRT has no strongly typed networks",
+            next="update to JetPack 6.1 or newer; logoformer run works with ONNX Runtime meanwhile",
+        )
+    return found
+
+
+def _missing(target: str) -> MachineError:
+    purpose = f"The target '{target}'"
+    if target == "tensorrt" and platform.machine() == "aarch64":
+        return MachineError(
+            f"{purpose} needs the Python package tensorrt, which is not installed here.",
+            cause="on a Jetson it comes with JetPack, and a plain virtual environment does not see it",
+            next="python3 -m venv --system-site-packages .venv",
+        )
+    return missing_package(_IMPORT_NAMES[target][0], target, purpose)
+
+
+def _broken(name: str, error: Exception) -> MachineError:
+    return MachineError(
+        f"The Python package {name} is installed but does not import: {error}",
+        cause="its libraries are missing, or belong to another version or Python",
+        next=f"python3 -c 'import {name}'",
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(number) for number in leading.group().split(".")) if leading else (0,)

@@ -1,0 +1,1 @@
+"""Parsers of kernel plans: what the compiler says that it made."""

@@ -1,0 +1,1 @@
+"""One compiled graph with its buffers, by backend."""

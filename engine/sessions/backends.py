@@ -1,0 +1,236 @@
+"""Which backend runs a bundle, and in which precision.
+
+'auto' takes the card where one is, with an engine that was built for it and that somebody vouches for; else ONNX
+Runtime. Why a backend was passed over is kept, to be told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...bundle import GRAPHS, MIXED, Bundle, GraphEntry
+from ...errors import MachineError, RefusedError, UsageError, VerificationError, advising, command, one_of
+from ..cuda.layer import Cuda, open_cuda
+from ..machine.environment import platform_name
+from ..machine.trt_module import TrtModule, find_module
+from ..trust.admit import Running, admit_engine, choose_engine, read_signature
+from ..trust.index import EngineEntry, engines_folder, read_index
+from ..trust.runtime_cache import RuntimeCache
+from ..trust.store import TrustStore
+from .contract import Session
+
+BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")
+_TARGETS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+# First choice first. ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, and no proof of anything. On a
+# card INT8, whole or mixed, comes last: whether it is faster there than FP16 only a measurement says.
+_PREFERENCE = {
+    "onnxruntime": ("fp32", "fp16", "int8", MIXED),
+    "tensorrt": ("fp16", "fp32", "int8", MIXED),
+    "tensorrt_rtx": ("fp16", "fp32", "int8", MIXED),
+    "onnxruntime-cuda": ("fp16", "fp32", "int8", MIXED),
+    "onnxruntime-tensorrt": ("fp16", "fp32", "int8", MIXED),
+}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend that was chosen for one bundle.
+
+    Attributes:
+        name: shown to people, such as 'onnxruntime 1.24.4 CPU'.
+        precision: of every graph that it opens.
+        open_session: turns an index entry into a session.
+        frame_batches: batches of the `frame` graph that it can open.
+        passed_over: with 'auto', why each backend before this one was not taken.
+    """
+
+    name: str
+    precision: str
+    open_session: Callable[[GraphEntry], Session]
+    frame_batches: tuple[int, ...] = (1,)
+    passed_over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card, and the TensorRT that runs engines on it.
+
+    Attributes:
+        trt, cuda: found here.
+        running: what engines must have been built for.
+    """
+
+    trt: TrtModule
+    cuda: Cuda
+    running: Running
+
+    @property
+    def name(self) -> str:
+        """Shown to people, such as 'TensorRT 10.3.0 on sm87 by cuda-python (CUDA 12.6)'."""
+        return f"{self.trt} on {self.cuda.compute_capability} by {self.cuda.name}"
+
+    def open(self, folder: Path, engine: EngineEntry, graph: GraphEntry, trust: TrustStore) -> Session:
+        """Admits an engine and opens it.
+
+        Raises:
+            RefusedError: see `admit_engine`.
+            MachineError: TensorRT does not take it, or memory is short.
+            DeviceLostError: a sticky error.
+        """
+        from .trt import open_session
+
+        data = admit_engine(folder, engine, self.running, trust=trust)
+        cache = RuntimeCache(self.running, engine.sha256, trust) if self.running.target == "rtx" else None
+        return open_session(data, graph, {"module": self.trt, "cuda": self.cuda, "cache": cache})
+
+
+def open_card(target: str, options: Mapping[str, Any]) -> Card:
+    """Finds a card and TensorRT for it.
+
+    Args:
+        target: 'rtx' or 'tensorrt'.
+        options: see `open_backend`.
+
+    Raises:
+        MachineError: one of them is not here.
+    """
+    cuda = open_cuda(options.get("cuda", "auto"), options.get("device", 0))
+    trt = find_module(target)
+    return Card(trt, cuda, Running(target, trt.version, cuda.compute_capability, platform_name()))
+
+
+def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
+    """Chooses.
+
+    Args:
+        bundle: opened for reading.
+        backend: one of `BACKENDS`.
+        precision: 'verdict', or a precision by name.
+        options: `threads`: CPU threads of one session, or None; `device`: which card, from 0; `engines_dir`: where
+            built engines live, or None; `cuda`: 'auto', 'cuda-python' or 'pycuda'.
+
+    Raises:
+        UsageError: an unknown backend, or the bundle has no such precision.
+        VerificationError: no precision was accepted.
+        MachineError: the backend is not installed, there is no card, or no engine for it.
+        RefusedError: nobody vouches for the engine.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"Unknown backend {backend!r}.", next=f"choose from {one_of(BACKENDS)}")
+    if backend in _TARGETS:
+        return _open_tensorrt(bundle, backend, precision, options)
+    passed_over: list[str] = []
+    for name in _TARGETS if backend == "auto" else ():
+        try:
+            return replace(_open_tensorrt(bundle, name, precision, options), passed_over=tuple(passed_over))
+        except (MachineError, RefusedError) as error:
+            passed_over.append(f"{name}: {error.what}")
+            if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
+                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
+    if backend not in ("auto", "onnxruntime"):
+        return _open_on_card(bundle, backend, precision, options)
+    return _open_onnxruntime(bundle, precision, options, tuple(passed_over))
+
+
+def _open_on_card(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
+    """By name only: 'auto' takes no provider that answers without anybody having vouched for what it compiled."""
+    from . import ort, ort_gpu
+
+    chosen = choose_precision(bundle, precision, backend)
+    provider = ort_gpu.find_provider(backend, chosen, options.get("device", 0))
+
+    def open_session(entry: GraphEntry) -> Session:
+        return ort_gpu.open_session(bundle.read_graph(entry), entry, options, provider)
+
+    return Backend(ort.runtime_name(provider), chosen, open_session, bundle.frame_batches(chosen))
+
+
+def _open_onnxruntime(
+    bundle: Bundle, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
+) -> Backend:
+    from . import ort
+
+    chosen = choose_precision(bundle, precision, "onnxruntime")
+
+    def open_session(entry: GraphEntry) -> Session:
+        with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
+            return ort.open_session(bundle.read_graph(entry), entry, options)
+
+    return Backend(ort.runtime_name(), chosen, open_session, bundle.frame_batches(chosen), passed_over)
+
+
+def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
+    """Asks what is cheap first: a machine with no engine never loads TensorRT, one with no card neither."""
+    target = _TARGETS[backend]
+    wanted = _acceptable(bundle, precision, backend)
+    folder = engines_folder(bundle.path, options.get("engines_dir"))
+    entries = [entry for entry in read_index(folder) if entry.kind == target]
+    if not entries:
+        raise MachineError(
+            f"{folder} holds no engine for {backend}.",
+            next=command("logoformer", "build", bundle.path, "--target", target),
+        )
+    card = open_card(target, options)
+    running = card.running
+
+    def fits(graph: GraphEntry) -> bool:
+        with contextlib.suppress(MachineError):
+            return bool(choose_engine(entries, graph, running, folder=folder).file)
+        return False
+
+    whole = [p for p in wanted if all(fits(bundle.graph(graph, p)) for graph in GRAPHS)]
+    built = [p for p in wanted if p in {entry.precision for entry in entries}]  # of these it can be said why not
+    chosen = (*whole, *built, *wanted)[0]
+    trust = TrustStore()
+    for graph in GRAPHS:  # before 'auto' settles on it; the bytes themselves are asked about again when they are read
+        engine = choose_engine(entries, bundle.graph(graph, chosen), running, folder=folder)
+        shown = f"{os.fspath(folder)}/{engine.file}"
+        trust.require_engine(engine.sha256, shown, read_signature(folder, engine.file))
+
+    def open_session(entry: GraphEntry) -> Session:
+        return card.open(folder, choose_engine(entries, entry, running, folder=folder), entry, trust)
+
+    batches = tuple(batch for batch in bundle.frame_batches(chosen) if fits(bundle.graph("frame", chosen, batch)))
+    return Backend(card.name, chosen, open_session, batches)
+
+
+def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
+    """Follows the verdicts of the bundle, or the caller.
+
+    Args:
+        bundle: opened for reading.
+        wanted: 'verdict', or a precision by name.
+        backend: one of `BACKENDS` but 'auto'.
+
+    Raises:
+        VerificationError: no precision was accepted.
+        UsageError: the bundle has no such precision.
+    """
+    return _acceptable(bundle, wanted, backend)[0]
+
+
+def _acceptable(bundle: Bundle, wanted: str, backend: str) -> tuple[str, ...]:
+    """The precisions that may run, first choice first; never empty."""
+    if wanted != "verdict":
+        if wanted not in bundle.runnable:
+            raise UsageError(
+                f"{bundle.path} has no precision {wanted!r}.", next=f"choose from {one_of(bundle.runnable)}"
+            )
+        return (wanted,)
+    held = bundle.accepted
+    accepted = tuple(name for name in _PREFERENCE[backend] if name in held)
+    if accepted:
+        return accepted
+    reasons = [f"{name}: {entry.get('reason', 'no verdict')}" for name, entry in bundle.precisions.items()]
+    reasons += [f"{name}: failed logoformer verify" for name in sorted(bundle.failed)]
+    raise VerificationError(
+        f"No precision of {bundle.path} was accepted.",
+        cause="; ".join(reasons),
+        next=command("logoformer", "export", "CHECKPOINT", "-o", bundle.path),
+    )

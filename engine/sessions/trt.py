@@ -1,0 +1,350 @@
+"""The session on TensorRT and TensorRT-RTX: one engine, one context, one stream, addresses that never move.
+
+A call copies what the host wrote to the device, starts the engine, copies what the host reads back, and waits for its
+own event. The engine is started by a CUDA graph where one could be captured and answers as the plain start does; the
+copies stand outside of it, because which tensors the host writes may change: a ring that `take` fills is never copied.
+After a sticky CUDA error the session is FAILED for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from time import perf_counter_ns
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ...bundle import GraphEntry, TensorSpec
+from ...errors import BadInputError, UsageError
+from ..cuda.device_arrays import check_device_array, is_on_device, opened
+from ..cuda.layer import Cuda, CudaError, explain, lost
+from ..machine.trt_module import TrtModule
+from .contract import Array, Session
+from .cuda_graph import capture_checked
+from .device_buffers import DeviceBuffers
+from .trt_engine import CacheStore, TrtEngine
+
+_PROBE_RUNS = 9
+_T = TypeVar("_T")
+
+
+class TrtSession:
+    """One graph on a card. One thread: that which opened it; `close` may come from another one between two calls.
+
+    Args:
+        trt: the TensorRT to use.
+        cuda: the device, shared by the sessions of one engine.
+        data: engine bytes that were admitted.
+        entry: what the index says of the graph.
+        cache: RTX's runtime cache; None keeps none.
+
+    Attributes:
+        inputs, outputs: tensors by name.
+        host_memory: 'pinned' or 'mapped', see `device_buffers`.
+        host_memory_reason: why.
+        fallbacks: what is slower than it could be, and why; also given as warnings.
+        not_finite: runs whose answer, as far as the host reads it, held NaN or infinity.
+
+    Raises:
+        RefusedError: other tensors than promised.
+        MachineError: TensorRT does not take the engine, or memory is short.
+        DeviceLostError: a sticky CUDA error.
+    """
+
+    def __init__(
+        self, trt: TrtModule, cuda: Cuda, data: bytes, entry: GraphEntry, cache: CacheStore | None = None
+    ) -> None:
+        self.shown = f"{entry.graph}.{entry.precision}.b{entry.batch}"
+        self.cuda = cuda
+        self.fallbacks: list[str] = []
+        self.not_finite = 0
+        self._owner = threading.get_ident()
+        self._busy = threading.Lock()
+        self._closed = False
+        self._graph: int | None = None
+        self._stream: int | None = None
+        self._events: list[int] = []
+        self._engine: TrtEngine | None = None
+        self._buffers: DeviceBuffers | None = None
+        try:
+            with self._working("opening"):
+                self._open(trt, data, entry, cache)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, trt: TrtModule, data: bytes, entry: GraphEntry, cache: CacheStore | None) -> None:
+        cuda = self.cuda
+        self._engine = engine = TrtEngine(trt, cuda, data, entry, cache)
+        self.inputs: Mapping[str, TensorSpec] = engine.inputs
+        self.outputs: Mapping[str, TensorSpec] = engine.outputs
+        self._stream = cuda.stream()
+        for _ in range(2):
+            self._events.append(cuda.event())
+        self._from_host = list(self.inputs)  # copied before a run: what the host writes
+        self._to_host = list(self.outputs)  # copied after a run: what the host reads
+        self.host_memory, self.host_memory_reason = self._choose_memory()
+        self._once()  # plain: kernels are loaded, RTX compiles; a graph may be captured only after that
+        engine.save_cache()
+        self._graph, reason = capture_checked(cuda, engine, self._memory(), self._on(), self._once)
+        if reason:
+            self._fall_back(f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}")
+        self._to_host = []  # from now on what somebody has asked for
+
+    # ----------------------------------------------------------------------------------------------------------- memory
+    def _choose_memory(self) -> tuple[str, str]:
+        self._use(mapped=False)
+        if not self.cuda.integrated:
+            return "pinned", "the card has memory of its own"
+        pinned = self._probe()
+        self._use(mapped=True)
+        ratio = self._probe() / pinned
+        if ratio >= 1:
+            self._use(mapped=False)
+        return "mapped" if ratio < 1 else "pinned", f"measured here: mapped takes {ratio:.2f} of pinned's time"
+
+    def _use(self, *, mapped: bool) -> None:
+        if self._buffers is not None:
+            self._buffers.close()
+        specs = {**self.inputs, **self.outputs}
+        self._buffers = DeviceBuffers(self.cuda, specs, mapped, self._on(), self.shown)
+        for name, pointer in self._buffers.pointers.items():
+            self._loaded().set_address(name, pointer)
+
+    def _probe(self) -> int:
+        """The median time of a run with all its copies, in ns, after one that warms up."""
+        times = []
+        for _ in range(1 + _PROBE_RUNS):
+            started = perf_counter_ns()
+            self._once()
+            times.append(perf_counter_ns() - started)
+        return max(sorted(times[1:])[_PROBE_RUNS // 2], 1)
+
+    # ----------------------------------------------------------------------------------------------------- what it does
+    def input(self, name: str) -> Array:
+        buffers = self._ready("writing an input")
+        if name not in self._from_host:
+            with self._working("reading an input"):
+                self._fetch(name)  # so that what stands there already is what the host sees
+            self._from_host.append(name)
+        return buffers.host[name]
+
+    def output(self, name: str) -> Array:
+        buffers = self._ready("reading an output")
+        if name not in self._to_host:
+            with self._working("reading an output"):
+                self._fetch(name)
+            self._to_host.append(name)
+        return buffers.host[name]
+
+    def run(self) -> None:
+        """Computes the outputs from the inputs; returns when they can be read.
+
+        Raises:
+            MachineError: TensorRT or CUDA failed; the session can be used again.
+            DeviceLostError: a sticky error; the session cannot be used again.
+            UsageError: the session is closed, or belongs to another thread.
+        """
+        with self._working("running"):
+            self._once(self._graph)
+        host = self._memory().host
+        if not all(np.isfinite(host[name]).all() for name in self._to_host if host[name].dtype.kind == "f"):
+            self.not_finite += 1  # what makes a result of it says so and refuses; here it is counted
+
+    def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
+        """See `Session.take`: a copy on the device, ordered by events, so that no side reads or writes too early."""
+        target = self._ready("taking rows")
+        if not isinstance(source, TrtSession) or source.cuda is not self.cuda:
+            raise UsageError(
+                f"{self.shown} takes rows of a session on the same card and layer only.",
+                next="open both with one logoformer.load(...)",
+            )
+        origin = source._ready("giving rows")
+        given, wanted = source.outputs[output], self.inputs[name]
+        batch, rows, width = given.shape  # [B, n, d]
+        fits = (given.dtype, width) == (wanted.dtype, wanted.shape[1]) and 0 <= row <= wanted.shape[0] - rows
+        if not fits or not 0 <= index < batch:
+            raise BadInputError(f"{given} [{index}] does not fit into {wanted} from row {row} on; nothing was copied.")
+        size = origin.sizes[output] // batch
+        with self._working("taking rows"):
+            cuda, taken = self.cuda, self._events[1]
+            cuda.wait(self._on(), source._events[0])
+            to = target.pointers[name] + row * (size // rows)
+            cuda.on_device(to, origin.pointers[output] + index * size, size, self._on())
+            cuda.record(taken, self._on())
+            cuda.wait(source._on(), taken)
+        if name in self._from_host:
+            self._from_host.remove(name)
+
+    def feed(self, name: str, array: Any) -> None:
+        """Fills an input from an array on the card, without a trip through the host; a numpy array is copied as usual.
+
+        When it returns, the array may be changed again.
+
+        Args:
+            name: of the input.
+            array: exactly of its dtype and shape, contiguous, on this card.
+
+        Raises:
+            BadInputError: anything else; nothing is cast, reshaped or moved silently.
+        """
+        buffers, spec = self._ready("feeding an input"), self.inputs[name]
+        if not is_on_device(array):
+            if not isinstance(array, np.ndarray) or (array.dtype.name, array.shape) != (spec.dtype, spec.shape):
+                given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise BadInputError(f"{name} is given as {given}; {spec.dtype} {list(spec.shape)} is expected.")
+            np.copyto(self.input(name), array, casting="no")
+            return
+        with self._working("feeding an input"), opened(array, self._on()) as found:
+            check_device_array(found, spec, self.cuda)
+            if found.stream is not None:
+                self.cuda.follow(self._on(), found.stream)
+            self.cuda.on_device(buffers.pointers[name], found.pointer, buffers.sizes[name], self._on())
+            self.cuda.synchronize(self._on())
+        if name in self._from_host:
+            self._from_host.remove(name)
+
+    @property
+    def uses_graph(self) -> bool:
+        """Whether a CUDA graph starts the engine."""
+        return self._graph is not None
+
+    def close(self) -> None:
+        """Frees everything, what uses before what is used. A second call does nothing.
+
+        Raises:
+            UsageError: another thread is in the middle of a call.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise UsageError(
+                f"{self.shown} is running in another thread and was not closed.",
+                next="close it in its own thread, or engine.worker().close(), which waits",
+            )
+        try:
+            if not self._closed:
+                self._closed = True
+                self._free()
+        finally:
+            self._busy.release()
+
+    def _free(self) -> None:
+        cuda = self.cuda
+        with contextlib.ExitStack() as stack:
+            quiet = contextlib.suppress(CudaError)  # a device that is lost takes nothing back
+            with quiet:
+                stack.enter_context(cuda)  # type: ignore[arg-type]
+                if self._stream is not None:
+                    cuda.synchronize(self._stream)
+            if self._graph is not None:
+                with quiet:
+                    cuda.free_graph(self._graph)
+            if self._engine is not None:
+                self._engine.close()
+            if self._buffers is not None:
+                self._buffers.close()
+            for event in self._events:
+                with quiet:
+                    cuda.free_event(event)
+            if self._stream is not None:
+                with quiet:
+                    cuda.free_stream(self._stream)
+        self._graph = self._stream = self._engine = self._buffers = None
+        self._events = []
+
+    # ----------------------------------------------------------------------------------------------------------- inside
+    def _once(self, graph: int | None = None) -> None:
+        """Copies in, starts by a graph or plainly, copies out, waits."""
+        cuda, buffers, stream = self.cuda, self._memory(), self._on()
+        if not buffers.mapped:
+            for name in self._from_host:
+                cuda.to_device(buffers.pointers[name], buffers.bytes[name], stream)
+        if graph is not None:
+            cuda.launch(graph, stream)
+        elif not self._loaded().enqueue(stream):
+            cuda.synchronize(stream)  # a sticky error shows itself here
+            raise self._loaded().refused(self.shown)
+        if not buffers.mapped:
+            for name in self._to_host:
+                cuda.to_host(buffers.bytes[name], buffers.pointers[name], stream)
+        cuda.record(self._events[0], stream)
+        cuda.synchronize_event(self._events[0])
+
+    def _fetch(self, name: str) -> None:
+        buffers = self._memory()
+        if not buffers.mapped:
+            self.cuda.to_host(buffers.bytes[name], buffers.pointers[name], self._on())
+        self.cuda.synchronize(self._on())
+
+    def _fall_back(self, text: str) -> None:
+        self.fallbacks.append(text)
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+    @contextlib.contextmanager
+    def _working(self, doing: str) -> Iterator[None]:
+        """Holds the session and the device's context; turns faults into errors for people."""
+        self._check(doing)
+        if not self._busy.acquire(blocking=False):
+            raise UsageError(f"{self.shown} is in the middle of another call; {doing} is refused.")
+        try:
+            with self.cuda:
+                try:
+                    yield
+                except BaseException:
+                    if self._stream is not None:  # what was begun ends before the host may touch its buffers again
+                        with contextlib.suppress(CudaError):
+                            self.cuda.synchronize(self._stream)
+                    raise
+        except CudaError as fault:
+            raise explain(fault, self.cuda, f"{doing} {self.shown}") from fault
+        finally:
+            self._busy.release()
+
+    def _check(self, doing: str) -> None:
+        if self._closed:
+            raise UsageError(f"{self.shown} is closed; {doing} is refused.", next="logoformer.load(...) opens it anew")
+        if threading.get_ident() != self._owner:
+            raise UsageError(
+                f"{self.shown} belongs to the thread that opened it; {doing} from another one is refused.",
+                cause="a callback of a camera, of GStreamer or of ROS, which runs in a thread of its own",
+                next="worker = engine.worker(); worker.submit(...) may be called from any thread",
+            )
+        if self.cuda.lost:
+            raise lost(self.cuda, f"{doing} {self.shown}")
+
+    def _ready(self, doing: str) -> DeviceBuffers:
+        self._check(doing)
+        return self._memory()
+
+    def _memory(self) -> DeviceBuffers:
+        return _there(self._buffers)
+
+    def _loaded(self) -> TrtEngine:
+        return _there(self._engine)
+
+    def _on(self) -> int:
+        return _there(self._stream)
+
+
+def _there(value: _T | None) -> _T:
+    """What every open session has.
+
+    Raises:
+        UsageError: it is being closed.
+    """
+    if value is None:
+        raise UsageError("This session is closed.", next="logoformer.load(...) opens it anew")
+    return value
+
+
+def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
+    """The backend's entry point.
+
+    Args:
+        data: engine bytes that `admit.admit_engine` let in, and nothing else.
+        entry: what the index says of the graph.
+        options: `module`: a `TrtModule`; `cuda`: a `Cuda`; `cache`: a `CacheStore`, or absent.
+    """
+    return TrtSession(options["module"], options["cuda"], data, entry, options.get("cache"))

@@ -1,0 +1,160 @@
+"""One deserialised engine with its one execution context; `tensorrt` and `tensorrt_rtx` alike.
+
+Only names that exist in TensorRT 10.3 ... 11.4 and TensorRT-RTX 1.7 are used, but for RTX's runtime cache, which only
+RTX is asked for. Addresses and streams are handed over as plain `int`: 10.3 takes nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ...bundle import GraphEntry, TensorSpec
+from ...errors import LogoformerError, MachineError, RefusedError
+from ..builder.compile import LOG_IN_ERROR
+from ..cuda.layer import Cuda, out_of_memory
+from ..machine.log import BuildLog, make_logger
+from ..machine.memory import looks_short
+from ..machine.trt_module import TrtModule
+from .contract import check_tensors
+
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8"}
+
+
+class CacheStore(Protocol):
+    """Where RTX keeps the kernels that it compiled on this machine. Native code: the same trust as an engine."""
+
+    def load(self) -> bytes | None:
+        """The cache of this engine, checked; None when there is none that is trusted."""
+        ...
+
+    def save(self, data: bytes) -> None:
+        """Keeps a cache, and records that we wrote it."""
+        ...
+
+
+class TrtEngine:
+    """An engine, ready to be given addresses.
+
+    Args:
+        trt: the TensorRT to use.
+        cuda: the device; its context is current.
+        data: engine bytes that were admitted: they are native code.
+        entry: what the index says of the graph.
+        cache: for RTX; None keeps no cache.
+
+    Raises:
+        RefusedError: other tensors than promised.
+        MachineError: TensorRT does not take the bytes, or memory is short.
+    """
+
+    def __init__(self, trt: TrtModule, cuda: Cuda, data: bytes, entry: GraphEntry, cache: CacheStore | None) -> None:
+        self.trt, self.log = trt, BuildLog()
+        self._cuda, self._cache = cuda, cache
+        self._runtime_cache: Any = None
+        self._shown = entry.file
+        self._logger = make_logger(trt.module, self.log)
+        self._context: Any = None
+        self._engine: Any = None
+        self._runtime: Any = None
+        try:
+            self._open(data, entry)
+        except BaseException:
+            self.close()  # or the error, which knows this object, would hold the memory for as long as it is looked at
+            raise
+
+    def _open(self, data: bytes, entry: GraphEntry) -> None:
+        trt = self.trt
+        try:
+            self._runtime = trt.module.Runtime(self._logger)
+        except (TypeError, RuntimeError) as error:  # pybind11's way to say that the factory gave nothing
+            raise self._failed(f"{trt} does not start: {error}", next="nvidia-smi") from error
+        # The default, said again: an engine may carry host code (plugins, a lean runtime), and none of ours does.
+        self._runtime.engine_host_code_allowed = False
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise self._failed(f"{trt} does not take {entry.file}.", next="logoformer build BUNDLE", needed=len(data))
+        specs = self._specs()
+        self.inputs = {spec.name: spec for mode, spec in specs if mode == "INPUT"}
+        self.outputs = {spec.name: spec for mode, spec in specs if mode == "OUTPUT"}
+        check_tensors(entry.file, (*entry.inputs, *entry.outputs), (*self.inputs.values(), *self.outputs.values()))
+        needed = int(self._engine.device_memory_size_v2)
+        self._context = self._make_context()
+        if self._context is None:
+            raise self._failed(f"{trt} gives no execution context for {entry.file}.", needed=needed)
+
+    def _specs(self) -> list[tuple[str, TensorSpec]]:
+        engine, module = self._engine, self.trt.module
+        found = []
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            dtype, shape = engine.get_tensor_dtype(name).name, tuple(engine.get_tensor_shape(name))
+            linear = engine.get_tensor_format(name) == module.TensorFormat.LINEAR
+            device = engine.get_tensor_location(name) == module.TensorLocation.DEVICE
+            if dtype not in _DTYPES or min(shape, default=0) < 0 or not linear or not device:
+                raise RefusedError(
+                    f"{self._shown}: tensor {name} is {dtype} {list(shape)}"
+                    f"{'' if linear else ', not linear'}{'' if device else ', in host memory'}.",
+                    cause="an engine that logoformer build did not make",
+                    next="logoformer build BUNDLE",
+                )
+            found.append((engine.get_tensor_mode(name).name, TensorSpec(name, _DTYPES[dtype], shape)))
+        return found
+
+    def _make_context(self) -> Any:
+        if self.trt.target != "rtx" or self._cache is None:
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        self._runtime_cache = config.create_runtime_cache()
+        kept = self._cache.load()
+        if kept is not None and not self._runtime_cache.deserialize(kept):
+            self._runtime_cache = config.create_runtime_cache()  # of another driver or card: it is compiled anew
+        config.set_runtime_cache(self._runtime_cache)
+        return self._engine.create_execution_context(config)
+
+    def save_cache(self) -> None:
+        """Keeps what RTX has compiled by now."""
+        if self._cache is not None and self._runtime_cache is not None:
+            data = bytes(self._runtime_cache.serialize())
+            if data != self._cache.load():
+                self._cache.save(data)
+
+    def set_address(self, name: str, pointer: int) -> None:
+        """Where a tensor stands on the device.
+
+        Raises:
+            MachineError: TensorRT does not take the address.
+        """
+        if not self._context.set_tensor_address(name, int(pointer)):
+            raise self._failed(f"{self.trt} does not take an address for {name} of {self._shown}.")
+
+    def enqueue(self, stream: int) -> bool:
+        """Puts the whole engine into a stream; False when TensorRT refuses."""
+        return bool(self._context.execute_async_v3(int(stream)))
+
+    def capturable(self, stream: int) -> bool:
+        """Whether the engine may be captured now; RTX says no while it still compiles kernels."""
+        if self.trt.target == "rtx":
+            return bool(self._context.is_stream_capturable(int(stream)))
+        return True
+
+    def refused(self, doing: str) -> LogoformerError:
+        """The error for an enqueue that gave False."""
+        return self._failed(f"{self.trt} refused to start {doing}.")
+
+    def close(self) -> None:
+        """Gives everything back, the context before the engine. A second call does nothing."""
+        self._context = self._runtime_cache = None
+        self._engine = self._runtime = None
+
+    def _failed(self, what: str, next: str = "logoformer doctor", needed: int = 0) -> LogoformerError:
+        said = self.log.complaints
+        if looks_short(said):
+            error: LogoformerError = out_of_memory(self._cuda, self._shown, needed, self.log.complaints[-1])
+            error.log = self.log.complaints[-LOG_IN_ERROR:]
+            return error
+        return MachineError(
+            what,
+            cause="the lines below are TensorRT's own",
+            next=next,
+            log=self.log.complaints[-LOG_IN_ERROR:],
+        )

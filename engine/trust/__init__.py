@@ -1,0 +1,1 @@
+"""Which engine files may run here: index, trust store, signatures, admission."""

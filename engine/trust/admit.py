@@ -1,0 +1,150 @@
+"""What stands between an engine file and a runtime.
+
+An engine is native code: whoever loads one runs it. So every question is settled before a byte of it reaches TensorRT,
+on one reading of the file: is it a regular file, of the size and the hash that the sealed index names; does somebody
+vouch for it whom this user trusts; was it built for what runs here. The bytes that were asked about are handed out; the
+file is not opened again, so that nothing can be exchanged in between.
+
+TensorRT-RTX's own `get_engine_validity` is a second opinion on the last question, never on the others: it takes any
+engine of the right version for good.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...bundle import GraphEntry
+from ...bundle.files import read_regular
+from ...errors import MachineError, RefusedError
+from ..machine.environment import Running
+from .index import FAILED, VERIFIED, EngineEntry, build_command, read_engine
+from .signature import SIGNATURE_BYTES
+from .store import TrustStore
+
+__all__ = ["Running", "admit_engine", "choose_engine", "mismatches"]
+
+
+def admit_engine(
+    folder: str | os.PathLike[str], entry: EngineEntry, running: Running, *, trust: TrustStore | None = None
+) -> bytes:
+    """An engine's bytes, once nothing speaks against running them.
+
+    Args:
+        folder: of the engine index.
+        entry: of `read_index`, which has proven the index's own digest.
+        running: what runs here.
+        trust: whose word counts; the user's own store when None.
+
+    Returns:
+        The very bytes that were checked. Give these to the runtime; do not open the file again.
+
+    Raises:
+        RefusedError: no regular file, another size or hash than the index names, not trusted, or built for another
+            TensorRT, GPU or platform.
+    """
+    data = read_engine(folder, entry)
+    shown = f"{os.fspath(folder)}/{entry.file}"
+    (trust or TrustStore()).require_engine(entry.sha256, shown, read_signature(folder, entry.file))
+    wrong = mismatches(entry, running)
+    if wrong:
+        raise RefusedError(
+            f"{shown} was not built for this machine: {'; '.join(wrong)}.",
+            cause="engines are tied to the TensorRT, the GPU and the platform that they were built for",
+            next=build_command(folder, entry.graph, entry.precision, running.target),
+        )
+    return data
+
+
+def read_signature(folder: str | os.PathLike[str], file: str) -> bytes | None:
+    """The detached signature beside an engine, or None. A link or an overlong file is none."""
+    if not os.path.lexists(Path(folder) / f"{file}.sig"):
+        return None
+    return read_regular(folder, f"{file}.sig", SIGNATURE_BYTES)
+
+
+def choose_engine(
+    entries: Iterable[EngineEntry],
+    graph: GraphEntry,
+    running: Running,
+    *,
+    folder: str | os.PathLike[str] = "BUNDLE/engines",
+) -> EngineEntry:
+    """The engine of a graph that fits what runs here: one that was verified before others, then the most special one.
+
+    Args:
+        entries: of `read_index`.
+        graph: the bundle's graph.
+        running: what runs here.
+        folder: of the index, for the advice.
+
+    Raises:
+        MachineError: there is none; says why each of them does not fit, and how to build one.
+    """
+    same = [e for e in entries if (e.graph, e.batch) == (graph.graph, graph.batch)]
+    meant = [e for e in same if e.precision == graph.precision]
+    fitting = [e for e in meant if not _against(e, graph, running)]
+    if fitting:
+        return min(fitting, key=lambda e: (e.verdict != VERIFIED, len(e.compute_capabilities), e.file))
+    why = [f"{e.file}: {'; '.join(_against(e, graph, running))}" for e in meant]
+    why += [
+        f"{e.file}: stands in for {graph.precision}, which was not built: {e.fallback['reason']}"
+        for e in same
+        if e.fallback.get("precision") == graph.precision
+    ]
+    raise MachineError(
+        f"There is no engine of {graph.graph} {graph.precision} b{graph.batch} for {describe_running(running)}.",
+        cause="; ".join(why) or "none was built",
+        next=build_command(folder, graph.graph, graph.precision, running.target),
+    )
+
+
+def describe_running(running: Running) -> str:
+    """What runs here, in one phrase."""
+    name = "TensorRT-RTX" if running.target == "rtx" else "TensorRT"
+    gpu = running.compute_capability or "no GPU that could be found"
+    return f"{name} {running.tensorrt_version} on {gpu}, {running.platform}"
+
+
+def mismatches(entry: EngineEntry, running: Running) -> list[str]:
+    """Everything in which an engine differs from what runs here, each with both sides; empty when it fits."""
+    wrong = []
+    if entry.kind != running.target:
+        wrong.append(f"built with target {entry.kind}, running here {running.target}")
+    elif entry.tensorrt_version != running.tensorrt_version:
+        age = "an older" if _numbers(entry.tensorrt_version) < _numbers(running.tensorrt_version) else "a newer"
+        wrong.append(
+            f"built with TensorRT {entry.tensorrt_version} ({age} one), running here {running.tensorrt_version}"
+        )
+    if not _covers(entry, running.compute_capability):
+        built = "+".join(entry.compute_capabilities) or "a GPU that was not recorded"
+        wrong.append(f"built for {built}, running here {running.compute_capability or 'no GPU that could be found'}")
+    if entry.platform != running.platform:
+        wrong.append(f"built on {entry.platform}, running here {running.platform}")
+    return wrong
+
+
+def _against(entry: EngineEntry, graph: GraphEntry, running: Running) -> list[str]:
+    stale = [] if entry.graph_sha256 == graph.sha256 else ["stale: built from another graph than the bundle's"]
+    failed = ["it failed logoformer verify"] if entry.verdict == FAILED else []
+    return [*stale, *failed, *mismatches(entry, running)]
+
+
+def _covers(entry: EngineEntry, sm: str | None) -> bool:
+    if sm is None:
+        return False
+    if sm in entry.compute_capabilities:
+        return True
+    # Asked for with --hardware-compatible: from Ampere on, any GPU.
+    return entry.flags.get("hardware_compatibility") == "AMPERE_PLUS" and _sm(sm) >= 80
+
+
+def _sm(name: str) -> int:
+    digits = re.fullmatch(r"sm(\d{2,3})", name)
+    return int(digits[1]) if digits else 0
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]

@@ -1,0 +1,246 @@
+"""The index of built engines: `engines/index.json`, by default inside the bundle.
+
+    engines/index.json
+    engines/<target>/<graph>.<precision>.b<N>.<hash8>.engine
+
+Engines are tied to a TensorRT version and to GPUs, so they live apart from the manifest: the folder may be elsewhere
+(`--engines-dir`) when the bundle's own may not be written. The rules are those of `bundle/sealed.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...bundle import SWEEP_AFTER_S, GraphEntry
+from ...bundle.files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing_failed
+from ...bundle.sealed import content_name, count, only_writer, read_stored, reading_fields, seal, stored, typed, unseal
+from ...errors import MachineError, RefusedError, advising, command
+
+FORMAT = "logoformer-engines"
+SCHEMA_VERSION = 1
+MAX_ENGINE_BYTES = 2 << 30
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}\.engine")
+_OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.engine(\.sig)?|\.part-.*")
+_AGAIN = command("logoformer", "build", "BUNDLE")
+NOT_RUN = "built, not run"
+VERIFIED, FAILED = "verified", "failed"
+STALE = "stale: built from another graph than the bundle's"
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """One engine file.
+
+    Attributes:
+        graph, precision, batch: which graph of the bundle.
+        target: folder name, such as 'rtx-1.7.1.116-sm75+sm86'.
+        file: path below the engines folder.
+        sha256, size: of the file.
+        graph_sha256: of the ONNX file that it was built from.
+        tensorrt_version: of the builder.
+        compute_capabilities: GPUs that it holds code for, such as 'sm86'.
+        platform: operating system and processor that it was built on and runs on.
+        cuda: newest CUDA that the builder's driver knows, such as '12.6'; empty when there was no driver.
+        flags: how it was built.
+        plan: kernel plan summary by GPU ('sm86'), from a build of its own; empty when it was not asked for.
+        verdict: 'built, not run' until a device has answered the golden clips with it; then 'verified' or 'failed'.
+        fallback: {'precision': 'int8', 'reason': ...} when it stands in for one that could not be built; else empty.
+    """
+
+    graph: str
+    precision: str
+    batch: int
+    target: str
+    file: str
+    sha256: str
+    size: int
+    graph_sha256: str
+    tensorrt_version: str
+    compute_capabilities: tuple[str, ...]
+    platform: str
+    flags: Mapping[str, Any]
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    verdict: str = NOT_RUN
+    cuda: str = ""
+    fallback: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What a newer build of the same replaces."""
+        return self.graph, self.precision, self.batch, self.target
+
+    @property
+    def kind(self) -> str:
+        """'rtx' or 'tensorrt': which of the two reads it."""
+        return "rtx" if self.target.startswith("rtx") else "tensorrt"
+
+
+def engines_folder(bundle: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None) -> Path:
+    """Where the engines of a bundle live.
+
+    Raises:
+        RefusedError: the bundle's own `engines` is a link: what is written below it would lie elsewhere.
+    """
+    if engines_dir is not None:
+        return Path(engines_dir)
+    folder = Path(bundle) / "engines"
+    if folder.is_symlink():
+        raise RefusedError(
+            f"{folder} is a symbolic link; links inside a bundle are not followed.",
+            next=command("logoformer", "build", bundle, "--engines-dir", os.path.realpath(folder)),
+        )
+    return folder
+
+
+def verdict_of(entry: EngineEntry, graphs: Iterable[GraphEntry]) -> str:
+    """An engine's verdict, or that it was built from a graph that the bundle no longer holds."""
+    current = {graph.sha256 for graph in graphs}
+    return entry.verdict if entry.graph_sha256 in current else STALE
+
+
+def read_index(folder: str | os.PathLike[str]) -> tuple[EngineEntry, ...]:
+    """The engines that stand in a folder; none when there is no index.
+
+    Raises:
+        RefusedError: the index is damaged, hostile or too new.
+    """
+    path = Path(folder) / "index.json"
+    if not os.path.lexists(path):
+        return ()
+    with advising(f"remove {path}, then: {_AGAIN}"):
+        index = unseal(read_regular(folder, "index.json", MAX_JSON_BYTES), str(path), FORMAT, SCHEMA_VERSION)
+        with reading_fields(str(path)):
+            return tuple(_entry(item) for item in typed(index["engines"], list))
+
+
+def read_engine(folder: str | os.PathLike[str], entry: EngineEntry) -> bytes:
+    """An engine's bytes, checked against the index. Says nothing of trust.
+
+    Raises:
+        RefusedError: missing, a link, or not the file that the index names.
+    """
+    with advising(build_command(folder, entry.graph, entry.precision, entry.kind)):
+        return read_stored(folder, entry.file, entry.sha256, entry.size, MAX_ENGINE_BYTES)
+
+
+def build_command(folder: str | os.PathLike[str], graph: str, precision: str, target: str) -> str:
+    """The command that builds an engine anew into that folder."""
+    path = Path(folder)
+    inside = path.name == "engines"
+    words = ["logoformer", "build", str(path.parent) if inside else "BUNDLE", "--target", target]
+    words += ["--graph", graph, "--precision", precision]
+    return command(*words, *([] if inside else ["--engines-dir", str(path)]))
+
+
+def write_engine(folder: str | os.PathLike[str], target: str, stem: str, plan: bytes) -> tuple[str, str]:
+    """Writes one engine file; returns (path below the folder, SHA-256). No index names it yet."""
+    file = content_name(target, stem, plan, ".engine")
+    write_atomic(Path(folder) / file, plan)
+    return file, sha256(plan)
+
+
+def add_to_index(folder: str | os.PathLike[str], entries: Iterable[EngineEntry]) -> tuple[EngineEntry, ...]:
+    """Puts entries into the index, each in place of an older build of the same, and returns all.
+
+    Raises:
+        RefusedError: the index that stands there is damaged, hostile or too new; it is left alone.
+        MachineError: it may not be written, or another build is writing it.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise writing_failed(error, path) from error
+    with only_writer(path):
+        before = read_index(path)
+        merged = {entry.key: entry for entry in (*before, *entries)}
+        everything = tuple(merged[key] for key in sorted(merged))
+        index = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "engines": [asdict(entry) for entry in everything]}
+        write_atomic(path / "index.json", seal(index))
+        _sweep(path, {entry.file for entry in everything}, {entry.file for entry in before})
+    return everything
+
+
+def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
+    """Makes sure that engines can be filed, before a long build.
+
+    Args:
+        folder: of the index; not made yet when it is not there.
+        needed_bytes: what will be written, about.
+
+    Raises:
+        RefusedError: the index that stands there is damaged, hostile or too new.
+        MachineError: the folder may not be written, another build is writing it, or the disk has not that much left.
+    """
+    path = Path(folder)
+    elsewhere = "name a place that may be written, and has room: --engines-dir DIR"
+    standing = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
+    try:
+        if standing == path:
+            with only_writer(path):
+                read_index(path)
+        elif not os.access(standing, os.W_OK):  # asked, not tried: a build that is refused leaves no folder
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        free = shutil.disk_usage(standing).free
+    except OSError as error:
+        failed = writing_failed(error, path)
+        failed.next = elsewhere
+        raise failed from error
+    except MachineError as error:
+        error.next = error.next if "another process" in error.what else elsewhere
+        raise
+    if free < needed_bytes:
+        raise MachineError(
+            f"{path} has {free >> 20} MiB left; the engines need about {needed_bytes >> 20} MiB.", next=elsewhere
+        )
+
+
+def _sweep(folder: Path, named: set[str], before: set[str]) -> None:
+    """Removes engine files that no index has named for an hour: who opened the last one may still want its files."""
+    now = time.time()
+    for item in (
+        *folder.glob("*/*.engine"),
+        *folder.glob("*/*.engine.sig"),
+        *folder.glob(".part-*"),
+        *folder.glob("*/.part-*"),
+    ):
+        name = item.relative_to(folder).as_posix().removesuffix(".sig")
+        # The index is in place: what cannot be swept is no failure.
+        with contextlib.suppress(OSError):
+            if name in named or not _OURS.fullmatch(item.name) or item.parent.is_symlink():
+                continue
+            if name in before:
+                os.utime(item, follow_symlinks=False)  # its hour begins now, not when it was written
+            elif now - item.lstat().st_mtime > SWEEP_AFTER_S:
+                item.unlink()
+
+
+def _entry(item: Mapping[str, Any]) -> EngineEntry:
+    file, digest, size = stored(item, _FILE)
+    return EngineEntry(
+        graph=typed(item["graph"], str),
+        precision=typed(item["precision"], str),
+        batch=count(item["batch"]),
+        target=typed(item["target"], str),
+        file=file,
+        sha256=digest,
+        size=size,
+        graph_sha256=typed(item["graph_sha256"], str),
+        tensorrt_version=typed(item["tensorrt_version"], str),
+        compute_capabilities=tuple(typed(sm, str) for sm in typed(item["compute_capabilities"], list)),
+        platform=typed(item["platform"], str),
+        flags=typed(item["flags"], dict),
+        plan={typed(sm, str): typed(summary, dict) for sm, summary in item["plan"].items()},
+        verdict=typed(item["verdict"], str),
+        cuda=typed(item.get("cuda", ""), str),
+        fallback={name: typed(value, str) for name, value in item.get("fallback", {}).items()},
+    )

@@ -1,0 +1,121 @@
+"""Ed25519 signatures over engines, for a fleet whose engines are built in one place.
+
+A detached signature `FILE.sig` is the 64 raw bytes over one line of text that names the engine by its SHA-256, so that
+OpenSSL can make and check one too, and no signature of another purpose fits:
+
+    logoformer-engine-v1 <SHA-256 in hex>
+
+The arithmetic is the package `cryptography`'s (the extra `sign`). Without it no signature counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+from ...bundle.files import read_file, read_regular
+from ...errors import BadInputError, MachineError, RefusedError, missing_package
+
+SIGNATURE_BYTES = 64
+_MAX_KEY_BYTES = 64 << 10
+
+
+def message(digest: str) -> bytes:
+    """What is signed for an engine of that SHA-256."""
+    return f"logoformer-engine-v1 {digest}\n".encode("ascii")
+
+
+def sign(digest: str, key_file: str | os.PathLike[str]) -> bytes:
+    """Signs an engine's SHA-256.
+
+    Args:
+        digest: hex.
+        key_file: a private Ed25519 key as PEM without a password, readable by its owner alone.
+
+    Raises:
+        MachineError: the package `cryptography` is missing.
+        RefusedError: others may read or write the key.
+        BadInputError: it is no such key.
+    """
+    crypto = _cryptography("Signing an engine")
+    path = Path(key_file)
+    data = read_regular(path.parent, path.name, _MAX_KEY_BYTES, private=True)
+    if path.stat().st_mode & 0o077:
+        raise RefusedError(
+            f"{path} can be read by other users: it is no secret.", next="make a new key, and keep it at mode 0600"
+        )
+    try:
+        key = crypto.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, crypto.UnsupportedAlgorithm) as error:
+        raise _no_key(path, "private", error) from error
+    if not isinstance(key, crypto.Ed25519PrivateKey):
+        raise _no_key(path, "private", "a key of another kind")
+    signed: bytes = key.sign(message(digest))
+    return signed
+
+
+def read_public_key(key_file: str | os.PathLike[str]) -> str:
+    """A public Ed25519 key as 64 hex digits.
+
+    Args:
+        key_file: PEM, as `openssl pkey -pubout` writes it.
+
+    Raises:
+        MachineError: the package `cryptography` is missing.
+        BadInputError: it is no such key.
+    """
+    crypto = _cryptography("Reading a key")
+    data = read_file(key_file, _MAX_KEY_BYTES)
+    try:
+        key = crypto.load_pem_public_key(data)
+    except (ValueError, TypeError, crypto.UnsupportedAlgorithm) as error:
+        raise _no_key(key_file, "public", error) from error
+    if not isinstance(key, crypto.Ed25519PublicKey):
+        raise _no_key(key_file, "public", "a key of another kind")
+    raw: bytes = key.public_bytes_raw()
+    return raw.hex()
+
+
+def signer(digest: str, signature: bytes, keys: Iterable[str]) -> str | None:
+    """The first of these public keys (hex) that made the signature, or None.
+
+    Raises:
+        MachineError: the package `cryptography` is missing.
+    """
+    crypto = _cryptography("Checking a signature")
+    for key in keys:
+        try:
+            crypto.Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(signature, message(digest))
+        except (crypto.InvalidSignature, ValueError):
+            continue
+        return key
+    return None
+
+
+def _no_key(path: str | os.PathLike[str], kind: str, error: object) -> BadInputError:
+    make = "openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub"
+    return BadInputError(f"{path} is not a {kind} Ed25519 key in PEM: {error}", next=make)
+
+
+def _cryptography(purpose: str) -> SimpleNamespace:
+    try:
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+    except ModuleNotFoundError as error:
+        raise missing_package("cryptography", "sign", purpose) from error
+    except ImportError as error:
+        raise MachineError(
+            f"{purpose} needs the package cryptography, which does not import: {error}",
+            next="pip install --force-reinstall cryptography",
+        ) from error
+    return SimpleNamespace(
+        InvalidSignature=InvalidSignature,
+        UnsupportedAlgorithm=UnsupportedAlgorithm,
+        Ed25519PrivateKey=Ed25519PrivateKey,
+        Ed25519PublicKey=Ed25519PublicKey,
+        load_pem_private_key=load_pem_private_key,
+        load_pem_public_key=load_pem_public_key,
+    )

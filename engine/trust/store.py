@@ -1,0 +1,301 @@
+"""The user's own trust store: which engines may run here, whose signatures count, which caches are ours.
+
+An engine is native code, and a hash that stands beside it proves nothing: whoever can write the folder can write both.
+So what this user built, or chose to trust, is remembered in a place that only this user can write:
+
+    $XDG_STATE_HOME/logoformer/trust.json, or ~/.local/state/logoformer/trust.json
+
+The file is sealed, replaced in one step, and refused when somebody else owns it or may write it or its folder.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...bundle.files import MAX_JSON_BYTES, atomic_path, read_regular, require_private, sha256, writing_failed
+from ...bundle.sealed import hex256, only_writer, reading_fields, seal, typed, unseal
+from ...errors import LogoformerError, MachineError, RefusedError, UsageError, advising, command
+from ..machine.environment import Running
+from .signature import SIGNATURE_BYTES, signer
+
+FORMAT = "logoformer-trust"
+SCHEMA_VERSION = 1
+BUILT = "built here"
+KEPT_BUILDS = 4000  # the newest; what was trusted by hand is never dropped
+_WAIT_S = 10.0  # for another build that records at the same moment
+_PREFIX = 8  # digits of a hash that name an entry
+_LIST = command("logoformer", "trust", "--list")
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """Why an engine may run.
+
+    Attributes:
+        origin: 'built here', or where it came from.
+        file: its name when it was recorded.
+        added: day and time, UTC.
+    """
+
+    origin: str
+    file: str
+    added: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the store holds.
+
+    Attributes:
+        engines: by SHA-256.
+        keys: name of the owner by public Ed25519 key in hex.
+        caches: SHA-256 by name; one file each, so that no older one can be put back.
+    """
+
+    engines: Mapping[str, Trusted] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    caches: Mapping[str, str] = field(default_factory=dict)
+
+
+def state_folder() -> Path:
+    """Where this user's state lives, by the XDG base directory specification (relative values are ignored)."""
+    named = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(named) if named.startswith("/") else Path.home() / ".local" / "state"
+    return base / "logoformer"
+
+
+class TrustStore:
+    """The store of one user. Every question reads the file anew: trust that was taken back ends at once.
+
+    Args:
+        folder: of `trust.json`; the user's own when None.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = state_folder() if folder is None else Path(folder)
+        self.path = self.folder / "trust.json"
+
+    def read(self) -> Contents:
+        """What the store holds; nothing when there is none yet.
+
+        Raises:
+            RefusedError: it is damaged, a link, or not this user's alone.
+        """
+        if not os.path.lexists(self.path):
+            return Contents()
+        with advising(f"look at {self.path}; without it nothing is trusted, and engines must be built or trusted anew"):
+            require_private(self.folder.stat(), str(self.folder))
+            data = read_regular(self.folder, self.path.name, MAX_JSON_BYTES, private=True)
+            stored = unseal(data, str(self.path), FORMAT, SCHEMA_VERSION)
+            with reading_fields(str(self.path)):
+                return Contents(
+                    engines={hex256(digest): _trusted(item) for digest, item in stored["engines"].items()},
+                    keys={hex256(key): typed(name, str) for key, name in stored["keys"].items()},
+                    caches={typed(name, str): hex256(digest) for name, digest in stored["caches"].items()},
+                )
+
+    def prepare(self) -> None:
+        """Makes sure that something can be recorded, before a long build.
+
+        Raises:
+            RefusedError: see `read`.
+            MachineError: the folder may not be written.
+        """
+        self._change(lambda contents: contents)
+
+    # ----------------------------------------------------------------------------------------------------- engines
+    def record_engine(self, digest: str, file: str, origin: str = BUILT) -> None:
+        """Trusts an engine from now on.
+
+        Args:
+            digest: its SHA-256.
+            file: its name, for people.
+            origin: 'built here', or where it came from.
+
+        Raises:
+            RefusedError, MachineError: see `prepare`.
+        """
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
+        entry = Trusted(origin, file, now)
+        self._change(lambda contents: replace(contents, engines=_newest({**contents.engines, digest: entry})))
+
+    def require_engine(self, digest: str, shown: str, signature: bytes | None) -> str:
+        """Says why an engine may run.
+
+        Args:
+            digest: SHA-256 of the very bytes that shall run.
+            shown: the file, as to be named in a message and in a command.
+            signature: of the file `FILE.sig`, or None.
+
+        Returns:
+            'built here', the origin that was trusted, or 'signed by ...'.
+
+        Raises:
+            RefusedError: nobody vouches for it, or the store cannot be believed.
+        """
+        contents = self.read()
+        if digest in contents.engines:
+            return contents.engines[digest].origin
+        by_hand = command("logoformer", "trust", shown)
+        what = (
+            f"{shown} is not trusted: SHA-256 {digest} stands neither in {self.path} nor under a signature that counts."
+        )
+        if signature is None:
+            raise RefusedError(
+                what,
+                cause="it was built elsewhere, exchanged together with its index, or built by another user",
+                next=f"build it here, or, if you know where it comes from: {by_hand}",
+            )
+        if not contents.keys:
+            raise RefusedError(
+                what,
+                cause="it is signed, but no key is trusted here yet",
+                next="logoformer trust --add-key PUBKEY, with a key that its owner gave you",
+            )
+        try:
+            key = signer(digest, signature, contents.keys) if len(signature) == SIGNATURE_BYTES else None
+        except MachineError as error:  # without the package no signature counts
+            raise RefusedError(what, cause=error.what, next=f"{error.next}, or: {by_hand}") from error
+        if key is None:
+            raise RefusedError(
+                what,
+                cause="its signature is of another file, or by a key that is not trusted here",
+                next=f"get it again from its builder, or, if you know where it comes from: {by_hand}",
+            )
+        return f"signed by {contents.keys[key]}"
+
+    # -------------------------------------------------------------------------------------------------------- keys
+    def add_key(self, key: str, name: str) -> None:
+        """Trusts what this public Ed25519 key (hex) signs.
+
+        Raises:
+            RefusedError, MachineError: see `prepare`.
+        """
+        self._change(lambda contents: replace(contents, keys={**contents.keys, key: name}))
+
+    def remove(self, prefix: str) -> list[str]:
+        """Takes trust back.
+
+        Args:
+            prefix: at least 8 first digits of an engine's SHA-256 or of a key.
+
+        Returns:
+            What was removed, in full.
+
+        Raises:
+            UsageError: the prefix is too short, or fits nothing.
+            RefusedError, MachineError: see `prepare`.
+        """
+        wanted = prefix.lower()
+        if len(wanted) < _PREFIX:
+            raise UsageError(f"{prefix!r} is too short; {_PREFIX} digits of a hash are needed.", next=_LIST)
+        contents = self.read()
+        gone = [name for name in (*contents.engines, *contents.keys) if name.startswith(wanted)]
+        if not gone:
+            raise UsageError(f"Nothing that is trusted begins with {prefix!r}.", next=_LIST)
+
+        def without(items: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in items.items() if name not in gone}
+
+        self._change(lambda now: replace(now, engines=without(now.engines), keys=without(now.keys)))
+        return gone
+
+    # ------------------------------------------------------------------------------------------------------ caches
+    def cache_path(self, name: str) -> Path:
+        """Where a cache of that name lives: beside the store, for caches are as good as code."""
+        return self.folder / "caches" / name
+
+    def admit_cache(self, name: str, limit: int) -> tuple[bytes | None, str]:
+        """Reads a timing cache or runtime cache that this user's own programs left.
+
+        Args:
+            name: a file name that says what it fits: kind, TensorRT, GPU.
+            limit: bytes at most.
+
+        Returns:
+            Its bytes and ''; or None and why it must not be used. There being none is no reason: (None, '').
+        """
+        path = self.cache_path(name)
+        if not os.path.lexists(path):
+            return None, ""
+        try:
+            known = self.read().caches.get(name)
+            data = read_regular(path.parent, name, limit, private=True)
+        except LogoformerError as error:
+            return None, f"{path} is not used: {error.what}"
+        if sha256(data) != known:
+            why = "no program of yours recorded it" if known is None else "it is not the file that was recorded"
+            return None, f"{path} is not used: {why}"
+        return data, ""
+
+    def record_cache(self, name: str, data: bytes) -> None:
+        """Writes a cache and records its hash, in place of an older one of that name.
+
+        Raises:
+            RefusedError, MachineError: see `prepare`.
+        """
+
+        def put(contents: Contents) -> Contents:  # under the lock: two programs that end together keep file and hash
+            _make_private(self.cache_path(name).parent)
+            _write_private(self.cache_path(name), data)
+            return replace(contents, caches={**contents.caches, name: sha256(data)})
+
+        self._change(put)
+
+    # ------------------------------------------------------------------------------------------------------ inside
+    def _change(self, change: Callable[[Contents], Contents]) -> None:
+        _make_private(self.folder)
+        with only_writer(self.folder, _WAIT_S):
+            before = self.read()
+            after = change(before)
+            if after != before or not os.path.lexists(self.path):
+                index = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **asdict(after)}
+                _write_private(self.path, seal(index))
+
+
+def cache_name(kind: str, running: Running, key: str = "") -> str:
+    """A file name for a cache that fits one TensorRT on one kind of GPU.
+
+    >>> cache_name("timing", Running("tensorrt", "10.3.0", "sm87", "linux-aarch64"))
+    'timing.tensorrt10.3.0.sm87.linux-aarch64'
+
+    Args:
+        kind: 'timing' or 'runtime'.
+        running: what it belongs to.
+        key: what else it belongs to, such as the first digits of an engine's hash.
+    """
+    parts = (kind, f"{running.target}{running.tensorrt_version}", running.compute_capability, running.platform, key)
+    return ".".join(re.sub(r"[^A-Za-z0-9.+_-]", "", part) for part in parts if part)
+
+
+def _newest(engines: dict[str, Trusted]) -> dict[str, Trusted]:
+    built = sorted((d for d, t in engines.items() if t.origin == BUILT), key=lambda d: engines[d].added)
+    dropped = set(built[:-KEPT_BUILDS])
+    return {digest: entry for digest, entry in engines.items() if digest not in dropped}
+
+
+def _trusted(item: Mapping[str, Any]) -> Trusted:
+    return Trusted(typed(item["origin"], str), typed(item["file"], str), typed(item["added"], str))
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        failed = writing_failed(error, folder)
+        failed.next = "name a folder that may be written: XDG_STATE_HOME=/some/folder logoformer ..."
+        raise failed from error
+    require_private(status, str(folder))
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.chmod(0o600)
+        temporary.write_bytes(data)

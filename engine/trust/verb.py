@@ -1,0 +1,139 @@
+"""The verb `trust`: what a person decides about engines that were not built here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...bundle.files import read_file, sha256, write_atomic
+from ...errors import RefusedError, UsageError
+from .index import MAX_ENGINE_BYTES, EngineEntry, read_index
+from .signature import read_public_key, sign
+from .store import TrustStore
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done.
+
+    Attributes:
+        lines: for people.
+        data: the same as JSON.
+    """
+
+    lines: tuple[str, ...]
+    data: dict[str, Any]
+
+
+def manage(
+    file: str | None,
+    *,
+    add_key: str | None = None,
+    name: str = "",
+    sign: str | None = None,
+    key: str | None = None,
+    remove: str | None = None,
+    list_all: bool = False,
+    store: TrustStore | None = None,
+) -> Done:
+    """Does the one thing that was asked for.
+
+    Args:
+        file: an engine to trust.
+        add_key: a public key to trust.
+        name: whose key that is.
+        sign: an engine to sign.
+        key: the private key for it.
+        remove: first digits of an engine's hash, or of a key.
+        list_all: show what is trusted.
+        store: the user's own when None.
+
+    Raises:
+        UsageError: nothing was asked for, or more than one thing.
+        RefusedError, BadInputError, MachineError: see `TrustStore`, `signature`.
+    """
+    store = store or TrustStore()
+    asked = [file is not None, add_key is not None, sign is not None, remove is not None, list_all]
+    if sum(asked) != 1 or (sign is None) != (key is None) or (name and add_key is None):
+        raise UsageError(
+            "One thing at a time: an engine FILE, --add-key PUBKEY, --sign FILE --key PRIVATE, --list or --remove HASH."
+        )
+    if file is not None:
+        return _trust(Path(file), store)
+    if add_key is not None:
+        return _add_key(Path(add_key), name, store)
+    if sign is not None and key is not None:
+        return _sign(Path(sign), Path(key))
+    if remove is not None:
+        gone = store.remove(remove)
+        return Done(tuple(f"no longer trusted: {item}" for item in gone), {"removed": gone})
+    return _list(store)
+
+
+def _trust(path: Path, store: TrustStore) -> Done:
+    digest = sha256(read_file(path, MAX_ENGINE_BYTES))
+    entry = index_entry(path, digest)
+    known = store.read().engines.get(digest)
+    lines = [f"{path}", f"  SHA-256  {digest}", f"  origin   {describe_origin(entry)}"]
+    if known is not None:
+        lines.append(f"  already trusted since {known.added}: {known.origin}")
+    else:
+        store.record_engine(digest, path.name, f"trusted by hand; {describe_origin(entry)}")
+        lines.append(f"  trusted from now on; an engine is native code. To take it back: --remove {digest[:12]}")
+    data = {"file": str(path), "sha256": digest, "origin": describe_origin(entry), "already": known is not None}
+    return Done(tuple(lines), data)
+
+
+def index_entry(path: Path, digest: str) -> EngineEntry | None:
+    """What the index beside an engine says of it; None when no index names it.
+
+    Raises:
+        RefusedError: the index names another file in its place, or cannot be believed.
+    """
+    folder = path.absolute().parent.parent
+    entry = next((e for e in read_index(folder) if Path(e.file).parts == path.absolute().parts[-2:]), None)
+    if entry is not None and entry.sha256 != digest:
+        raise RefusedError(
+            f"{path} is not the file that {folder}/index.json names: its SHA-256 is {digest}, not {entry.sha256}.",
+            cause="a damaged copy, or an exchanged file",
+            next="get it again from where it was built",
+        )
+    return entry
+
+
+def describe_origin(entry: EngineEntry | None) -> str:
+    """Where an engine says it comes from: a claim, not a proof."""
+    if entry is None:
+        return "unknown: no index names it"
+    gpus = "+".join(entry.compute_capabilities) or "a GPU that was not recorded"
+    return (
+        f"its index says: {entry.graph} {entry.precision} b{entry.batch}, built on {entry.platform} with TensorRT "
+        f"{entry.tensorrt_version} for {gpus}"
+    )
+
+
+def _add_key(path: Path, name: str, store: TrustStore) -> Done:
+    key = read_public_key(path)
+    owner = name or path.name
+    store.add_key(key, owner)
+    return Done((f"{key}", f"  whatever this key of {owner} signs is trusted from now on"), {"key": key, "name": owner})
+
+
+def _sign(path: Path, key: Path) -> Done:
+    digest = sha256(read_file(path, MAX_ENGINE_BYTES))
+    beside = path.with_name(f"{path.name}.sig")
+    write_atomic(beside, sign(digest, key))
+    return Done((f"{beside}", f"  signs SHA-256 {digest}"), {"signature": str(beside), "sha256": digest})
+
+
+def _list(store: TrustStore) -> Done:
+    contents = store.read()
+    lines = [f"{store.path}"]
+    lines += [f"  key     {key}  {owner}" for key, owner in sorted(contents.keys.items())]
+    newest = sorted(contents.engines.items(), key=lambda item: item[1].added)
+    lines += [f"  engine  {digest}  {e.added[:19]}  {e.file}  ({e.origin})" for digest, e in newest]
+    lines += [f"  cache   {digest}  {name}" for name, digest in sorted(contents.caches.items())]
+    if len(lines) == 1:
+        lines.append("  nothing is trusted; an engine that is built here will be")
+    return Done(tuple(lines), {"store": str(store.path), **asdict(contents)})

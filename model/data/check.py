@@ -1,0 +1,280 @@
+"""`logoformer data-check`: everything that is wrong with a data set, before hours are spent on it.
+
+Lists are read, every folder is looked into, every frame is decoded. A *fault* would spoil a training or a score; a
+*note* is something to know, such as clips that are shorter than the model's, or images that are not of the size that
+their folder is named after.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...bundle.files import read_regular
+from ...errors import LogoformerError, RefusedError
+from .clips import Progress
+from .datasets import find_layout, folds_of, open_listing
+from .images import MAX_BYTES, decode_image
+from .listing import Entry, Listing, frame_names
+from .videos import VIDEO_SUFFIXES, count_frames
+
+FEWEST = 16
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found.
+
+    Attributes:
+        kind: such as 'damaged frame'.
+        where: list, folder or file.
+        what: in words.
+        fault: whether it would spoil a training or a score.
+    """
+
+    kind: str
+    where: str
+    what: str
+    fault: bool
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a data set is, and what is wrong with it.
+
+    Attributes:
+        root: its folder.
+        layout: which data set.
+        clips: listed clips, each once.
+        frames: images that were decoded, or frames of videos.
+        classes: clips by class.
+        shortest, median, longest: frames of a clip.
+        sizes: images by 'width x height', the most frequent first.
+        findings: faults first.
+    """
+
+    root: str
+    layout: str
+    clips: int
+    frames: int
+    classes: dict[str, int]
+    shortest: int
+    median: int
+    longest: int
+    sizes: dict[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """What would spoil a training or a score."""
+        return tuple(finding for finding in self.findings if finding.fault)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """For people."""
+        lines = [
+            f"{self.root}: {self.layout}, {self.clips} clips, {self.frames} frames",
+            "  classes  " + ", ".join(f"{name} {count}" for name, count in self.classes.items()),
+            f"  frames of a clip  {self.shortest} to {self.longest}, median {self.median}",
+            "  images   " + ", ".join(f"{size}: {count}" for size, count in list(self.sizes.items())[:4]),
+        ]
+        for kind, fault in dict.fromkeys((f.kind, f.fault) for f in self.findings):
+            some = [f for f in self.findings if (f.kind, f.fault) == (kind, fault)]
+            lines.append(f"  {'FAULT' if fault else 'note '}  {kind}: {len(some)}")
+            lines += [f"             {f.where}: {f.what}" for f in some[:SHOWN]]
+            lines += [f"             ... and {len(some) - SHOWN} more"] if len(some) > SHOWN else []
+        lines.append(f"  {len(self.faults)} faults")
+        return "\n".join(lines)
+
+
+def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -> DataReport:
+    """Checks a data set.
+
+    Args:
+        root: its folder.
+        progress: called with (stage, clips done, clips).
+
+    Raises:
+        BadInputError: no data set is there.
+    """
+    layout = find_layout(root)
+    findings: list[Finding] = []
+    listings = _listings(root, layout, findings)
+    findings += _splits(folds_of(root, layout), listings)
+    entries: dict[str, tuple[Listing, Entry]] = {}
+    for listing in listings.values():
+        for entry in listing.entries:
+            entries.setdefault(entry.name, (listing, entry))
+    findings += _labels(listings)
+    lengths: list[int] = []
+    sizes: Counter[str] = Counter()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for done, clip in enumerate(pool.map(_clip, entries.values()), start=1):
+            findings += clip.findings
+            sizes.update(clip.sizes)
+            if clip.length:
+                lengths.append(clip.length)
+            if progress:
+                progress("data-check", done, len(entries))
+    findings += _unlisted(layout, Path(root), {entry.place for _, entry in entries.values()})
+    classes: Counter[str] = Counter()
+    for listing, entry in entries.values():
+        classes[listing.labels[entry.label]] += 1
+    lengths = sorted(lengths) or [0]
+    return DataReport(
+        root=os.fspath(root),
+        layout=layout,
+        clips=len(entries),
+        frames=sum(lengths),
+        classes=dict(classes),
+        shortest=lengths[0],
+        median=lengths[len(lengths) // 2],
+        longest=lengths[-1],
+        sizes=dict(sizes.most_common()),
+        findings=tuple(sorted(findings, key=lambda finding: (not finding.fault, finding.kind, finding.where))),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- lists
+def _listings(root: str | os.PathLike[str], layout: str, findings: list[Finding]) -> dict[tuple[str, int], Listing]:
+    """Every list that is there; what cannot be read is a fault."""
+    found = {}
+    for fold in folds_of(root, layout):
+        for split in ("train", "test"):
+            try:
+                found[split, fold] = open_listing(root, split, fold, layout=layout)
+            except LogoformerError as error:
+                cause = f" ({error.cause})" if error.cause else ""
+                findings.append(Finding("bad list", f"{split}, fold {fold}", error.what + cause, fault=True))
+    return found
+
+
+def _splits(folds: tuple[int, ...], listings: dict[tuple[str, int], Listing]) -> Iterator[Finding]:
+    """Clips in training and test of one fold; clips in two test folds; clips with two classes."""
+    names = {key: {entry.name for entry in listing.entries} for key, listing in listings.items()}
+    for (split, fold), own in names.items():
+        both = own & names.get(("test", fold), set()) if split == "train" else set()
+        for name in sorted(both):
+            yield Finding("in training and test", name, f"fold {fold}", fault=True)
+    if len(folds) > 1:
+        tested = Counter(name for (split, _), own in names.items() if split == "test" for name in own)
+        for name in sorted(name for name, times in tested.items() if times > 1):
+            yield Finding(
+                "in two test folds", name, f"{tested[name]} folds; pooled figures would count it twice", fault=True
+            )
+        everything = set().union(*names.values()) if names else set()
+        if all(("test", fold) in names for fold in folds):
+            for name in sorted(everything - tested.keys()):
+                yield Finding("in no test fold", name, "pooling would leave it out", fault=True)
+    classes: dict[str, int] = {}
+    for listing in listings.values():
+        for entry in listing.entries:
+            if classes.setdefault(entry.name, entry.label) != entry.label:
+                yield Finding("two classes", entry.name, f"{listing.source} and another list disagree", fault=True)
+
+
+def _labels(listings: dict[tuple[str, int], Listing]) -> Iterator[Finding]:
+    """A class without any clip: often a numbering that is off by one."""
+    for listing in listings.values():
+        missing = sorted(set(range(len(listing.labels))) - {entry.label for entry in listing.entries})
+        for label in missing:
+            yield Finding(
+                "class without clips", listing.source, f"{listing.labels[label]}: a small part, or another numbering",
+                fault=False,
+            )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------------- clips
+@dataclass(frozen=True)
+class _Clip:
+    length: int
+    sizes: Counter[str]
+    findings: list[Finding]
+
+
+def _clip(listed: tuple[Listing, Entry]) -> _Clip:
+    listing, entry = listed
+    found: list[Finding] = []
+    sizes: Counter[str] = Counter()
+    place = f"{listing.root}/{entry.place}"
+    names: list[str] = []
+    try:
+        if entry.place.lower().endswith(VIDEO_SUFFIXES):
+            length = count_frames(listing.root, entry.place)
+        else:
+            names = frame_names(listing.root / entry.place)
+            length = len(names)
+            for name in names:
+                _frame(listing.root / entry.place, name, sizes, found)
+    except LogoformerError as error:
+        return _Clip(0, sizes, [Finding("missing clip", place, error.what, fault=True)])
+    if len(sizes) > 1:
+        found.append(Finding("images of several sizes", place, ", ".join(sizes), fault=False))
+    promised = _named_size(entry.place)
+    if promised and sizes and f"{promised} x {promised}" not in sizes:
+        found.append(Finding("another size than the folder's name", place, ", ".join(sizes), fault=False))
+    gap, missing = _gaps(names)
+    if missing:
+        what = f"{missing} numbers are not there, the first after {gap}"
+        found.append(Finding("gaps between frames", place, what, fault=False))
+    if length < FEWEST:
+        found.append(Finding("short clip", place, f"{length} frames; the policy for short clips decides", fault=False))
+    if entry.frames is not None and entry.frames != length:
+        what = f"the list says {entry.frames} frames, there are {length}"
+        found.append(Finding("frame count differs", place, what, fault=True))
+    return _Clip(length, sizes, found)
+
+
+def _gaps(names: Sequence[str]) -> tuple[str, int]:
+    """(the frame before the first gap, how many numbers are missing) of names in order that end in numbers."""
+    first, missing, before, last = "", 0, "", -1
+    for name in names:
+        digits = re.search(r"([0-9]{1,9})\.[a-zA-Z]+$", name)
+        number = int(digits[1]) if digits else -1
+        if 0 <= last < number - 1:
+            first, missing = first or before, missing + number - last - 1
+        before, last = name, number
+    return first, missing
+
+
+def _frame(folder: Path, name: str, sizes: Counter[str], found: list[Finding]) -> None:
+    try:
+        height, width, _ = decode_image(read_regular(folder, name, MAX_BYTES), f"{folder}/{name}").shape
+        sizes[f"{width} x {height}"] += 1
+    except RefusedError as error:
+        found.append(Finding("not a regular file", f"{folder}/{name}", error.what, fault=True))
+    except LogoformerError as error:
+        found.append(Finding("damaged frame", f"{folder}/{name}", error.what, fault=True))
+
+
+def _named_size(place: str) -> int:
+    """The size that a path promises: 224 of 'clip_224x224'; 0 when it promises none."""
+    found = re.search(r"_(\d{2,4})x\1(?:_|/)", place)
+    return int(found[1]) if found else 0
+
+
+def _unlisted(layout: str, root: Path, listed: set[str]) -> Iterator[Finding]:
+    """Folders of clips that no list names: one note, however many."""
+    if not listed or layout not in ("dfew", "ferv39k"):
+        return
+    parents = {os.path.dirname(place) for place in listed}  # noqa: PTH120 - POSIX paths of a list
+    there = {
+        f"{parent}/{item.name}"
+        for parent in parents
+        if (root / parent).is_dir()
+        for item in os.scandir(root / parent)
+        if item.is_dir()
+    }
+    unlisted = sorted(there - listed)
+    if unlisted:
+        what = f"{len(unlisted)} folders, such as {unlisted[0]}; DFEW's own has clips without a single label"
+        yield Finding("folders that no list names", os.fspath(root), what, fault=False)

@@ -1,0 +1,298 @@
+"""Listed clips: what a data set's lists say, before any frame is read.
+
+A reader of a data set turns its lists into a `Listing`; `clips_of` makes a clip source of it. What is wrong with a list
+is refused by the reader, loudly: a label that is off by one trains without complaint and scores nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...bundle.files import read_regular
+from ...clips import Clip, resize_image
+from ...errors import BadInputError, LogoformerError, UsageError, one_of
+from .clips import Box, ClipSource, Indices, fingerprint
+from .images import MAX_BYTES, SUFFIXES, natural, open_image
+from .videos import VIDEO_SUFFIXES, count_frames, read_frames
+
+SHORT = ("former", "pad", "repeat", "drop")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One clip of a list.
+
+    Attributes:
+        name: unique in its data set.
+        place: folder of images, or a video file, below the root.
+        label: index into the listing's labels.
+        frames: how many the list promises; None where it says nothing.
+    """
+
+    name: str
+    place: str
+    label: int
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The clips of one split.
+
+    Attributes:
+        root: the data set's folder.
+        labels: C class names.
+        entries: the clips, in the list's order.
+        source: the list's file, for messages.
+    """
+
+    root: Path
+    labels: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    source: str
+
+    def fingerprint(self) -> str:
+        """Of the names and classes in it, in order."""
+        return fingerprint((entry.name, entry.label) for entry in self.entries)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How clips are read.
+
+    Attributes:
+        size: S, the side that frames are resized to.
+        short: what becomes of a clip with fewer frames than the model reads. 'former', as Former-DFER does: its first
+            frames stand for the others; 'pad': its last frame repeats; 'repeat': it is played again; 'drop': it is left
+            out, which is another test set than the published one.
+        fewest: frames that the model reads; a clip below is short.
+        max_damaged: frames that may be unreadable before the reading fails; the nearest readable one stands in.
+    """
+
+    size: int
+    short: str = "former"
+    fewest: int = 16
+    max_damaged: int = 0
+
+    def __post_init__(self) -> None:
+        if self.short not in SHORT:
+            raise UsageError(f"Unknown policy {self.short!r} for short clips.", next=f"choose from {one_of(SHORT)}")
+        if self.max_damaged < 0:
+            raise UsageError(f"max_damaged counts frames; it cannot be {self.max_damaged}.")
+
+
+class ListedClips:
+    """A listing as a clip source.
+
+    Args:
+        listing: which clips.
+        reading: how.
+
+    Attributes:
+        damaged: unreadable frames met so far, with the reason, by file.
+        dropped: names of the clips that were left out because they are short.
+        fingerprint: of the whole list, see `Listing.fingerprint`.
+
+    Raises:
+        BadInputError: with `short='drop'`, a clip's folder is missing.
+    """
+
+    def __init__(self, listing: Listing, reading: Reading) -> None:
+        self.labels, self.size = listing.labels, reading.size
+        self.root, self.reading = listing.root, reading
+        self.fingerprint = listing.fingerprint()
+        self.damaged: dict[str, str] = {}
+        self.dropped: tuple[str, ...] = ()
+        self._entries = list(listing.entries)
+        self._names: dict[str, str] = {}  # joined by '/', which no name holds: a sixth of the memory of a list
+        self._lengths: dict[str, int] = {}
+        if reading.short == "drop":
+            short = {entry.name for entry in self._entries if self._length(entry) < reading.fewest}
+            self._entries = [entry for entry in self._entries if entry.name not in short]
+            self.dropped = tuple(sorted(short))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def label(self, index: int) -> int:
+        """Class of a clip, an index into `labels`."""
+        return self._entries[index].label
+
+    def clip_id(self, index: int) -> str:
+        """Name of a clip."""
+        return self._entries[index].name
+
+    def count(self, index: int) -> int:
+        """Frames of a clip, as sampling shall see them.
+
+        Raises:
+            BadInputError: its folder or file is missing or holds no images.
+        """
+        length = self._length(self._entries[index])
+        return max(length, self.reading.fewest) if self.reading.short in ("pad", "repeat") else length
+
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
+        """Reads the frames asked for, each once: uint8 `[k, S, S, 3]`, RGB; with `box` that part of each.
+
+        Raises:
+            BadInputError: more frames than `max_damaged` are missing or no images; the file is named.
+            RefusedError: a link, a pipe or a huge file stands in a frame's place.
+        """
+        entry = self._entries[index]
+        unique, back = np.unique(self._within(entry, indices), return_inverse=True)
+        if _is_video(entry):
+            return read_frames(self.root, entry.place, unique, self.size, box)[back]
+        pixels = np.empty((len(unique), self.size, self.size, 3), np.uint8)
+        names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
+        for place, number in enumerate(unique):
+            image = self._image(folder, names, int(number))
+            if box is not None:
+                image = image.crop(box.pixels(image.width, image.height))
+            pixels[place] = np.asarray(resize_image(image, self.size))
+        return pixels[back]
+
+    def files(self, index: int, indices: Sequence[int] | Indices) -> list[bytes]:
+        """The frames asked for as they lie on the disk, each once; nothing of a video.
+
+        Raises:
+            BadInputError, RefusedError: as `frames`.
+        """
+        entry = self._entries[index]
+        if _is_video(entry):
+            return []
+        names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
+        return [read_regular(folder, names[n], MAX_BYTES) for n in np.unique(self._within(entry, indices))]
+
+    def _within(self, entry: Entry, indices: Sequence[int] | Indices) -> Indices:
+        """Indices of frames that exist, by the policy for short clips."""
+        length, wanted = self._length(entry), np.asarray(indices, np.int64)
+        return wanted % length if self.reading.short == "repeat" else np.minimum(wanted, length - 1)
+
+    def _image(self, folder: str, names: Sequence[str], number: int) -> Image.Image:
+        """One picture at its full size, or the nearest one that can be read."""
+        failure: LogoformerError | None = None
+        for near in _nearest(number, len(names)):
+            shown = f"{folder}/{names[near]}"
+            try:
+                if shown in self.damaged and self.reading.max_damaged:
+                    continue
+                return open_image(read_regular(folder, names[near], MAX_BYTES), shown)
+            except BadInputError as error:
+                failure = failure or error
+                self.damaged[shown] = error.what
+                if len(self.damaged) > self.reading.max_damaged:
+                    raise self._too_many(error) from error
+        raise failure or BadInputError(f"{folder} holds no frame that can be read.")
+
+    def _too_many(self, error: BadInputError) -> BadInputError:
+        if not self.reading.max_damaged:
+            return error
+        return BadInputError(
+            f"{len(self.damaged)} frames cannot be read; {self.reading.max_damaged} are allowed. {error.what}",
+            cause="a truncated copy or download",
+            next="logoformer data-check lists every damaged frame",
+            log=list(self.damaged)[:10],
+        )
+
+    def _length(self, entry: Entry) -> int:
+        if entry.place not in self._lengths:
+            video = _is_video(entry)
+            self._lengths[entry.place] = (
+                count_frames(self.root, entry.place) if video else len(self._frame_names(entry))
+            )
+        return self._lengths[entry.place]
+
+    def _frame_names(self, entry: Entry) -> list[str]:
+        if entry.place not in self._names:
+            self._names[entry.place] = "/".join(frame_names(self.root / entry.place))
+        return self._names[entry.place].split("/")
+
+
+class Relabelled:
+    """A source whose classes are numbered as a model numbers them: the names decide, never the numbers.
+
+    Args:
+        source: with the same class names in another order.
+        labels: the model's.
+    """
+
+    def __init__(self, source: ClipSource, labels: tuple[str, ...]) -> None:
+        self.source, self.labels, self.size = source, labels, source.size
+        self._number = [labels.index(name) for name in source.labels]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def label(self, index: int) -> int:
+        """Class of a clip, in the model's numbering."""
+        return self._number[self.source.label(index)]
+
+    def clip_id(self, index: int) -> str:
+        """Name of a clip."""
+        return self.source.clip_id(index)
+
+    def count(self, index: int) -> int:
+        """Frames of a clip."""
+        return self.source.count(index)
+
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
+        """Frames of a clip, uint8 `[k, S, S, 3]`."""
+        return self.source.frames(index, indices, box)
+
+
+def numbered_as(source: ClipSource, labels: tuple[str, ...]) -> ClipSource:
+    """The source with a model's numbering, where both have the same classes; else the source as it is."""
+    same = set(source.labels) == set(labels) and tuple(source.labels) != tuple(labels)
+    return Relabelled(source, tuple(labels)) if same else source
+
+
+def frame_names(folder: str | os.PathLike[str]) -> list[str]:
+    """The image files of a folder, frame 9 before frame 10.
+
+    Raises:
+        BadInputError: the folder is missing or holds no images.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES)]
+    except OSError as error:
+        raise BadInputError(
+            f"{os.fspath(folder)} cannot be read: {error.strerror}.",
+            cause="the frames are not unpacked, or the list belongs to another release",
+        ) from error
+    if not found:
+        raise BadInputError(f"{os.fspath(folder)} holds no frames ({', '.join(SUFFIXES)}).")
+    return sorted(found, key=natural)
+
+
+def safe_place(text: str, shown: str) -> str:
+    """A path from a list, below its root.
+
+    Raises:
+        BadInputError: absolute, empty, or climbing out.
+    """
+    parts = text.replace("\\", "/").split("/")
+    if not text or text.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in text:
+        raise BadInputError(
+            f"{shown}: the path {text!r:.200} does not lie below the data set's folder.",
+            cause="a list made on another machine, with absolute paths",
+            next="make its paths relative to the folder that --data names",
+        )
+    return "/".join(parts)
+
+
+def _nearest(number: int, count: int) -> Iterator[int]:
+    """`number`, then the others from the nearest to the farthest, the earlier one first."""
+    yield number
+    for step in range(1, count):
+        yield from (other for other in (number - step, number + step) if 0 <= other < count)
+
+
+def _is_video(entry: Entry) -> bool:
+    return entry.place.lower().endswith(VIDEO_SUFFIXES)

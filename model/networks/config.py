@@ -1,0 +1,238 @@
+"""The shape of a LOGO-Former, and the presets.
+
+The paper's exact dimensions are not public. `base` and `wide` are the two configurations of this project whose
+multiply-accumulates come closest to the published 10.27 G (surveys of this field count MACs and call them FLOPs);
+`tiny` trains on two CPU cores in minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ...clips import DFEW_LABELS, Sampling
+from ...errors import BadInputError, UsageError, one_of
+
+# LOGO-Former's own local and pooled global attention, and the five ways that it is compared with (`schemes.py`).
+ATTENTIONS = ("logo", "joint", "space", "divided", "mixing", "lgi")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the architecture and what its input means.
+
+    Attributes:
+        preset: the name it started from.
+        image_size: S, side of the square face crop.
+        stem_kernel: side of the first convolution (stride 2, followed by a 3x3 max pool of stride 2).
+        stage_widths: channels of each ResNet stage; every stage but the first halves the map.
+        stage_blocks: basic blocks in each stage.
+        embed_dim: d, channels of a token.
+        heads: attention heads; d / heads is the head size.
+        ffn_dim: hidden channels of the feed-forward network.
+        depth: N, blocks.
+        window: (f, h, w), the local window and the pooling region of the global attention.
+        attention: one of `ATTENTIONS`.
+        dropout: on every residual branch, in training.
+        labels: C class names; their order is the order of the output.
+        sampling: how T frames are picked from a clip.
+        mean, std: per RGB channel, for values in 0..1.
+    """
+
+    preset: str
+    image_size: int
+    stem_kernel: int
+    stage_widths: tuple[int, ...]
+    stage_blocks: tuple[int, ...]
+    embed_dim: int
+    heads: int
+    ffn_dim: int
+    depth: int
+    window: tuple[int, int, int]
+    attention: str = "logo"
+    dropout: float = 0.0
+    labels: tuple[str, ...] = DFEW_LABELS
+    sampling: Sampling = field(default_factory=Sampling)
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if len(self.stage_widths) != len(self.stage_blocks) or not self.stage_widths:
+            raise UsageError(
+                f"{len(self.stage_widths)} stage widths do not fit {len(self.stage_blocks)} stage depths.",
+                next="give each ResNet stage one width and one number of blocks",
+            )
+        numbers = (self.image_size, self.embed_dim, self.heads, self.ffn_dim, self.depth, *self.window)
+        if min(*numbers, *self.stage_widths, *self.stage_blocks) < 1 or self.stem_kernel % 2 == 0:
+            raise UsageError("Every size of the model must be at least 1 and stem_kernel odd.", cause=str(self))
+        if self.attention not in ATTENTIONS:
+            raise UsageError(f"Unknown attention {self.attention!r}.", next=f"choose from {one_of(ATTENTIONS)}")
+        if self.attention == "mixing" and self.head_dim % 4:
+            raise UsageError(f"Mixing borrows quarters of a head's channels; {self.head_dim} cannot be quartered.")
+        if self.embed_dim % self.heads:
+            raise UsageError(f"embed_dim {self.embed_dim} is not a multiple of heads {self.heads}.")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise UsageError("The model needs at least two labels, all different.", cause=one_of(self.labels))
+        if min(self.std) <= 0:
+            raise UsageError(f"std must be positive; got {self.std}.")
+        for name, size, given in zip("fhw", (self.frames, self.grid, self.grid), self.window, strict=True):
+            if size % given:
+                valid = [n for n in range(1, size + 1) if size % n == 0]
+                raise UsageError(
+                    f"Window size {name}={given} does not divide the token grid's {size}.",
+                    cause=f"the token grid is {self.frames} x {self.grid} x {self.grid} (frames x height x width)",
+                    next=f"choose {name} from {valid}",
+                )
+
+    # ------------------------------------------------------------------------------------------------- derived sizes
+    @property
+    def frames(self) -> int:
+        """T, frames of a clip."""
+        return self.sampling.frames
+
+    @property
+    def grid(self) -> int:
+        """Side of the token grid of one frame."""
+        side = self.image_size
+        for _ in range(1 + len(self.stage_widths)):  # stem, pool, and each stage but the first halve, rounding up
+            side = (side + 1) // 2
+        return side
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens of one frame, h * w."""
+        return self.grid**2
+
+    @property
+    def tokens(self) -> int:
+        """T * h * w, without [CLS]."""
+        return self.frames * self.tokens_per_frame
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of one local window, f * h * w."""
+        f, h, w = self.window
+        return f * h * w
+
+    @property
+    def windows(self) -> int:
+        """Number of local windows, which is the number of pooled regions."""
+        return self.tokens // self.window_tokens
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one head, d / heads."""
+        return self.embed_dim // self.heads
+
+    @property
+    def cls_tokens(self) -> int:
+        """[CLS] tokens: one, or one a frame where frames attend for themselves; the classifier reads their mean."""
+        return self.frames if self.attention in ("space", "mixing") else 1
+
+    @property
+    def token_window(self) -> tuple[int, int, int]:
+        """The window in whose order the exported graphs hold tokens; a whole frame gives the natural order."""
+        return self.window if self.attention in ("logo", "lgi") else (1, self.grid, self.grid)
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return len(self.labels)
+
+    # --------------------------------------------------------------------------------------------------------- JSON
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            BadInputError: a field is missing, unknown or of the wrong type.
+        """
+        try:
+            known = dict(data)
+            sampling = Sampling.from_json(known.pop("sampling"))
+            f, h, w = (int(n) for n in known.pop("window"))
+            mean = tuple(float(v) for v in known.pop("mean"))
+            std = tuple(float(v) for v in known.pop("std"))
+            if len(mean) != 3 or len(std) != 3:
+                raise ValueError("mean and std have three values")
+            return cls(
+                preset=str(known.pop("preset")),
+                stage_widths=tuple(int(n) for n in known.pop("stage_widths")),
+                stage_blocks=tuple(int(n) for n in known.pop("stage_blocks")),
+                labels=tuple(str(name) for name in known.pop("labels")),
+                dropout=float(known.pop("dropout")),
+                attention=str(known.pop("attention", "logo")),
+                window=(f, h, w),
+                sampling=sampling,
+                mean=(mean[0], mean[1], mean[2]),
+                std=(std[0], std[1], std[2]),
+                **{key: int(value) for key, value in known.items()},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInputError(
+                f"The model configuration cannot be read: {error}.",
+                cause="a configuration of another program or of another version",
+            ) from error
+
+    def with_labels(self, labels: tuple[str, ...]) -> ModelConfig:
+        """The same model for other classes."""
+        return replace(self, labels=labels)
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "base": ModelConfig(
+        preset="base",
+        image_size=112,
+        stem_kernel=7,
+        stage_widths=(64, 128, 256, 512),
+        stage_blocks=(2, 2, 2, 2),
+        embed_dim=512,
+        heads=8,
+        ffn_dim=1024,
+        depth=4,
+        window=(4, 2, 2),
+        dropout=0.2,
+    ),
+    "wide": ModelConfig(
+        preset="wide",
+        image_size=112,
+        stem_kernel=7,
+        stage_widths=(64, 128, 256),
+        stage_blocks=(2, 2, 2),
+        embed_dim=256,
+        heads=8,
+        ffn_dim=2048,
+        depth=4,
+        window=(2, 7, 7),
+        dropout=0.2,
+    ),
+    "tiny": ModelConfig(
+        preset="tiny",
+        image_size=64,
+        stem_kernel=5,
+        stage_widths=(16, 32, 64),
+        stage_blocks=(1, 1, 1),
+        embed_dim=64,
+        heads=4,
+        ffn_dim=128,
+        depth=2,
+        window=(4, 2, 2),
+        sampling=Sampling(segments=8, frames_per_segment=1),
+    ),
+}
+
+
+def preset(name: str, attention: str | None = None) -> ModelConfig:
+    """A preset by name, with another attention scheme where one is named.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"There is no preset {name!r}.", next=f"choose from {one_of(PRESETS)}")
+    return PRESETS[name] if attention is None else replace(PRESETS[name], attention=attention)

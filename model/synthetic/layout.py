@@ -1,0 +1,310 @@
+"""Writes the synthetic faces to disk: as DFEW and FERV39k lie there, and as an untrimmed video.
+
+A data set appears whole or not at all: it is written beside its place and renamed when the last file is there.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle.files import atomic_path, dump_json, write_atomic, writing_failed
+from ...clips import DFEW_LABELS
+from ...errors import BadInputError, MachineError, UsageError, one_of
+from ..data import ferv39k
+from ..data.clips import Progress
+from ..data.dfew import FOLDS, FRAMES, HEADER, SPLITS, clip_name, list_path
+from .recordings import FIRST_VIDEO_IDENTITY, FPS, Recording, SyntheticClips, draw_untrimmed
+
+KINDS = ("dfew", "ferv39k", "video")
+_CLIPS_PER_TASK = 20
+_JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class SynthResult:
+    """What was written.
+
+    Attributes:
+        path: the data set's folder, or the video.
+        clips: clips of the data set, or labelled spans of the video.
+        frames: pictures.
+    """
+
+    path: Path
+    clips: int
+    frames: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": str(self.path), "clips": self.clips, "frames": self.frames}
+
+
+def synth(
+    out: str | os.PathLike[str],
+    kind: str = "dfew",
+    *,
+    seed: int = 0,
+    identities: int = 100,
+    side: int = 96,
+    progress: Progress | None = None,
+) -> SynthResult:
+    """Writes synthetic faces.
+
+    Args:
+        out: the folder of a data set, or the `.mp4` file of a video.
+        kind: 'dfew' or 'ferv39k' for a data set in that layout, 'video' for one untrimmed video of an unseen person.
+        seed: of everything.
+        identities: people of a data set, 14 clips each.
+        side: of the pictures, pixels.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: an unknown kind, or too few people for five folds.
+        BadInputError: something else stands at `out`.
+        MachineError: the disk is full or may not be written.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"Unknown kind {kind!r}.", next=f"choose from {one_of(KINDS)}")
+    if kind == "video":
+        return write_untrimmed(out, seed=seed, side=side, progress=progress)
+    write = write_dfew if kind == "dfew" else write_ferv39k
+    return write(out, seed=seed, identities=identities, side=side, progress=progress)
+
+
+# ----------------------------------------------------------------------------------------------------------- data set
+def write_dfew(
+    root: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    identities: int = 100,
+    per_identity: int = 14,
+    side: int = 96,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> SynthResult:
+    """Writes a data set in DFEW's layout: frame folders, and the lists of five folds.
+
+    Every fold tests on a fifth of the people and trains on the others. The bytes depend on the arguments alone, not on
+    the number of processes.
+
+    Args:
+        root: the new folder.
+        seed: of everything.
+        identities: number of people, at least 5.
+        per_identity: clips of each.
+        side: of the JPEG files, pixels.
+        workers: processes; None takes one for each core, 1 stays in this process.
+        progress: called with (stage, clips done, clips).
+
+    Raises:
+        UsageError: fewer people than folds.
+        BadInputError: `root` exists and is not empty.
+        MachineError: the disk is full or may not be written.
+    """
+    if identities < len(FOLDS):
+        raise UsageError(f"{identities} people cannot be split into {len(FOLDS)} folds.", next="give at least 5")
+    source = SyntheticClips(seed, range(identities), per_identity, side)
+    places = [f"{FRAMES}/{clip_name(index + 1)}" for index in range(len(source))]
+    return _write_set(Path(root), source, places, _write_lists, workers, progress)
+
+
+def write_ferv39k(
+    root: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    identities: int = 100,
+    per_identity: int = 14,
+    side: int = 96,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> SynthResult:
+    """Writes a data set in FERV39k's layout: scenes, emotions, and the lists of both numberings that are in the wild.
+
+    A fifth of the people is tested on. See `write_dfew` for arguments and errors.
+    """
+    if identities < 5:
+        raise UsageError(f"{identities} people cannot be split into training and test.", next="give at least 5")
+    source = SyntheticClips(seed, range(identities), per_identity, side)
+    places, counts = [], Counter[tuple[str, str]]()
+    for index in range(len(source)):
+        scene = ferv39k.SCENES[index // per_identity % len(ferv39k.SCENES)]
+        emotion = source.labels[source.label(index)].capitalize()
+        counts[scene, emotion] += 1
+        places.append(f"{ferv39k.FRAMES}/{scene}/{emotion}/{counts[scene, emotion]:04d}")
+
+    def write_lists(part: Path, source: SyntheticClips) -> None:
+        alphabetical = sorted({place.split("/")[2] for place in places})
+        index = "".join(f"{number} {name}\n" for number, name in enumerate(alphabetical))
+        (part / ferv39k.S2D_INDEX).write_text(index, encoding="ascii")
+        for folder in (ferv39k.LISTS, ferv39k.S2D_LISTS):
+            (part / folder).mkdir(parents=True)
+        for split in SPLITS:
+            rows = [p for n, p in enumerate(places) if (n // per_identity % 5 == 0) == (split == "test")]
+            short = [place.removeprefix(ferv39k.FRAMES + "/") for place in rows]
+            own = "".join(f"{place} {place.split('/')[1]}\n" for place in short)
+            s2d = "path,id\n" + "".join(f"{place},{alphabetical.index(place.split('/')[1])}\n" for place in short)
+            (part / ferv39k.LISTS / f"{split}_All.csv").write_text(own, encoding="ascii")
+            (part / ferv39k.S2D_LISTS / f"{split}.csv").write_text(s2d, encoding="ascii")
+
+    return _write_set(Path(root), source, places, write_lists, workers, progress)
+
+
+def _write_set(
+    final: Path,
+    source: SyntheticClips,
+    places: Sequence[str],
+    write_lists: Callable[[Path, SyntheticClips], None],
+    workers: int | None,
+    progress: Progress | None,
+) -> SynthResult:
+    """Frames, then lists, beside the new folder; renamed when all is there."""
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise BadInputError(f"{final} exists and is not an empty folder; it was left alone.", next="name a new folder")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
+        try:
+            frames = _write_all(part, source, places, workers or len(os.sched_getaffinity(0)), progress)
+            write_lists(part, source)
+            part.chmod(0o755)
+            part.replace(final)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise writing_failed(error, final) from error
+    return SynthResult(final, len(source), frames)
+
+
+def _write_all(
+    part: Path, source: SyntheticClips, places: Sequence[str], workers: int, progress: Progress | None
+) -> int:
+    """Writes every clip's frames; returns how many."""
+    everything = range(len(source))
+    tasks = [everything[start : start + _CLIPS_PER_TASK] for start in everything[::_CLIPS_PER_TASK]]
+    work = partial(_write_clips, part, source, places)
+    frames = done = 0
+    for clips, count in _run(work, tasks, workers):
+        frames, done = frames + count, done + clips
+        if progress:
+            progress("synth", done, len(source))
+    return frames
+
+
+def _run(work: Any, tasks: Sequence[range], workers: int) -> Iterator[tuple[int, int]]:
+    """Runs the tasks, in this process or in a pool; a pool's results come as they are ready."""
+    if workers == 1:
+        yield from map(work, tasks)
+        return
+    # spawn: a child forked from a process with threads (OpenCV's, torch's) may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(work, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_clips(folder: Path, source: SyntheticClips, places: Sequence[str], clips: range) -> tuple[int, int]:
+    """Writes the frames of some clips as JPEG files; returns clips and frames written."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    written = 0
+    for index in clips:
+        place = folder / places[index]
+        place.mkdir(parents=True)
+        for number, frame in enumerate(source.frames(index, range(source.count(index))), start=1):
+            _, data = cv2.imencode(".jpg", frame[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
+            (place / f"{number:05d}.jpg").write_bytes(data.tobytes())
+            written += 1
+    return len(clips), written
+
+
+def _write_lists(part: Path, source: SyntheticClips) -> None:
+    """Writes the five folds' lists: person n is tested in fold n % 5 + 1."""
+    for fold in FOLDS:
+        rows: dict[str, list[str]] = {split: [",".join(HEADER)] for split in SPLITS}
+        for index in range(len(source)):
+            tested = index // source.per_identity % len(FOLDS) + 1 == fold
+            rows["test" if tested else "train"].append(f"{index + 1},{source.label(index) + 1}")
+        for split, lines in rows.items():
+            target = part / list_path(split, fold)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+# -------------------------------------------------------------------------------------------------------------- video
+def write_untrimmed(
+    path: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    identity: int = FIRST_VIDEO_IDENTITY,
+    rounds: int = 1,
+    side: int = 96,
+    progress: Progress | None = None,
+) -> SynthResult:
+    """Writes a video of one person at rest who now and then shows an expression, and its labels beside it.
+
+    `NAME.json` is a list of `{"start_s", "end_s", "label"}`; frame i is shown at i / 25 s, and the last frame of an
+    expression comes before `end_s`.
+
+    Args:
+        path: the new `.mp4` file.
+        seed: of everything.
+        identity: number of the person; the default is in no data set.
+        rounds: how often each of the seven classes is shown.
+        side: of the picture, pixels; even.
+        progress: called with (stage, frames done, frames).
+
+    Raises:
+        UsageError: another file type, or an odd side.
+        MachineError: this OpenCV cannot write mp4v, or the disk is full.
+    """
+    final = Path(path)
+    if final.suffix.lower() != ".mp4" or side % 2 or side < 16:
+        raise UsageError(
+            f"A video needs a name that ends in .mp4 and an even side of at least 16; got {final}, {side}."
+        )
+    order = np.random.default_rng([seed, identity]).permutation(np.tile(np.arange(len(DFEW_LABELS)), rounds))
+    recording = draw_untrimmed(seed, identity, [int(label) for label in order])
+    with atomic_path(final) as temporary:
+        _encode(temporary, recording, side, progress)
+    spans = [
+        {"start_s": span.start / FPS, "end_s": span.end / FPS, "label": DFEW_LABELS[span.script.label]}
+        for span in recording.spans
+    ]
+    write_atomic(final.with_suffix(".json"), dump_json(spans))
+    return SynthResult(final, len(spans), recording.count)
+
+
+def _encode(path: Path, recording: Recording, side: int, progress: Progress | None) -> None:
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (side, side))
+    if not writer.isOpened():
+        raise MachineError(
+            "OpenCV cannot write an mp4v video here.",
+            cause="an OpenCV built without FFmpeg",
+            next="pip install opencv-python-headless",
+        )
+    try:
+        for start in range(0, recording.count, 64):
+            block = range(start, min(start + 64, recording.count))
+            for frame in recording.frames(block, side):
+                writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+            if progress:
+                progress("video", block.stop, recording.count)
+    finally:
+        writer.release()

@@ -1,0 +1,222 @@
+"""Answers on a data set, clip by clip.
+
+Every figure (`metrics.py`) is computed from `Predictions`: the names, classes and scores of all clips. Folds are pooled
+by joining their predictions, which is how the published rows of this field are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...clips import Sampling
+from ...errors import BadInputError, UsageError, one_of
+from ..data.clips import (
+    ORDERS,
+    ClipSource,
+    Pick,
+    Progress,
+    Subset,
+    batches,
+    centre_pick,
+    check_source,
+    in_order,
+    random_pick,
+)
+from ..networks.logoformer import LogoFormer, to_tensor
+from .distributed import World
+from .metrics import Metrics, metrics
+
+Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.floating[Any]]]  # [B, T, S, S, 3] -> scores [B, C]
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers of one model on some clips.
+
+    Attributes:
+        classes: C names.
+        ids: N names.
+        labels: int64 `[N]`, the true classes.
+        scores: float32 `[N, C]`, the largest is the answer.
+    """
+
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """Counts `[C, C]`, true class by row, answer by column."""
+        counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
+        np.add.at(counts, (self.labels, self.scores.argmax(1)), 1)
+        return counts
+
+    def metrics(self, seed: int = 0) -> Metrics:
+        """The figures, with intervals."""
+        return metrics(self.confusion(), seed)
+
+
+def pool(parts: Sequence[Predictions]) -> Predictions:
+    """Joins the predictions of several folds.
+
+    Raises:
+        BadInputError: other classes, or a clip that stands in two folds (it would be counted twice).
+    """
+    first = parts[0]
+    if any(part.classes != first.classes for part in parts):
+        raise BadInputError("The folds number their classes differently; their answers cannot be pooled.")
+    ids = tuple(name for part in parts for name in part.ids)
+    if len(set(ids)) != len(ids):
+        twice = sorted({name for name in ids if ids.count(name) > 1})[:3]
+        raise BadInputError(f"Clips stand in two folds: {one_of(twice)}.", cause="the same fold was given twice")
+    return Predictions(
+        first.classes, ids, np.concatenate([p.labels for p in parts]), np.concatenate([p.scores for p in parts])
+    )
+
+
+def predict_all(
+    predict: Predict,
+    source: ClipSource,
+    sampling: Sampling,
+    *,
+    order: str = "forward",
+    views: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Asks anything that answers clips: a torch model, a graph, an engine.
+
+    Args:
+        predict: clips uint8 `[B, T, S, S, 3]` -> scores `[B, C]`.
+        source: the clips.
+        sampling: which frames of each.
+        order: 'forward', 'reversed' or 'shuffled': how the frames are handed over.
+        views: clips taken of each recording: the centre one, and more by training's rule; their scores are averaged.
+        seed: of the shuffling and of the further views.
+        progress: called with (stage, clips done, clips).
+
+    Raises:
+        UsageError: an unknown order, no view, or several views in another order than forward.
+    """
+    if order not in ORDERS or views < 1:
+        raise UsageError(
+            f"Cannot evaluate order {order!r}, {views} views.", next=f"choose an order from {one_of(ORDERS)}"
+        )
+    if views > 1 and order != "forward":
+        raise UsageError(f"Frames are handed over {order} with a single view; {views} were asked for.")
+    picks: list[Pick] = [centre_pick(sampling, order, seed)]
+    picks += [random_pick(sampling, seed, view) for view in range(1, views)]
+    scores = np.zeros((len(source), len(source.labels)), np.float32)
+    for number, pick in enumerate(picks):
+        done = 0
+        for clips, labels in batches(source, in_order(len(source), _BATCH), pick):
+            scores[done : done + len(labels)] += predict(clips) / views
+            done += len(labels)
+            if progress:
+                progress("evaluate", number * len(source) + done, views * len(source))
+    count = range(len(source))
+    return Predictions(
+        tuple(source.labels),
+        tuple(source.clip_id(index) for index in count),
+        np.array([source.label(index) for index in count], np.int64),
+        scores,
+    )
+
+
+def score(
+    predict: Predict,
+    source: ClipSource,
+    sampling: Sampling,
+    *,
+    order: str = "forward",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Metrics:
+    """The figures of `predict_all`, one view."""
+    return predict_all(predict, source, sampling, order=order, seed=seed, progress=progress).metrics()
+
+
+def predictor(model: LogoFormer) -> Predict:
+    """A torch model as `predict_all` wants it: softmax probabilities, in the mode that the model is in."""
+    device = next(model.parameters()).device
+
+    def predict(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            answers: npt.NDArray[np.float32] = torch.softmax(model(to_tensor(clips).to(device)), 1).cpu().numpy()
+        return answers
+
+    return predict
+
+
+def evaluate(
+    model: LogoFormer,
+    source: ClipSource,
+    *,
+    order: str = "forward",
+    views: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Asks a torch model, in evaluation mode, on centre-sampled clips.
+
+    Args:
+        model: left in the mode it was in.
+        source: clips of the model's size and classes.
+        order: 'forward', 'reversed' or 'shuffled'.
+        views: see `predict_all`.
+        seed: of the shuffling.
+        progress: called with (stage, clips done, clips).
+
+    Raises:
+        BadInputError: the clips do not fit the model.
+        UsageError: an unknown order.
+    """
+    check_source(source, model.config.labels, model.config.image_size)
+    was_training = model.training
+    model.eval()
+    try:
+        sampling = model.config.sampling
+        return predict_all(predictor(model), source, sampling, order=order, views=views, seed=seed, progress=progress)
+    finally:
+        model.train(was_training)
+
+
+def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progress: Progress | None = None) -> Metrics:
+    """Figures over all processes: each asks for its share of the clips, the counts are summed.
+
+    No clip is padded or counted twice, whatever the number of clips and processes.
+    """
+    mine = Subset(source, range(world.rank, len(source), world.size))
+    counts = np.zeros((len(source.labels), len(source.labels)), np.int64)
+    if len(mine):
+        counts = evaluate(model, mine, progress=progress).confusion()
+    return metrics(world.sum(counts))
+
+
+def features_of(model: LogoFormer, source: ClipSource, progress: Progress | None = None) -> npt.NDArray[np.float32]:
+    """What the classifier reads of each clip, float32 `[N, d]`, centre-sampled, in evaluation mode.
+
+    Raises:
+        BadInputError: the clips do not fit the model.
+    """
+    check_source(source, model.config.labels, model.config.image_size)
+    device = next(model.parameters()).device
+    was_training, found, done = model.training, [], 0
+    model.eval()
+    try:
+        for clips, _ in batches(source, in_order(len(source), _BATCH), centre_pick(model.config.sampling)):
+            with torch.inference_mode():
+                found.append(model.features(to_tensor(clips).to(device)).cpu().numpy())
+            done += len(clips)
+            if progress:
+                progress("features", done, len(source))
+    finally:
+        model.train(was_training)
+    return np.concatenate(found)

@@ -1,0 +1,236 @@
+"""The loop of a training: batches, steps, the log, the state for a resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ...errors import BadInputError
+from ..data.clips import ClipSource, Progress, at_random, balanced, batches, fingerprint, random_pick
+from ..networks.logoformer import LogoFormer, to_tensor
+from .augment import draw_looks
+from .distributed import World
+from .log import Figures, Telling, TrainLog
+from .metrics import uar_war
+from .optim import Average, make_optimizer
+from .recipe import TrainConfig
+from .resume import load_state, save_state
+from .step import MicroBatch, Stepper
+
+LOG_EVERY = 10
+SAVE_EVERY = 100  # steps from one saved state to the next
+
+
+class Fit:
+    """A training that can be stopped and resumed.
+
+    Args:
+        model: on the world's device.
+        config: the recipe.
+        source: what it learns from.
+        world: this process among the others.
+        folder: of the checkpoint that it will become; the log and the state stand beside it.
+        resume: go on from the saved state.
+        telling: where figures go, beside the log.
+        trunk: hash and channel order of the weights that its trunk began with; None began at random.
+
+    Attributes:
+        log: the JSON lines.
+        losses: of every step so far, the mean over this process's clips.
+        average: the moving average of the weights, or None.
+
+    Raises:
+        BadInputError: with `resume`, there is no state, or it is of another training.
+        MachineError: event files are wanted and the package that writes them is missing.
+    """
+
+    def __init__(
+        self, model: LogoFormer, config: TrainConfig, source: ClipSource, world: World, folder: Path, *, resume: bool,
+        telling: Telling | None = None, trunk: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.config, self.source, self.world, self.folder = model, config, source, world, folder
+        self.total = config.total_steps(len(source))
+        self.log = TrainLog(folder.parent / f"{folder.name}.log.jsonl", telling or Telling(), first=world.first)
+        self.losses: list[float] = []
+        self.average = Average(model, config.ema) if config.ema else None
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+        classes = len(model.config.labels)
+        self._confusion = torch.zeros((classes, classes), dtype=torch.int64, device=world.device)  # of this epoch
+        self._epoch = 0
+        self._optimizer = make_optimizer(model, config)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: config.rate(step, self.total))
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+        self._identity = {
+            "recipe": asdict(config),
+            "architecture": model.config.to_json(),
+            "data": fingerprint((source.clip_id(i), source.label(i)) for i in range(len(source))),
+            "processes": world.size,
+            "trunk": None if trunk is None else dict(trunk),
+        }
+        if resume:
+            self._restore(load_state(folder, self._identity))
+        else:
+            self.log.begin(0)
+        self._reseed()
+
+    @property
+    def scored(self) -> LogoFormer:
+        """The weights that are scored and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.model  # type: ignore[return-value]
+
+    def run(self, after_epoch: Callable[[], None] | None, progress: Progress | None) -> None:
+        """Takes every step that is left.
+
+        Args:
+            after_epoch: called at the end of each pass over the clips.
+            progress: called with (stage, done, total).
+
+        Raises:
+            BadInputError: the loss is no longer finite.
+            MachineError: the disk is full.
+        """
+        net: nn.Module = self.model
+        if self.world.size > 1:
+            # Running statistics stay each process's own; they are averaged before anybody reads them.
+            net = DistributedDataParallel(self.model, broadcast_buffers=False)
+        stepper = Stepper(net, self._optimizer, self.config, self.world, self._scaler, self._confusion)
+        self.model.train()
+        if self.config.freeze_bn:
+            _freeze(self.model)
+        for epoch, micro_batches, last in self._batches():
+            loss = stepper.step(micro_batches)
+            self.losses.append(loss)
+            if not math.isfinite(loss):
+                raise BadInputError(
+                    f"The loss became {loss} at step {len(self.losses)}.",
+                    cause="the learning rate is too high for this model",
+                    next=f"train again with a learning rate below {self.config.learning_rate}",
+                )
+            if self.average is not None:
+                self.average.update(self.model)
+            self._epoch = epoch
+            self._tell_step()
+            self._schedule.step()
+            if last:
+                uar, war = uar_war(self.world.sum(self._confusion.cpu().numpy()))
+                self.tell({"train_uar": uar, "train_war": war})
+                self._confusion.zero_()
+            if last and after_epoch is not None:
+                self._agree()
+                after_epoch()
+                self.model.train()
+                if self.config.freeze_bn:
+                    _freeze(self.model)
+            if len(self.losses) % SAVE_EVERY == 0 and len(self.losses) < self.total:
+                self._save()
+            if progress:
+                progress("train", len(self.losses), self.total)
+        self._agree()
+
+    def _batches(self) -> Iterator[tuple[int, list[MicroBatch], bool]]:
+        """(epoch, this process's micro-batches, whether the epoch ends) of every step that is left."""
+        config, world = self.config, self.world
+        labels = [self.source.label(index) for index in range(len(self.source))] if config.balanced else []
+        step = epoch = 0
+        while step < self.total:
+            rng = np.random.default_rng([config.seed, epoch])
+            groups = balanced(labels, config.batch, rng) if labels else at_random(len(self.source), config.batch, rng)
+            ends = step + len(groups)
+            ahead = groups[max(0, len(self.losses) - step) :][: self.total - max(step, len(self.losses))]
+            if ahead:
+                # Drawn for the whole epoch, before anything is shared out or skipped: it follows (seed, epoch, clip).
+                drawn = draw_looks(config.augment, groups, self.model.config.image_size, (config.seed, epoch), rng)
+                first = max(0, len(self.losses) - step)
+                shares, looks = [], []
+                for group, look in zip(ahead, drawn[first:], strict=False):
+                    for places in world.share(np.arange(len(group)), config.accumulate):
+                        shares.append(group[places])
+                        looks.append([look[place] for place in places])
+                pick = random_pick(self.model.config.sampling, config.seed, epoch)
+                micro: list[MicroBatch] = []
+                for clips, answers in batches(self.source, shares, pick, looks):
+                    micro.append((to_tensor(clips).to(world.device), torch.from_numpy(answers).to(world.device)))
+                    if len(micro) == config.accumulate:
+                        done = len(self.losses) + 1
+                        yield epoch, micro, done == min(ends, self.total)
+                        micro = []
+            step, epoch = ends, epoch + 1
+
+    def tell(self, figures: Figures) -> None:
+        """Writes figures of the step and epoch that the training has come to, and shows them."""
+        self.log.write(len(self.losses), self._epoch, figures)
+        self.log.note(figures)
+
+    def _tell_step(self) -> None:
+        loss = float(np.mean(self.losses[-LOG_EVERY:]))
+        if len(self.losses) % LOG_EVERY == 0 or len(self.losses) == self.total:
+            self.tell({"loss": loss, "learning_rate": float(self._schedule.get_last_lr()[0])})
+        else:
+            self.log.note({"loss": loss})
+
+    # ---------------------------------------------------------------------------------------------------------- state
+    def _reseed(self) -> None:
+        """Dropout's chance from here on: another in each process, the same whether the training was interrupted."""
+        seeds = np.random.SeedSequence([self.config.seed, self.world.rank, len(self.losses)])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+    def _save(self) -> None:
+        self._agree()  # one file holds what all processes go on from
+        counted = self.world.sum(self._confusion.cpu().numpy())
+        if self.world.first:
+            average = self.average
+            save_state(
+                self.folder,
+                {
+                    **self._identity,
+                    "model": self.model.state_dict(),
+                    "average": None if average is None else (average.model.state_dict(), average.updates),
+                    "best": self.best,
+                    "optimizer": self._optimizer.state_dict(),
+                    "schedule": self._schedule.state_dict(),
+                    "scaler": self._scaler.state_dict(),
+                    "losses": self.losses,
+                    "confusion": counted.tolist(),
+                    "log": self.log.text(),
+                },
+            )
+        self._reseed()
+
+    def _agree(self) -> None:
+        """All processes go on with the mean of their running statistics, and so does the average of the weights."""
+        self.world.mean_(statistics(self.model))
+        if self.average is not None:
+            self.average.take_buffers(self.model)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            weights, self.average.updates = state["average"]
+            self.average.model.load_state_dict(weights)
+        self.best = state["best"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.losses = list(state["losses"])
+        if self.world.first:  # the counts are summed over the processes at the end of an epoch
+            self._confusion += torch.tensor(state["confusion"], device=self.world.device)
+        self.log.begin(len(self.losses), state["log"])
+
+
+def statistics(model: nn.Module) -> list[Tensor]:
+    """BatchNorm's running means and variances."""
+    return [buffer for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+
+
+def _freeze(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

@@ -1,0 +1,113 @@
+"""What a training tells while it runs: JSON lines beside the checkpoint, event files for TensorBoard, notes.
+
+Lines are of three kinds: the loss and the rate every few steps; at the end of an epoch `train_uar` and `train_war`, of
+the answers that were given during that epoch, each at the weights of its step; and the scores of clips that were looked
+at on purpose, `validation_*` or `test_*`. The last line of a log is the score on the held-out clips.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...bundle.files import writing_failed
+from ...errors import missing_package
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Where figures go, beside the JSON lines.
+
+    Attributes:
+        tensorboard: a folder for event files; None writes none.
+        note: called with one line of figures, to be shown beside the progress.
+    """
+
+    tensorboard: str | os.PathLike[str] | None = None
+    note: Callable[[str], None] | None = None
+
+
+class TrainLog:
+    """The log of one training; in every process but the first it does nothing.
+
+    Args:
+        path: of the JSON lines.
+        telling: what else.
+        first: whether this process writes.
+
+    Raises:
+        MachineError: event files are wanted and the package that writes them is missing.
+    """
+
+    def __init__(self, path: Path, telling: Telling, *, first: bool) -> None:
+        self.path, self._telling, self._first = path, telling, first
+        self._events: Any = None
+        self._loss, self._scores = "", ""
+        if first and telling.tensorboard is not None:
+            _writer()  # now, not after the data were read
+
+    def begin(self, step: int, text: str = "") -> None:
+        """Starts, or goes on after `step` steps with the lines written until then."""
+        if not self._first:
+            return
+        _write(self.path, "w", text)  # lines of a killed run, written after its state was saved, come again
+        if self._telling.tensorboard is not None:
+            try:
+                self._events = _writer()(os.fspath(self._telling.tensorboard), purge_step=step + 1)
+            except OSError as error:
+                raise writing_failed(error, self._telling.tensorboard) from error
+
+    def write(self, step: int, epoch: int, figures: Figures) -> None:
+        """One line; the same figures as scalars."""
+        if not self._first:
+            return
+        _write(self.path, "a", json.dumps({"step": step, "epoch": epoch, **figures}) + "\n")
+        if self._events is not None:
+            for name, value in figures.items():
+                self._events.add_scalar(name, value, step)
+
+    def note(self, figures: Figures) -> None:
+        """Shows a loss, or from here on the scores of an epoch, which say of which clips they are."""
+        if self._telling.note is None or not self._first:
+            return
+        if "loss" in figures:
+            self._loss = f"loss {figures['loss']:.3f}"
+        for clips in ("train", "validation", "test"):
+            if f"{clips}_uar" in figures:
+                self._scores = f"  {clips} UAR {figures[f'{clips}_uar']:.3f} WAR {figures[f'{clips}_war']:.3f}"
+        self._telling.note(self._loss + self._scores)
+
+    def text(self) -> str:
+        """Everything written so far, and event files are on the disk."""
+        if self._events is not None:
+            self._events.flush()
+        return self.path.read_text("ascii")
+
+    def close(self) -> None:
+        """Ends the event file."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+def _writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise missing_package("tensorboard", "tensorboard", "Writing TensorBoard's event files") from error
+    return SummaryWriter
+
+
+def _write(log: Path, mode: str, text: str) -> None:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open(mode, encoding="ascii") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise writing_failed(error, log) from error

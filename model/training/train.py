@@ -1,0 +1,201 @@
+"""Training: from clips to a scored checkpoint.
+
+Which weights are kept is a choice that changes the figure. The last ones are looked at on the held-out clips once.
+`select="validation"` keeps the best epoch on clips taken out of the training fold. `select="test-fold"` keeps the best
+epoch on the held-out clips themselves, as most published code of this field does; the result says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...clips import check_color
+from ...errors import UsageError
+from ..checkpoint import check_target, save_checkpoint
+from ..data.clips import ClipSource, Progress, check_source, split
+from ..networks.config import ModelConfig
+from ..networks.logoformer import LogoFormer
+from ..networks.trunk_weights import TrunkWeights, load_trunk
+from .distributed import World, world
+from .evaluate import evaluate_together
+from .fit import Fit
+from .log import Telling
+from .metrics import Metrics
+from .recipe import TrainConfig
+from .resume import forget_state
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training begins from.
+
+    Attributes:
+        trunk: a file of pre-trained ResNet weights; None begins at random.
+        trunk_color: 'rgb' or 'bgr', the channel order that those weights were trained on.
+        resume: go on with the interrupted training of the same checkpoint.
+    """
+
+    trunk: str | os.PathLike[str] | None = None
+    trunk_color: str = "rgb"
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trunk is not None or self.trunk_color != "rgb":
+            check_color(self.trunk_color)
+        if self.trunk is None and self.trunk_color != "rgb":
+            raise UsageError("--trunk-color says how a trunk's weights were trained; no --trunk is given.")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left.
+
+    Attributes:
+        checkpoint: its folder.
+        log: JSON lines; see `log.py`.
+        metrics: on the held-out clips.
+        selected: how the weights were chosen, in words.
+        final_loss: mean loss of the last tenth of the steps.
+        duration_s: wall-clock time, with evaluation.
+        device: 'cpu' or 'cuda', where it ran.
+        processes: how many trained together.
+        trunk: what was loaded into the trunk, None when it began at random.
+        reading: what was read and how, where the caller told it: fold, policy for short clips, what was left out,
+            frames that could not be read (of the first process).
+    """
+
+    checkpoint: Path
+    log: Path
+    metrics: Metrics
+    selected: str
+    final_loss: float
+    duration_s: float
+    device: str
+    processes: int
+    trunk: TrunkWeights | None
+    reading: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "checkpoint": str(self.checkpoint), "log": str(self.log)}
+
+
+def train(
+    config: TrainConfig,
+    model_config: ModelConfig,
+    source_train: ClipSource,
+    source_val: ClipSource,
+    out_folder: str | os.PathLike[str],
+    progress: Progress | None = None,
+    *,
+    start: Start | None = None,
+    telling: Telling | None = None,
+    reading: Callable[[], Mapping[str, Any]] | None = None,
+) -> TrainResult:
+    """Trains a model and writes its checkpoint; a log stands beside it (`<out_folder>.log.jsonl`).
+
+    Under torchrun all processes call this; the first one writes.
+
+    Args:
+        config: the recipe.
+        model_config: the architecture.
+        source_train: what it learns from; wrap it in `CachedClips` where decoding is dear.
+        source_val: held-out clips, looked at once, unless `config.select` is 'test-fold'.
+        out_folder: of the checkpoint; an older checkpoint there is replaced.
+        progress: called with (stage, done, total) in the first process.
+        start: what it begins from.
+        telling: where figures go while it runs, beside the log.
+        reading: asked at the end what was read and how, as JSON values; kept with the checkpoint.
+
+    Raises:
+        BadInputError: the clips do not fit the model, the trunk's file does not fit, or the loss is no longer finite.
+        RefusedError: the trunk's file carries code.
+        UsageError: a batch that the processes cannot share evenly.
+        MachineError: the disk is full or may not be written.
+    """
+    start = start or Start()
+    began = time.perf_counter()
+    check_target(out_folder)  # now, not after hours
+    for source in (source_train, source_val):
+        check_source(source, model_config.labels, model_config.image_size)
+    chosen_on: ClipSource | None = source_val if config.select == "test-fold" else None
+    if config.select == "validation":
+        source_train, chosen_on = split(source_train, config.validation_share, config.seed)
+        check_source(chosen_on, model_config.labels, model_config.image_size)
+    folder = Path(out_folder)
+    with contextlib.ExitStack() as closing, world() as here:
+        torch.manual_seed(config.seed)  # every process makes the same weights
+        model = LogoFormer(model_config)
+        trunk = load_trunk(model.trunk, start.trunk, color=start.trunk_color) if start.trunk else None
+        model = model.to(here.device)
+        began_with = None if trunk is None else {"sha256": trunk.sha256, "color": trunk.color}
+        fit = Fit(model, config, source_train, here, folder, resume=start.resume, telling=telling, trunk=began_with)
+        closing.callback(fit.log.close)
+        told = progress if here.first else None
+        fit.run(_Selection(fit, chosen_on, here) if chosen_on is not None else None, told)
+        kept = fit.scored
+        if fit.best is not None:
+            kept.load_state_dict(fit.best[1])
+        extra: dict[str, Any] = {
+            "recipe": asdict(config),
+            "final_loss": float(np.mean(fit.losses[-max(1, fit.total // 10) :])),
+            "device": here.device.type,
+            "processes": here.size,
+            "selected": _selected(config),
+            "trunk": None if trunk is None else trunk.to_json(),
+        }
+        if here.first:  # before the score: a damaged held-out clip must not cost the weights
+            save_checkpoint(folder, kept, extra)
+        metrics = evaluate_together(kept.eval(), source_val, here, told)
+        fit.tell({"test_uar": metrics.uar, "test_war": metrics.war})
+        if here.first:
+            read = None if reading is None else dict(reading())
+            save_checkpoint(folder, kept, {**extra, "metrics": metrics.to_json(), "reading": read})
+            forget_state(folder)
+        here.wait()
+        return TrainResult(
+            checkpoint=folder,
+            log=fit.log.path,
+            metrics=metrics,
+            selected=extra["selected"],
+            final_loss=extra["final_loss"],
+            duration_s=time.perf_counter() - began,
+            device=here.device.type,
+            processes=here.size,
+            trunk=trunk,
+            reading=None if reading is None else dict(reading()),
+        )
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Scores the weights after each epoch and keeps the best."""
+
+    fit: Fit
+    source: ClipSource
+    world: World
+
+    def __call__(self) -> None:
+        model = self.fit.scored
+        found = evaluate_together(model, self.source, self.world)
+        name = "test" if self.fit.config.select == "test-fold" else "validation"
+        self.fit.tell({f"{name}_uar": found.uar, f"{name}_war": found.war})
+        if self.fit.best is None or found.war > self.fit.best[0]:
+            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            self.fit.best = (found.war, weights)
+
+
+def _selected(config: TrainConfig) -> str:
+    return {
+        "last": "the last weights; the held-out clips were looked at once",
+        "validation": f"the epoch with the best WAR on {config.validation_share:.0%} of the training clips",
+        "test-fold": "the epoch with the best WAR on the very clips that are scored: optimistic, the field's habit",
+    }[config.select]

@@ -1,0 +1,217 @@
+"""`python -m logoformer.studies.ablations`: the ablations of the paper and of the review, on synthetic faces.
+
+Trains `tiny` in variants that differ in one thing each: the compact loss, the attention scheme, the number of blocks,
+the number of heads. Writes `benchmarks/results/ablations.json`, one entry for each variant and seed as it comes, so
+that an interrupted run goes on where it was (delete the file to begin anew); then the pictures and the tables of
+`docs/experiments.md`.
+
+Every variant sees the same clips; a seed decides weights, order, sampling and augmentation. Each training runs on one
+thread, so that its weights do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from os import sched_getaffinity
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..benchmarks.sensors.machine import read_machine
+from ..bundle.files import dump_json, parse_json, write_atomic
+from ..cli.terminal import Bar
+from ..errors import UsageError, one_of
+from .ablation_tables import write_tables
+
+if TYPE_CHECKING:
+    from ..model.data.clips import ClipSource
+
+RESULTS = Path("benchmarks/results/ablations.json")
+PAGE = Path("docs/experiments.md")
+PICTURES = Path("docs")
+DATA_SEED = 0
+COMPACT = 1.0  # the paper's weight is not public
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is changed of `tiny` and of the recipe `synthetic-tiny`.
+
+    Attributes:
+        attention: scheme of the blocks.
+        depth: N, blocks.
+        heads: of every attention.
+        compact: weight of the compact loss; 0 is cross-entropy alone.
+        picture: name of the t-SNE picture that its first seed is drawn in.
+        seeds: how many trainings; the distances of features need more of them than the other claims.
+    """
+
+    attention: str = "logo"
+    depth: int = 2
+    heads: int = 4
+    compact: float = COMPACT
+    picture: str = ""
+    seeds: int = 3
+
+
+VARIANTS: dict[str, Variant] = {
+    "logo": Variant(picture="features-compact.svg", seeds=5),
+    "logo, cross-entropy": Variant(compact=0.0, picture="features-cross-entropy.svg", seeds=5),
+    "logo, weight 0.3": Variant(compact=0.3),  # that of `paper-dfew`
+    "space": Variant("space"),
+    "joint": Variant("joint"),
+    "divided": Variant("divided"),
+    "mixing": Variant("mixing"),
+    "lgi": Variant("lgi"),
+    "N = 1": Variant(depth=1),
+    "N = 4": Variant(depth=4),
+    "1 head": Variant(heads=1),
+    "8 heads": Variant(heads=8),
+}
+
+
+def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> tuple[dict[str, Any], str]:
+    """Trains and scores one variant.
+
+    Args:
+        variant: which.
+        seed: of weights, order, sampling and augmentation.
+        faces: a synthetic data set.
+        steps: of training; 0 leaves the recipe's.
+
+    Returns:
+        (what is committed, the t-SNE picture of the held-out clips' features or nothing).
+    """
+    import numpy as np
+
+    from ..model.checkpoint import load_checkpoint
+    from ..model.networks.complexity import complexity
+    from ..model.networks.config import preset
+    from ..model.synthetic.expressions import ORDER_LABELS
+    from ..model.training.evaluate import evaluate, features_of
+    from ..model.training.pictures import plane_svg, spread, tsne
+    from ..model.training.recipe import recipe
+    from ..model.training.train import train
+
+    config = replace(preset("tiny", variant.attention), depth=variant.depth, heads=variant.heads)
+    settings = replace(recipe("synthetic-tiny").train, compact=variant.compact, seed=seed)
+    settings = replace(settings, steps=steps or settings.steps)
+    learn, held_out = _clips(faces, "train"), _clips(faces, "test")
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        trained = train(settings, config, learn, held_out, Path(folder) / "checkpoint")
+        model, _ = load_checkpoint(trained.checkpoint)
+    seconds = time.perf_counter() - began
+    recalls = trained.metrics.recalls
+    reverse = evaluate(model, held_out, order="reversed").metrics()
+    features = features_of(model, held_out)
+    labels = np.array([held_out.label(index) for index in range(len(held_out))], np.int64)
+    count, here = complexity(config), read_machine()
+    picture = plane_svg(held_out.labels, labels, tsne(features)) if variant.picture and not seed else ""
+    return {
+        "seed": seed,
+        "uar": trained.metrics.uar,
+        "war": trained.metrics.war,
+        "clips": trained.metrics.clips,
+        "recalls": list(recalls),
+        "order_recall": float(np.mean([recalls[c] or 0.0 for c in ORDER_LABELS])),
+        "uar_reversed": reverse.uar,
+        "spread": spread(features, labels),
+        "final_loss": trained.final_loss,
+        "steps": settings.steps,
+        "macs": count.clip_macs,
+        "parameters": count.parameters,
+        "train_s": seconds,
+        "machine": f"{here.cpu or here.architecture}, torch {here.packages['torch']}",
+    }, picture
+
+
+def _one_thread() -> None:
+    """In each process of the pool."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@cache
+def _clips(faces: Path, split: str) -> ClipSource:
+    """The clips of one split, decoded once in each process."""
+    from ..model.data.clips import CachedClips
+    from ..model.data.datasets import clips_for
+    from ..model.networks.config import preset
+
+    c = preset("tiny")
+    return CachedClips(clips_for(faces, split, 1, c.image_size, c.labels))
+
+
+def missing(results: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, int]]:
+    """(variant, seed) of every training that is still to be done; all variants of a seed before the next seed."""
+    have = {name: {run["seed"] for run in results.get("runs", {}).get(name, ())} for name in names}
+    seeds = range(max(VARIANTS[name].seeds for name in names))
+    return [(name, seed) for seed in seeds for name in names if seed < VARIANTS[name].seeds and seed not in have[name]]
+
+
+def add(results: dict[str, Any], name: str, found: dict[str, Any]) -> None:
+    """Puts one training in its place, by seed."""
+    runs = results.setdefault("runs", {}).setdefault(name, [])
+    runs.append(found)
+    runs.sort(key=lambda run: run["seed"])
+
+
+def run(names: Sequence[str], bar: Bar) -> dict[str, Any]:
+    """Does the trainings that the committed file lacks, as many at a time as there are cores; writes after each.
+
+    Args:
+        names: of the variants.
+        bar: shows how many are done.
+    """
+    from ..model.synthetic.layout import synth
+
+    results: dict[str, Any] = parse_json(RESULTS.read_bytes(), str(RESULTS)) if RESULTS.exists() else {}
+    results |= {
+        "command": "python -m logoformer.studies.ablations",
+        "preset": "tiny", "recipe": "synthetic-tiny", "data_seed": DATA_SEED,
+        "variants": {name: asdict(variant) for name, variant in VARIANTS.items()},
+    }  # fmt: skip
+    todo = missing(results, names)
+    if not todo:
+        return results
+    with tempfile.TemporaryDirectory() as folder:
+        faces = synth(Path(folder) / "faces", seed=DATA_SEED, progress=bar).path
+        with ProcessPoolExecutor(len(sched_getaffinity(0)), get_context("spawn"), _one_thread) as pool:
+            asked = {pool.submit(train_variant, VARIANTS[name], seed, faces): (name, seed) for name, seed in todo}
+            for done, future in enumerate(as_completed(asked), start=1):
+                name, seed = asked[future]
+                found, picture = future.result()
+                if picture:
+                    write_atomic(PICTURES / VARIANTS[name].picture, picture.encode())
+                add(results, name, found)
+                write_atomic(RESULTS, dump_json(results))
+                bar.clear()
+                print(f"{name}, seed {seed}: UAR {found['uar']:.3f}, {found['train_s']:.0f} s", flush=True)
+                bar("trainings", done, len(todo))
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the variants named, all by default, then writes the page's tables."""
+    names = list(sys.argv[1:] if argv is None else argv) or list(VARIANTS)
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise UsageError(f"Unknown variants: {one_of(unknown)}.", next=f"choose from {one_of(VARIANTS)}")
+    bar = Bar()
+    results = run(names, bar)
+    bar.clear()
+    write_atomic(RESULTS, dump_json(results))
+    write_tables(PAGE, results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

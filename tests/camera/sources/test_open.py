@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from logoformer.camera.sources.folder import FrameFolder
+from logoformer.camera.sources.open import open_source
+from logoformer.camera.sources.opencv import QUIET
+from logoformer.camera.sources.video import VideoFile
+from logoformer.errors import BadInputError, MachineError, UsageError
+
+
+def test_a_folder_is_frames_and_a_file_is_a_video(make_folder, make_video, tools):
+    with (
+        open_source(make_folder([tools.solid("red")])) as folder,
+        open_source(make_video([tools.solid("red")])) as video,
+    ):
+        assert isinstance(folder, FrameFolder)
+        assert isinstance(video, VideoFile)
+        assert (folder.color, video.color) == ("rgb", "bgr")
+        assert [len(list(folder)), len(list(video))] == [1, 1]
+
+
+def test_a_folder_without_a_rate_runs_at_the_default_sampling_rate(make_folder, tools):
+    folder = make_folder([tools.solid("red")] * 3)
+    assert [captured.time_s for captured in open_source(folder)] == pytest.approx([0, 0.04, 0.08])
+    assert [captured.time_s for captured in open_source(folder, fps=10)] == pytest.approx([0, 0.1, 0.2])
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf"), 1001.0])
+def test_impossible_rates_are_a_usage_error(make_folder, tools, fps):
+    with pytest.raises(UsageError, match="frames per second"):
+        open_source(make_folder([tools.solid("red")]), fps=fps)
+
+
+def test_digits_are_a_camera_even_where_a_folder_has_that_name(make_folder, tools, monkeypatch, tmp_path):
+    folder = make_folder([tools.solid("red")], name="0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("logoformer.camera.sources.video.DEVICES", tmp_path)
+    with pytest.raises(MachineError, match="There is no camera 0"):
+        open_source("0")
+    assert open_source("./0").path == Path("0")
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("text", ["missing.mp4", "rtsp://127.0.0.1/live", "²", "٣", "99999", "9" * 5000, "a\0b"])
+def test_what_is_not_there_is_bad_input_with_a_next_step(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("logoformer.camera.sources.video.DEVICES", tmp_path)
+    with pytest.raises(BadInputError) as caught:
+        open_source(text)
+    assert caught.value.next
+
+
+def test_an_empty_text_is_not_the_folder_we_stand_in():
+    with pytest.raises(UsageError, match="empty"):
+        open_source("")
+
+
+def test_a_name_that_is_too_long_is_bad_input(tmp_path):
+    with pytest.raises(BadInputError, match="cannot be opened"):
+        open_source(tmp_path / ("x" * 300))
+
+
+def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
+    # In a process of its own: were the pipe opened, this test would otherwise never end.
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    script = (
+        "import sys\nfrom logoformer.camera.sources.open import open_source\n"
+        "try: open_source(sys.argv[1])\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(pipe)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("BadInputError")
+    assert "neither a video file nor a folder" in done.stdout
+
+
+def test_a_device_is_refused(tmp_path):
+    with pytest.raises(BadInputError, match="neither a video file nor a folder"):
+        open_source("/dev/null")
+
+
+def test_the_path_of_a_camera_is_answered_with_its_index(monkeypatch):
+    real = Path.stat
+    monkeypatch.setattr(
+        Path, "stat", lambda path, **kw: real(Path("/dev/null") if path.name == "video3" else path, **kw)
+    )
+    with pytest.raises(BadInputError) as caught:
+        open_source("/dev/video3")
+    assert caught.value.next == "logoformer run BUNDLE 3"
+
+
+def test_a_folder_that_may_not_be_entered_is_named(monkeypatch, tmp_path):
+    def denied(path, **_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(BadInputError, match="permission denied"):
+        open_source(tmp_path / "clip.mp4")
+
+
+def test_reading_a_folder_imports_neither_opencv_nor_torch(make_folder, tools):
+    folder = make_folder([tools.solid("red")])
+    script = (
+        "import sys, logoformer.camera.run\n"
+        "from logoformer.camera.sources.open import open_source\n"
+        "list(open_source(sys.argv[1]))\n"
+        "print([name for name in ('cv2', 'torch', 'onnxruntime') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_opencv_the_package_to_install_is_named(make_video, tools, monkeypatch):
+    path = make_video([tools.solid("red")])
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MachineError) as caught:
+        open_source(path)
+    assert "cv2" in caught.value.what
+    assert caught.value.next == "pip install 'logoformer[camera]'"
+
+
+def test_opencv_and_ffmpeg_say_nothing_of_their_own(tmp_path, make_video, tools):
+    whole = make_video([tools.textured(index) for index in range(30)], "a.avi", "MJPG")
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    junk = tmp_path / "junk.mp4"
+    junk.write_bytes(b"no video")
+    script = (
+        "import sys\nfrom logoformer.camera.sources.open import open_source\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: print(len(list(open_source(path))))\n"
+        "    except Exception as error: print(error.exit_code)\n"
+    )
+    words = [sys.executable, "-c", script, str(cut), str(junk), "9999"]
+    loud = {name: value for name, value in os.environ.items() if name not in QUIET}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=loud)
+    assert done.stdout.split() == ["3", "3", "6"]
+    assert done.stderr == ""

@@ -1,0 +1,58 @@
+"""The verbs of a device: `selftest`, and what `run` hands to the engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from logoformer.bundle import Bundle, BundleWriter, Golden
+from logoformer.cli import main as cli
+from logoformer.cli import options as cli_shared
+
+
+@pytest.fixture
+def wrong_bundle(untrained_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle whose golden answers are another model's."""
+    bundle = Path(shutil.copytree(untrained_bundle, tmp_path / "face.bundle"))
+    opened = Bundle(bundle)
+    golden = opened.golden()
+    writer = BundleWriter(bundle)
+    wrong = writer.add_golden(Golden(golden.clips, np.roll(golden.probabilities, 1, axis=1).copy()), "planted")
+    writer.commit({**opened.manifest, "golden": wrong})
+    return bundle
+
+
+def test_selftest_passes_and_says_what_it_did(untrained_bundle, capsys):
+    assert cli.main(["selftest", str(untrained_bundle)]) == 0
+    text = capsys.readouterr().out
+    assert "clip" in text and "frame + temporal" in text and "passed" in text and "FAILED" not in text
+    assert cli.main(["selftest", str(untrained_bundle), "--json", "--precision", "fp32", "--threads", "1"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["passed"] is True and said["golden_clips"] == 8 and said["precision"] == "fp32"
+    assert [check["what"] for check in said["checks"]] == ["clip", "frame + temporal"]
+
+
+def test_selftest_of_another_models_answers_fails(wrong_bundle, fails, capsys):
+    text = fails(5, "selftest", wrong_bundle)
+    assert "self-test failed" in text and "off by" in text
+    assert cli.main(["selftest", str(wrong_bundle)]) == 5
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_run_answers_nothing_before_a_wanted_selftest_has_passed(wrong_bundle, fails, tmp_path, capsys):
+    fails(5, "run", wrong_bundle, tmp_path, "--selftest")
+    assert capsys.readouterr().out == ""
+
+
+def test_options_reach_the_engine():
+    words = ["--backend", "onnxruntime", "--device", "1", "--engines-dir", "e", "--threads", "2", "--precision", "fp16"]
+    wanted = {"backend": "onnxruntime", "precision": "fp16", "device": 1, "engines_dir": "e", "threads": 2}
+    for verb in (["run", "b", "source"], ["selftest", "b"]):
+        assert cli_shared.runtime_arguments(cli._parser().parse_args([*verb, *words])) == wanted
+
+
+def test_an_unknown_backend_is_a_usage_error(untrained_bundle, fails):
+    assert "onnxruntime" in fails(2, "selftest", untrained_bundle, "--backend", "abacus")

@@ -1,0 +1,343 @@
+"""One suite for ONNX Runtime and for the doubles of four TensorRTs with two CUDA layers: the same answers, no leak."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import logoformer
+import numpy as np
+import pytest
+from doubles import container, trt
+from doubles.machine import FACES, Machine, machine
+from logoformer.bundle import Bundle
+from logoformer.engine.golden import clip_answers, pair_answers
+from logoformer.errors import BadInputError, UsageError
+
+MACHINES = [(version, layer) for version in trt.VERSIONS for layer in FACES]
+PLACES = [None, *MACHINES]
+FRAMES = np.random.default_rng(3).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+
+
+def shown(place: Any) -> str:
+    return "onnxruntime" if place is None else "-".join(place)
+
+
+@pytest.fixture(scope="module")
+def bundle(untrained_bundle: Path) -> Bundle:
+    return Bundle(untrained_bundle)
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> dict[str, np.ndarray]:
+    """What ONNX Runtime answers: clips, the pair, and a stream."""
+    with logoformer.load(bundle, precision="fp32", threads=1) as engine:
+        return answers(engine)
+
+
+def answers(engine: Any) -> dict[str, np.ndarray]:
+    golden = engine.bundle.golden()
+    with engine.stream(hop=3, color="bgr", warmup="repeat") as one, engine.stream(hop=4, color="rgb") as two:
+        results = []
+        for number, frame in enumerate(FRAMES):
+            results.append(one.push(frame, number / 15))
+            results.append(two.push(frame[::-1], number / 15 + 0.01))
+        results += [one.flush(), two.flush()]
+        stepped = engine.step({one: (FRAMES[0], 9.0), two: (FRAMES[1], 9.0)})
+        results += [*stepped.values(), one.flush(), two.flush()]
+    return {
+        "clip": clip_answers(engine, golden),
+        "pair": pair_answers(engine, golden),
+        "stream": np.stack([result.probabilities for result in results if result is not None]),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [("10.3", "cuda-python"), ("rtx-1.7", "pycuda")], ids=shown)
+def test_base_answers_alike_and_leaves_nothing(place, base_bundle, tmp_path):
+    """The same at full size: one clip, and a stream that answers before and after its ring is warm."""
+    bundle = Bundle(base_bundle)
+    size, clip = bundle.image_size, bundle.golden().clips[0]
+    frames = np.random.default_rng(4).integers(0, 256, (6, size, size, 3), dtype=np.uint8)
+
+    def answers_of(engine: Any) -> np.ndarray:
+        with engine.stream(hop=3, color="rgb", warmup="repeat") as stream:
+            results = [stream.push(frame, number / 5) for number, frame in enumerate(frames)]
+        found = [result.probabilities for result in results if result is not None]
+        return np.stack([engine(clip, color="rgb").probabilities, *found])
+
+    with logoformer.load(bundle, backend="onnxruntime", precision="fp32", threads=1) as engine:
+        wanted = answers_of(engine)
+    with machine(*place) as here, quiet(here.layer):
+        folder = here.plant_engines(bundle, folder=tmp_path)
+        with logoformer.load(bundle, backend=here.backend, precision="fp32", engines_dir=folder) as engine:
+            found = answers_of(engine)
+        assert here.gpu.leaks() == {}
+    assert found.shape == (3, len(bundle.labels))
+    np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
+
+
+def quiet(layer: str) -> Any:
+    """pycuda has no graphs and says so; every other warning is an error."""
+    return pytest.warns(RuntimeWarning, match="no CUDA graphs") if layer == "pycuda" else nullcontext()
+
+
+@pytest.mark.parametrize("place", PLACES, ids=shown)
+def test_every_backend_answers_alike_and_leaves_nothing(place, bundle, reference, tmp_path):
+    """Clips, the streaming pair, streams of two faces, `step`: on ONNX Runtime and on every double."""
+    if place is None:
+        with logoformer.load(bundle, backend="onnxruntime", precision="fp32", threads=1) as engine:
+            found = answers(engine)
+    else:
+        with machine(*place) as here:
+            folder = here.plant_engines(bundle, folder=tmp_path)
+            with quiet(here.layer):
+                engine = logoformer.load(bundle, backend=here.backend, precision="fp32", engines_dir=folder)
+                found = answers(engine)
+            assert here.trt.version in engine.backend and here.gpu.sm in engine.backend
+            engine.close()
+            engine.close()
+            assert here.gpu.leaks() == {}
+            assert here.gpu.calls["enqueue"] > 0 and bool(here.gpu.calls["launch"]) == (here.layer == "cuda-python")
+    assert found["stream"].shape == reference["stream"].shape and len(found["stream"]) >= 30
+    for name, wanted in reference.items():
+        np.testing.assert_allclose(found[name], wanted, atol=1e-6, rtol=0, err_msg=name)
+
+
+@pytest.fixture(params=MACHINES, ids=shown)
+def here(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    with machine(*request.param) as found, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*no CUDA graphs")
+        yield found
+        assert found.gpu.leaks() == {}
+
+
+@pytest.fixture
+def card() -> Iterator[Machine]:
+    """The machine for what does not depend on versions: TensorRT 10.3 with cuda-python."""
+    with machine("10.3", "cuda-python") as found:
+        yield found
+        assert found.gpu.leaks() == {}
+
+
+def test_a_session_copies_only_what_the_host_wrote_and_reads(here, bundle):
+    cuda = logoformer.engine.cuda.layer.open_cuda(here.layer)
+    frame, temporal = here.open(bundle, "frame", cuda), here.open(bundle, "temporal", cuda)
+    np.copyto(frame.input("frame")[0], FRAMES[0])
+    temporal.input("order")[:] = 0
+    frame.run()
+    before = here.gpu.calls["copy"]
+    frame.run()
+    assert here.gpu.calls["copy"] == before + 1  # the picture; nobody reads the tokens on the host
+    temporal.take(frame, "tokens", "ring", 0)
+    temporal.run()
+    temporal.output("probabilities")
+    before = here.gpu.calls["copy"]
+    temporal.run()
+    assert here.gpu.calls["copy"] == before + 2  # order in, probabilities out; the ring stays on the card
+    rows = frame.output("tokens").shape[1]
+    np.testing.assert_array_equal(temporal.input("ring")[:rows], frame.output("tokens")[0])
+    frame.close()
+    temporal.close()
+
+
+def test_the_steady_state_allocates_nothing_on_the_card(here, bundle):
+    session = here.open(bundle, "clip")
+    session.output("probabilities")
+    kinds = ("malloc", "host_alloc", "stream_create", "event_create", "instantiate")
+    before = [here.gpu.calls[kind] for kind in kinds]
+    addresses = [session.input("clip").ctypes.data, session.output("probabilities").ctypes.data]
+    for _ in range(20):
+        session.run()
+    assert [here.gpu.calls[kind] for kind in kinds] == before
+    assert addresses == [session.input("clip").ctypes.data, session.output("probabilities").ctypes.data]
+    session.close()
+
+
+def test_a_taken_row_is_not_overwritten_by_the_next_frame(here, bundle):
+    """`take` waits in the temporal stream while the next frame is computed in the other one: events keep the order."""
+    cuda = logoformer.engine.cuda.layer.open_cuda(here.layer)
+    frame, temporal = here.open(bundle, "frame", cuda), here.open(bundle, "temporal", cuda)
+    tokens = []
+    for slot, picture in enumerate(FRAMES[:4]):
+        np.copyto(frame.input("frame")[0], picture)
+        frame.run()
+        temporal.take(frame, "tokens", "ring", slot * frame.outputs["tokens"].shape[1])
+    for picture in FRAMES[:4]:
+        np.copyto(frame.input("frame")[0], picture)
+        frame.run()
+        tokens.append(frame.output("tokens")[0].copy())
+    np.testing.assert_array_equal(temporal.input("ring")[: 4 * len(tokens[0])], np.concatenate(tokens))
+    frame.close()
+    temporal.close()
+
+
+@pytest.fixture(scope="module")
+def batched(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with frame graphs for one face and for two."""
+    from logoformer.export.exporter import ExportConfig
+    from logoformer.workflows.verbs import export_checkpoint
+
+    out = tmp_path_factory.mktemp("batched") / "two.bundle"
+    return export_checkpoint(tiny_checkpoint, out, ExportConfig(precisions=("fp32",), frame_batches=(2,)), clips=16)
+
+
+def test_faces_in_one_batch_take_their_own_tokens(here, batched, tmp_path):
+    """`step` over a frame engine of batch 2: each face's ring gets its half, on the card."""
+    bundle, found = batched, []
+    folder = here.plant_engines(bundle, folder=tmp_path)
+    for backend in ("onnxruntime", here.backend):
+        with logoformer.load(bundle, backend=backend, precision="fp32", engines_dir=folder) as engine:
+            assert engine.frame_batches == (1, 2)
+            with engine.stream(hop=1, color="rgb", warmup="repeat") as one, engine.stream(hop=1, color="rgb") as two:
+                for number in range(4):
+                    engine.step({one: (FRAMES[number], number / 8), two: (FRAMES[-number - 1], number / 8)})
+                found.append(np.stack([one.flush().probabilities, two.flush().probabilities]))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6, rtol=0)
+    assert not np.allclose(found[0][0], found[0][1], atol=1e-6)
+
+
+def test_take_refuses_what_does_not_fit(card, bundle):
+    cuda = logoformer.engine.cuda.layer.open_cuda("cuda-python")
+    frame, temporal = card.open(bundle, "frame", cuda), card.open(bundle, "temporal", cuda)
+    other = card.open(bundle, "frame")
+    rows = temporal.inputs["ring"].shape[0]
+    for row, index in ((-1, 0), (rows - 1, 0), (rows, 0), (0, 1), (0, -1)):
+        with pytest.raises(BadInputError, match="does not fit"):
+            temporal.take(frame, "tokens", "ring", row, index)
+    with pytest.raises(UsageError, match="same card"):
+        temporal.take(other, "tokens", "ring", 0)
+    for session in (frame, temporal, other):
+        session.close()
+
+
+@pytest.mark.parametrize("mapped_is_faster", [True, False])
+@pytest.mark.parametrize("layer", FACES)
+def test_on_a_jetson_the_host_memory_is_chosen_by_measuring(layer, mapped_is_faster, bundle, reference, monkeypatch):
+    steps = (9, 3) if mapped_is_faster else (3, 9)  # a clock that gives the pinned runs one length, the mapped another
+    clock = iter([tick * steps[0] for tick in range(20)] + [tick * steps[1] for tick in range(20)])
+    monkeypatch.setattr("logoformer.engine.sessions.trt.perf_counter_ns", lambda: next(clock))
+    with machine("10.3", layer, sm="sm87", integrated=True) as here, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*no CUDA graphs")
+        session = here.open(bundle, "clip")
+        assert session.host_memory == ("mapped" if mapped_is_faster else "pinned")
+        assert "measured here: mapped takes" in session.host_memory_reason
+        copies = here.gpu.calls["copy"]
+        golden = bundle.golden()
+        found = []
+        for clip in golden.clips:
+            np.copyto(session.input("clip")[0], clip)
+            session.run()
+            found.append(session.output("probabilities")[0].copy())
+        np.testing.assert_allclose(found, reference["clip"], atol=1e-6, rtol=0)
+        assert (here.gpu.calls["copy"] == copies) == mapped_is_faster
+        session.close()
+        assert here.gpu.leaks() == {}
+
+
+def test_a_card_with_its_own_memory_is_not_probed(card, bundle):
+    session = card.open(bundle, "clip")
+    assert (session.host_memory, session.host_memory_reason) == ("pinned", "the card has memory of its own")
+    assert session.uses_graph and session.fallbacks == []
+    session.close()
+
+
+class Store:
+    """A place for RTX's runtime cache."""
+
+    def __init__(self, kept: bytes | None = None) -> None:
+        self.kept, self.saved = kept, 0
+
+    def load(self) -> bytes | None:
+        return self.kept
+
+    def save(self, data: bytes) -> None:
+        self.kept, self.saved = data, self.saved + 1
+
+
+@pytest.mark.parametrize("layer", FACES)
+def test_rtx_keeps_its_kernels_and_takes_them_back(layer, bundle):
+    with machine("rtx-1.7", layer) as here, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store = Store()
+        here.open(bundle, "clip", cache=store).close()
+        assert store.kept is not None and store.kept.startswith(b"KERNELS") and store.saved == 1
+        assert here.gpu.calls["cache_deserialize"] == 0
+        here.open(bundle, "clip", cache=store).close()
+        assert here.gpu.calls["cache_deserialize"] == 1 and store.saved == 1  # unchanged, so not written again
+        other = Store(b"of another driver")
+        here.open(bundle, "clip", cache=other).close()
+        assert other.kept == store.kept
+        assert here.gpu.leaks() == {}
+
+
+def test_the_runtime_cache_lives_outside_the_bundle_and_is_trusted_by_hash(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with machine("rtx-1.7", "cuda-python") as here:
+        folder = here.plant_engines(bundle, folder=tmp_path / "engines")
+
+        def start() -> int:
+            before = here.gpu.calls["cache_deserialize"]
+            with logoformer.load(bundle, backend="tensorrt_rtx", precision="fp32", engines_dir=folder) as engine:
+                engine.session("clip")
+            return here.gpu.calls["cache_deserialize"] - before
+
+        assert (start(), start()) == (0, 1)
+        (kept,) = (path for path in (tmp_path / "state").rglob("runtime.*") if path.is_file())
+        kept.write_bytes(kept.read_bytes() + b"native code of somebody else")
+        with pytest.warns(RuntimeWarning, match="not the file that was recorded"):
+            assert start() == 0
+        assert here.gpu.leaks() == {}
+
+
+def test_coexistence_the_current_context_is_put_back(bundle):
+    """torch may have made another card current, and another context may lie on pycuda's stack."""
+    with machine("10.3", "pycuda") as here, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        session = here.open(bundle, "clip")
+        assert here.gpu.contexts.stack == []
+        session.run()
+        assert here.gpu.contexts.stack == []
+        session.close()
+        assert here.gpu.contexts.stack == []
+    with machine("10.3", "cuda-python", count=2) as here:
+        from cuda.bindings import runtime
+
+        runtime.cudaSetDevice(1)
+        session = here.open(bundle, "clip")
+        session.run()
+        assert runtime.cudaGetDevice()[1] == 1
+        session.close()
+        assert runtime.cudaGetDevice()[1] == 1
+
+
+def test_lazy_loading_is_asked_for_before_the_driver_starts(card, bundle, monkeypatch):
+    monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
+    logoformer.engine.cuda.layer.open_cuda("cuda-python")
+    import os
+
+    assert os.environ["CUDA_MODULE_LOADING"] == "LAZY"
+
+
+def test_other_tensors_than_promised_are_refused(card, bundle):
+    from logoformer.engine.sessions.trt import TrtSession
+    from logoformer.errors import RefusedError
+
+    frame, clip = bundle.graph("frame", "fp32"), bundle.graph("clip", "fp32")
+    data = card.engine_of(bundle.read_graph(frame))
+    with pytest.raises(RefusedError, match="promises"):
+        TrtSession(card.trt, logoformer.engine.cuda.layer.open_cuda("cuda-python"), data, clip)
+
+
+def test_bytes_of_another_version_are_explained(card, bundle):
+    from logoformer.engine.sessions.trt import TrtSession
+    from logoformer.errors import MachineError
+
+    entry = bundle.graph("clip", "fp32")
+    data = container.pack("10.7.0", "tensorrt", bundle.read_graph(entry))
+    with pytest.raises(MachineError, match="does not take") as caught:
+        TrtSession(card.trt, logoformer.engine.cuda.layer.open_cuda("cuda-python"), data, entry)
+    assert any("Version tag does not match" in line for line in caught.value.log)

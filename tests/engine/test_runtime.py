@@ -1,0 +1,130 @@
+"""`load` and `engine(clip)` on a real bundle and the real ONNX Runtime."""
+
+from pathlib import Path
+
+import logoformer
+import numpy as np
+import pytest
+from logoformer.bundle import Bundle
+from logoformer.clips import resize
+from logoformer.engine.sessions.backends import choose_precision
+from logoformer.errors import BadInputError, RefusedError, UsageError, VerificationError
+
+
+@pytest.fixture(scope="module")
+def engine(untrained_bundle: Path):
+    with logoformer.load(untrained_bundle, threads=1) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def golden(untrained_bundle: Path):
+    return Bundle(untrained_bundle).golden()
+
+
+def test_golden_answers(engine, golden):
+    for clip, wanted in zip(golden.clips, golden.probabilities, strict=True):
+        result = engine(clip, color="rgb")
+        np.testing.assert_allclose(result.probabilities, wanted, atol=1e-5)
+        assert result.label == engine.labels[wanted.argmax()] and result.confidence == result.probabilities.max()
+        assert list(result.stages_ms) == ["preprocess", "clip", "postprocess"] and result.time_s is None
+
+
+def test_bgr_is_the_same_clip_backwards(engine, golden):
+    clip = golden.clips[0]
+    rgb, bgr = engine(clip, color="rgb"), engine(np.ascontiguousarray(clip[..., ::-1]), color="bgr")
+    np.testing.assert_array_equal(rgb.probabilities, bgr.probabilities)
+    wrong = engine(clip, color="bgr")
+    assert not np.array_equal(rgb.probabilities, wrong.probabilities)
+
+
+def test_other_sizes_go_through_the_one_resize(engine):
+    large = np.random.default_rng(0).integers(0, 256, (8, 90, 120, 3), dtype=np.uint8)
+    small = np.stack([resize(frame, 64) for frame in large])
+    np.testing.assert_array_equal(engine(large, color="rgb").probabilities, engine(small, color="rgb").probabilities)
+
+
+def test_a_view_is_read_right(engine, golden):
+    wide = np.repeat(golden.clips[0], 2, axis=0)
+    np.testing.assert_array_equal(
+        engine(wide[::2], color="rgb").probabilities, engine(golden.clips[0], color="rgb").probabilities
+    )
+
+
+def test_results_are_the_callers_own_and_counted(engine, golden):
+    first = engine(golden.clips[0], color="rgb")
+    kept = first.probabilities.copy()
+    second = engine(golden.clips[1], color="rgb")
+    np.testing.assert_array_equal(first.probabilities, kept)
+    assert second.sequence == first.sequence + 1
+
+
+@pytest.mark.parametrize(
+    ("clip", "word"),
+    [
+        (np.zeros((8, 64, 64, 3), np.float32), "float32"),
+        (np.zeros((7, 64, 64, 3), np.uint8), "7 frames"),
+        (np.zeros((1, 8, 64, 64, 3), np.uint8), "[1, 8, 64, 64, 3]"),
+        (np.zeros((8, 3, 64, 64), np.uint8), "[8, 3, 64, 64]"),
+        (np.zeros((8, 0, 64, 3), np.uint8), "[8, 0, 64, 3]"),
+        ([[0]], "list"),
+        (None, "NoneType"),
+    ],
+)
+def test_a_wrong_clip_is_refused_by_name(engine, clip, word):
+    with pytest.raises(BadInputError) as caught:
+        engine(clip, color="rgb")
+    assert word in str(caught.value)
+
+
+def test_color_has_no_default(engine, golden):
+    with pytest.raises(UsageError, match="channel order"):
+        engine(golden.clips[0])
+    with pytest.raises(UsageError, match="'BGR'"):
+        engine(golden.clips[0], color="BGR")
+    with pytest.raises(UsageError):
+        engine.stream()
+
+
+def test_sessions_open_lazily_and_close_once(untrained_bundle):
+    engine = logoformer.load(untrained_bundle)
+    assert engine._sessions == {}
+    engine.session("frame")
+    assert list(engine._sessions) == [("frame", 1)]
+    engine.close()
+    engine.close()
+    with pytest.raises(UsageError, match="closed"):
+        engine.session("clip")
+
+
+def test_precision_follows_the_verdict(untrained_bundle, tmp_path):
+    bundle = Bundle(untrained_bundle)
+    assert choose_precision(bundle, "verdict", "onnxruntime") == "fp32"
+    assert choose_precision(bundle, "fp16", "onnxruntime") == "fp16"
+    bundle.precisions["fp32"]["verdict"] = "refuse: planted"
+    assert choose_precision(bundle, "verdict", "onnxruntime") == "fp16"
+    bundle.precisions["fp16"]["verdict"] = "refuse: planted"
+    with pytest.raises(VerificationError, match="accepted"):
+        choose_precision(bundle, "verdict", "onnxruntime")
+    with pytest.raises(UsageError, match="int8"):
+        choose_precision(bundle, "int8", "onnxruntime")
+    with pytest.raises(UsageError, match="'cuda'"):
+        logoformer.load(untrained_bundle, backend="cuda")
+
+
+def test_fp16_graphs_run_too(untrained_bundle, golden):
+    with logoformer.load(untrained_bundle, precision="fp16") as engine:
+        result = engine(golden.clips[0], color="rgb")
+    np.testing.assert_allclose(result.probabilities, golden.probabilities[0], atol=5e-3)
+
+
+def test_an_entry_that_names_another_graph_is_refused(untrained_bundle):
+    from dataclasses import replace
+
+    from logoformer.engine.sessions.ort import OrtSession
+
+    bundle = Bundle(untrained_bundle)
+    frame, clip = bundle.graph("frame", "fp32"), bundle.graph("clip", "fp32")
+    swapped = replace(clip, file=frame.file, sha256=frame.sha256, size=frame.size)
+    with pytest.raises(RefusedError, match="promises"):
+        OrtSession(bundle.read_graph(swapped), swapped)

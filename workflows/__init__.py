@@ -1,0 +1,1 @@
+"""Compositions of several packages, one file a verb."""

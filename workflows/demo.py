@@ -1,0 +1,156 @@
+"""The verb `demo`: the whole way, on synthetic faces, on a machine without a GPU.
+
+synth -> train tiny -> evaluate -> export -> build -> verify -> bench -> run. Every step is the function behind the verb
+of that name, nothing is shortened but the model and the data set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..bundle.files import dump_json, write_atomic
+from ..cli.terminal import table
+from ..errors import UsageError, command
+
+Progress = Callable[[str, int, int], None]
+VIDEOS = 4
+MARKER = "demo.json"
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo found and made.
+
+    Attributes:
+        rows: (step, figure, file or folder).
+        seconds: the whole run.
+        figures: the same as JSON values.
+    """
+
+    rows: tuple[tuple[str, str, str], ...]
+    seconds: float
+    figures: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.figures, "seconds": self.seconds}
+
+    def table(self) -> str:
+        """One table, and what it does not say."""
+        return (
+            table([("step", "result", "made"), *self.rows])
+            + f"\n{self.seconds:.0f} s in all. Synthetic faces: nothing here says how well a model reads people, and "
+            + "nothing says how fast a GPU is."
+        )
+
+
+def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say: Callable[[str], None]) -> DemoReport:
+    """Runs everything into one folder; an older demo there is replaced.
+
+    Args:
+        out: the folder.
+        seed: of data, weights and order.
+        progress: called with (stage, done, total).
+        say: receives a line when a step is done.
+
+    Raises:
+        UsageError: the folder holds something else.
+        VerificationError: a step did not give what it must.
+    """
+    from ..benchmarks.bench import BenchConfig, bench
+    from ..benchmarks.report.report import write_report
+    from ..camera.run import run
+    from ..camera.sources.open import open_source
+    from ..camera.spans import score_spans
+    from ..engine import load
+    from ..engine.builder.bundle import build_bundle
+    from ..engine.trust.index import NOT_RUN, VERIFIED
+    from ..engine.verify import verify
+    from ..export.exporter import ExportConfig
+    from ..model.synthetic.layout import synth, write_untrimmed
+    from ..model.synthetic.recordings import FIRST_VIDEO_IDENTITY
+    from ..model.training.recipe import TrainConfig
+    from .verbs import evaluate_on, export_checkpoint, train_on
+
+    folder = _fresh(Path(out))
+    began = time.perf_counter()
+    rows: list[tuple[str, str, str]] = []
+    figures: dict[str, Any] = {}
+
+    def note(step: str, result: str, made: Path | str, **found: Any) -> None:
+        rows.append((step, result, str(made)))
+        figures[step] = found
+        say(f"[{time.perf_counter() - began:5.0f} s] {step}: {result}")
+
+    faces = synth(folder / "faces", seed=seed, progress=progress)
+    videos = [folder / f"video-{n}.mp4" for n in range(VIDEOS)]
+    for n, video in enumerate(videos):
+        write_untrimmed(video, seed=seed, identity=FIRST_VIDEO_IDENTITY + n, progress=progress)
+    note("synth", f"{faces.clips} clips, {faces.frames} frames, {VIDEOS} videos", faces.path, **faces.to_json())
+
+    trained = train_on(faces.path, folder / "checkpoint", "tiny", TrainConfig(seed=seed), progress=progress)
+    note("train", f"{trained.duration_s:.0f} s on {trained.device}", trained.checkpoint, **trained.to_json())
+
+    scores = {
+        order: evaluate_on([trained.checkpoint], faces.path, order=order, progress=progress).answers.metrics()
+        for order in ("forward", "reversed", "shuffled")
+    }
+    uars = ", ".join(f"{order} {m.uar:.3f}" for order, m in scores.items())
+    note("evaluate", f"UAR {uars} (chance 0.143)", "", **{order: m.to_json() for order, m in scores.items()})
+
+    bundle = export_checkpoint(trained.checkpoint, folder / "face.bundle", ExportConfig(), seed=seed, progress=progress)
+    verdicts = ", ".join(f"{name} {p['verdict']}" for name, p in bundle.precisions.items())
+    note("export", verdicts, bundle.path, precisions=bundle.precisions)
+
+    built = build_bundle(bundle.path, plan_sm="sm86", progress=progress)
+    megabytes = sum(e.size for e in built.engines) / 1e6
+    note("build", f"{len(built.engines)} TensorRT-RTX engines, {megabytes:.1f} MB, built, not run", built.folder)
+
+    report = verify(bundle.path, progress=progress)
+    report.require()
+    verified = sorted({row.precision for row in report.rows if row.verdict == VERIFIED})
+    waiting = sum(row.verdict == NOT_RUN for row in report.rows)
+    result = f"{', '.join(verified)} verified on {report.golden_clips} golden clips; {waiting} engines built, not run"
+    note("verify", result, bundle.path, **report.to_json())
+
+    timed = bench(BenchConfig(bundle.path, iterations=140), progress)
+    write_report(timed, folder / "bench.json")
+    p50 = {row.name: found.value_ms for row in timed.rows if (found := row.summary.at(50.0)) is not None}
+    shown = ", ".join(f"{name} {p50[name]:.2f} ms" for name in ("clip", "stream", "torch") if name in p50)
+    note("bench", f"p50 on this CPU: {shown}", folder / "bench.json", p50_ms=p50)
+
+    with load(bundle.path) as engine:
+        score = score_spans(engine, videos, progress)
+        answers: list[str] = []
+        with open_source(videos[0]) as source:
+            done = run(
+                engine, source, out=folder / "answers.mp4", on_result=lambda line: answers.append(json.dumps(line)),
+                progress=progress,
+            )  # fmt: skip
+    write_atomic(folder / "answers.jsonl", ("\n".join(answers) + "\n").encode())
+    result = f"UAR {score.stream_uar:.3f} at {score.spans} spans (last frames only: {score.naive_uar:.3f})"
+    note("run", f"{done.results} answers; {result}", folder / "answers.mp4", **score.to_json())
+    finished = DemoReport(tuple(rows), time.perf_counter() - began, figures)
+    write_atomic(folder / MARKER, dump_json(finished.to_json()))
+    return finished
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder; what an older demo left is removed, anything else is left alone."""
+    started = folder / ".demo"
+    if folder.exists():
+        if not started.exists() and any(folder.iterdir()):
+            raise UsageError(
+                f"{folder} exists and is not a demo; it was left alone.",
+                next=command("logoformer", "demo", "-o", "new"),
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    started.touch()
+    return folder

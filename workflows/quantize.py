@@ -1,0 +1,331 @@
+"""INT8 for a bundle: clips are chosen, ranges taken, three graphs quantized, checked and filed.
+
+This is the part of `calibration/` that needs other rooms: it reads a data set (`model/`), runs the calibration, and has
+the result linted and compared (`export/`). Accuracy is judged elsewhere: without the gate the verdict is
+`insufficient clips`, and nothing loads INT8 unasked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bundle import MIXED, Bundle, BundleWriter
+from ..calibration.quantize import QuantizeConfig
+from ..clips import Sampling, window_order
+from ..errors import BadInputError, UsageError, command
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnx
+
+    from ..calibration.choose import ChosenClips
+    from ..calibration.quantize import Ranges, Steps
+
+    Models = dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]  # by graph: FP32, FP16
+
+Progress = Callable[[str, int, int], None]
+NO_GATE = "insufficient clips"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which clips INT8 is calibrated on, and how.
+
+    Attributes:
+        data: folder of a data set, whose training split is used.
+        fold: 1 to 5.
+        clips: how many.
+        seed: of their choice.
+        few: accept a small set.
+        config: how to quantize.
+        smooth: move outlier channels from activations into weights first; see `calibration/smooth.py`.
+        compensate: round weights so that their errors cancel; see `calibration/compensate.py`. False rounds each to the
+            nearest step, for comparison.
+    """
+
+    data: str | os.PathLike[str] | None
+    fold: int = 1
+    clips: int = 128
+    seed: int = 0
+    few: bool = False
+    config: QuantizeConfig = field(default_factory=QuantizeConfig)
+    smooth: bool = False
+    compensate: bool = True
+
+    @property
+    def source(self) -> str:
+        """How the record names it: no path of this machine."""
+        name = Path(self.data or "").resolve().name
+        return f"{name}, fold {self.fold}, training split, seed {self.seed}"
+
+    def choose(self, sampling: Sampling, image_size: int, progress: Progress | None = None) -> ChosenClips:
+        """Reads the clips.
+
+        Args:
+            sampling: which frames stand for a clip.
+            image_size: S.
+            progress: called with (stage, done, total).
+
+        Raises:
+            UsageError: no data set was named.
+            BadInputError: the set cannot stand for the camera; see `calibration.record.check_set`.
+        """
+        from ..calibration.choose import choose
+        from ..calibration.record import check_set
+        from ..model.data.datasets import open_clips
+        from ..model.data.listing import Reading
+
+        if self.data is None:
+            raise UsageError(
+                "INT8 needs clips to calibrate on; ranges of random data mean nothing.",
+                next="name a data set: --calibration DIR with export, --data DIR with quantize",
+            )
+        source = open_clips(self.data, "train", self.fold, Reading(image_size))
+        chosen = choose(source, sampling, self.clips, self.seed, progress)
+        check_set(chosen, few=self.few)
+        return chosen
+
+
+def quantize(path: str | os.PathLike[str], calibration: Calibration, progress: Progress | None = None) -> Bundle:
+    """The verb: chooses the clips and adds INT8 to a bundle; see `quantize_bundle`."""
+    bundle = Bundle(path)
+    chosen = calibration.choose(bundle.sampling, bundle.image_size, progress)
+    return quantize_bundle(path, chosen, calibration, progress)
+
+
+def quantize_bundle(
+    path: str | os.PathLike[str],
+    chosen: ChosenClips,
+    calibration: Calibration,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Adds INT8 graphs to a bundle, or replaces those it has.
+
+    Args:
+        path: the bundle, with FP32 and FP16 graphs.
+        chosen: the calibration clips.
+        calibration: that they were chosen by.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The bundle, opened again.
+
+    Raises:
+        UsageError: a group to exclude that does not exist.
+        BadInputError: FP16 graphs are missing, or the clips do not fit the bundle.
+        VerificationError: a quantized graph breaks a lint rule. Nothing was written.
+        MachineError: the bundle was changed by another process meanwhile, or a package is missing.
+    """
+    from ..calibration.collect import collect_ranges
+    from ..calibration.compensate import compensation_record
+    from ..calibration.placement import check_exclude, groups
+    from ..calibration.record import record
+
+    config = calibration.config
+    bundle = Bundle(path)
+    models = load_models(bundle)
+    if chosen.clips.shape[1:] != (bundle.frames, bundle.image_size, bundle.image_size, 3):
+        raise BadInputError(
+            f"The clips are {list(chosen.clips.shape)}; {bundle.path} takes {bundle.frames} frames of "
+            f"{bundle.image_size} x {bundle.image_size}.",
+            next="choose them with the sampling and the size of this bundle",
+        )
+    check_exclude(config.exclude, groups(models["clip"][0]))
+    smoothing = smooth_factors(models["clip"][0], chosen.clips) if calibration.smooth else {}
+    models = smoothed(models, smoothing)
+    ranges = collect_ranges(models["clip"][0], chosen.clips, config, progress)
+    m = bundle.manifest
+    tools = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+    written = record(
+        chosen, ranges, config,
+        source=calibration.source, labels=bundle.labels, preprocessing=m["preprocessing"], sampling=bundle.sampling,
+        tools={name: version for name in tools if (version := _version(name))},
+    )  # fmt: skip
+    if smoothing:
+        written["smoothing"] = {norm: [float(value) for value in factor] for norm, factor in smoothing.items()}
+    steps = None
+    if calibration.compensate:
+        steps = compensate_weights(models["clip"], ranges, config, chosen.clips, progress)
+        written["compensation"] = compensation_record(steps, len(chosen.clips))
+    return file_int8(bundle, models, ranges, config, written, steps=steps, progress=progress)
+
+
+def compensate_weights(
+    clip: tuple[onnx.ModelProto, onnx.ModelProto],
+    ranges: Ranges,
+    config: QuantizeConfig,
+    clips: npt.NDArray[np.uint8],
+    progress: Progress | None = None,
+) -> dict[str, Steps]:
+    """Steps by node, from the clip graph in FP32 and FP16; see `calibration.compensate`."""
+    from ..calibration.compensate import compensate
+    from ..export.reference import Reference
+
+    return compensate(*clip, Reference(clip[0]), ranges, config, clips, progress)
+
+
+def smooth_factors(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+    """By norm with outlier channels: what its channels are divided by; see `calibration.smooth.factors`."""
+    from ..calibration.smooth import factors, norms
+    from ..export.ranges import channels
+
+    tensors = [norm.output for norm in norms(clip)]
+    return factors(clip, channels(clip, [{"clip": one[None]} for one in clips], tensors))
+
+
+def smoothed(models: Models, smoothing: Mapping[str, npt.NDArray[np.float32]]) -> Models:
+    """All graphs with the scales moved; as they are without any."""
+    from ..calibration.smooth import smooth
+
+    if not smoothing:
+        return models
+    return {name: (smooth(fp32, smoothing), smooth(fp16, smoothing)) for name, (fp32, fp16) in models.items()}
+
+
+def file_int8(
+    bundle: Bundle,
+    models: Models,
+    ranges: Ranges,
+    config: QuantizeConfig,
+    written: Mapping[str, Any],
+    *,
+    steps: Mapping[str, Steps] | None = None,
+    progress: Progress | None = None,
+    **fields: Any,
+) -> Bundle:
+    """Quantizes the graphs, has them linted and compared, and writes them into the bundle.
+
+    Args:
+        bundle: opened for reading.
+        models: by graph, FP32 and FP16.
+        ranges: of the activations.
+        config: how to quantize.
+        written: the calibration record.
+        steps: by node, what its weight is rounded to; None: the nearest step.
+        progress: called with (stage, done, total).
+        fields: more of the manifest's entry of INT8.
+
+    Raises:
+        VerificationError: a quantized graph breaks a lint rule. Nothing was written.
+        MachineError: the bundle was changed by another process meanwhile.
+    """
+    from ..calibration.quantize import quantize_graph
+
+    quantized = {name: quantize_graph(*pair, ranges, config, steps) for name, pair in models.items()}
+    kept = bundle.precisions["fp16"].get("kept_fp32", {})
+    _require_clean(quantized, kept)
+    writer = BundleWriter(bundle.path)
+    m = bundle.manifest
+    entries, promised = _write_graphs(writer, bundle, quantized, progress)
+    precision = {
+        **_judge(bundle, quantized, progress),
+        "kept_fp32": kept,
+        "excluded": list(config.exclude),
+        "promised_share": promised,
+        "calibration": writer.add_calibration(written),
+        **fields,
+    }
+    # The rows of `verify` speak of graphs that are replaced here.
+    verification = dict(m.get("verification", {}))
+    if "rows" in verification:
+        verification["rows"] = [row for row in verification["rows"] if row["precision"] not in ("int8", MIXED)]
+    return writer.commit(
+        {
+            **m,
+            **({"verification": verification} if verification else {}),
+            "graphs": [*(entry for entry in m["graphs"] if entry["precision"] != "int8"), *entries],
+            "precisions": {**m["precisions"], "int8": precision},
+        },
+        replacing=bundle,
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def load_models(bundle: Bundle) -> Models:
+    """FP32 and FP16 of every graph."""
+    import onnx
+
+    if "fp16" not in bundle.precisions:
+        raise BadInputError(
+            f"{bundle.path} has no FP16 graphs; what INT8 leaves out is FP16.",
+            next=command("logoformer", "export", "CHECKPOINT", "-o", bundle.path),
+        )
+    return {
+        name: tuple(onnx.load_from_string(bundle.read_graph(bundle.graph(name, p))) for p in ("fp32", "fp16"))  # type: ignore[misc]
+        for name in ("clip", "frame", "temporal")
+    }
+
+
+def _require_clean(models: Mapping[str, onnx.ModelProto], kept: Mapping[str, Any]) -> None:
+    from ..export.lint import require_clean
+
+    for name, model in models.items():
+        require_clean(model, f"The graph {name} in int8", {item["node"] for item in kept.get(name, [])})
+
+
+def _write_graphs(
+    writer: BundleWriter, bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Index entries, and the share of multiply-accumulates that each graph promises to hold in INT8."""
+    from ..export.macs import macs_by_precision, promised_share
+    from ..export.trace import to_bytes
+
+    entries, promised = [], {}
+    for done, (name, model) in enumerate(models.items()):
+        if progress is not None:
+            progress("write", done, len(models))
+        fp32 = bundle.graph(name, "fp32")
+        macs = macs_by_precision(model)
+        promised[name] = promised_share(macs, "int8")
+        entries.append(
+            writer.add_graph(
+                to_bytes(model),
+                graph=name,
+                precision="int8",
+                batch=1,
+                opset=fp32.opset,
+                inputs=fp32.inputs,
+                outputs=fp32.outputs,
+                macs=macs,
+            )
+        )
+    if progress is not None:
+        progress("write", len(models), len(models))
+    return entries, promised
+
+
+def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None) -> dict[str, Any]:
+    """How far INT8 is from PyTorch on the golden clips; too few to accept anything."""
+    from ..export import parity as par
+    from ..export.reference import NAME
+
+    golden, stream = bundle.golden(), bundle.stream
+    note = progress or (lambda *_: None)
+    note("parity int8", 0, 2)
+    clip = par.compare(
+        par.RoundingClip(models["clip"]).answers(golden.clips), golden.probabilities, NAME, "PyTorch float32"
+    )
+    note("parity int8", 1, 2)
+    order = window_order(stream.frames, stream.grid, stream.window)
+    answers = par.RoundingPair(models["frame"], models["temporal"], order).answers(golden.clips)
+    pair = par.compare(answers, golden.probabilities, NAME, "PyTorch float32")
+    note("parity int8", 2, 2)
+    worst = max(clip.share, pair.share)
+    return {
+        "verdict": NO_GATE,
+        "reason": f"no accuracy gate has judged it; on {len(golden.clips)} golden clips it differs from PyTorch by "
+        f"{worst:.1%} of the deviation between clips",
+        "parity": {"clip": clip.to_json(), "pair": pair.to_json()},
+    }
