@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import Bundle as Bundle
-    from .engine import Engine as Engine
     from .engine import Result as Result
+    from .engine import Runtime as Runtime
     from .engine import Stream as Stream
     from .engine import Worker as Worker
     from .engine import load as load
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "Engine", "Result", "Stream", "Worker", "load"]
+__all__ = ["Bundle", "Result", "Runtime", "Stream", "Worker", "load"]
 
-_HOMES = {"Bundle": ".bundle", **dict.fromkeys(("Engine", "Result", "Stream", "Worker", "load"), ".engine")}
+_HOMES = {"Bundle": ".bundle", **dict.fromkeys(("Runtime", "Result", "Stream", "Worker", "load"), ".engine")}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Golden
-from ..engine import Engine
+from ..engine import Runtime
 from ..engine.golden import SHARES, centred_logits, clip_answers, distance, pair_answers
 from ..errors import VerificationError, command
 from .baselines.contract import REPEAT_TOLERANCE, Answer, Inputs, Peer
@@ -74,7 +74,7 @@ class Verified:
     agreement: float
 
 
-def verify_before(engine: Engine, golden: Golden) -> Verified:
+def verify_before(engine: Runtime, golden: Golden) -> Verified:
     """Answers the golden clips.
 
     Raises:
@@ -95,7 +95,7 @@ def verify_before(engine: Engine, golden: Golden) -> Verified:
     return Verified(answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
 
 
-def graph_digests(engine: Engine) -> dict[str, str]:
+def graph_digests(engine: Runtime) -> dict[str, str]:
     """SHA-256 of each graph that an engine runs."""
     graphs = ("clip", "frame", "temporal")
     return {name: engine.bundle.graph(name, engine.precision).sha256 for name in graphs}
@@ -136,7 +136,7 @@ def recording(peer: Peer, into: dict[int, Answer]) -> Callable[[int], None]:
 
 
 def check_after(
-    engine: Engine, inputs: Inputs, verified: Verified, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
+    engine: Runtime, inputs: Inputs, verified: Verified, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
 ) -> Accuracy:
     """Compares what was answered while it was timed with what was verified before.
 
@@ -180,7 +180,7 @@ def check_after(
     )
 
 
-def _require(engine: Engine, what: str, good: bool, numbers: str) -> None:
+def _require(engine: Runtime, what: str, good: bool, numbers: str) -> None:
     if not good:  # a NaN compares false and ends here too
         raise VerificationError(
             f"An answer {what} that was given while it was timed differs from the verified one: {numbers}.",

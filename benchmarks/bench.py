@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..engine import Engine, load
+from ..engine import Runtime, load
 from ..errors import UsageError, command, one_of
 from .accuracy import check_after, graph_digests, recording, verify_before
 from .baselines.contract import (
@@ -225,7 +225,7 @@ class _Run:
         self.cold_start: ColdStart | None = None
         self.gaps: tuple[IdleGap, ...] = ()
 
-    def open(self) -> Engine:
+    def open(self) -> Runtime:
         return open_ours(self.bundle, self.config.precision, self.threads, self.closing, self.config.backend)
 
     def closed(self) -> None:
@@ -265,7 +265,7 @@ class _Run:
         workers = workers_of(self.device, self.threads)
         each = max(self.threads // workers, 1)
 
-        def open_engine() -> Engine:
+        def open_engine() -> Runtime:
             return load(Bundle(self.config.bundle), backend=self.config.backend, precision=self.engine.precision,
                         threads=each)  # fmt: skip
 

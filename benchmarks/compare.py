@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import BadInputError, command
-from .report.layout import columns
 from .report.records import Comparison, Row
 from .report.report import Report
+from .report.text_tables import columns
 from .statistics import MIN_ROUNDS, Ratio, minimum_samples, ratio_of_runs
 
 EXIT_REGRESSION = 1

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..bundle import MIXED, PRECISIONS, Bundle
-from ..engine import Engine
+from ..engine import Runtime
 from ..errors import UsageError, VerificationError, command, one_of
 from .accuracy import Verified, check_after, graph_digests, verify_before
 from .baselines.contract import CLIP, STREAM, Answer, Inputs, Peer, answer_of, clip_peer, open_ours
@@ -22,10 +22,10 @@ from .load.closed import Progress
 from .load.modes import APART, run_closed
 from .load.overhead import measure_wrapper
 from .qualify import judge
-from .report.layout import columns, ms
 from .report.records import Row, Settings, Subject
 from .report.report import Report
 from .report.rows import with_energy
+from .report.text_tables import columns, ms
 from .roofline.report import floors
 from .sensors.all import Sensors, device_of, this_machine
 from .sensors.machine import read_machine, usable_cpus
@@ -56,10 +56,10 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors:
     inputs = Inputs.of(bundle)
     with contextlib.ExitStack() as closing:
 
-        def open_engine(precision: str) -> Engine:
+        def open_engine(precision: str) -> Runtime:
             return open_ours(bundle, precision, threads, closing, config.backend)
 
-        proofs: dict[str, tuple[Engine, Verified]] = {}
+        proofs: dict[str, tuple[Runtime, Verified]] = {}
         for precision in precisions_of(bundle, config.precision):
             engine = open_engine(precision)
             proofs[precision] = engine, verify_before(engine, bundle.golden())
@@ -136,7 +136,7 @@ def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
 
 
 def _cells(
-    bundle: Bundle, precision: str, inputs: Inputs, open_engine: Callable[[str], Engine], device: str
+    bundle: Bundle, precision: str, inputs: Inputs, open_engine: Callable[[str], Runtime], device: str
 ) -> list[Cell]:
     """Of one precision: the clip graph, then every hop with one stream, two, and as many as the arena holds."""
     cells: list[Cell] = [(clip_peer(open_engine(precision), inputs, f"{CLIP} {precision}", device), 1)]
@@ -147,7 +147,7 @@ def _cells(
     return cells
 
 
-def streams_peer(engine: Engine, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Peer:
+def streams_peer(engine: Runtime, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Peer:
     """`engine.step` for several faces, until each of them is answered; the first one's answer is checked."""
     faces = [engine.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(streams)]
 

@@ -20,7 +20,7 @@ from .overlay import Overlay, open_overlay
 from .sources.contract import Captured, Source
 
 if TYPE_CHECKING:
-    from ..engine import Engine, Result
+    from ..engine import Result, Runtime
 
 Line = dict[str, Any]
 
@@ -49,7 +49,7 @@ class RunSummary:
 
 
 def run(
-    engine: Engine,
+    engine: Runtime,
     source: Source,
     face: str = "whole",
     hop: int = 4,

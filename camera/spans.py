@@ -23,7 +23,7 @@ from ..errors import BadInputError
 from .sources.open import open_source
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ..engine import Runtime
 
 Progress = Callable[[str, int, int], None]
 
@@ -101,7 +101,7 @@ def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[Labe
 
 
 def score_spans(
-    engine: Engine, videos: Sequence[str | os.PathLike[str]], progress: Progress | None = None
+    engine: Runtime, videos: Sequence[str | os.PathLike[str]], progress: Progress | None = None
 ) -> SpanScore:
     """Streams videos and takes both readings at the last frame of every span.
 

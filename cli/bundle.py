@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ..benchmarks.report.text_tables import table
 from ..errors import UsageError, command, printable
 from .options import AddVerb, data_option, engines_dir_option, seed_option, show, threads_option
-from .terminal import Bar, table
+from .terminal import Bar
 
 if TYPE_CHECKING:
     from ..bundle import Bundle

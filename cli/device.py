@@ -7,8 +7,9 @@ import contextlib
 import signal
 import sys
 
+from ..benchmarks.report.text_tables import table
 from .options import EXIT_INTERRUPTED, AddVerb, runtime_arguments, runtime_options, say, seed_option, show
-from .terminal import Bar, table
+from .terminal import Bar
 
 
 def _run(a: argparse.Namespace, bar: Bar) -> int:

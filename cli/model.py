@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..benchmarks.report.text_tables import table
 from ..errors import EXIT_BAD_INPUT, EXIT_OK, UsageError
 from .options import AddVerb, data_option, seed_option, show
-from .terminal import Bar, table
+from .terminal import Bar
 
 
 def _init(a: argparse.Namespace, bar: Bar) -> int:
@@ -30,7 +31,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
         return _fine_tune(a, bar)
     if a.out is None:
         raise UsageError("Training needs a folder for the checkpoint.", next="name it with -o DIR")
-    from ..model.training.log import Telling
+    from ..model.training.log import LogOptions
     from ..model.training.recipe import override, recipe
     from ..model.training.train import Start
     from ..workflows.verbs import train_on
@@ -40,7 +41,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
     start = Start(a.trunk, a.trunk_color, a.resume)
     done = train_on(
         a.data, a.out, a.preset or chosen.preset, config, attention=a.attention, fold=a.fold, start=start,
-        short=a.short, max_damaged=a.max_damaged, telling=Telling(a.tensorboard, bar.note), progress=bar,
+        short=a.short, max_damaged=a.max_damaged, logs=LogOptions(a.tensorboard, bar.note), progress=bar,
     )  # fmt: skip
     m = done.metrics
     lines = [done.trunk.line()] if done.trunk else []
@@ -81,10 +82,10 @@ def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
     answers = found.answers
     m = answers.metrics()
     if a.out:
-        told = {name: getattr(a, name) for name in ("checkpoint", "fold", "order", "views", "short", "max_damaged")}
-        told |= {"data": Path(a.data).name, "checkpoint": [Path(path).name for path in a.checkpoint]}
+        logs = {name: getattr(a, name) for name in ("checkpoint", "fold", "order", "views", "short", "max_damaged")}
+        logs |= {"data": Path(a.data).name, "checkpoint": [Path(path).name for path in a.checkpoint]}
         plane = (a.checkpoint[0], a.data, a.short, a.max_damaged) if a.tsne else None
-        write_evaluation(found, a.out, told, plane=plane, progress=bar)
+        write_evaluation(found, a.out, logs, plane=plane, progress=bar)
     rows = [["class", "recall", "clips", *answers.classes]]
     for name, recall, counts in zip(answers.classes, m.recalls, m.confusion, strict=True):
         shown = "-" if recall is None else f"{recall:.3f}"

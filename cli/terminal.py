@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from typing import TextIO
 
 from ..errors import printable
@@ -63,17 +62,3 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, the first row a heading.
-
-    >>> print(table([["a", "b"], ["1", "22"]]))
-    a  b
-    -  --
-    1  22
-    """
-    shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

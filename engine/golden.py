@@ -16,7 +16,7 @@ from ..clips import window_order
 from .sessions.contract import Session
 
 if TYPE_CHECKING:
-    from .runtime import Engine
+    from .runtime import Runtime
 
 SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25, MIXED: 0.25}  # of the deviation between clips
 CLIP, PAIR = "clip", "frame + temporal"
@@ -41,7 +41,7 @@ class Check:
     passed: bool
 
 
-def check_engine(engine: Engine, golden: Golden) -> tuple[Check, Check]:
+def check_engine(engine: Runtime, golden: Golden) -> tuple[Check, Check]:
     """Answers the golden clips by the clip graph and by the streaming pair."""
     return (
         check_answers(CLIP, clip_answers(engine, golden), golden, engine.precision),
@@ -56,7 +56,7 @@ def check_answers(what: str, answers: npt.NDArray[np.float32], golden: Golden, p
     return Check(what, share if np.isfinite(share) else None, agreement, allowed, share <= allowed)
 
 
-def clip_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
+def clip_answers(engine: Runtime, golden: Golden) -> npt.NDArray[np.float32]:
     """Probabilities of the golden clips by the clip graph, float32 `[G, C]`."""
     return answers_of_clip(engine.session("clip"), golden)
 
@@ -71,7 +71,7 @@ def answers_of_clip(session: Session, golden: Golden) -> npt.NDArray[np.float32]
     return np.stack(answers)
 
 
-def pair_answers(engine: Engine, golden: Golden) -> npt.NDArray[np.float32]:
+def pair_answers(engine: Runtime, golden: Golden) -> npt.NDArray[np.float32]:
     """The same by `frame` and `temporal`, the frames filed in the ring's first slots, float32 `[G, C]`."""
     spec = engine.bundle.stream
     frame, temporal = engine.session("frame"), engine.session("temporal")

@@ -20,13 +20,13 @@ from .sessions.backends import open_backend
 from .sessions.contract import Session
 from .step import Job, advance
 from .stream import Stream
-from .thread_owner import Turn
+from .thread_owner import ThreadOwner
 
 if TYPE_CHECKING:
     from .worker import Worker
 
 
-class Engine:
+class Runtime:
     """Runs one bundle. Sessions open when they are first needed.
 
     One engine, one thread: the first that uses it (with `load(selftest=True)` the one that loads it). A call from
@@ -61,12 +61,12 @@ class Engine:
         self._worker: Worker | None = None
         self.not_finite = 0
         self.passed_over: tuple[str, ...] = ()  # with backend='auto': the backends before this one, and why not they
-        self.turn = Turn(self.close_sessions)
+        self.owner = ThreadOwner(self.close_sessions)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self.turn.closed
+        return self.owner.closed
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class Engine:
             UsageError: the engine is closed, or the call came from another thread than the engine's.
             RefusedError: the file is not what the index promises.
         """
-        self.turn.check()
+        self.owner.check()
         if (graph, batch) not in self._sessions:
             self._sessions[graph, batch] = self._open_session(self.bundle.graph(graph, self.precision, batch))
         return self._sessions[graph, batch]
@@ -100,7 +100,7 @@ class Engine:
             DeviceLostError: the device is gone, now or at an earlier call.
         """
         started = perf_counter_ns()
-        with self.turn:
+        with self.owner:
             return self.take_clip(clip, color, started, {})
 
     def take_clip(self, clip: Clip, color: str | None, started_ns: int, marks: dict[str, int]) -> Result:
@@ -148,7 +148,7 @@ class Engine:
         Raises:
             UsageError: a wrong argument, all faces of the arena are taken, or another thread owns the engine.
         """
-        self.turn.check()
+        self.owner.check()
         if not self._free_faces:
             raise UsageError(
                 f"All {self.bundle.stream.faces} faces of this bundle's ring arena are in use.",
@@ -176,7 +176,7 @@ class Engine:
         """
         started = perf_counter_ns()
         jobs = [Job(stream, frame, time_s, started) for stream, (frame, time_s) in frames.items()]
-        with self.turn:
+        with self.owner:
             for job in jobs:
                 if job.stream.engine is not self:
                     raise UsageError("A stream of another engine was given.", next="its own engine.step(...)")
@@ -202,7 +202,7 @@ class Engine:
         """
         from .worker import Worker
 
-        self.turn.check()
+        self.owner.check()
         if len(self._free_faces) < self.bundle.stream.faces:
             raise UsageError(
                 "Streams of this engine are open; a worker has its own.",
@@ -229,9 +229,9 @@ class Engine:
         """
         if self._worker is not None:
             self._worker.close(cancel=True)
-        self.turn.close()
+        self.owner.close()
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Runtime:
         return self
 
     def __exit__(
@@ -250,7 +250,7 @@ def load(
     engines_dir: str | os.PathLike[str] | None = None,
     selftest: bool = False,
     cuda: str = "auto",
-) -> Engine:
+) -> Runtime:
     """Opens a bundle for running.
 
     Args:
@@ -276,7 +276,7 @@ def load(
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     options = {"threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda}
     chosen = open_backend(bundle, backend, precision, options)
-    engine = Engine(bundle, chosen.open_session, chosen.name, chosen.precision, chosen.frame_batches)
+    engine = Runtime(bundle, chosen.open_session, chosen.name, chosen.precision, chosen.frame_batches)
     engine.passed_over = chosen.passed_over
     if selftest:
         from .selftest import selftest as run_selftest

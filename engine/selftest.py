@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import VerificationError, command
 from .golden import Check, check_engine
-from .runtime import Engine
+from .runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class SelftestReport:
             )
 
 
-def selftest(engine: Engine) -> SelftestReport:
+def selftest(engine: Runtime) -> SelftestReport:
     """Answers the golden clips on the device, through the engine's own sessions.
 
     The streaming pair's first ring slots are written, so call it before frames are pushed, or reset the streams after.

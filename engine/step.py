@@ -18,7 +18,7 @@ from .feeding import put_frame
 from .result import Result
 
 if TYPE_CHECKING:
-    from .runtime import Engine
+    from .runtime import Runtime
     from .stream import Stream
 
 Outcome = Result | Exception | None
@@ -45,7 +45,7 @@ class Job:
     outcome: Outcome = None
 
 
-def advance(engine: Engine, jobs: Sequence[Job]) -> None:
+def advance(engine: Runtime, jobs: Sequence[Job]) -> None:
     """Computes and answers, in the engine's turn. What fails for one face leaves the others alone.
 
     Args:
@@ -83,7 +83,7 @@ def _wanted(job: Job) -> bool:
     return job.stream.admit(job.time_s)
 
 
-def _compute(engine: Engine, chunk: Sequence[Job]) -> Sequence[Job]:
+def _compute(engine: Runtime, chunk: Sequence[Job]) -> Sequence[Job]:
     """Runs the frame graph on a full batch and files its tokens; returns the jobs for which that went well."""
     try:
         session = engine.session("frame", len(chunk))

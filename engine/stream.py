@@ -30,13 +30,13 @@ from .ring import Ring
 from .sessions.contract import Session
 
 if TYPE_CHECKING:
-    from .runtime import Engine
+    from .runtime import Runtime
 
 WARMUPS = ("wait", "repeat")
 
 
 class Stream:
-    """Made by `Engine.stream`; one per face. One thread, that of its engine.
+    """Made by `Runtime.stream`; one per face. One thread, that of its engine.
 
     Attributes:
         engine: that answers.
@@ -45,7 +45,7 @@ class Stream:
     """
 
     def __init__(
-        self, engine: Engine, face: int, *, hop: int, color: str | None, warmup: str, max_gap_s: float | None
+        self, engine: Runtime, face: int, *, hop: int, color: str | None, warmup: str, max_gap_s: float | None
     ) -> None:
         if not isinstance(hop, int) or hop < 1:
             raise UsageError(f"hop is {hop}; it counts frames from one answer to the next, so at least 1.")
@@ -58,7 +58,7 @@ class Stream:
         bundle = engine.bundle
         spec, span_s = bundle.stream, bundle.sampling.span_s
         self.max_gap_s = span_s / 2 if max_gap_s is None else max_gap_s
-        self.engine, self._turn, self._face = engine, engine.turn, face
+        self.engine, self._turn, self._face = engine, engine.owner, face
         self._size = bundle.image_size
         self._frame, self._temporal = engine.session("frame"), engine.session("temporal")
         self._ages = pattern_ages(bundle.sampling)

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..errors import DeviceLostError, UsageError
 
 
-class Turn:
+class ThreadOwner:
     """A context manager around every call that touches a session.
 
     The first thread that enters owns the engine from then on. Closing is allowed from anywhere: it waits for the call

@@ -17,7 +17,7 @@ from typing import Any
 from ..bundle import Bundle, replace_manifest
 from ..errors import MachineError, VerificationError, command
 from .golden import Check, check_engine
-from .runtime import Engine, load
+from .runtime import Runtime, load
 from .trust.index import FAILED, VERIFIED, add_to_index, engines_folder, read_index
 from .verify_engines import EngineCheck, check_engines
 
@@ -155,6 +155,6 @@ def _engine_row(found: EngineCheck) -> Row:
     return Row(name, found.entry.precision, found.evaluator, share, agreement, found.verdict, found.why_not)
 
 
-def _row(check: Check, engine: Engine) -> Row:
+def _row(check: Check, engine: Runtime) -> Row:
     verdict = FAILED if not check.passed else VERIFIED if engine.precision == "fp32" else HIDES
     return Row(check.what, engine.precision, engine.backend, check.share, check.agreement, verdict)

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..bundle import MIXED, Bundle, Golden, GraphEntry
 from ..errors import MachineError, RefusedError
 from .golden import Check, answers_of_clip, answers_of_pair, check_answers
-from .runtime import Engine, load
+from .runtime import Runtime, load
 from .sessions.backends import Card, open_card
 from .sessions.contract import Session
 from .trust.admit import mismatches
@@ -116,7 +116,7 @@ def _check(
     return EngineCheck(entry, card.name, check, VERIFIED if check.passed else FAILED)
 
 
-def _judge(session: Session, graph: GraphEntry, partner: Engine, golden: Golden) -> Check:
+def _judge(session: Session, graph: GraphEntry, partner: Runtime, golden: Golden) -> Check:
     shown = f"{graph.graph} b{graph.batch}"
     spec = partner.bundle.stream
     if graph.graph == "clip":

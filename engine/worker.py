@@ -45,7 +45,7 @@ from .step import Job, advance
 from .stream import Stream
 
 if TYPE_CHECKING:
-    from .runtime import Engine
+    from .runtime import Runtime
 
 DROPS = ("oldest", "newest", "block")
 
@@ -118,7 +118,7 @@ class WorkerStream:
 
 
 class Worker:
-    """Made by `Engine.worker`. Every method may be called from any thread.
+    """Made by `Runtime.worker`. Every method may be called from any thread.
 
     Args:
         engine: owned by the calling thread, without open streams.
@@ -135,7 +135,7 @@ class Worker:
         UsageError: a wrong argument.
     """
 
-    def __init__(self, engine: Engine, queue: int, drop: str) -> None:
+    def __init__(self, engine: Runtime, queue: int, drop: str) -> None:
         if not isinstance(queue, int) or queue < 1:
             raise UsageError(f"queue is {queue}; it counts waiting submissions of one stream, so at least 1.")
         if drop not in DROPS:
@@ -152,7 +152,7 @@ class Worker:
         self._thread = threading.Thread(target=self._serve, name="logoformer-worker", daemon=True)
         engine.close_sessions()
         self._thread.start()
-        engine.turn.give(self._thread.ident, self._thread.name, worker=True)
+        engine.owner.give(self._thread.ident, self._thread.name, worker=True)
         self._handed_over.set()
 
     # ------------------------------------------------------------------------------------------------ any thread
@@ -170,10 +170,10 @@ class Worker:
     def stream(
         self, hop: int = 4, *, color: str | None = None, warmup: str = "wait", max_gap_s: float | None = None
     ) -> WorkerStream:
-        """Opens the stream of one face and waits until it is there; the arguments are those of `Engine.stream`.
+        """Opens the stream of one face and waits until it is there; the arguments are those of `Runtime.stream`.
 
         Raises:
-            UsageError: as `Engine.stream`, or the worker is closed.
+            UsageError: as `Runtime.stream`, or the worker is closed.
         """
 
         def work(_: int) -> WorkerStream:
@@ -211,13 +211,13 @@ class Worker:
             raise UsageError("This stream is closed.", next="worker.stream(...) opens a new one")
 
         def work(now: int) -> Result | None:
-            with self._engine.turn:
+            with self._engine.owner:
                 return inner.take_frame(own, time_s, received, {"queue": now})
 
         return self._submit(_Task(stream._lane, work, True, Job(inner, own, time_s, received)))
 
     def submit_clip(self, clip: Clip, *, color: str | None = None) -> Future[Result]:
-        """Hands over one clip and returns at once; see `Engine.__call__` and `submit`.
+        """Hands over one clip and returns at once; see `Runtime.__call__` and `submit`.
 
         Raises:
             BadInputError, UsageError, DeviceLostError: as `submit`.
@@ -229,7 +229,7 @@ class Worker:
         order = check_color(color)
 
         def work(now: int) -> Result:
-            with self._engine.turn:
+            with self._engine.owner:
                 return self._engine.take_clip(own, order, received, {"queue": now})
 
         return self._submit(_Task(self._clips, work, True))
@@ -331,7 +331,7 @@ class Worker:
             try:
                 self._engine.close_sessions()
             finally:
-                self._engine.turn.give(None)
+                self._engine.owner.give(None)
 
     def _next(self) -> list[_Task]:
         """The task whose turn it is, with other faces' frames that may be computed together; none at the end."""
@@ -362,7 +362,7 @@ class Worker:
                 jobs = [task.job for task in chosen if task.job is not None]
                 for job in jobs:
                     job.marks["queue"] = now
-                with self._engine.turn:
+                with self._engine.owner:
                     advance(self._engine, jobs)
                 outcomes = [job.outcome for job in jobs]
             elif chosen:

@@ -31,7 +31,7 @@ def to_input(frames: torch.Tensor, size: int) -> torch.Tensor:
     return small.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def classify(engine: logoformer.Engine, clip: torch.Tensor) -> np.ndarray:
+def classify(engine: logoformer.Runtime, clip: torch.Tensor) -> np.ndarray:
     """Probabilities, float32 `[C]`, of a clip uint8 `[T, S, S, 3]` RGB; nothing is cast or moved silently."""
     return engine(clip if clip.is_cuda else clip.numpy(), color="rgb").probabilities
 

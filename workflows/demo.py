@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..benchmarks.report.text_tables import table
 from ..bundle.files import dump_json, write_atomic
-from ..cli.terminal import table
 from ..errors import UsageError, command
 
 Progress = Callable[[str, int, int], None]

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..benchmarks.report.text_tables import table
 from ..benchmarks.statistics import Ratio
 from ..bundle.files import write_atomic
-from ..cli.terminal import table
 from ..errors import UsageError
 from ..model.networks.config import ATTENTIONS
 from .scheme_costs import REFERENCE, Cost, Progress, SchemeCosts, centre_of, measure, points

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..export.exporter import ExportConfig
     from ..model.data.listing import ListedClips
     from ..model.training.evaluate import Predictions
-    from ..model.training.log import Telling
+    from ..model.training.log import LogOptions
     from ..model.training.recipe import TrainConfig
     from ..model.training.train import Start, TrainResult
     from .quantize import Calibration
@@ -34,7 +34,7 @@ def train_on(
     start: Start | None = None,
     short: str = "former",
     max_damaged: int = 0,
-    telling: Telling | None = None,
+    logs: LogOptions | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Trains a preset on one fold of a data set and scores it on the fold's test split.
@@ -49,7 +49,7 @@ def train_on(
         start: what it begins from.
         short: see `model.listing.Reading`.
         max_damaged: see there.
-        telling: where figures go while it runs, beside the log.
+        logs: where figures go while it runs, beside the log.
         progress: called with (stage, done, total).
     """
     from ..model.data.clips import CachedClips
@@ -74,7 +74,15 @@ def train_on(
         }  # fmt: skip
 
     return train(
-        config, model, CachedClips(learning), held_out, out, progress, start=start, telling=telling, reading=read
+        config,
+        model,
+        CachedClips(learning),
+        held_out,
+        out,
+        progress,
+        start=start,
+        logs=logs,
+        reading=read,
     )
 
 
@@ -183,7 +191,7 @@ def _not_seen_in_training(
 def write_evaluation(
     evaluation: Evaluation,
     out: str | os.PathLike[str],
-    told: Mapping[str, Any],
+    logs: Mapping[str, Any],
     *,
     plane: tuple[str | os.PathLike[str], str | os.PathLike[str], str, int] | None = None,
     progress: Progress | None = None,
@@ -193,7 +201,7 @@ def write_evaluation(
     Args:
         evaluation: what was found.
         out: the folder; files of an older evaluation there are replaced.
-        told: the call, as JSON values: with it and the files' hashes everything can be repeated.
+        logs: the call, as JSON values: with it and the files' hashes everything can be repeated.
         plane: (the first checkpoint, data set, `short`, `max_damaged`) whose features are to be drawn by t-SNE.
         progress: called with (stage, done, total).
 
@@ -208,7 +216,7 @@ def write_evaluation(
 
     folder, answers = Path(out), evaluation.answers
     result: dict[str, Any] = {
-        "call": dict(told),
+        "call": dict(logs),
         "parts": list(evaluation.parts),
         "machine": read_machine().to_json(),
         "classes": list(answers.classes),

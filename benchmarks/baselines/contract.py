@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ...bundle import Bundle
 from ...bundle.onnx_scan import refuse_external
 from ...clips import Clip, pattern_ages, pick
-from ...engine import Engine, load
+from ...engine import Runtime, load
 from ...engine.result import Result
 from ...errors import BadInputError, UsageError, VerificationError, command, one_of
 from ..report.records import CPU
@@ -141,7 +141,7 @@ class Inputs:
 
 
 # ---------------------------------------------------------------------------------------------------------------- ours
-def clip_peer(engine: Engine, inputs: Inputs, name: str, device: str = CPU) -> Peer:
+def clip_peer(engine: Runtime, inputs: Inputs, name: str, device: str = CPU) -> Peer:
     """`engine(clip)`; as `CLIP_REPEATED` always the same clip."""
     rotate = name != CLIP_REPEATED
 
@@ -153,7 +153,7 @@ def clip_peer(engine: Engine, inputs: Inputs, name: str, device: str = CPU) -> P
     return Peer(name, what, engine.precision, True, answer, engine.backend, device)
 
 
-def stream_peer(engine: Engine, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Peer:
+def stream_peer(engine: Runtime, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Peer:
     """`stream.push(frame, t)`, `hop` frames for one answer; a step is all of them."""
     stream = engine.stream(hop=hop, color="rgb", warmup="repeat")
 
@@ -171,7 +171,7 @@ def stream_peer(engine: Engine, inputs: Inputs, name: str, hop: int = 1, device:
 
 def open_ours(
     bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack, backend: str = "onnxruntime"
-) -> Engine:
+) -> Runtime:
     """One more engine of the bundle; closed with `closing`."""
     return closing.enter_context(load(bundle, backend=backend, precision=precision, threads=threads))
 

@@ -8,12 +8,12 @@ from collections import deque
 import numpy as np
 
 from ...clips import Frame, pattern_ages, pick
-from ...engine import Engine
+from ...engine import Runtime
 from ..report.records import CPU
 from .contract import NAIVE, PER_FRAME, Answer, Inputs, Peer
 
 
-def naive_peer(engine: Engine, inputs: Inputs, device: str = CPU) -> Peer:
+def naive_peer(engine: Runtime, inputs: Inputs, device: str = CPU) -> Peer:
     """Keeps the last frames, picks the training pattern out of them, and runs the clip graph: for each new frame."""
     sampling = engine.bundle.sampling
     ages = pattern_ages(sampling)
@@ -34,7 +34,7 @@ def naive_peer(engine: Engine, inputs: Inputs, device: str = CPU) -> Peer:
     return Peer(NAIVE, what, engine.precision, True, answer, engine.backend, device, hop=1)
 
 
-def per_frame_peer(engine: Engine, inputs: Inputs, device: str = CPU) -> Peer:
+def per_frame_peer(engine: Runtime, inputs: Inputs, device: str = CPU) -> Peer:
     """A classifier of single frames with the same trunk: the frame graph, the mean of its tokens, one linear layer."""
     session = engine.session("frame")
     into, tokens = session.input("frame")[0], session.output("tokens")[0]  # [S, S, 3], [h*w, d]

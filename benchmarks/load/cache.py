@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ...engine import Engine
+from ...engine import Runtime
 from ...engine.sessions.contract import Session
 from ..baselines.contract import Inputs
 from ..report.records import CacheCheck
@@ -43,16 +43,16 @@ class CountingSession:
         """Leaves the session to whoever opened it."""
 
 
-def count_runs(engine: Engine, inputs: Inputs, answers: int = ANSWERS) -> int:
+def count_runs(engine: Runtime, inputs: Inputs, answers: int = ANSWERS) -> int:
     """How often the clip graph runs for so many answers to one and the same clip."""
     counting = CountingSession(engine.session("clip"))
-    with Engine(engine.bundle, lambda _entry: counting, engine.backend, engine.precision) as counted:
+    with Runtime(engine.bundle, lambda _entry: counting, engine.backend, engine.precision) as counted:
         for _ in range(answers):
             counted(inputs.clip(0), color="rgb")
     return counting.runs
 
 
-def cache_check(engine: Engine, inputs: Inputs, repeated: Ratio, noise: float) -> CacheCheck:
+def cache_check(engine: Runtime, inputs: Inputs, repeated: Ratio, noise: float) -> CacheCheck:
     """The verdict.
 
     Args:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...engine import Engine
+from ...engine import Runtime
 from ..accuracy import ClipAnswer, StreamAnswer, recording, sampled
 from ..baselines.contract import CLIP, CLIP_REPEATED, Answer, Inputs, Peer, answer_of, clip_peer
 from ..report.records import CPU, Comparison, Pace, Row
@@ -91,7 +91,7 @@ def run_closed(
 
 # --------------------------------------------------------------------------------------------------------------- paced
 def run_paced(
-    engine: Engine, inputs: Inputs, rate_hz: float, hop: int, load: LoadConfig, device: str, zero_ns: int,
+    engine: Runtime, inputs: Inputs, rate_hz: float, hop: int, load: LoadConfig, device: str, zero_ns: int,
     progress: Progress | None = None,
 ) -> ModeResult:  # fmt: skip
     """One stream at a camera's rate, latency from scheduled arrival.
@@ -143,7 +143,7 @@ def run_paced(
 
 # --------------------------------------------------------------------------------------------------------------- multi
 def run_multi(
-    open_engine: Callable[[], Engine], inputs: Inputs, faces: int, hop: int, load: LoadConfig, device: str,
+    open_engine: Callable[[], Runtime], inputs: Inputs, faces: int, hop: int, load: LoadConfig, device: str,
     zero_ns: int, progress: Progress | None = None,
 ) -> ModeResult:  # fmt: skip
     """Several faces through `engine.step`, beside one face alone and beside itself.
@@ -191,7 +191,7 @@ def _first_of(answers: dict[int, list[Answer]]) -> Callable[[int], Answer]:
 
 
 def _stepping(
-    engine: Engine, inputs: Inputs, count: int, hop: int, into: dict[int, list[Answer]]
+    engine: Runtime, inputs: Inputs, count: int, hop: int, into: dict[int, list[Answer]]
 ) -> Callable[[int], None]:
     streams = [engine.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(count)]
 
@@ -207,7 +207,7 @@ def _stepping(
 
 # ------------------------------------------------------------------------------------------------------------- offline
 def run_offline(
-    open_engine: Callable[[], contextlib.AbstractContextManager[Engine]], inputs: Inputs, workers: int,
+    open_engine: Callable[[], contextlib.AbstractContextManager[Runtime]], inputs: Inputs, workers: int,
     load: LoadConfig, device: str, zero_ns: int,
 ) -> ModeResult:  # fmt: skip
     """Clips through as many engines as there are workers.
@@ -221,7 +221,7 @@ def run_offline(
         zero_ns: second 0 of the report.
     """
     answers: dict[int, Answer] = {}
-    seen: list[Engine] = []
+    seen: list[Runtime] = []
     lock = threading.Lock()
 
     @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What our wrapper costs by itself: `engine(clip)`, `stream.push` and a worker over a backend that does nothing.
 
-The real `Engine`, `Stream` and `Worker` run: checks, colour order, copies into the session's buffers, ring, `order`,
+The real `Runtime`, `Stream` and `Worker` run: checks, colour order, copies into the session's buffers, ring, `order`,
 result. Only the session is hollow: its buffers are there, `run` and the token copy return at once (the copy is the
 backend's work: a device copy on a GPU). Whatever remains is paid on every answer, on every backend.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ...bundle import Bundle, GraphEntry, TensorSpec
-from ...engine import Engine
+from ...engine import Runtime
 from ...engine.sessions.contract import Session, allocate
 from ..baselines.contract import CLIP, STREAM, Inputs, clip_peer, stream_peer
 from ..statistics import numpy_percentile
@@ -83,11 +83,11 @@ def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock
         clock: a monotonic clock in nanoseconds.
     """
     config = LoadConfig(rounds=20, block=50, settle=2, warmup=20)
-    with Engine(bundle, HollowSession, "hollow", precision) as engine:
+    with Runtime(bundle, HollowSession, "hollow", precision) as engine:
         peers = [clip_peer(engine, inputs, CLIP), stream_peer(engine, inputs, STREAM)]
         candidates = [Candidate(peer.name, _discarding(peer.answer)) for peer in peers]
         result = closed_loop(candidates, config, clock=clock)
-    with Engine(bundle, HollowSession, "hollow", precision) as engine, engine.worker() as worker:
+    with Runtime(bundle, HollowSession, "hollow", precision) as engine, engine.worker() as worker:
         stream = worker.stream(hop=1, color="rgb", warmup="repeat")
 
         def submit(index: int) -> None:

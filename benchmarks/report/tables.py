@@ -12,10 +12,10 @@ from pathlib import Path
 from ...bundle.files import write_atomic
 from ...errors import BadInputError, RefusedError, one_of, printable
 from ..statistics import Summary
-from .layout import columns as aligned
-from .layout import ms as _ms
 from .records import CPU, Comparison, Row
 from .report import Report
+from .text_tables import columns as aligned
+from .text_tables import ms as _ms
 from .texts import details
 
 BEGIN = "<!-- bench:begin -->"

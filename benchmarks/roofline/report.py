@@ -10,8 +10,8 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import MachineError, RefusedError, UsageError, one_of, printable
-from ..report.layout import columns, ms
 from ..report.records import CPU, Row, Subject
+from ..report.text_tables import columns, ms
 from ..sensors.machine import Machine, read_machine, usable_cpus
 from .cpu_probe import measure_cpu
 from .devices import DEVICES, Device, find_devices

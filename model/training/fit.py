@@ -18,7 +18,7 @@ from ..data.clips import ClipSource, Progress, at_random, balanced, batches, fin
 from ..networks.logoformer import LogoFormer, to_tensor
 from .augment import draw_looks
 from .distributed import World
-from .log import Figures, Telling, TrainLog
+from .log import Figures, LogOptions, TrainLog
 from .metrics import uar_war
 from .optim import Average, make_optimizer
 from .recipe import TrainConfig
@@ -39,7 +39,7 @@ class Fit:
         world: this process among the others.
         folder: of the checkpoint that it will become; the log and the state stand beside it.
         resume: go on from the saved state.
-        telling: where figures go, beside the log.
+        logs: where figures go, beside the log.
         trunk: hash and channel order of the weights that its trunk began with; None began at random.
 
     Attributes:
@@ -54,11 +54,11 @@ class Fit:
 
     def __init__(
         self, model: LogoFormer, config: TrainConfig, source: ClipSource, world: World, folder: Path, *, resume: bool,
-        telling: Telling | None = None, trunk: Mapping[str, str] | None = None,
+        logs: LogOptions | None = None, trunk: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.config, self.source, self.world, self.folder = model, config, source, world, folder
         self.total = config.total_steps(len(source))
-        self.log = TrainLog(folder.parent / f"{folder.name}.log.jsonl", telling or Telling(), first=world.first)
+        self.log = TrainLog(folder.parent / f"{folder.name}.log.jsonl", logs or LogOptions(), first=world.first)
         self.losses: list[float] = []
         self.average = Average(model, config.ema) if config.ema else None
         self.best: tuple[float, dict[str, Tensor]] | None = None

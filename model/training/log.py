@@ -21,7 +21,7 @@ Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Telling:
+class LogOptions:
     """Where figures go, beside the JSON lines.
 
     Attributes:
@@ -38,18 +38,18 @@ class TrainLog:
 
     Args:
         path: of the JSON lines.
-        telling: what else.
+        logs: what else.
         first: whether this process writes.
 
     Raises:
         MachineError: event files are wanted and the package that writes them is missing.
     """
 
-    def __init__(self, path: Path, telling: Telling, *, first: bool) -> None:
-        self.path, self._telling, self._first = path, telling, first
+    def __init__(self, path: Path, logs: LogOptions, *, first: bool) -> None:
+        self.path, self._telling, self._first = path, logs, first
         self._events: Any = None
         self._loss, self._scores = "", ""
-        if first and telling.tensorboard is not None:
+        if first and logs.tensorboard is not None:
             _writer()  # now, not after the data were read
 
     def begin(self, step: int, text: str = "") -> None:

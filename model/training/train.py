@@ -28,7 +28,7 @@ from ..networks.trunk_weights import TrunkWeights, load_trunk
 from .distributed import World, world
 from .evaluate import evaluate_together
 from .fit import Fit
-from .log import Telling
+from .log import LogOptions
 from .metrics import Metrics
 from .recipe import TrainConfig
 from .resume import forget_state
@@ -97,7 +97,7 @@ def train(
     progress: Progress | None = None,
     *,
     start: Start | None = None,
-    telling: Telling | None = None,
+    logs: LogOptions | None = None,
     reading: Callable[[], Mapping[str, Any]] | None = None,
 ) -> TrainResult:
     """Trains a model and writes its checkpoint; a log stands beside it (`<out_folder>.log.jsonl`).
@@ -112,7 +112,7 @@ def train(
         out_folder: of the checkpoint; an older checkpoint there is replaced.
         progress: called with (stage, done, total) in the first process.
         start: what it begins from.
-        telling: where figures go while it runs, beside the log.
+        logs: where figures go while it runs, beside the log.
         reading: asked at the end what was read and how, as JSON values; kept with the checkpoint.
 
     Raises:
@@ -137,7 +137,7 @@ def train(
         trunk = load_trunk(model.trunk, start.trunk, color=start.trunk_color) if start.trunk else None
         model = model.to(here.device)
         began_with = None if trunk is None else {"sha256": trunk.sha256, "color": trunk.color}
-        fit = Fit(model, config, source_train, here, folder, resume=start.resume, telling=telling, trunk=began_with)
+        fit = Fit(model, config, source_train, here, folder, resume=start.resume, logs=logs, trunk=began_with)
         closing.callback(fit.log.close)
         told = progress if here.first else None
         fit.run(_Selection(fit, chosen_on, here) if chosen_on is not None else None, told)

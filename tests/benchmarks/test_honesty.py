@@ -24,7 +24,7 @@ from logoformer.benchmarks.sensors.all import Sensors, this_machine
 from logoformer.benchmarks.sensors.nvml import open_nvml
 from logoformer.benchmarks.statistics import Ratio
 from logoformer.cli import main as cli
-from logoformer.engine import Engine, load
+from logoformer.engine import Runtime, load
 from logoformer.errors import MachineError, RefusedError, UsageError
 
 NO_GPU = Sensors((), {})
@@ -63,7 +63,7 @@ def test_a_known_distribution_is_reported_within_2_percent(toy, kind):
         return TimedSession(entry, clock, delays(entry.graph))
 
     inputs = Inputs.of(toy)
-    with Engine(toy, open_session, "hollow CPU", "fp32") as engine:
+    with Runtime(toy, open_session, "hollow CPU", "fp32") as engine:
         peers = [p.clip_peer(engine, inputs, p.CLIP), p.stream_peer(engine, inputs, p.STREAM)]
         config = LoadConfig(rounds=20, block=50, settle=0, warmup=0)
         part, _ = run_closed(peers, config, 0, clock=lambda: clock[0])
@@ -93,7 +93,7 @@ def test_the_graph_runs_for_every_answer_to_the_same_clip(toy):
 
 
 def test_an_engine_that_remembers_is_found(toy, monkeypatch):
-    real = Engine.__call__
+    real = Runtime.__call__
     known = {}
 
     def remembering(self, clip, *, color=None):
@@ -102,7 +102,7 @@ def test_an_engine_that_remembers_is_found(toy, monkeypatch):
             known[key] = real(self, clip, color=color)
         return known[key]
 
-    monkeypatch.setattr(Engine, "__call__", remembering)
+    monkeypatch.setattr(Runtime, "__call__", remembering)
     with load(toy, backend="onnxruntime", precision="fp32", threads=1) as engine:
         check = cache_check(engine, Inputs.of(toy), Ratio(1.0, 0.99, 1.01), 0.02)
     assert (check.calls, check.answers, check.cached) == (1, 3, True)

@@ -8,7 +8,7 @@ from logoformer.benchmarks import matrix as m
 from logoformer.benchmarks.report.html_page import html
 from logoformer.benchmarks.report.report import read_report, write_report
 from logoformer.benchmarks.report.tables import text
-from logoformer.engine import Engine
+from logoformer.engine import Runtime
 from logoformer.errors import UsageError, VerificationError
 
 
@@ -64,12 +64,12 @@ def test_progress_is_told(toy):
 
 @pytest.mark.parametrize("hop", [1, 4])
 def test_a_stream_that_looks_at_other_frames_is_found(toy, monkeypatch, hop):
-    real = Engine.step
+    real = Runtime.step
 
     def late(self, frames):
         return real(self, {face: (frame[::-1] // 2, t) for face, (frame, t) in frames.items()})
 
-    monkeypatch.setattr(Engine, "step", late)
+    monkeypatch.setattr(Runtime, "step", late)
     monkeypatch.setattr(m, "HOPS", (hop,))
     with pytest.raises(VerificationError, match="of the stream that was given while it was timed"):
         m.bench_matrix(config(toy))

@@ -76,7 +76,7 @@ class ColorStream:
 
 
 class ColorEngine:
-    """Stands in for `logoformer.engine.Engine`."""
+    """Stands in for `logoformer.engine.Runtime`."""
 
     def __init__(self, span: int = 8) -> None:
         self.span = span
@@ -178,6 +178,6 @@ def tools() -> SimpleNamespace:
         index_first=index_first,
         hide_frames=hide_frames,
         boxes=boxes,
-        Engine=ColorEngine,
+        Runtime=ColorEngine,
         labels=LABELS,
     )

@@ -165,7 +165,7 @@ def test_an_engine_that_fails_leaves_no_overlay(engine, make_folder, tools, tmp_
         if time_s > 0.3:
             raise MachineError("out of memory")
 
-    monkeypatch.setattr(tools.Engine(1).stream(color="rgb").__class__, "push", fail)
+    monkeypatch.setattr(tools.Runtime(1).stream(color="rgb").__class__, "push", fail)
     with pytest.raises(MachineError, match="out of memory"):
         go(engine, make_folder([tools.solid("red")] * 20), out=tmp_path / "o.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]

@@ -6,9 +6,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from logoformer.benchmarks.report.text_tables import table
 from logoformer.cli import bundle as cli_bundle
 from logoformer.cli import main as cli
-from logoformer.cli.terminal import Bar, table
+from logoformer.cli.terminal import Bar
 
 
 def verbs() -> dict[str, object]:

@@ -153,7 +153,7 @@ def opens_with(bundle: Bundle, version: str, layer: str, file: str, source: str)
     """Opens a session, one module of the engine being executed from other source."""
     import importlib
 
-    name = f"{TrtSession.__module__.rpartition('.')[0]}.{file.removesuffix('.py')}"
+    name = "logoformer.engine." + file.removesuffix(".py").replace("/", ".")
     module = importlib.import_module(name)
     kept = dict(vars(module))
     try:

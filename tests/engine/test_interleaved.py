@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from logoformer.engine import Engine, Result, Stream
+from logoformer.engine import Result, Runtime, Stream
 
 FACES, FRAMES = 8, 2000
 LATE_S, EARLY_S = 0.1, 0.02  # the second follows closer than the ring's step of 0.6 s / 7
@@ -23,11 +23,11 @@ def sequence() -> Iterator[tuple[int, int, float]]:
         numbers[face] += 1
 
 
-def opened(engine: Engine) -> list[Stream]:
+def opened(engine: Runtime) -> list[Stream]:
     return [engine.stream(hop=1 + face % 3, color="rgb", warmup="repeat") for face in range(FACES)]
 
 
-def in_steps(engine: Engine, streams: list[Stream], numbered: Callable) -> Iterator[tuple[int, int, Result | None]]:
+def in_steps(engine: Runtime, streams: list[Stream], numbered: Callable) -> Iterator[tuple[int, int, Result | None]]:
     """The sequence cut where a face would come twice into one step."""
     waiting: dict[int, tuple[int, float]] = {}
 

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from logoformer.clips import pattern_ages, pick
-from logoformer.engine import Engine, Stream
+from logoformer.engine import Runtime, Stream
 
 POOL = np.random.default_rng(11).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
 WAITS_S = (0.004, 0.02, 0.04, 0.05, 0.11, 0.4, 0.9, 2.0)  # skipped, usual, slow, and a gap
 
 
 @pytest.fixture(scope="module")
-def engine(untrained_bundle: Path) -> Iterator[Engine]:
+def engine(untrained_bundle: Path) -> Iterator[Runtime]:
     with logoformer.load(untrained_bundle, threads=1) as engine:
         yield engine
 

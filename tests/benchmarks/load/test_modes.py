@@ -11,7 +11,7 @@ from logoformer.benchmarks.load.idle import idle_gaps
 from logoformer.benchmarks.report.records import MODES
 from logoformer.benchmarks.report.report import read_report, write_report
 from logoformer.benchmarks.report.tables import markdown, text
-from logoformer.engine.runtime import Engine
+from logoformer.engine.runtime import Runtime
 from logoformer.engine.stream import Ring
 from logoformer.errors import UsageError, VerificationError
 
@@ -127,13 +127,13 @@ def test_a_stream_that_looks_at_other_frames_is_found(toy, monkeypatch, mode):
 
 
 def test_faces_that_are_mixed_up_are_found(toy, monkeypatch):
-    real = Engine.step
+    real = Runtime.step
 
     def mixed(self, frames):
         results = real(self, frames)
         return dict(zip(results, list(results.values())[::-1], strict=True))
 
-    monkeypatch.setattr(Engine, "step", mixed)
+    monkeypatch.setattr(Runtime, "step", mixed)
     with pytest.raises(VerificationError, match="of the stream"):
         b.bench(config(toy, "multi"))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from logoformer.benchmarks.baselines.contract import Inputs
 from logoformer.benchmarks.load.overhead import HollowSession, measure_wrapper
-from logoformer.engine import Engine
+from logoformer.engine import Runtime
 from logoformer.engine.worker import Worker
 
 
@@ -65,7 +65,7 @@ def test_no_graph_is_opened(make_toy):
 
 def test_the_real_engine_runs_around_it(toy):
     inputs = Inputs.of(toy)
-    with Engine(toy, HollowSession, "hollow", "fp32") as engine:
+    with Runtime(toy, HollowSession, "hollow", "fp32") as engine:
         session = engine.session("clip")
         session.output("probabilities")[0, 3] = 1
         result = engine(inputs.clip(1), color="rgb")

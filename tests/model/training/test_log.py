@@ -9,7 +9,7 @@ import pytest
 import torch
 from logoformer.errors import MachineError
 from logoformer.model.training import fit as fitting
-from logoformer.model.training.log import Telling, TrainLog
+from logoformer.model.training.log import LogOptions, TrainLog
 from logoformer.model.training.metrics import uar_war
 from logoformer.model.training.recipe import TrainConfig
 from logoformer.model.training.step import Stepper
@@ -32,7 +32,12 @@ def test_every_epoch_and_every_score_stands_in_the_log(small, tmp_path):
     notes = []
     config = TrainConfig(steps=0, epochs=3, batch=4, select="validation", validation_share=0.25)
     done = train(
-        config, small.SMALL, small.TwoColors(), small.TwoColors(12), tmp_path / "x", telling=Telling(note=notes.append)
+        config,
+        small.SMALL,
+        small.TwoColors(),
+        small.TwoColors(12),
+        tmp_path / "x",
+        logs=LogOptions(note=notes.append),
     )
     found = lines(done.log)
     assert [(e["step"], e["epoch"]) for e in found if "train_uar" in e] == [(3, 0), (6, 1), (9, 2)]
@@ -59,16 +64,16 @@ def test_an_epochs_answers_are_counted_once_each_at_the_weights_of_their_step(sm
     monkeypatch.setattr(Stepper, "step", counting)
     config = TrainConfig(steps=0, epochs=2, batch=4, freeze_bn=True, optimizer="sgd", learning_rate=0.05, **more)
     done = train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x")
-    told = [(e["train_uar"], e["train_war"]) for e in lines(done.log) if "train_uar" in e]
+    logs = [(e["train_uar"], e["train_war"]) for e in lines(done.log) if "train_uar" in e]
     epochs = [sum(counts[:4]), sum(counts[4:])]
     assert [int(epoch.sum()) for epoch in epochs] == [16, 16] and not torch.equal(*epochs)
-    assert told == [uar_war(epoch.numpy()) for epoch in epochs]
+    assert logs == [uar_war(epoch.numpy()) for epoch in epochs]
 
 
 def test_event_files_hold_the_same_figures_and_go_on_after_a_resume(small, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "SAVE_EVERY", 5)
     config = TrainConfig(steps=16, batch=4, select="test-fold")
-    telling = Telling(tensorboard=tmp_path / "events")
+    logs = LogOptions(tensorboard=tmp_path / "events")
 
     def stop(stage, done, total):
         if done == 13:
@@ -76,18 +81,18 @@ def test_event_files_hold_the_same_figures_and_go_on_after_a_resume(small, tmp_p
 
     words = (config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x")
     with pytest.raises(KeyboardInterrupt):
-        train(*words, stop, telling=telling)
-    done = train(*words, start=Start(resume=True), telling=telling)
-    shown, told = scalars(tmp_path / "events"), lines(done.log)
+        train(*words, stop, logs=logs)
+    done = train(*words, start=Start(resume=True), logs=logs)
+    shown, logs = scalars(tmp_path / "events"), lines(done.log)
     assert set(shown) == {"loss", "learning_rate", "train_uar", "train_war", "test_uar", "test_war"}
     for tag, points in shown.items():
-        expected = [(e["step"], e[tag]) for e in told if tag in e]
+        expected = [(e["step"], e[tag]) for e in logs if tag in e]
         assert [step for step, _ in points] == [step for step, _ in expected], tag
         assert [value for _, value in points] == pytest.approx([value for _, value in expected], abs=1e-6), tag
 
 
 def test_only_the_first_process_writes(tmp_path):
-    log = TrainLog(tmp_path / "x.log.jsonl", Telling(tensorboard=tmp_path / "events"), first=False)
+    log = TrainLog(tmp_path / "x.log.jsonl", LogOptions(tensorboard=tmp_path / "events"), first=False)
     log.begin(0)
     log.write(1, 0, {"loss": 1.0})
     log.note({"loss": 1.0})
@@ -97,8 +102,8 @@ def test_only_the_first_process_writes(tmp_path):
 
 def test_a_missing_tensorboard_is_said_before_anything_is_read(small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    telling, config = Telling(tensorboard=tmp_path / "events"), TrainConfig(steps=1, batch=4)
+    logs, config = LogOptions(tensorboard=tmp_path / "events"), TrainConfig(steps=1, batch=4)
     with pytest.raises(MachineError, match="needs the Python package tensorboard") as caught:
-        train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x", telling=telling)
+        train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x", logs=logs)
     assert caught.value.next == "pip install 'logoformer[tensorboard]'"
     assert not (tmp_path / "x").exists()

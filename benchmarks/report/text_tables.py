@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...errors import printable
+
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Aligned columns, one line a row; rows may have different lengths."""
@@ -14,3 +16,17 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def ms(value: float) -> str:
     """Three decimals for short times, two for long ones."""
     return f"{value:.3f}" if value < 10 else f"{value:.2f}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, the first row a heading.
+
+    >>> print(table([["a", "b"], ["1", "22"]]))
+    a  b
+    -  --
+    1  22
+    """
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
