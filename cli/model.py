@@ -82,10 +82,10 @@ def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
     answers = found.answers
     m = answers.metrics()
     if a.out:
-        logs = {name: getattr(a, name) for name in ("checkpoint", "fold", "order", "views", "short", "max_damaged")}
-        logs |= {"data": Path(a.data).name, "checkpoint": [Path(path).name for path in a.checkpoint]}
+        call = {name: getattr(a, name) for name in ("checkpoint", "fold", "order", "views", "short", "max_damaged")}
+        call |= {"data": Path(a.data).name, "checkpoint": [Path(path).name for path in a.checkpoint]}
         plane = (a.checkpoint[0], a.data, a.short, a.max_damaged) if a.tsne else None
-        write_evaluation(found, a.out, logs, plane=plane, progress=bar)
+        write_evaluation(found, a.out, call, plane=plane, progress=bar)
     rows = [["class", "recall", "clips", *answers.classes]]
     for name, recall, counts in zip(answers.classes, m.recalls, m.confusion, strict=True):
         shown = "-" if recall is None else f"{recall:.3f}"

@@ -191,7 +191,7 @@ def _not_seen_in_training(
 def write_evaluation(
     evaluation: Evaluation,
     out: str | os.PathLike[str],
-    logs: Mapping[str, Any],
+    call: Mapping[str, Any],
     *,
     plane: tuple[str | os.PathLike[str], str | os.PathLike[str], str, int] | None = None,
     progress: Progress | None = None,
@@ -201,7 +201,7 @@ def write_evaluation(
     Args:
         evaluation: what was found.
         out: the folder; files of an older evaluation there are replaced.
-        logs: the call, as JSON values: with it and the files' hashes everything can be repeated.
+        call: the call, as JSON values: with it and the files' hashes everything can be repeated.
         plane: (the first checkpoint, data set, `short`, `max_damaged`) whose features are to be drawn by t-SNE.
         progress: called with (stage, done, total).
 
@@ -216,7 +216,7 @@ def write_evaluation(
 
     folder, answers = Path(out), evaluation.answers
     result: dict[str, Any] = {
-        "call": dict(logs),
+        "call": dict(call),
         "parts": list(evaluation.parts),
         "machine": read_machine().to_json(),
         "classes": list(answers.classes),
