@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import re
 import shlex
 import shutil
 import signal
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +22,43 @@ from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
 if TYPE_CHECKING:
     from logoformer.bundle import Bundle
     from logoformer.workflows.demo import DemoReport
+
+
+# Every process of this run inherits it, and is found by it at the end.
+_MARK = "LOGOFORMER_TEST_RUNS"
+_RUN = uuid.uuid4().hex
+
+
+def pytest_configure() -> None:
+    """`nohup` and shells without job control start a program with SIGINT ignored, which its children inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ[_MARK] = f"{os.environ.get(_MARK, '')},{_RUN}"  # a run inside a test keeps the mark of the outer one
+
+
+def _marked() -> dict[int, str]:
+    """{process id: command line} of the processes that this run started and that still run."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if _RUN.encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Fails the run if a process that a test started outlives it; multiprocessing's own tracker may."""
+    yield
+    deadline = time.monotonic() + 10
+    while left := [words for words in _marked().values() if "resource_tracker" not in words]:
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session", autouse=True)
