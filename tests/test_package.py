@@ -1,4 +1,4 @@
-"""The house's own rules: which room may import which, what is packed, what a plain import costs, what no file says."""
+"""What is packed, what a plain import costs, what a device needs, what no file in git says."""
 
 from __future__ import annotations
 
@@ -19,13 +19,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Arrows go down only: a module may import what stands on a lower floor, and its own room.
-FLOORS = {
-    "errors": 0, "clips": 1, "bundle": 2, "engine": 3, "model": 4,
-    "calibration": 5, "export": 5, "camera": 5,
-    "benchmarks": 6, "workflows": 7, "cli": 8, "studies": 9, "__main__": 9,
-}  # fmt: skip
-NEVER = {"camera": {"model", "export", "calibration"}}  # what runs at the camera needs the engine only
 RUNTIME = {"numpy", "PIL"}  # what a device has, beside one backend
 LATE = ("benchmarks", "bundle", "calibration", "camera", "engine", "cli", "clips", "errors")
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "tqdm", "safetensors", "tensorrt_rtx")
@@ -53,21 +46,6 @@ def parsed(module: PurePosixPath) -> ast.Module:
     return ast.parse((ROOT / module).read_text(encoding="utf-8"), str(module))
 
 
-def room_of(module: PurePosixPath) -> str:
-    return module.parts[0] if len(module.parts) > 1 else module.stem
-
-
-def own_targets(module: PurePosixPath, node: ast.ImportFrom) -> Iterator[str]:
-    """The rooms or root modules that a relative import reaches."""
-    depth = len(module.parts) - node.level  # 0: the root package
-    if depth > 0:
-        yield room_of(module)
-    elif node.module:
-        yield node.module.split(".")[0]
-    else:
-        yield from (alias.name for alias in node.names if alias.name in FLOORS)
-
-
 def imported(node: ast.AST) -> list[str]:
     """Top-level names of the foreign packages that a statement imports."""
     if isinstance(node, ast.Import):
@@ -91,37 +69,17 @@ def at_import(tree: ast.Module) -> Iterator[ast.AST]:
         waiting += ast.iter_child_nodes(node)
 
 
-# --------------------------------------------------------------------------------------------------------------- arrows
-def test_every_module_has_a_floor():
-    assert {room_of(module) for module in modules()} - {"__init__"} == set(FLOORS)
-
-
-def test_arrows_go_down_only():
-    wrong = []
-    for module in modules():
-        own = room_of(module)
-        if own == "__init__":
-            continue  # its names are looked up lazily, see below
-        for node in ast.walk(parsed(module)):
-            if not isinstance(node, ast.ImportFrom) or not node.level:
-                continue
-            for target in own_targets(module, node):
-                down = target == own or FLOORS.get(target, 9.0) < FLOORS.get(own, 0.0)
-                if not down or target in NEVER.get(own, ()):
-                    wrong.append(f"{module}:{node.lineno} imports {target}")
-    assert wrong == []
-
-
+# -------------------------------------------------------------------------------------------------------------- imports
 def test_the_package_never_imports_itself_by_name():
     nodes = [(module, node) for module in modules() for node in ast.walk(parsed(module))]
     assert [f"{module}:{node.lineno}" for module, node in nodes if "logoformer" in imported(node)] == []
 
 
-def test_rooms_that_run_on_a_device_import_only_what_a_device_has():
+def test_folders_that_run_on_a_device_import_only_what_a_device_has():
     allowed = RUNTIME | set(sys.stdlib_module_names)
     wrong = []
     for module in modules():
-        if room_of(module) in (*LATE, "__init__"):
+        if module.parts[0].removesuffix(".py") in (*LATE, "__init__"):
             found = {name for node in at_import(parsed(module)) for name in imported(node)}
             wrong += [f"{module} imports {name}" for name in sorted(found - allowed)]
     assert wrong == []
@@ -155,15 +113,10 @@ def test_the_packages_list_equals_the_folders_on_disk():
     assert all((ROOT / folder / "__init__.py").is_file() for folder in folders)
 
 
-def test_no_module_is_long():
-    lengths = {str(module): len((ROOT / module).read_text(encoding="utf-8").splitlines()) for module in modules()}
-    assert {name: lines for name, lines in lengths.items() if lines >= 500} == {}
-
-
-def test_tests_mirror_the_rooms():
+def test_tests_mirror_the_folders():
     folders = {path.parts[1] for path in in_git() if path.parts[0] == "tests" and len(path.parts) > 2}
-    rooms = {module.parts[0] for module in modules() if len(module.parts) > 1}
-    assert folders - {"data"} == rooms
+    packages = {module.parts[0] for module in modules() if len(module.parts) > 1}
+    assert folders - {"data"} == packages
 
 
 # Written so that no pattern finds itself.
@@ -235,7 +188,7 @@ def test_type_checkers_see_the_root_names():
     assert PurePosixPath("py.typed") in in_git()
 
 
-def test_the_version_stands_once():
+def test_the_version_is_the_same_in_both_places():
     assert project()["project"]["version"] == logoformer.__version__
 
 
