@@ -1,1 +1,1 @@
-"""Measuring a bundle: load, statistics, peers, the machine beside the numbers, one report."""
+"""Measuring a bundle: load, statistics, baselines, the machine beside the numbers, one report."""

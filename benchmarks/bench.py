@@ -1,6 +1,6 @@
 """`bench`: one run, one report.
 
-The order matters. The machine's state is read first; answers are verified before anything is timed; all peers are
+The order matters. The machine's state is read first; answers are verified before anything is timed; all baselines are
 timed in one interleaved run; and the answers they gave *while* being timed are compared with the verified ones, so that
 nobody is fast by being wrong. Sensors are read beside everything that is timed.
 """
@@ -26,12 +26,12 @@ from .baselines.contract import (
     STREAM,
     STREAM_AGAIN,
     Answer,
+    Baseline,
     Inputs,
-    Peer,
     Skipped,
-    clip_peer,
+    clip_baseline,
     open_ours,
-    stream_peer,
+    stream_baseline,
 )
 from .baselines.list import open_others
 from .baselines.trtexec import compare_trtexec
@@ -52,7 +52,7 @@ from .sensors.telemetry import Sampler
 from .statistics import ratio
 
 ROUNDS = 20  # what the bootstrap draws from
-REST_S = 0.05  # twice as long as the thread pools of any peer were seen to spin after their last work
+REST_S = 0.05  # twice as long as the thread pools of any baseline were seen to spin after their last work
 IDLE_S = 1.0  # of power samples before the run, where there is a power sensor
 BUSY = 0.5  # load average per CPU from which on a note says that others were running
 
@@ -63,14 +63,14 @@ class BenchConfig:
 
     Attributes:
         bundle: its folder.
-        iterations: timed results of each peer, at least ROUNDS; rounded up to whole rounds. 662 give a p99.
-        warmup: untimed results of each peer before.
-        threads: CPU threads of each peer; None: every CPU that this process may use.
+        iterations: timed results of each baseline, at least ROUNDS; rounded up to whole rounds. 662 give a p99.
+        warmup: untimed results of each baseline before.
+        threads: CPU threads of each baseline; None: every CPU that this process may use.
         precision: 'verdict', or one by name.
-        others: which of `peers.OTHERS` to time beside ours, in the mode 'closed'.
+        others: which of `baselines.OTHERS` to time beside ours, in the mode 'closed'.
         seed: of the order within the rounds.
         modes: some of `records.MODES`.
-        backend: of `engine.load`.
+        backend: of `logoformer.load`.
         rate_hz: frames per second of the mode 'paced'; None: those that the model was trained for.
         hop: frames for one answer of the modes 'paced' and 'multi'.
         streams: faces of the mode 'multi'; None: as many as the bundle has room for.
@@ -101,7 +101,7 @@ class BenchConfig:
             )
         if self.warmup < 0 or (self.threads is not None and self.threads < 1):
             raise UsageError(f"warmup must be at least 0 and threads at least 1; got {self.warmup} and {self.threads}.")
-        for what, given, known in (("peer", self.others, OTHERS), ("mode", self.modes, MODES)):
+        for what, given, known in (("baseline", self.others, OTHERS), ("mode", self.modes, MODES)):
             unknown = [name for name in given if name not in known]
             if unknown:
                 raise UsageError(f"Unknown {what} {one_of(unknown)}.", next=f"choose from {one_of(known)}")
@@ -147,10 +147,10 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
         parts = run.parts
         clips = [answer for part in parts for answer in part.clips]
         streams = [answer for part in parts for answer in part.streams]
-        accuracy = check_after(run.engine, run.inputs, run.verified, clips, streams)
-        wrapper = measure_wrapper(run.bundle, run.engine.precision, run.inputs)
+        accuracy = check_after(run.runtime, run.inputs, run.verified, clips, streams)
+        wrapper = measure_wrapper(run.bundle, run.runtime.precision, run.inputs)
         subject = _subject(run)
-        trtexec, skipped = compare_trtexec(run.bundle, run.engine.precision, sensors) if config.trtexec else ((), ())
+        trtexec, skipped = compare_trtexec(run.bundle, run.runtime.precision, sensors) if config.trtexec else ((), ())
     rows = with_energy([row for part in parts for row in part.rows], telemetry)
     ours = [row for row in rows if row.name not in run.foreign]
     return Report(
@@ -172,7 +172,7 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
         wrapper=wrapper,
         harness_us=harness_us(),
         seconds=seconds,
-        notes=tuple(notes_of(machine, run.device, run.engine.precision, run.foreign)),
+        notes=tuple(notes_of(machine, run.device, run.runtime.precision, run.foreign)),
     )
 
 
@@ -191,12 +191,12 @@ def load_of(config: BenchConfig) -> LoadConfig:
 def harness_us() -> float:
     """What the generator and the keeping of answers add to one latency, in microseconds: median over no work."""
     empty = Answer(None, {})  # type: ignore[arg-type]
-    hollow = Peer("hollow", "nothing", "none", False, lambda _index: empty, "none")
+    hollow = Baseline("hollow", "nothing", "none", False, lambda _index: empty, "none")
     return overhead_us(recording(hollow, {}))
 
 
 class _Run:
-    """One run's engines and what the modes gave; each mode is a method of its name."""
+    """One run's runtimes and what the modes gave; each mode is a method of its name."""
 
     def __init__(
         self, config: BenchConfig, sensors: Sensors, closing: contextlib.ExitStack, progress: Progress | None
@@ -214,9 +214,9 @@ class _Run:
                 f"{self.bundle.stream.faces}, and 'multi' needs at least 2.",
                 next=command("logoformer", "export", "CHECKPOINT", "-o", config.bundle, "--faces", "8"),
             )
-        self.engine = self.open()
-        self.device, self.gpu = device_of(self.engine.backend, sensors), sensors.gpu
-        self.verified = verify_before(self.engine, self.bundle.golden())
+        self.runtime = self.open()
+        self.device, self.gpu = device_of(self.runtime.backend, sensors), sensors.gpu
+        self.verified = verify_before(self.runtime, self.bundle.golden())
         self.zero_ns = 0
         self.parts: list[ModeResult] = []
         self.skipped: list[Skipped] = []
@@ -229,31 +229,31 @@ class _Run:
         return open_ours(self.bundle, self.config.precision, self.threads, self.closing, self.config.backend)
 
     def closed(self) -> None:
-        engines = [self.engine, *(self.open() for _ in range(4))]
+        runtimes = [self.runtime, *(self.open() for _ in range(4))]
         ours = [
-            clip_peer(engine, self.inputs, name, self.device)
-            for engine, name in zip(engines, (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=False)
+            clip_baseline(runtime, self.inputs, name, self.device)
+            for runtime, name in zip(runtimes, (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=False)
         ]
         ours += [
-            stream_peer(engine, self.inputs, name, device=self.device)
-            for engine, name in zip(engines[3:], (STREAM, STREAM_AGAIN), strict=True)
+            stream_baseline(runtime, self.inputs, name, device=self.device)
+            for runtime, name in zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
         ]
-        wanted, precision = self.config.others, self.engine.precision
+        wanted, precision = self.config.others, self.runtime.precision
         others, skipped = open_others(
             wanted, self.bundle, precision, self.threads, self.inputs, self.closing, self.progress, self.gpu
         )
         self.skipped += skipped
-        self.foreign = tuple(peer.name for peer in others)
+        self.foreign = tuple(baseline.name for baseline in others)
         part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)
         self.parts.append(ModeResult(part.rows, part.clips, part.streams, tuple(compare(result.latency_ms))))
         repeated = ratio(result.latency_ms[CLIP_REPEATED], result.latency_ms[CLIP])
         noise = ratio(result.latency_ms[CLIP], result.latency_ms[CLIP_AGAIN]).noise
-        self.cache = cache_check(self.engine, self.inputs, repeated, noise)
+        self.cache = cache_check(self.runtime, self.inputs, repeated, noise)
 
     def paced(self) -> None:
         hop, load_ = self.config.hop, self.load
-        engine = self.open()
-        part = run_paced(engine, self.inputs, self.rate_hz, hop, load_, self.device, self.zero_ns, self.progress)
+        runtime = self.open()
+        part = run_paced(runtime, self.inputs, self.rate_hz, hop, load_, self.device, self.zero_ns, self.progress)
         self.parts.append(part)
 
     def multi(self) -> None:
@@ -265,19 +265,19 @@ class _Run:
         workers = workers_of(self.device, self.threads)
         each = max(self.threads // workers, 1)
 
-        def open_engine() -> Runtime:
-            return load(Bundle(self.config.bundle), backend=self.config.backend, precision=self.engine.precision,
+        def open_runtime() -> Runtime:
+            return load(Bundle(self.config.bundle), backend=self.config.backend, precision=self.runtime.precision,
                         threads=each)  # fmt: skip
 
-        self.parts.append(run_offline(open_engine, self.inputs, workers, self.load, self.device, self.zero_ns))
+        self.parts.append(run_offline(open_runtime, self.inputs, workers, self.load, self.device, self.zero_ns))
 
     def cold(self) -> None:
         c = self.config
-        self.cold_start = cold_starts(c.bundle, c.backend, self.engine.precision, self.threads, progress=self.progress)
+        self.cold_start = cold_starts(c.bundle, c.backend, self.runtime.precision, self.threads, progress=self.progress)
 
     def idle(self) -> None:
-        peer = clip_peer(self.open(), self.inputs, CLIP, self.device)
-        self.gaps = idle_gaps(peer.answer, progress=self.progress, seed=self.config.seed)
+        baseline = clip_baseline(self.open(), self.inputs, CLIP, self.device)
+        self.gaps = idle_gaps(baseline.answer, progress=self.progress, seed=self.config.seed)
 
 
 # --------------------------------------------------------------------------------------------------------------- report
@@ -297,9 +297,9 @@ def _settings(run: _Run) -> Settings:
 
 
 def _subject(run: _Run) -> Subject:
-    engine, preset = run.engine, str(run.bundle.manifest["model"].get("preset", ""))
+    runtime, preset = run.runtime, str(run.bundle.manifest["model"].get("preset", ""))
     name = run.bundle.path.resolve().name
-    return Subject(name, preset, engine.precision, engine.backend, run.device, graph_digests(engine))
+    return Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))
 
 
 def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:

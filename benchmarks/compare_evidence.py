@@ -18,7 +18,7 @@ from typing import Any
 from ..bundle import Bundle
 from ..bundle.files import dump_json, write_atomic
 from ..engine import load
-from .baselines.contract import CLIP, CLIP_AGAIN, Answer, Inputs, Peer, clip_peer
+from .baselines.contract import CLIP, CLIP_AGAIN, Answer, Baseline, Inputs, clip_baseline
 from .compare import MARGIN, Change, compare_rows
 from .load.closed import LoadConfig
 from .load.modes import run_closed
@@ -35,19 +35,19 @@ def evidence(path: Path) -> dict[str, Any]:
     bundle = Bundle(path)
     inputs = Inputs.of(bundle)
     runs: dict[float, list[tuple[tuple[Row, ...], tuple[Comparison, ...]]]] = {0.0: [], PLANTED: []}
-    with load(bundle, backend="onnxruntime", precision="fp32", threads=1) as engine:
+    with load(bundle, backend="onnxruntime", precision="fp32", threads=1) as runtime:
         usual_ns: list[int] = []
         for _ in range(50):
             began = time.thread_time_ns()
-            engine(inputs.clip(0), color="rgb")
+            runtime(inputs.clip(0), color="rgb")
             usual_ns.append(time.thread_time_ns() - began)
         extra_ns = round(PLANTED * sorted(usual_ns)[len(usual_ns) // 2])
         for number in range(2 * PAIRS):
             for planted in (0.0, PLANTED) if number % 2 else (0.0,):
-                peers = [clip_peer(engine, inputs, name) for name in (CLIP, CLIP_AGAIN)]
+                baselines = [clip_baseline(runtime, inputs, name) for name in (CLIP, CLIP_AGAIN)]
                 if planted:
-                    peers = [replace(peer, answer=_slower(peer, extra_ns)) for peer in peers]
-                part, result = run_closed(peers, replace(LOAD, seed=number), 0, clock=time.thread_time_ns)
+                    baselines = [replace(baseline, answer=_slower(baseline, extra_ns)) for baseline in baselines]
+                part, result = run_closed(baselines, replace(LOAD, seed=number), 0, clock=time.thread_time_ns)
                 runs[planted].append((part.rows, tuple(compare(result.latency_ms))))
     quiet, found = [], []
     for pair in range(PAIRS):
@@ -69,9 +69,9 @@ def evidence(path: Path) -> dict[str, Any]:
     }
 
 
-def _slower(peer: Peer, extra_ns: int) -> Callable[[int], Answer]:
+def _slower(baseline: Baseline, extra_ns: int) -> Callable[[int], Answer]:
     def answer(index: int) -> Answer:
-        given = peer.answer(index)
+        given = baseline.answer(index)
         until = time.thread_time_ns() + extra_ns
         while time.thread_time_ns() < until:
             pass

@@ -16,7 +16,7 @@ from ..bundle import MIXED, PRECISIONS, Bundle
 from ..engine import Runtime
 from ..errors import UsageError, VerificationError, command, one_of
 from .accuracy import Verified, check_after, graph_digests, verify_before
-from .baselines.contract import CLIP, STREAM, Answer, Inputs, Peer, answer_of, clip_peer, open_ours
+from .baselines.contract import CLIP, STREAM, Answer, Baseline, Inputs, answer_of, clip_baseline, open_ours
 from .bench import BenchConfig, harness_us, load_of, notes_of
 from .load.closed import Progress
 from .load.modes import APART, run_closed
@@ -32,14 +32,14 @@ from .sensors.machine import read_machine, usable_cpus
 from .sensors.telemetry import Sampler
 
 HOPS = (1, 4, 8)
-Cell = tuple[Peer, int]  # and its streams
+Cell = tuple[Baseline, int]  # and its streams
 
 
 def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors: Sensors | None = None) -> Report:
     """Measures every cell of a bundle on this machine.
 
     Args:
-        config: what to run; with the precision 'verdict', all that were accepted. Its modes and peers are not run.
+        config: what to run; with the precision 'verdict', all that were accepted. Its modes and baselines are not run.
         progress: called with (stage, done, total).
         sensors: what is read beside the run; None: all of this machine's.
 
@@ -56,30 +56,30 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors:
     inputs = Inputs.of(bundle)
     with contextlib.ExitStack() as closing:
 
-        def open_engine(precision: str) -> Runtime:
+        def open_runtime(precision: str) -> Runtime:
             return open_ours(bundle, precision, threads, closing, config.backend)
 
         proofs: dict[str, tuple[Runtime, Verified]] = {}
         for precision in precisions_of(bundle, config.precision):
-            engine = open_engine(precision)
-            proofs[precision] = engine, verify_before(engine, bundle.golden())
+            runtime = open_runtime(precision)
+            proofs[precision] = runtime, verify_before(runtime, bundle.golden())
         first = next(iter(proofs.values()))[0]
         device = device_of(first.backend, sensors)
-        cells = [cell for precision in proofs for cell in _cells(bundle, precision, inputs, open_engine, device)]
+        cells = [cell for precision in proofs for cell in _cells(bundle, precision, inputs, open_runtime, device)]
         with Sampler(sensors.sensors, sensors.facts) as sampler:
             zero_ns = time.perf_counter_ns()
-            part, _ = run_closed([peer for peer, _ in cells], load, zero_ns, progress)
+            part, _ = run_closed([baseline for baseline, _ in cells], load, zero_ns, progress)
             seconds = (time.perf_counter_ns() - began) / 1e9
-        of_cell = {peer.name: peer.precision for peer, _ in cells}
+        of_cell = {baseline.name: baseline.precision for baseline, _ in cells}
         accuracy = tuple(
             check_after(
-                engine,
+                runtime,
                 inputs,
                 proof,
-                [answer for answer in part.clips if of_cell[answer.peer] == precision],
-                [answer for answer in part.streams if of_cell[answer.peer] == precision],
+                [answer for answer in part.clips if of_cell[answer.baseline] == precision],
+                [answer for answer in part.streams if of_cell[answer.baseline] == precision],
             )
-            for precision, (engine, proof) in proofs.items()
+            for precision, (runtime, proof) in proofs.items()
         )
         telemetry = sampler.result(zero_ns)
         counted = zip(part.rows, cells, strict=True)
@@ -136,33 +136,33 @@ def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
 
 
 def _cells(
-    bundle: Bundle, precision: str, inputs: Inputs, open_engine: Callable[[str], Runtime], device: str
+    bundle: Bundle, precision: str, inputs: Inputs, open_runtime: Callable[[str], Runtime], device: str
 ) -> list[Cell]:
     """Of one precision: the clip graph, then every hop with one stream, two, and as many as the arena holds."""
-    cells: list[Cell] = [(clip_peer(open_engine(precision), inputs, f"{CLIP} {precision}", device), 1)]
+    cells: list[Cell] = [(clip_baseline(open_runtime(precision), inputs, f"{CLIP} {precision}", device), 1)]
     for streams in sorted({1, min(2, bundle.stream.faces), bundle.stream.faces}):
         for hop in HOPS:
             name = f"{STREAM} {precision} hop {hop} x {streams}"
-            cells.append((streams_peer(open_engine(precision), inputs, name, hop, streams, device), streams))
+            cells.append((streams_baseline(open_runtime(precision), inputs, name, hop, streams, device), streams))
     return cells
 
 
-def streams_peer(engine: Runtime, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Peer:
-    """`engine.step` for several faces, until each of them is answered; the first one's answer is checked."""
-    faces = [engine.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(streams)]
+def streams_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Baseline:
+    """`runtime.step` for several faces, until each of them is answered; the first one's answer is checked."""
+    faces = [runtime.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(streams)]
 
     def answer(index: int) -> Answer:
         for frame in range(index * hop, (index + 1) * hop):
             time_s = frame / inputs.fps
             asked = {face: (inputs.frame(frame + APART * place), time_s) for place, face in enumerate(faces)}
-            results = engine.step(asked)
+            results = runtime.step(asked)
         found = [result for result in results.values() if result is not None]
         if len(found) != streams:
             raise VerificationError(f"{name}: {len(found)} of {streams} faces were answered at step {index}.")
         return answer_of(found[0])
 
-    what = f"engine.step: {hop} new uint8 frame(s) of each of {streams} face(s) -> {streams} x probabilities"
-    return Peer(name, what, engine.precision, True, answer, engine.backend, device, hop)
+    what = f"runtime.step: {hop} new uint8 frame(s) of each of {streams} face(s) -> {streams} x probabilities"
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, hop)
 
 
 # -------------------------------------------------------------------------------------------------------------- report

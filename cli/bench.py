@@ -13,7 +13,7 @@ from .terminal import Bar
 def _bench(a: argparse.Namespace, bar: Bar) -> int:
     if a.roofline:
         return _roofline(a, bar)
-    from ..benchmarks.baselines.contract import chosen_peers
+    from ..benchmarks.baselines.contract import chosen_baselines
     from ..benchmarks.bench import BenchConfig, bench
     from ..benchmarks.matrix import bench_matrix, grid
     from ..benchmarks.report.html_page import write_both
@@ -22,7 +22,7 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
     config = BenchConfig(
         bundle=Path(a.bundle), iterations=a.iterations, warmup=a.warmup, threads=a.threads, precision=a.precision,
         seed=a.seed, modes=a.mode, backend=a.backend, rate_hz=a.rate, hop=a.hop, streams=a.streams,
-        trtexec=a.compare == "trtexec", others=chosen_peers(a.peers),
+        trtexec=a.compare == "trtexec", others=chosen_baselines(a.peers),
     )  # fmt: skip
     report = bench_matrix(config, bar) if a.matrix else bench(config, bar)
     if a.out:

@@ -1,9 +1,9 @@
-"""What is timed side by side: our engine, and what people would use without it.
+"""What is timed side by side: our runtime, and what people would use without it.
 
-All peers get the same uint8 clips in host memory, use the same number of CPU threads, and are finished when the
+All baselines get the same uint8 clips in host memory, use the same number of CPU threads, and are finished when the
 probabilities are a numpy array. What each does in between is its `what`, word for word in the report.
 
-Who else takes part stands in `peer_list.py`; each family of them in a file of its own. A peer that needs a GPU is left
+Who else takes part stands in `baseline_list.py`; each family of them in a file of its own. A baseline that needs a GPU is left
 out, with the reason, where there is none.
 """
 
@@ -43,7 +43,7 @@ class Answer:
 
     Attributes:
         probabilities: float32 `[C]`.
-        stages_ms: wall clock by stage, empty where the peer has none.
+        stages_ms: wall clock by stage, empty where the baseline has none.
         device_ms: between two events on the device's stream; None where there is no device.
     """
 
@@ -53,12 +53,12 @@ class Answer:
 
 
 def answer_of(result: Result) -> Answer:
-    """What the engine gave. Device time is there where a session takes it by events, else None."""
+    """What the runtime gave. Device time is there where a session takes it by events, else None."""
     return Answer(result.probabilities, result.stages_ms, getattr(result, "device_ms", None))
 
 
 @dataclass(frozen=True)
-class Peer:
+class Baseline:
     """One way to the same answer.
 
     Attributes:
@@ -86,7 +86,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A peer that could not take part, and why."""
+    """A baseline that could not take part, and why."""
 
     name: str
     reason: str
@@ -141,21 +141,21 @@ class Inputs:
 
 
 # ---------------------------------------------------------------------------------------------------------------- ours
-def clip_peer(engine: Runtime, inputs: Inputs, name: str, device: str = CPU) -> Peer:
-    """`engine(clip)`; as `CLIP_REPEATED` always the same clip."""
+def clip_baseline(runtime: Runtime, inputs: Inputs, name: str, device: str = CPU) -> Baseline:
+    """`runtime(clip)`; as `CLIP_REPEATED` always the same clip."""
     rotate = name != CLIP_REPEATED
 
     def answer(index: int) -> Answer:
-        result = engine(inputs.clip(index if rotate else 0), color="rgb")
+        result = runtime(inputs.clip(index if rotate else 0), color="rgb")
         return answer_of(result)
 
-    what = f"engine(clip): {engine.bundle.frames} uint8 frames -> probabilities"
-    return Peer(name, what, engine.precision, True, answer, engine.backend, device)
+    what = f"runtime(clip): {runtime.bundle.frames} uint8 frames -> probabilities"
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device)
 
 
-def stream_peer(engine: Runtime, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Peer:
+def stream_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Baseline:
     """`stream.push(frame, t)`, `hop` frames for one answer; a step is all of them."""
-    stream = engine.stream(hop=hop, color="rgb", warmup="repeat")
+    stream = runtime.stream(hop=hop, color="rgb", warmup="repeat")
 
     def answer(index: int) -> Answer:
         for frame in range(index * hop, (index + 1) * hop):
@@ -166,13 +166,13 @@ def stream_peer(engine: Runtime, inputs: Inputs, name: str, hop: int = 1, device
 
     frames = "1 new uint8 frame" if hop == 1 else f"{hop} new uint8 frames, one push each"
     what = f"stream.push(frame), hop {hop}: {frames} -> probabilities"
-    return Peer(name, what, engine.precision, True, answer, engine.backend, device, hop)
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, hop)
 
 
 def open_ours(
     bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack, backend: str = "onnxruntime"
 ) -> Runtime:
-    """One more engine of the bundle; closed with `closing`."""
+    """One more runtime of the bundle; closed with `closing`."""
     return closing.enter_context(load(bundle, backend=backend, precision=precision, threads=threads))
 
 
@@ -189,7 +189,7 @@ def clip_graph(bundle: Bundle, precision: str) -> bytes:
     return data
 
 
-def chosen_peers(text: str) -> tuple[str, ...]:
+def chosen_baselines(text: str) -> tuple[str, ...]:
     """Reads 'all', 'none' or 'torch,openvino'.
 
     Raises:
@@ -200,5 +200,7 @@ def chosen_peers(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in OTHERS]
     if unknown or not names:
-        raise UsageError(f"Unknown peer {one_of(unknown or [text])}.", next=f"choose from all, none, {one_of(OTHERS)}")
+        raise UsageError(
+            f"Unknown baseline {one_of(unknown or [text])}.", next=f"choose from all, none, {one_of(OTHERS)}"
+        )
     return names

@@ -10,12 +10,12 @@ import numpy as np
 from ...clips import Frame, pattern_ages, pick
 from ...engine import Runtime
 from ..report.records import CPU
-from .contract import NAIVE, PER_FRAME, Answer, Inputs, Peer
+from .contract import NAIVE, PER_FRAME, Answer, Baseline, Inputs
 
 
-def naive_peer(engine: Runtime, inputs: Inputs, device: str = CPU) -> Peer:
+def naive_baseline(runtime: Runtime, inputs: Inputs, device: str = CPU) -> Baseline:
     """Keeps the last frames, picks the training pattern out of them, and runs the clip graph: for each new frame."""
-    sampling = engine.bundle.sampling
+    sampling = runtime.bundle.sampling
     ages = pattern_ages(sampling)
     kept = math.ceil(float(ages.max()) * inputs.fps) + 2
     frames: deque[Frame] = deque(maxlen=kept)
@@ -25,22 +25,22 @@ def naive_peer(engine: Runtime, inputs: Inputs, device: str = CPU) -> Peer:
         frames.append(inputs.frame(index))
         times.append(index / inputs.fps)
         clip = np.stack([frames[int(place)] for place in pick(np.array(times), ages)])
-        result = engine(clip, color="rgb")
+        result = runtime(clip, color="rgb")
         return Answer(result.probabilities, result.stages_ms)
 
     what = (
         "1 new uint8 frame: the training pattern is picked out of the frames kept, then the whole clip graph runs again"
     )
-    return Peer(NAIVE, what, engine.precision, True, answer, engine.backend, device, hop=1)
+    return Baseline(NAIVE, what, runtime.precision, True, answer, runtime.backend, device, hop=1)
 
 
-def per_frame_peer(engine: Runtime, inputs: Inputs, device: str = CPU) -> Peer:
+def per_frame_baseline(runtime: Runtime, inputs: Inputs, device: str = CPU) -> Baseline:
     """A classifier of single frames with the same trunk: the frame graph, the mean of its tokens, one linear layer."""
-    session = engine.session("frame")
+    session = runtime.session("frame")
     into, tokens = session.input("frame")[0], session.output("tokens")[0]  # [S, S, 3], [h*w, d]
     rng = np.random.default_rng(0)
     scale = 1.0 / math.sqrt(tokens.shape[1])
-    weights = (rng.standard_normal((len(engine.labels), tokens.shape[1])) * scale).astype(np.float32)  # [C, d]
+    weights = (rng.standard_normal((len(runtime.labels), tokens.shape[1])) * scale).astype(np.float32)  # [C, d]
 
     def answer(index: int) -> Answer:
         into[:] = inputs.frame(index)
@@ -53,4 +53,4 @@ def per_frame_peer(engine: Runtime, inputs: Inputs, device: str = CPU) -> Peer:
         "1 new uint8 frame: the frame graph, the mean of its tokens, one linear layer (random weights): a classifier "
         "of single frames with an equal trunk; it sees no movement"
     )
-    return Peer(PER_FRAME, what, engine.precision, False, answer, engine.backend, device, hop=1)
+    return Baseline(PER_FRAME, what, runtime.precision, False, answer, runtime.backend, device, hop=1)

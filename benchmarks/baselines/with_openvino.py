@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 from ...bundle import Bundle
-from .contract import OPENVINO, OTHER_RUNTIME, Answer, Inputs, Peer, clip_graph
+from .contract import OPENVINO, OTHER_RUNTIME, Answer, Baseline, Inputs, clip_graph
 
 
-def openvino_peer(bundle: Bundle, precision: str, threads: int, inputs: Inputs) -> Peer:
+def openvino_baseline(bundle: Bundle, precision: str, threads: int, inputs: Inputs) -> Baseline:
     """A compiled model with one stream, tuned for latency.
 
     OpenVINO computes in BF16 on CPUs that are fast at it unless it is told otherwise; here it keeps to FP32.
@@ -35,4 +35,4 @@ def openvino_peer(bundle: Bundle, precision: str, threads: int, inputs: Inputs) 
 
     what = "compiled model on the CPU, latency hint, one stream, FP32 kept: infer on the bundle's clip graph"
     backend = f"openvino {openvino.__version__.split('-')[0]} CPU"
-    return Peer(OPENVINO, what, precision, True, answer, backend, tolerance=OTHER_RUNTIME)
+    return Baseline(OPENVINO, what, precision, True, answer, backend, tolerance=OTHER_RUNTIME)

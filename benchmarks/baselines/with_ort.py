@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from ...bundle import Bundle
 from ..report.records import CPU
-from .contract import ORT, ORT_CUDA, ORT_TENSORRT, OTHER_RUNTIME, REPEAT_TOLERANCE, Answer, Inputs, Peer, clip_graph
+from .contract import ORT, ORT_CUDA, ORT_TENSORRT, OTHER_RUNTIME, REPEAT_TOLERANCE, Answer, Baseline, Inputs, clip_graph
 
 PROVIDERS = {ORT: "CPUExecutionProvider", ORT_CUDA: "CUDAExecutionProvider", ORT_TENSORRT: "TensorrtExecutionProvider"}
 FATAL = 4  # of log severity: a provider without its card prints a page before it falls back
 
 
-def ort_peer(bundle: Bundle, precision: str, threads: int, inputs: Inputs, name: str = ORT, device: str = CPU) -> Peer:
+def ort_baseline(
+    bundle: Bundle, precision: str, threads: int, inputs: Inputs, name: str = ORT, device: str = CPU
+) -> Baseline:
     """The clip graph in a plain `InferenceSession.run`.
 
     Args:
@@ -48,4 +50,4 @@ def ort_peer(bundle: Bundle, precision: str, threads: int, inputs: Inputs, name:
     what = f"InferenceSession.run on the bundle's clip graph with {provider}, nothing around it"
     backend = f"onnxruntime {onnxruntime.__version__} {provider.removesuffix('ExecutionProvider')}"
     tolerance = REPEAT_TOLERANCE if name == ORT else OTHER_RUNTIME
-    return Peer(name, what, precision, True, answer, backend, device, tolerance=tolerance)
+    return Baseline(name, what, precision, True, answer, backend, device, tolerance=tolerance)

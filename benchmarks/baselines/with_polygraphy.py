@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 
 from ...bundle import Bundle
-from .contract import OTHER_RUNTIME, POLYGRAPHY, Answer, Inputs, Peer, clip_graph
+from .contract import OTHER_RUNTIME, POLYGRAPHY, Answer, Baseline, Inputs, clip_graph
 
 
-def polygraphy_peer(bundle: Bundle, precision: str, inputs: Inputs, device: str, closing: contextlib.ExitStack) -> Peer:
+def polygraphy_baseline(
+    bundle: Bundle, precision: str, inputs: Inputs, device: str, closing: contextlib.ExitStack
+) -> Baseline:
     """`TrtRunner.infer`; it copies from pageable memory and waits for each call, so it is a lower bar, not a record.
 
     Args:
@@ -36,4 +38,4 @@ def polygraphy_peer(bundle: Bundle, precision: str, inputs: Inputs, device: str,
 
     what = "polygraphy TrtRunner.infer on an engine of the bundle's clip graph, copies included, no CUDA graph"
     backend = f"tensorrt {tensorrt.__version__} by polygraphy"
-    return Peer(POLYGRAPHY, what, precision, True, answer, backend, device, tolerance=OTHER_RUNTIME)
+    return Baseline(POLYGRAPHY, what, precision, True, answer, backend, device, tolerance=OTHER_RUNTIME)

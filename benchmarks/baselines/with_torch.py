@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle
-from .contract import COMPILED, EAGER, Answer, Inputs, Peer
+from .contract import COMPILED, EAGER, Answer, Baseline, Inputs
 
 COMPILE_TOLERANCE = 1e-3  # between the compiled model's probabilities and the eager one's
 
 
-def torch_peer(model: Any, name: str, inputs: Inputs) -> Peer:
+def torch_baseline(model: Any, name: str, inputs: Inputs) -> Baseline:
     """A torch module from the same uint8 clip: scaling and layout, forward in inference mode, softmax."""
     import torch
 
@@ -27,7 +27,7 @@ def torch_peer(model: Any, name: str, inputs: Inputs) -> Peer:
 
     how = "LogoFormer in eval and inference mode" + (", compiled" if name == COMPILED else "")
     what = f"{how}: uint8 clip -> float, /255 -> probabilities; random weights (time does not depend on them)"
-    return Peer(name, what, "fp32", False, answer, f"torch {torch.__version__} CPU")
+    return Baseline(name, what, "fp32", False, answer, f"torch {torch.__version__} CPU")
 
 
 def eager_model(bundle: Bundle) -> Any:
@@ -44,7 +44,7 @@ def eager_model(bundle: Bundle) -> Any:
         return LogoFormer(ModelConfig.from_json(config)).eval()
 
 
-def compiled_peer(model: Any, inputs: Inputs) -> Peer:
+def compiled_baseline(model: Any, inputs: Inputs) -> Baseline:
     """The same model through `torch.compile`, compiled here and compared with the eager one.
 
     Raises:
@@ -53,12 +53,12 @@ def compiled_peer(model: Any, inputs: Inputs) -> Peer:
     """
     import torch
 
-    peer = torch_peer(torch.compile(model, dynamic=False), COMPILED, inputs)
-    want = torch_peer(model, EAGER, inputs).answer(0).probabilities
-    difference = float(np.abs(peer.answer(0).probabilities - want).max())
+    baseline = torch_baseline(torch.compile(model, dynamic=False), COMPILED, inputs)
+    want = torch_baseline(model, EAGER, inputs).answer(0).probabilities
+    difference = float(np.abs(baseline.answer(0).probabilities - want).max())
     if difference > COMPILE_TOLERANCE:
         raise RuntimeError(f"its probabilities differ by {difference:.2g} from eager torch's")
-    return peer
+    return baseline
 
 
 @contextlib.contextmanager

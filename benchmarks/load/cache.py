@@ -43,24 +43,24 @@ class CountingSession:
         """Leaves the session to whoever opened it."""
 
 
-def count_runs(engine: Runtime, inputs: Inputs, answers: int = ANSWERS) -> int:
+def count_runs(runtime: Runtime, inputs: Inputs, answers: int = ANSWERS) -> int:
     """How often the clip graph runs for so many answers to one and the same clip."""
-    counting = CountingSession(engine.session("clip"))
-    with Runtime(engine.bundle, lambda _entry: counting, engine.backend, engine.precision) as counted:
+    counting = CountingSession(runtime.session("clip"))
+    with Runtime(runtime.bundle, lambda _entry: counting, runtime.backend, runtime.precision) as counted:
         for _ in range(answers):
             counted(inputs.clip(0), color="rgb")
     return counting.runs
 
 
-def cache_check(engine: Runtime, inputs: Inputs, repeated: Ratio, noise: float) -> CacheCheck:
+def cache_check(runtime: Runtime, inputs: Inputs, repeated: Ratio, noise: float) -> CacheCheck:
     """The verdict.
 
     Args:
-        engine: the one that was timed.
+        runtime: the one that was timed.
         inputs: what it was fed.
         repeated: one clip again and again over clips in rotation, from one interleaved run.
         noise: A/A noise of that run.
     """
-    calls = count_runs(engine, inputs)
+    calls = count_runs(runtime, inputs)
     cached = calls < ANSWERS or repeated.high < 1.0 - max(noise, TOLERANCE)
     return CacheCheck(repeated, noise, calls, ANSWERS, cached)

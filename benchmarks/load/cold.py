@@ -33,9 +33,9 @@ def cold_starts(bundle: Path, backend: str, precision: str, threads: int, starts
 
     Args:
         bundle: its folder.
-        backend: of `engine.load`.
-        precision: of `engine.load`.
-        threads: of `engine.load`.
+        backend: of `logoformer.load`.
+        precision: of `logoformer.load`.
+        threads: of `logoformer.load`.
         starts: processes.
         progress: called after each.
 
@@ -98,18 +98,18 @@ def child(entered_ns: int) -> None:
 
     marks: dict[str, float] = {"entered": entered_ns, "imported": time.monotonic_ns()}
     opened = Bundle(Path(bundle))
-    with load(opened, backend=backend, precision=precision, threads=int(threads)) as engine:
+    with load(opened, backend=backend, precision=precision, threads=int(threads)) as runtime:
         for graph in ("clip", "frame", "temporal"):
-            engine.session(graph)
+            runtime.session(graph)
         marks["loaded"] = time.monotonic_ns()
         clips = opened.golden().clips
         # The clips are read before the clock of the first answer starts: they stand for a camera.
         before = time.monotonic_ns()
-        engine(clips[0], color="rgb")
+        runtime(clips[0], color="rgb")
         marks["first"] = marks["loaded"] + time.monotonic_ns() - before
         warm = []
         for index in range(1, WARM + 1):
             before = time.monotonic_ns()
-            engine(clips[index % len(clips)], color="rgb")
+            runtime(clips[index % len(clips)], color="rgb")
             warm.append((time.monotonic_ns() - before) / 1e6)
     sys.stdout.write(json.dumps({**marks, "warm_ms": sorted(warm)[len(warm) // 2]}) + "\n")

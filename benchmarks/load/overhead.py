@@ -1,4 +1,4 @@
-"""What our wrapper costs by itself: `engine(clip)`, `stream.push` and a worker over a backend that does nothing.
+"""What our wrapper costs by itself: `runtime(clip)`, `stream.push` and a worker over a backend that does nothing.
 
 The real `Runtime`, `Stream` and `Worker` run: checks, colour order, copies into the session's buffers, ring, `order`,
 result. Only the session is hollow: its buffers are there, `run` and the token copy return at once (the copy is the
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ...bundle import Bundle, GraphEntry, TensorSpec
 from ...engine import Runtime
 from ...engine.sessions.contract import Session, allocate
-from ..baselines.contract import CLIP, STREAM, Inputs, clip_peer, stream_peer
+from ..baselines.contract import CLIP, STREAM, Inputs, clip_baseline, stream_baseline
 from ..statistics import numpy_percentile
 from .closed import Candidate, Clock, LoadConfig, closed_loop
 
@@ -25,7 +25,7 @@ WORKER = "worker"
 
 
 class HollowSession:
-    """Implements `engine.session.Session` for one graph and computes nothing."""
+    """Implements `engine.sessions.contract.Session` for one graph and computes nothing."""
 
     def __init__(self, entry: GraphEntry) -> None:
         self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in entry.inputs}
@@ -54,7 +54,7 @@ class WrapperCost:
 
     Attributes:
         n: calls behind each figure.
-        clip_p50_us, clip_p95_us: `engine(clip)`.
+        clip_p50_us, clip_p95_us: `runtime(clip)`.
         push_p50_us, push_p95_us: `stream.push(frame, t)` with hop 1.
         worker_p50_us, worker_p95_us: the same through a worker, from `submit` to the future's result: what is more than
             `push` is the frame's copy and two changes of threads. None in reports from before it was measured.
@@ -74,7 +74,7 @@ class WrapperCost:
 
 
 def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock = time.perf_counter_ns) -> WrapperCost:
-    """Times the wrapper over hollow sessions, both calls interleaved; then the worker, which owns an engine's thread.
+    """Times the wrapper over hollow sessions, both calls interleaved; then the worker, which owns a runtime's thread.
 
     Args:
         bundle: gives shapes and sampling; no graph of it is opened.
@@ -83,11 +83,11 @@ def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock
         clock: a monotonic clock in nanoseconds.
     """
     config = LoadConfig(rounds=20, block=50, settle=2, warmup=20)
-    with Runtime(bundle, HollowSession, "hollow", precision) as engine:
-        peers = [clip_peer(engine, inputs, CLIP), stream_peer(engine, inputs, STREAM)]
-        candidates = [Candidate(peer.name, _discarding(peer.answer)) for peer in peers]
+    with Runtime(bundle, HollowSession, "hollow", precision) as runtime:
+        baselines = [clip_baseline(runtime, inputs, CLIP), stream_baseline(runtime, inputs, STREAM)]
+        candidates = [Candidate(baseline.name, _discarding(baseline.answer)) for baseline in baselines]
         result = closed_loop(candidates, config, clock=clock)
-    with Runtime(bundle, HollowSession, "hollow", precision) as engine, engine.worker() as worker:
+    with Runtime(bundle, HollowSession, "hollow", precision) as runtime, runtime.worker() as worker:
         stream = worker.stream(hop=1, color="rgb", warmup="repeat")
 
         def submit(index: int) -> None:

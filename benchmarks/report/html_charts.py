@@ -164,8 +164,8 @@ def waterfall(rows: Sequence[Row]) -> Figure:
     return Figure(title, text, picture, ("", "p50 ms", "of the sum"), tuple(table))
 
 
-# ---------------------------------------------------------------------------------------------------------------- peers
-def peers(rows: Sequence[Row], comparisons: Sequence[Comparison], ours: Sequence[str]) -> Figure:
+# --------------------------------------------------------------------------------------------------------- side by side
+def side_by_side(rows: Sequence[Row], comparisons: Sequence[Comparison], ours: Sequence[str]) -> Figure:
     """Everyone of the interleaved run: p50 as a bar, p90 as a mark."""
     shown = sorted(rows, key=lambda row: _p50(row))
     height = TOP + 34.0 * len(shown) + BOTTOM
@@ -197,7 +197,7 @@ def peers(rows: Sequence[Row], comparisons: Sequence[Comparison], ours: Sequence
         "The table: medians over medians with the interval at 99 %, beside the noise of one program against itself."
     )
     title = "Side by side"
-    picture = svg.chart("peers", height, title, text, parts)
+    picture = svg.chart("side", height, title, text, parts)
     return Figure(title, text, picture, ("", "ratio", "interval", "noise (A/A)"), tuple(table))
 
 

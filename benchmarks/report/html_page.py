@@ -13,7 +13,7 @@ from pathlib import Path
 from ...bundle.files import write_atomic
 from ..baselines.contract import OTHERS
 from ..roofline.report import ANSWERS
-from .html_charts import Figure, histogram, over_time, peers, waterfall
+from .html_charts import Figure, histogram, over_time, side_by_side, waterfall
 from .html_figures import cold_start, floors, idle_gaps, matrix, precisions
 from .html_style import STYLE
 from .html_svg import element, escape, number
@@ -80,7 +80,7 @@ def figures(report: Report) -> Iterable[Figure]:
     if len({(row.precision, row.hop, row.streams) for row in closed}) > MATRIX:
         yield matrix(closed)
     elif len(closed) > 1:
-        yield peers(closed, report.comparisons, [row.name for row in ours])
+        yield side_by_side(closed, report.comparisons, [row.name for row in ours])
     if report.cold is not None:
         yield cold_start(report.cold)
     if report.idle_gaps:
@@ -218,7 +218,7 @@ def _checks(report: Report) -> str:
     ]
     w = report.wrapper
     lines.append(
-        f"own cost over a hollow session: engine(clip) p50 {w.clip_p50_us:.0f} us, stream.push p50 "
+        f"own cost over a hollow session: runtime(clip) p50 {w.clip_p50_us:.0f} us, stream.push p50 "
         f"{w.push_p50_us:.0f} us{w.worker()}; the load generator adds {report.harness_us:.2f} us to each latency"
     )
     if report.cache is not None:

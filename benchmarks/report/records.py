@@ -63,7 +63,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class Row:
-    """One peer in one mode.
+    """One baseline in one mode.
 
     Attributes:
         name: unique in the report.
@@ -78,7 +78,7 @@ class Row:
         hop: new frames for one answer; None where a whole clip is answered at once.
         summary: of its latencies.
         throughput_hz: results per second of its timed windows.
-        stages_p50_ms: (stage, median wall clock) in the order they run, empty where the peer has none. Stages are
+        stages_p50_ms: (stage, median wall clock) in the order they run, empty where the baseline has none. Stages are
             preprocess, upload, frame, temporal (or clip), download, postprocess; upload and download only where there
             is a device.
         device_ms: time between two events on the device's own stream; None where there is no device.
@@ -121,7 +121,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Median of one peer over the median of another, beside the noise of the run.
+    """Median of one baseline over the median of another, beside the noise of the run.
 
     Attributes:
         numerator, denominator: names of rows.
@@ -317,12 +317,12 @@ class Settings:
 
     Attributes:
         modes: what was run, some of `MODES`.
-        threads: CPU threads of every peer.
-        rounds: blocks of each peer, their order drawn anew in each round.
+        threads: CPU threads of every baseline.
+        rounds: blocks of each baseline, their order drawn anew in each round.
         block: timed steps of a block.
         settle: untimed steps before each block.
         rest_s: seconds of sleep before those.
-        warmup: untimed steps of each peer before the first round.
+        warmup: untimed steps of each baseline before the first round.
         seed: of the order.
         inputs: different clips that were fed in rotation.
         rate_hz: frames per second of the mode 'paced'.

@@ -45,8 +45,8 @@ class Report:
         machine: read before the first step.
         subject: what was timed.
         settings: how.
-        rows: one for each peer and mode.
-        skipped: peers that could not take part.
+        rows: one for each baseline and mode.
+        skipped: baselines that could not take part.
         comparisons: of rows.
         accuracy: of the artifacts that were timed, one for each precision.
         cache: None where the mode 'closed' was not run.
@@ -83,7 +83,7 @@ class Report:
     notes: tuple[str, ...]
 
     def row(self, name: str) -> Row | None:
-        """A row by name, None when that peer took no part."""
+        """A row by name, None when that baseline took no part."""
         return next((row for row in self.rows if row.name == name), None)
 
     def to_json(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..baselines.contract import (
     STREAM,
     STREAM_AGAIN,
     Answer,
-    Peer,
+    Baseline,
 )
 from ..load.closed import LoadResult
 from ..qualify import timed_windows
@@ -31,7 +31,7 @@ from ..sensors.energy import row_energy
 from ..statistics import Ratio, Summary, ratio
 from .records import Comparison, Pace, Row, Telemetry
 
-# (ours, over which peer, whose noise stands beside it)
+# (ours, over which baseline, whose noise stands beside it)
 _COMPARED = (
     (CLIP, EAGER, CLIP),
     (CLIP, COMPILED, CLIP),
@@ -51,7 +51,7 @@ _AGAIN = {CLIP: CLIP_AGAIN, STREAM: STREAM_AGAIN}
 
 
 def make_row(
-    peer: Peer,
+    baseline: Baseline,
     mode: str,
     start_s: npt.NDArray[np.float64],
     latency_ms: npt.NDArray[np.float64],
@@ -64,7 +64,7 @@ def make_row(
     """One row; its energy is added when the telemetry is complete.
 
     Args:
-        peer: who was timed.
+        baseline: who was timed.
         mode: of `records.MODES`.
         start_s: when each latency began, float64 `[R, K]`.
         latency_ms: float64 `[R, K]`.
@@ -75,14 +75,14 @@ def make_row(
     """
     device = [answer.device_ms for answer in answers if answer.device_ms is not None]
     return Row(
-        name=peer.name,
-        what=peer.what,
+        name=baseline.name,
+        what=baseline.what,
         mode=mode,
-        precision=peer.precision,
-        backend=peer.backend,
-        device=peer.device,
+        precision=baseline.precision,
+        backend=baseline.backend,
+        device=baseline.device,
         streams=streams,
-        hop=peer.hop,
+        hop=baseline.hop,
         summary=Summary.of(latency_ms.reshape(-1)),
         throughput_hz=throughput_hz if throughput_hz is not None else streams * 1e3 / float(latency_ms.mean()),
         stages_p50_ms=stage_medians(answers),
@@ -94,18 +94,18 @@ def make_row(
     )
 
 
-def closed_row(peer: Peer, result: LoadResult, answers: Mapping[int, Answer], zero_ns: int) -> Row:
+def closed_row(baseline: Baseline, result: LoadResult, answers: Mapping[int, Answer], zero_ns: int) -> Row:
     """One row of a closed loop.
 
     Args:
-        peer: who was timed.
+        baseline: who was timed.
         result: all latencies.
-        answers: what the peer answered, by step.
+        answers: what the baseline answered, by step.
         zero_ns: second 0 of the report on the generator's clock.
     """
     given = [answers[int(step)] for step in result.steps.reshape(-1)]
-    start_s = (result.start_ns[peer.name] - zero_ns) / 1e9
-    return make_row(peer, "closed", start_s, result.latency_ms[peer.name], given)
+    start_s = (result.start_ns[baseline.name] - zero_ns) / 1e9
+    return make_row(baseline, "closed", start_s, result.latency_ms[baseline.name], given)
 
 
 def with_energy(rows: Iterable[Row], telemetry: Telemetry) -> tuple[Row, ...]:
@@ -132,7 +132,7 @@ def compare(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[Compariso
     """The comparisons that this run allows, each beside the A/A noise of its numerator.
 
     Args:
-        latency_ms: by peer, float64 `[R, K]`.
+        latency_ms: by baseline, float64 `[R, K]`.
     """
     ratios: dict[tuple[str, str], Ratio] = {
         (a, b): ratio(latency_ms[a], latency_ms[b]) for a, b, _ in _COMPARED if a in latency_ms and b in latency_ms

@@ -37,7 +37,7 @@ def text(report: Report) -> str:
         "",
     ]
     if report.rows:
-        head = ["peer", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms", "1/s"]
+        head = ["baseline", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms", "1/s"]
         lines += aligned([head, *([*_cells(row), f"{row.throughput_hz:.1f}"] for row in report.rows)])
         lines += ["", "pNN: of the sample (with 99 % confidence the true one is at most the value in brackets)"]
         lines += [f"  {row.name}: {row.what}" for row in report.rows]
@@ -87,7 +87,7 @@ def _checks(report: Report) -> Iterable[str]:
         )
         yield (
             f"  while timed: {a.timed_answers} to clips within {a.timed_difference:.1e} of the verified ones; "
-            f"{a.stream_answers} of the stream within {a.stream_share:.3%} of engine(clip)"
+            f"{a.stream_answers} of the stream within {a.stream_share:.3%} of runtime(clip)"
         )
     if report.cache is not None:
         c, r = report.cache, report.cache.repeated
@@ -97,7 +97,7 @@ def _checks(report: Report) -> Iterable[str]:
             f"{': ANSWERS COME FROM A CACHE' if c.cached else ''}"
         )
     yield (
-        f"own cost over a hollow session (n={w.n}): engine(clip) p50 {w.clip_p50_us:.0f} us, "
+        f"own cost over a hollow session (n={w.n}): runtime(clip) p50 {w.clip_p50_us:.0f} us, "
         f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
         + ("" if w.worker_p50_us is None else f"; worker p50 {w.worker_p50_us:.0f} us, p95 {w.worker_p95_us:.0f} us")
     )
@@ -122,10 +122,10 @@ def markdown(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))
     w = report.wrapper
     where = (
-        f"`{subject.preset}`, {subject.backend}, {settings.threads} threads for each peer, closed loop, interleaved in "
-        f"one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
+        f"`{subject.preset}`, {subject.backend}, {settings.threads} threads for each baseline, closed loop, interleaved "
+        f"in one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
         f"{report.created[:10]}. In brackets: the bound that the true percentile stays below with 99 % confidence "
-        f"(MLPerf early stopping). Own cost of the wrapper, p50: `engine(clip)` {w.clip_p50_us:.0f} µs, "
+        f"(MLPerf early stopping). Own cost of the wrapper, p50: `runtime(clip)` {w.clip_p50_us:.0f} µs, "
         f"`stream.push` {w.push_p50_us:.0f} µs{w.worker('µs')}; of the load generator: {report.harness_us:.2f} µs. "
         f"This run is {report.qualification.line()}."
     )

@@ -1,8 +1,8 @@
 """What this CPU can do, measured: one large product and one large copy, with numpy.
 
 The number of a BLAS library's threads is settled when it is loaded, so the probe runs in a process of its own, with the
-threads that the benchmark gives to each peer. The best of several tries counts: noise only ever slows. Another library
-may still be a little faster than numpy's; the figures are a yardstick, not a law of nature.
+threads that the benchmark gives to each baseline. The best of several tries counts: noise only ever slows. Another
+library may still be a little faster than numpy's; the figures are a yardstick, not a law of nature.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_all_of_it_stands_on_the_cpu(report):
 
 def test_every_mode_was_checked_while_it_was_timed(report):
     (a,) = report.accuracy
-    assert a.timed_answers == 3 * 20 + 20  # three clip peers of the closed loop, and offline: every answer
+    assert a.timed_answers == 3 * 20 + 20  # three clip baselines of the closed loop, and offline: every answer
     assert a.stream_answers == 2 * 5 + 5 + (2 + 2 + 1) * 5  # closed, paced, and each face of multi: a sample
     assert a.timed_difference <= 1e-5
     assert a.stream_share <= 0.002
@@ -139,18 +139,18 @@ def test_faces_that_are_mixed_up_are_found(toy, monkeypatch):
 
 
 def test_a_wrong_answer_among_many_workers_is_found(toy, monkeypatch):
-    real = modes.clip_peer
+    real = modes.clip_baseline
 
-    def tired(engine, inputs, name, device):
-        peer = real(engine, inputs, name, device)
+    def tired(runtime, inputs, name, device):
+        baseline = real(runtime, inputs, name, device)
 
         def answer(index):
-            good = peer.answer(index)
+            good = baseline.answer(index)
             return p.Answer(good.probabilities[::-1].copy(), good.stages_ms) if index == 13 else good
 
-        return p.Peer(peer.name, peer.what, peer.precision, True, answer, peer.backend)
+        return p.Baseline(baseline.name, baseline.what, baseline.precision, True, answer, baseline.backend)
 
-    monkeypatch.setattr(modes, "clip_peer", tired)
+    monkeypatch.setattr(modes, "clip_baseline", tired)
     with pytest.raises(VerificationError, match="to a clip that was given while it was timed"):
         b.bench(config(toy, "offline", threads=2))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.benchmarks.report import html_svg as svg
-from logoformer.benchmarks.report.html_charts import histogram, over_time, peers, waterfall
+from logoformer.benchmarks.report.html_charts import histogram, over_time, side_by_side, waterfall
 from logoformer.benchmarks.report.html_page import figures, html, write_both
 from logoformer.benchmarks.report.records import Series
 from logoformer.benchmarks.report.report import read_report
@@ -140,7 +140,7 @@ def test_stages_stand_one_after_the_other(made):
 
 def test_the_fastest_stands_first_and_ours_is_blue(made):
     rows = (made.row("torch", made.latencies(2, base=8.0)), made.row("clip"))
-    figure = peers(rows, (), ["clip"])
+    figure = side_by_side(rows, (), ["clip"])
     assert figure.picture.index("clip (fp32") < figure.picture.index("torch (fp32")
     assert figure.picture.index("fill s0") < figure.picture.index("fill s1")
 

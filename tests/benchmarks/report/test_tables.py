@@ -33,7 +33,7 @@ def test_text_says_what_a_reader_needs(make_report):
         "preprocess 0.125",
         "stream / clip  0.310  [0.300, 0.320]  A/A ±2.1 %",
         "skipped: torch.compile: RuntimeError: no compiler",
-        "engine(clip) p50 20 us",
+        "runtime(clip) p50 20 us",
         "worker p50 61 us, p95 90 us",
         "note: Measured on the CPU.",
         "280 to clips",
