@@ -1,4 +1,4 @@
-"""Proof that what was timed was right.
+"""Accuracy checks of the artifact that is timed, before and after timing.
 
 A benchmark that only takes the time can be won by a wrong answer. Three comparisons, all on the artifact that is timed:
 
@@ -20,7 +20,7 @@ from ..bundle import Golden
 from ..engine import Runtime
 from ..engine.golden import SHARES, centred_logits, clip_answers, distance, pair_answers
 from ..errors import VerificationError, command
-from .baselines.contract import REPEAT_TOLERANCE, Answer, Baseline, Inputs
+from .baselines.contract import APART, REPEAT_TOLERANCE, Baseline, Inputs, StepAnswer
 
 STREAM_CHECKS = 5
 
@@ -121,12 +121,18 @@ class StreamAnswer:
     baseline: str = ""
 
 
+def stream_answers(frame: int, answer: StepAnswer, baseline: str = "") -> list[StreamAnswer]:
+    """The answers of one step for every face; face i began at frame `i * APART`."""
+    faces = (answer, *answer.others)
+    return [StreamAnswer(frame, face * APART, one.probabilities, baseline) for face, one in enumerate(faces)]
+
+
 def sampled(count: int, checks: int = STREAM_CHECKS) -> list[int]:
     """Places to check among `count` answers, the first and the last among them."""
     return sorted({int(place) for place in np.linspace(0, count - 1, checks)})
 
 
-def recording(baseline: Baseline, into: dict[int, Answer]) -> Callable[[int], None]:
+def recording(baseline: Baseline, into: dict[int, StepAnswer]) -> Callable[[int], None]:
     """The step that is timed: it answers, and keeps the answer under its index."""
 
     def step(index: int) -> None:

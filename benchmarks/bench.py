@@ -17,7 +17,7 @@ from pathlib import Path
 from ..bundle import Bundle
 from ..engine import Runtime, load
 from ..errors import UsageError, command, one_of
-from .accuracy import check_after, graph_digests, recording, verify_before
+from .accuracy import Accuracy, Verified, check_after, graph_digests, recording, verify_before
 from .baselines.contract import (
     CLIP,
     CLIP_AGAIN,
@@ -25,15 +25,15 @@ from .baselines.contract import (
     OTHERS,
     STREAM,
     STREAM_AGAIN,
-    Answer,
     Baseline,
     Inputs,
     Skipped,
+    StepAnswer,
     clip_baseline,
     open_ours,
     stream_baseline,
 )
-from .baselines.list import open_others
+from .baselines.opening import open_others
 from .baselines.trtexec import compare_trtexec
 from .load.cache import cache_check
 from .load.closed import LoadConfig, Progress, overhead_us
@@ -41,10 +41,10 @@ from .load.cold import cold_starts
 from .load.idle import idle_gaps
 from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
 from .load.overhead import measure_wrapper
-from .qualify import judge
+from .qualify import qualify
 from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
 from .report.report import Report
-from .report.rows import compare, with_energy
+from .report.rows import comparisons_of, with_energy
 from .roofline.report import floors
 from .sensors.all import Sensors, device_of, this_machine
 from .sensors.machine import Machine, read_machine, usable_cpus
@@ -131,27 +131,35 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
         VerificationError: its answers are not the golden ones, or were others while it was timed.
         MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
+    return report_of(BenchRun, config, progress, sensors)
+
+
+def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | None, sensors: Sensors | None) -> Report:
+    """Measures one kind of run beside the sensors, checks its answers, and puts the report together.
+
+    Args:
+        kind: `BenchRun`, or one that measures something else.
+        config: what to run.
+        progress: called with (stage, done, total).
+        sensors: what is read beside the run; None: all of this machine's.
+    """
     machine = read_machine()
     sensors = sensors or this_machine()
     with contextlib.ExitStack() as closing:
-        run = _Run(config, sensors, closing, progress)
+        run = kind(config, sensors, closing, progress)
         sampler = Sampler(sensors.sensors, sensors.facts)
         with sampler:
             if any(sensor.kind == "power" for sensor in sensors.sensors):
                 time.sleep(IDLE_S)
             run.zero_ns = time.perf_counter_ns()
-            for mode in [mode for mode in MODES if mode in config.modes]:
-                getattr(run, mode)()
+            run.measure()
             seconds = (time.perf_counter_ns() - run.zero_ns) / 1e9
         telemetry = sampler.result(run.zero_ns)
-        parts = run.parts
-        clips = [answer for part in parts for answer in part.clips]
-        streams = [answer for part in parts for answer in part.streams]
-        accuracy = check_after(run.runtime, run.inputs, run.verified, clips, streams)
+        accuracy = run.checked()
         wrapper = measure_wrapper(run.bundle, run.runtime.precision, run.inputs)
         subject = _subject(run)
         trtexec, skipped = compare_trtexec(run.bundle, run.runtime.precision, sensors) if config.trtexec else ((), ())
-    rows = with_energy([row for part in parts for row in part.rows], telemetry)
+    rows = with_energy([row for part in run.parts for row in part.rows], telemetry)
     ours = [row for row in rows if row.name not in run.foreign]
     return Report(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -160,13 +168,13 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
         settings=_settings(run),
         rows=rows,
         skipped=(*run.skipped, *skipped),
-        comparisons=tuple(comparison for part in parts for comparison in part.comparisons),
-        accuracy=(accuracy,),
+        comparisons=tuple(comparison for part in run.parts for comparison in part.comparisons),
+        accuracy=accuracy,
         cache=run.cache,
         cold=run.cold_start,
         idle_gaps=run.gaps,
         telemetry=telemetry,
-        qualification=judge(ours, machine, telemetry, run.cache),
+        qualification=qualify(ours, machine, telemetry, run.cache),
         trtexec=trtexec,
         roofline=floors(run.bundle, subject, machine, run.threads, rows, progress) if config.roofline else None,
         wrapper=wrapper,
@@ -190,13 +198,13 @@ def load_of(config: BenchConfig) -> LoadConfig:
 
 def harness_us() -> float:
     """What the generator and the keeping of answers add to one latency, in microseconds: median over no work."""
-    empty = Answer(None, {})  # type: ignore[arg-type]
+    empty = StepAnswer(None, {})  # type: ignore[arg-type]
     hollow = Baseline("hollow", "nothing", "none", False, lambda _index: empty, "none")
     return overhead_us(recording(hollow, {}))
 
 
-class _Run:
-    """One run's runtimes and what the modes gave; each mode is a method of its name."""
+class BenchRun:
+    """The runtimes of one run and what its modes gave; each mode is a method of its name."""
 
     def __init__(
         self, config: BenchConfig, sensors: Sensors, closing: contextlib.ExitStack, progress: Progress | None
@@ -214,9 +222,12 @@ class _Run:
                 f"{self.bundle.stream.faces}, and 'multi' needs at least 2.",
                 next=command("logoformer", "export", "CHECKPOINT", "-o", config.bundle, "--faces", "8"),
             )
-        self.runtime = self.open()
+        runtimes = [self.open(precision) for precision in self.precisions()]
+        self.runtime = runtimes[0]
         self.device, self.gpu = device_of(self.runtime.backend, sensors), sensors.gpu
-        self.verified = verify_before(self.runtime, self.bundle.golden())
+        self.proofs: dict[str, tuple[Runtime, Verified]] = {
+            runtime.precision: (runtime, verify_before(runtime, self.bundle.golden())) for runtime in runtimes
+        }
         self.zero_ns = 0
         self.parts: list[ModeResult] = []
         self.skipped: list[Skipped] = []
@@ -225,8 +236,28 @@ class _Run:
         self.cold_start: ColdStart | None = None
         self.gaps: tuple[IdleGap, ...] = ()
 
-    def open(self) -> Runtime:
-        return open_ours(self.bundle, self.config.precision, self.threads, self.closing, self.config.backend)
+    def open(self, precision: str | None = None) -> Runtime:
+        """One more runtime, in the precision of the configuration unless another is named."""
+        wanted = precision or self.config.precision
+        return open_ours(self.bundle, wanted, self.threads, self.closing, self.config.backend)
+
+    def precisions(self) -> list[str]:
+        """Those whose answers are verified before anything is timed."""
+        return [self.config.precision]
+
+    def measure(self) -> None:
+        """Runs the modes of the configuration."""
+        for mode in MODES:
+            if mode in self.config.modes:
+                getattr(self, mode)()
+
+    def checked(self) -> tuple[Accuracy, ...]:
+        """Compares what was answered while it was timed with what was verified before."""
+        clips = [answer for part in self.parts for answer in part.clips]
+        streams = [answer for part in self.parts for answer in part.streams]
+        return tuple(
+            check_after(runtime, self.inputs, proof, clips, streams) for runtime, proof in self.proofs.values()
+        )
 
     def closed(self) -> None:
         runtimes = [self.runtime, *(self.open() for _ in range(4))]
@@ -245,7 +276,7 @@ class _Run:
         self.skipped += skipped
         self.foreign = tuple(baseline.name for baseline in others)
         part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)
-        self.parts.append(ModeResult(part.rows, part.clips, part.streams, tuple(compare(result.latency_ms))))
+        self.parts.append(ModeResult(part.rows, part.clips, part.streams, tuple(comparisons_of(result.latency_ms))))
         repeated = ratio(result.latency_ms[CLIP_REPEATED], result.latency_ms[CLIP])
         noise = ratio(result.latency_ms[CLIP], result.latency_ms[CLIP_AGAIN]).noise
         self.cache = cache_check(self.runtime, self.inputs, repeated, noise)
@@ -281,7 +312,7 @@ class _Run:
 
 
 # --------------------------------------------------------------------------------------------------------------- report
-def _settings(run: _Run) -> Settings:
+def _settings(run: BenchRun) -> Settings:
     return Settings(
         modes=tuple(mode for mode in MODES if mode in run.config.modes),
         threads=run.threads,
@@ -296,7 +327,7 @@ def _settings(run: _Run) -> Settings:
     )
 
 
-def _subject(run: _Run) -> Subject:
+def _subject(run: BenchRun) -> Subject:
     runtime, preset = run.runtime, str(run.bundle.manifest["model"].get("preset", ""))
     name = run.bundle.path.resolve().name
     return Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))

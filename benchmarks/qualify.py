@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .report.records import CPU, CacheCheck, Qualification, Row, Series, Telemetry
+from .report.records import CPU, CacheCheck, Qualification, ReportRow, Series, Telemetry
 from .sensors.machine import Machine
 from .sensors.telemetry import GOVERNOR, GPU_LOAD_BEFORE, OTHER_GPU_USERS, POWER_MODE
 from .statistics import minimum_samples
@@ -27,7 +27,9 @@ GPU_BUSY_PERCENT = 5.0  # of the GPU before the run, by whoever it was
 Finding = tuple[bool, str]
 
 
-def judge(rows: Sequence[Row], machine: Machine, telemetry: Telemetry, cache: CacheCheck | None) -> Qualification:
+def qualify(
+    rows: Sequence[ReportRow], machine: Machine, telemetry: Telemetry, cache: CacheCheck | None
+) -> Qualification:
     """Judges a run.
 
     Args:
@@ -52,7 +54,7 @@ def judge(rows: Sequence[Row], machine: Machine, telemetry: Telemetry, cache: Ca
     return Qualification(not reasons, reasons, tuple(text for good, text in found if good))
 
 
-def timed_windows(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
+def timed_windows(rows: Sequence[ReportRow]) -> npt.NDArray[np.float64]:
     """(begin, end) of every timed block in seconds, float64 `[W, 2]`."""
     found = [
         (at[0], at[-1] + latency[-1] / 1e3)
@@ -72,13 +74,13 @@ def within(series: Series, windows: npt.NDArray[np.float64]) -> npt.NDArray[np.f
 
 
 # -------------------------------------------------------------------------------------------------------------- checks
-def _samples(rows: Sequence[Row]) -> Iterator[Finding]:
+def _samples(rows: Sequence[ReportRow]) -> Iterator[Finding]:
     need = minimum_samples(90)
     least = min((row.summary.n for row in rows), default=0)
     yield least >= need, f"{least} samples of each row, {need} needed for a p90"
 
 
-def _steady(rows: Sequence[Row]) -> Iterator[Finding]:
+def _steady(rows: Sequence[ReportRow]) -> Iterator[Finding]:
     closed = [row for row in rows if row.mode == "closed"]  # the other modes show queueing and contention on purpose
     if closed:
         worst = max(closed, key=lambda row: row.summary.cov)
@@ -92,7 +94,7 @@ def _steady(rows: Sequence[Row]) -> Iterator[Finding]:
         )
 
 
-def drift_of(row: Row) -> float:
+def drift_of(row: ReportRow) -> float:
     """Median latency of the last third of the rounds over that of the first third, less 1."""
     rounds = row.rounds()
     third = max(len(rounds) // 3, 1)

@@ -16,8 +16,9 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
     from ..benchmarks.baselines.contract import chosen_baselines
     from ..benchmarks.bench import BenchConfig, bench
     from ..benchmarks.matrix import bench_matrix, grid
-    from ..benchmarks.report.html_page import write_both
-    from ..benchmarks.report.tables import text, write_readme_table
+    from ..benchmarks.report.page import write_both
+    from ..benchmarks.report.readme import write_readme_table
+    from ..benchmarks.report.terminal import report_text
 
     config = BenchConfig(
         bundle=Path(a.bundle), iterations=a.iterations, warmup=a.warmup, threads=a.threads, precision=a.precision,
@@ -29,22 +30,22 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
         write_both(report, a.out)
     if a.readme:
         write_readme_table(report, Path(a.readme))
-    return show(a, bar, report.to_json(), (f"{grid(report)}\n" if a.matrix else "") + text(report))
+    return show(a, bar, report.to_json(), (f"{grid(report)}\n" if a.matrix else "") + report_text(report))
 
 
 def _roofline(a: argparse.Namespace, bar: Bar) -> int:
-    from ..benchmarks.roofline.report import of_bundle, text
+    from ..benchmarks.roofline.report import of_bundle, roofline_text
 
     found = of_bundle(Path(a.bundle), a.precision, a.threads, device=a.device, progress=bar)
-    return show(a, bar, asdict(found), text(found))
+    return show(a, bar, asdict(found), roofline_text(found))
 
 
 def _compare(a: argparse.Namespace, bar: Bar) -> int:
-    from ..benchmarks.compare import EXIT_REGRESSION, compare_reports, text
+    from ..benchmarks.compare import EXIT_REGRESSION, changes_text, compare_reports
     from ..benchmarks.report.report import read_report
 
     changes = compare_reports(read_report(a.before), read_report(a.after), a.margin)
-    show(a, bar, changes.to_json(), text(changes))
+    show(a, bar, changes.to_json(), changes_text(changes))
     return EXIT_REGRESSION if changes.regressions else 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...clips import Frame, pattern_ages, pick
 from ...engine import Runtime
 from ..report.records import CPU
-from .contract import NAIVE, PER_FRAME, Answer, Baseline, Inputs
+from .contract import NAIVE, PER_FRAME, Baseline, Inputs, StepAnswer
 
 
 def naive_baseline(runtime: Runtime, inputs: Inputs, device: str = CPU) -> Baseline:
@@ -21,12 +21,12 @@ def naive_baseline(runtime: Runtime, inputs: Inputs, device: str = CPU) -> Basel
     frames: deque[Frame] = deque(maxlen=kept)
     times: deque[float] = deque(maxlen=kept)
 
-    def answer(index: int) -> Answer:
+    def answer(index: int) -> StepAnswer:
         frames.append(inputs.frame(index))
         times.append(index / inputs.fps)
         clip = np.stack([frames[int(place)] for place in pick(np.array(times), ages)])
         result = runtime(clip, color="rgb")
-        return Answer(result.probabilities, result.stages_ms)
+        return StepAnswer(result.probabilities, result.stages_ms)
 
     what = (
         "1 new uint8 frame: the training pattern is picked out of the frames kept, then the whole clip graph runs again"
@@ -42,12 +42,12 @@ def per_frame_baseline(runtime: Runtime, inputs: Inputs, device: str = CPU) -> B
     scale = 1.0 / math.sqrt(tokens.shape[1])
     weights = (rng.standard_normal((len(runtime.labels), tokens.shape[1])) * scale).astype(np.float32)  # [C, d]
 
-    def answer(index: int) -> Answer:
+    def answer(index: int) -> StepAnswer:
         into[:] = inputs.frame(index)
         session.run()
         logits = weights @ tokens.astype(np.float32).mean(0)  # [C]
         powers = np.exp(logits - logits.max())
-        return Answer(powers / powers.sum(), {})
+        return StepAnswer(powers / powers.sum(), {})
 
     what = (
         "1 new uint8 frame: the frame graph, the mean of its tokens, one linear layer (random weights): a classifier "

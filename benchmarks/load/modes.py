@@ -1,4 +1,4 @@
-"""The modes of load: how the same artifact is asked, and what each way says.
+"""Modes of load on one bundle: closed, paced, multi and offline.
 
 * closed: the next begins when the last is answered; all baselines interleaved.
 * paced: frames arrive by the clock, and queue.
@@ -14,19 +14,26 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...engine import Runtime
-from ..accuracy import ClipAnswer, StreamAnswer, recording, sampled
-from ..baselines.contract import CLIP, CLIP_REPEATED, Answer, Baseline, Inputs, answer_of, clip_baseline
-from ..report.records import CPU, Comparison, Pace, Row
-from ..report.rows import closed_row, make_row
+from ..accuracy import ClipAnswer, StreamAnswer, recording, sampled, stream_answers
+from ..baselines.contract import (
+    CLIP,
+    CLIP_REPEATED,
+    Baseline,
+    Inputs,
+    StepAnswer,
+    answer_of,
+    clip_baseline,
+    faces_baseline,
+)
+from ..report.records import CPU, Pace, ReportRow, RowComparison
+from ..report.rows import make_row
 from ..statistics import Summary, ratio
 from .closed import Candidate, Clock, LoadConfig, LoadResult, Progress, closed_loop
 from .offline import offline
 from .paced import paced
-
-APART = 5  # frames between the places where the faces of one run begin: no two see the same
 
 
 @dataclass(frozen=True)
@@ -40,10 +47,10 @@ class ModeResult:
         comparisons: of these rows.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     clips: tuple[ClipAnswer, ...] = ()
     streams: tuple[StreamAnswer, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[RowComparison, ...] = ()
 
 
 # -------------------------------------------------------------------------------------------------------------- closed
@@ -53,6 +60,7 @@ def run_closed(
     zero_ns: int,
     progress: Progress | None = None,
     *,
+    mode: str = "closed",
     clock: Clock = time.perf_counter_ns,
 ) -> tuple[ModeResult, LoadResult]:
     """All baselines interleaved, one step at a time. `CLIP_REPEATED` is timed but gets no row of its own.
@@ -62,33 +70,32 @@ def run_closed(
         load: how much.
         zero_ns: second 0 of the report.
         progress: called after each block.
+        mode: of the rows.
         clock: a monotonic clock in nanoseconds.
     """
-    answers: dict[str, dict[int, Answer]] = {baseline.name: {} for baseline in baselines}
+    answers: dict[str, dict[int, StepAnswer]] = {baseline.name: {} for baseline in baselines}
     candidates = [Candidate(baseline.name, recording(baseline, answers[baseline.name])) for baseline in baselines]
     result = closed_loop(candidates, load, clock=clock, progress=progress)
     steps = [int(step) for step in result.steps.reshape(-1)]
+    rows: list[ReportRow] = []
     clips: list[ClipAnswer] = []
     streams: list[StreamAnswer] = []
     for baseline in baselines:
+        name, given = baseline.name, answers[baseline.name]
+        if name != CLIP_REPEATED:
+            every = [answer for step in steps for answer in (given[step], *given[step].others)]
+            start_s = (result.start_ns[name] - zero_ns) / 1e9
+            rows.append(make_row(baseline, mode, start_s, result.latency_ms[name], every))
         if not baseline.same_weights:
             continue
-        given = answers[baseline.name]
         if baseline.hop is None:
-            same = baseline.name == CLIP_REPEATED
-            clips += [
-                ClipAnswer(0 if same else step, given[step].probabilities, baseline.name, baseline.tolerance)
-                for step in steps
-            ]
+            for step in steps:
+                clip = 0 if name == CLIP_REPEATED else step
+                clips.append(ClipAnswer(clip, given[step].probabilities, name, baseline.tolerance))
         else:
-            checked = [steps[place] for place in sampled(len(steps))]
-            streams += [
-                StreamAnswer((step + 1) * baseline.hop - 1, 0, given[step].probabilities, baseline.name)
-                for step in checked
-            ]
-    shown = [baseline for baseline in baselines if baseline.name != CLIP_REPEATED]
-    rows = tuple(closed_row(baseline, result, answers[baseline.name], zero_ns) for baseline in shown)
-    return ModeResult(rows, tuple(clips), tuple(streams)), result
+            for step in (steps[place] for place in sampled(len(steps))):
+                streams += stream_answers((step + 1) * baseline.hop - 1, given[step], name)
+    return ModeResult(tuple(rows), tuple(clips), tuple(streams)), result
 
 
 # --------------------------------------------------------------------------------------------------------------- paced
@@ -108,13 +115,13 @@ def run_paced(
         zero_ns: second 0 of the report.
         progress: called after each frame.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, StepAnswer] = {}
     with runtime.stream(hop=hop, color="rgb", warmup="repeat") as stream:
 
         def step(index: int) -> bool:
             result = stream.push(inputs.frame(index), index / inputs.fps)
             if result is not None:
-                answers[index] = answer_of(result)
+                answers[index] = answer_of([result])
             return result is not None
 
         first = load.warmup * hop
@@ -140,7 +147,7 @@ def run_paced(
         throughput_hz=result.achieved_hz / hop, pace=pace,
     )  # fmt: skip
     checked = [steps[place] for place in sampled(len(steps))]
-    return ModeResult((row,), streams=tuple(StreamAnswer(step, 0, answers[step].probabilities) for step in checked))
+    return ModeResult((row,), streams=tuple(found for step in checked for found in stream_answers(step, answers[step])))
 
 
 # --------------------------------------------------------------------------------------------------------------- multi
@@ -161,52 +168,15 @@ def run_multi(
         progress: called after each block.
     """
     many, again, one = f"{faces} streams", f"{faces} streams again", "1 stream alone"
-    kept: dict[str, dict[int, list[Answer]]] = {}
-    baselines, candidates = {}, []
-    for name, count in ((many, faces), (again, faces), (one, 1)):
-        runtime = open_runtime()
-        answers = kept.setdefault(name, {})
-        candidates.append(Candidate(name, _stepping(runtime, inputs, count, hop, answers)))
-        what = f"runtime.step: {hop} new uint8 frame(s) of each of {count} face(s) -> {count} x probabilities"
-        baselines[name] = Baseline(
-            name, what, runtime.precision, True, _first_of(answers), runtime.backend, device, hop
-        )
-    result = closed_loop(candidates, load, progress=progress)
-    steps = [int(step) for step in result.steps.reshape(-1)]
-    rows, streams = [], []
-    for name, count in ((many, faces), (again, faces), (one, 1)):
-        start_s = (result.start_ns[name] - zero_ns) / 1e9
-        given = [answer for step in steps for answer in kept[name][step]]
-        rows.append(make_row(baselines[name], "multi", start_s, result.latency_ms[name], given, streams=count))
-        for place in sampled(len(steps)):
-            frame = (steps[place] + 1) * hop - 1
-            streams += [
-                StreamAnswer(frame, face * APART, answer.probabilities)
-                for face, answer in enumerate(kept[name][steps[place]])
-            ]
+    baselines = [
+        faces_baseline(open_runtime(), inputs, name, hop, count, device)
+        for name, count in ((many, faces), (again, faces), (one, 1))
+    ]
+    part, result = run_closed(baselines, load, zero_ns, progress, mode="multi")
     noise = ratio(result.latency_ms[many], result.latency_ms[again])
     against = ratio(result.latency_ms[many], result.latency_ms[one])
-    comparisons = (Comparison(many, one, against, noise.noise), Comparison(many, again, noise, noise.noise))
-    return ModeResult(tuple(rows), streams=tuple(streams), comparisons=comparisons)
-
-
-def _first_of(answers: dict[int, list[Answer]]) -> Callable[[int], Answer]:
-    return lambda index: answers[index][0]
-
-
-def _stepping(
-    runtime: Runtime, inputs: Inputs, count: int, hop: int, into: dict[int, list[Answer]]
-) -> Callable[[int], None]:
-    streams = [runtime.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(count)]
-
-    def step(index: int) -> None:
-        for frame in range(index * hop, (index + 1) * hop):
-            time_s = frame / inputs.fps
-            asked = {stream: (inputs.frame(face * APART + frame), time_s) for face, stream in enumerate(streams)}
-            results = runtime.step(asked)
-        into[index] = [answer_of(r) for r in results.values() if r is not None]
-
-    return step
+    comparisons = (RowComparison(many, one, against, noise.noise), RowComparison(many, again, noise, noise.noise))
+    return replace(part, comparisons=comparisons)
 
 
 # ------------------------------------------------------------------------------------------------------------- offline
@@ -224,7 +194,7 @@ def run_offline(
         device: 'cpu', or the GPU's name.
         zero_ns: second 0 of the report.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, StepAnswer] = {}
     seen: list[Runtime] = []
     lock = threading.Lock()
 

@@ -62,7 +62,7 @@ class Energy:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One baseline in one mode.
 
     Attributes:
@@ -120,7 +120,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RowComparison:
     """Median of one baseline over the median of another, beside the noise of the run.
 
     Attributes:
@@ -210,7 +210,7 @@ class Series:
         kind: 'power', 'temperature', 'clock', 'load', 'fan', 'steal' or 'throttle'.
         unit: 'W', 'C', 'MHz', '%', 'rpm', or '' for a count.
         source: the file or call that was read.
-        t_s: seconds on the clock of `Row.at_s`.
+        t_s: seconds on the clock of `ReportRow.at_s`.
         value: as many.
     """
 

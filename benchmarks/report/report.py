@@ -21,10 +21,10 @@ from . import fields
 from .records import (
     CacheCheck,
     ColdStart,
-    Comparison,
     IdleGap,
     Qualification,
-    Row,
+    ReportRow,
+    RowComparison,
     Settings,
     Subject,
     Telemetry,
@@ -66,9 +66,9 @@ class Report:
     machine: Machine
     subject: Subject
     settings: Settings
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     skipped: tuple[Skipped, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[RowComparison, ...]
     accuracy: tuple[Accuracy, ...]
     cache: CacheCheck | None
     cold: ColdStart | None
@@ -82,7 +82,7 @@ class Report:
     seconds: float
     notes: tuple[str, ...]
 
-    def row(self, name: str) -> Row | None:
+    def row(self, name: str) -> ReportRow | None:
         """A row by name, None when that baseline took no part."""
         return next((row for row in self.rows if row.name == name), None)
 

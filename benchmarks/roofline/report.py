@@ -10,7 +10,7 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import MachineError, RefusedError, UsageError, one_of, printable
-from ..report.records import CPU, Row, Subject
+from ..report.records import CPU, ReportRow, Subject
 from ..report.text_tables import columns, ms
 from ..sensors.machine import Machine, read_machine, usable_cpus
 from .cpu_probe import measure_cpu
@@ -134,7 +134,12 @@ def of_bundle(
 
 
 def floors(
-    bundle: Bundle, subject: Subject, machine: Machine, threads: int, rows: Sequence[Row], progress: Progress | None
+    bundle: Bundle,
+    subject: Subject,
+    machine: Machine,
+    threads: int,
+    rows: Sequence[ReportRow],
+    progress: Progress | None,
 ) -> Roofline:
     """The part of a report: floors of every precision of the bundle, and what was measured over its machine's floor.
 
@@ -192,7 +197,7 @@ def with_measured(found: Roofline, device: str, precision: str, medians_ms: Mapp
 
 
 # ----------------------------------------------------------------------------------------------------------------- text
-def text(found: Roofline) -> str:
+def roofline_text(found: Roofline) -> str:
     """The roofline for a terminal."""
     lines = [f"Roofline: {found.how}. Dense rates; 2 operations for each multiply-accumulate.", ""]
     head = ["graph", "precision", "GMAC", "compulsory MB", "touched MB", "pieces of"]

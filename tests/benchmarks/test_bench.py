@@ -11,7 +11,7 @@ import pytest
 from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.report.report import read_report, write_report
-from logoformer.benchmarks.report.tables import text
+from logoformer.benchmarks.report.terminal import report_text
 from logoformer.benchmarks.statistics import Summary
 from logoformer.engine.stream import Ring
 from logoformer.errors import BadInputError, UsageError, VerificationError
@@ -101,7 +101,7 @@ def test_it_survives_its_file(report, tmp_path):
     write_report(report, tmp_path / "report.json")
     again = read_report(tmp_path / "report.json")
     assert again == report
-    assert text(again) == text(report)
+    assert report_text(again) == report_text(report)
 
 
 def test_progress_is_told(toy):
@@ -140,7 +140,7 @@ def test_an_answer_that_changes_under_load_is_found(toy, monkeypatch):
 
         def answer(index):
             good = baseline.answer(index)
-            return p.Answer(good.probabilities[::-1].copy(), good.stages_ms) if index == 40 else good
+            return p.StepAnswer(good.probabilities[::-1].copy(), good.stages_ms) if index == 40 else good
 
         return replace(baseline, answer=answer)
 
@@ -176,7 +176,7 @@ def test_a_nan_answer_is_no_small_difference(toy, monkeypatch):
         baseline = real(runtime, inputs, name, *more)
 
         def answer(index):
-            return p.Answer(np.full(7, np.nan, np.float32), baseline.answer(index).stages_ms)
+            return p.StepAnswer(np.full(7, np.nan, np.float32), baseline.answer(index).stages_ms)
 
         return replace(baseline, answer=answer)
 
@@ -214,7 +214,7 @@ def test_a_busy_machine_is_noted(monkeypatch, toy):
 
 def test_it_is_imported_without_torch():
     code = (
-        "import sys; from logoformer.benchmarks import bench; from logoformer.benchmarks.report import tables; "
+        "import sys; from logoformer.benchmarks import bench; from logoformer.benchmarks.report import terminal; "
         "sys.exit(bool({'torch', 'onnx', 'cv2', 'onnxruntime'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.benchmarks.baselines import contract as p
-from logoformer.benchmarks.baselines.with_ort import ort_baseline
+from logoformer.benchmarks.baselines.programs import ort_baseline
 from logoformer.errors import BadInputError
 
 

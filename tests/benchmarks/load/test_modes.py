@@ -8,9 +8,10 @@ from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.load import modes
 from logoformer.benchmarks.load.idle import idle_gaps
+from logoformer.benchmarks.report.readme import readme_table
 from logoformer.benchmarks.report.records import MODES
 from logoformer.benchmarks.report.report import read_report, write_report
-from logoformer.benchmarks.report.tables import markdown, text
+from logoformer.benchmarks.report.terminal import report_text
 from logoformer.engine.runtime import Runtime
 from logoformer.engine.stream import Ring
 from logoformer.errors import UsageError, VerificationError
@@ -100,7 +101,7 @@ def test_it_survives_its_file_and_is_shown(report, tmp_path):
     write_report(report, tmp_path / "report.json")
     again = read_report(tmp_path / "report.json")
     assert again == report
-    shown = text(again)
+    shown = report_text(again)
     for part in (
         "paced 200 Hz: ",
         "cold start, median of 5",
@@ -109,7 +110,7 @@ def test_it_survives_its_file_and_is_shown(report, tmp_path):
         "unqualified",
     ):
         assert part in shown
-    assert "offline" in markdown(again)
+    assert "offline" in readme_table(again)
 
 
 def test_the_load_generator_adds_less_than_20_us(report):
@@ -146,7 +147,7 @@ def test_a_wrong_answer_among_many_workers_is_found(toy, monkeypatch):
 
         def answer(index):
             good = baseline.answer(index)
-            return p.Answer(good.probabilities[::-1].copy(), good.stages_ms) if index == 13 else good
+            return p.StepAnswer(good.probabilities[::-1].copy(), good.stages_ms) if index == 13 else good
 
         return p.Baseline(baseline.name, baseline.what, baseline.precision, True, answer, baseline.backend)
 

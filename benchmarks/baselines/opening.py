@@ -1,4 +1,4 @@
-"""Who takes part beside ours, and why somebody does not."""
+"""Open the chosen baselines; those that cannot run here are skipped with a reason."""
 
 from __future__ import annotations
 
@@ -26,10 +26,15 @@ from .contract import (
     open_ours,
 )
 from .naive import naive_baseline, per_frame_baseline
-from .with_openvino import openvino_baseline
-from .with_ort import ort_baseline
-from .with_polygraphy import polygraphy_baseline
-from .with_torch import compiled_baseline, eager_model, torch_baseline, torch_threads
+from .programs import (
+    compiled_baseline,
+    eager_model,
+    openvino_baseline,
+    ort_baseline,
+    polygraphy_baseline,
+    torch_baseline,
+    torch_threads,
+)
 
 NEED_GPU = (ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
 

@@ -9,9 +9,8 @@ import types
 import numpy as np
 import pytest
 from logoformer.benchmarks.baselines import contract as p
-from logoformer.benchmarks.baselines import list as baseline_list
-from logoformer.benchmarks.baselines import with_ort as baseline_ort
-from logoformer.benchmarks.baselines.list import open_others as open_list
+from logoformer.benchmarks.baselines import opening, programs
+from logoformer.benchmarks.baselines.opening import open_others as open_list
 from logoformer.errors import RefusedError, UsageError
 
 CARD = "NVIDIA Example"
@@ -145,11 +144,11 @@ def test_a_classifier_of_single_frames_sees_no_movement(opened, toy):
 # ------------------------------------------------------------------------------------------------------ without a GPU
 def test_without_a_gpu_no_gpu_baseline_is_even_tried(toy, monkeypatch):
     tried = lambda *_, **__: pytest.fail("a GPU baseline was opened")  # noqa: E731
-    monkeypatch.setattr(baseline_list, "polygraphy_baseline", tried)
-    monkeypatch.setattr(baseline_list, "ort_baseline", tried)
-    found, skipped = open_others(toy, baseline_list.NEED_GPU)
+    monkeypatch.setattr(opening, "polygraphy_baseline", tried)
+    monkeypatch.setattr(opening, "ort_baseline", tried)
+    found, skipped = open_others(toy, opening.NEED_GPU)
     assert found == []
-    assert skipped == [p.Skipped(name, NO_GPU) for name in baseline_list.NEED_GPU]
+    assert skipped == [p.Skipped(name, NO_GPU) for name in opening.NEED_GPU]
 
 
 @pytest.mark.parametrize("name", [p.ORT_CUDA, p.ORT_TENSORRT])
@@ -157,7 +156,7 @@ def test_a_provider_that_falls_back_to_the_cpu_is_no_gpu_baseline(toy, monkeypat
     """Even on a machine that says it has a card: what ran must be the provider that was asked for."""
     onnxruntime = pytest.importorskip("onnxruntime")
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(baseline_ort.PROVIDERS.values()))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(programs.PROVIDERS.values()))
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda data, options, providers: real(data, options, ["CPUExecutionProvider"])
     )

@@ -1,4 +1,7 @@
-"""Drawing in SVG by hand: elements, scales, axes. Every text that comes from a report is escaped here, in one place."""
+"""SVG elements, scales, axes and legends. Every text that comes from a report is escaped here, in one place.
+
+Colours are those of Okabe and Ito, told apart with any colour vision.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,28 @@ WIDTH = 400  # of a chart, in its own units; a card is about as wide in CSS pixe
 LETTER = 6.2  # width of one, on the wide side
 MAX_ATTRIBUTE = 1 << 20  # characters: a path is one attribute
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34  # room for axes
+
+# Of a picture by itself too: its root element carries the class `chart`.
+DRAWING = """
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d8dee4;
+  --good: #00694c; --bad: #a63d00;
+  --c0: #0072b2; --c1: #b86e00; --c2: #00805d; --c3: #b0578d; --c4: #c04f00; --c5: #2f8fc4; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #0f1318; --card: #181e25; --ink: #e6edf3; --soft: #9aa7b4; --line: #313a44;
+    --good: #45c79b; --bad: #ff9d5c;
+    --c0: #4aa8e0; --c1: #e69f00; --c2: #2fc39a; --c3: #e08fbe; --c4: #f0813f; --c5: #8fd0f5; } }
+.chart text { fill: var(--ink); font: 11px system-ui, sans-serif; }
+.chart .tick { fill: var(--soft); font-size: 10px; }
+.chart .strong { font-weight: 600; }
+.grid { stroke: var(--line); stroke-width: 1; }
+.line { fill: none; stroke: currentColor; stroke-width: 1.8; }
+.dots { stroke-width: 3; stroke-linecap: round; }
+.cdf { fill: none; stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 4 3; }
+.mark { stroke: var(--ink); stroke-width: 1.5; }
+.fill { fill: currentColor; } .dim { opacity: .45; }
+.s0 { color: var(--c0); } .s1 { color: var(--c1); } .s2 { color: var(--c2); }
+.s3 { color: var(--c3); } .s4 { color: var(--c4); } .s5 { color: var(--c5); }
+"""
 
 
 def escape(text: object, limit: int = 2000) -> str:
@@ -174,23 +199,25 @@ def chart(key: str, height: float, title: str, description: str, parts: Iterable
 
 def legend(names: Sequence[str], y: float) -> list[str]:
     """Coloured squares with names, wrapped to the chart's width."""
-    parts, x = [], float(LEFT)
-    for index, name in enumerate(names):
-        width = 16 + LETTER * len(name)
-        if x > LEFT and x + width > WIDTH:
-            x, y = float(LEFT), y + 15
-        parts.append(element("rect", x=x, y=y - 8, width=9, height=9, class_=f"fill s{index % 6}"))
-        parts.append(label(x + 13, y, name, class_="tick"))
-        x += width + 8
+    parts = []
+    for index, (name, (x, line)) in enumerate(zip(names, _legend_places(names), strict=True)):
+        parts.append(element("rect", x=x, y=y + line - 8, width=9, height=9, class_=f"fill s{index % 6}"))
+        parts.append(label(x + 13, y + line, name, class_="tick"))
     return parts
 
 
 def legend_height(names: Sequence[str]) -> float:
-    """What `legend` takes."""
-    lines, x = 1, float(LEFT)
+    """Height of `legend` for these names."""
+    return 15.0 + max((line for _, line in _legend_places(names)), default=0.0)
+
+
+def _legend_places(names: Sequence[str]) -> list[tuple[float, float]]:
+    """(x, y below the first line) of each name."""
+    places, x, line = [], float(LEFT), 0.0
     for name in names:
         width = 16 + LETTER * len(name)
         if x > LEFT and x + width > WIDTH:
-            lines, x = lines + 1, float(LEFT)
+            x, line = float(LEFT), line + 15
+        places.append((x, line))
         x += width + 8
-    return 15.0 * lines
+    return places

@@ -1,6 +1,6 @@
 """Evidence that `bench-compare` is quiet when nothing changed, and finds a planted 5 %.
 
-Run as `python -m logoformer.benchmarks.compare_evidence BUNDLE OUT.json`. Real answers of a real bundle: forty runs of
+Run as `python -m logoformer.studies.compare_evidence BUNDLE OUT.json`. Real answers of a real bundle: forty runs of
 one program, compared two by two; then every second one again with a planted slowdown: after each answer the thread
 computes for another 5 % of the usual time. The clock is the thread's own CPU time, so that other programs on a busy
 machine count as little as they can; the figures are no latencies.
@@ -15,16 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ..benchmarks.baselines.contract import CLIP, CLIP_AGAIN, Baseline, Inputs, StepAnswer, clip_baseline
+from ..benchmarks.compare import MARGIN, Change, compare_rows
+from ..benchmarks.load.closed import LoadConfig
+from ..benchmarks.load.modes import run_closed
+from ..benchmarks.report.records import ReportRow, RowComparison
+from ..benchmarks.report.rows import comparisons_of
+from ..benchmarks.sensors.machine import read_machine
 from ..bundle import Bundle
 from ..bundle.files import dump_json, write_atomic
 from ..engine import load
-from .baselines.contract import CLIP, CLIP_AGAIN, Answer, Baseline, Inputs, clip_baseline
-from .compare import MARGIN, Change, compare_rows
-from .load.closed import LoadConfig
-from .load.modes import run_closed
-from .report.records import Comparison, Row
-from .report.rows import compare
-from .sensors.machine import read_machine
 
 PAIRS, PLANTED = 20, 0.05
 LOAD = LoadConfig(rounds=20, block=14, settle=2, rest_s=0.02, warmup=10)
@@ -34,7 +34,7 @@ def evidence(path: Path) -> dict[str, Any]:
     """Runs everything; one thread, so that the thread's clock sees all of the work."""
     bundle = Bundle(path)
     inputs = Inputs.of(bundle)
-    runs: dict[float, list[tuple[tuple[Row, ...], tuple[Comparison, ...]]]] = {0.0: [], PLANTED: []}
+    runs: dict[float, list[tuple[tuple[ReportRow, ...], tuple[RowComparison, ...]]]] = {0.0: [], PLANTED: []}
     with load(bundle, backend="onnxruntime", precision="fp32", threads=1) as runtime:
         usual_ns: list[int] = []
         for _ in range(50):
@@ -48,14 +48,14 @@ def evidence(path: Path) -> dict[str, Any]:
                 if planted:
                     baselines = [replace(baseline, answer=_slower(baseline, extra_ns)) for baseline in baselines]
                 part, result = run_closed(baselines, replace(LOAD, seed=number), 0, clock=time.thread_time_ns)
-                runs[planted].append((part.rows, tuple(compare(result.latency_ms))))
+                runs[planted].append((part.rows, tuple(comparisons_of(result.latency_ms))))
     quiet, found = [], []
     for pair in range(PAIRS):
         before, same, slow = runs[0.0][2 * pair], runs[0.0][2 * pair + 1], runs[PLANTED][pair]
         quiet.append(compare_rows(before[0], same[0], (*before[1], *same[1])))
         found.append(compare_rows(before[0], slow[0], (*before[1], *slow[1])))
     return {
-        "command": "python -m logoformer.benchmarks.compare_evidence BUNDLE OUT.json",
+        "command": "python -m logoformer.studies.compare_evidence BUNDLE OUT.json",
         "clock": "CPU time of the thread",
         "machine": asdict(read_machine()),
         "preset": str(bundle.manifest["model"].get("preset", "")),
@@ -69,8 +69,8 @@ def evidence(path: Path) -> dict[str, Any]:
     }
 
 
-def _slower(baseline: Baseline, extra_ns: int) -> Callable[[int], Answer]:
-    def answer(index: int) -> Answer:
+def _slower(baseline: Baseline, extra_ns: int) -> Callable[[int], StepAnswer]:
+    def answer(index: int) -> StepAnswer:
         given = baseline.answer(index)
         until = time.thread_time_ns() + extra_ns
         while time.thread_time_ns() < until:
