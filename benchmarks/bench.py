@@ -46,7 +46,7 @@ from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings
 from .report.report import Report
 from .report.rows import comparisons_of, with_energy
 from .roofline.report import floors
-from .sensors.all import Sensors, device_of, this_machine
+from .sensors.find import Sensors, device_of, this_machine
 from .sensors.machine import Machine, read_machine, usable_cpus
 from .sensors.telemetry import Sampler
 from .statistics import ratio

@@ -18,7 +18,7 @@ from .load.modes import run_closed
 from .report.records import ReportRow
 from .report.report import Report
 from .report.text_tables import columns, ms
-from .sensors.all import Sensors
+from .sensors.find import Sensors
 
 HOPS = (1, 4, 8)
 

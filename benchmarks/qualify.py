@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .report.records import CPU, CacheCheck, Qualification, ReportRow, Series, Telemetry
 from .sensors.machine import Machine
-from .sensors.telemetry import GOVERNOR, GPU_LOAD_BEFORE, OTHER_GPU_USERS, POWER_MODE
+from .sensors.telemetry import GOVERNOR, GPU_LOAD_BEFORE, OTHER_GPU_USERS, POWER_MODE, within
 from .statistics import minimum_samples
 
 COV = 0.05  # of a latency in a closed loop; trtexec warns from 2.5 % of GPU time on, which has no host in it
@@ -64,13 +64,6 @@ def timed_windows(rows: Sequence[ReportRow]) -> npt.NDArray[np.float64]:
         if at
     ]
     return np.asarray(found, np.float64).reshape(-1, 2)
-
-
-def within(series: Series, windows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The values of a series that were taken inside the windows, float64 `[n]`."""
-    times, values = np.asarray(series.t_s, np.float64), np.asarray(series.value, np.float64)
-    inside = ((times[:, None] >= windows[:, 0]) & (times[:, None] <= windows[:, 1])).any(1)
-    return values[inside]
 
 
 # -------------------------------------------------------------------------------------------------------------- checks

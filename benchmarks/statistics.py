@@ -1,4 +1,4 @@
-"""What may be said about a series of latencies, and how surely.
+"""Percentiles, bounds and bootstrap intervals of latencies.
 
 Three definitions of a percentile meet here and are kept apart by name:
 
@@ -17,6 +17,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -227,9 +228,7 @@ def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0, r
     for i in range(resamples):
         rounds = rng.integers(len(a), size=len(a))
         drawn[i] = np.median(a[rounds]) / np.median(b[rounds])
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    return Ratio(float(np.median(a) / np.median(b)), float(low), float(high))
+    return _with_interval(np.median(a) / np.median(b), drawn)
 
 
 def ratio_of_runs(
@@ -264,8 +263,10 @@ def ratio_of_runs(
         found: FloatArray = np.percentile(drawn.reshape(resamples, -1), percentile, axis=1)
         return found
 
-    drawn = draws(a) / draws(b)
+    return _with_interval(np.percentile(a, percentile) / np.percentile(b, percentile), draws(a) / draws(b))
+
+
+def _with_interval(value: np.floating[Any], drawn: FloatArray) -> Ratio:
     tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    value = np.percentile(a, percentile) / np.percentile(b, percentile)
     return Ratio(float(value), float(low), float(high))

@@ -21,7 +21,7 @@ from ...engine.trust.admit import read_signature
 from ...engine.trust.index import EngineEntry, engines_folder, read_index
 from ...engine.trust.store import TrustStore
 from ..report.records import TrtexecRun
-from ..sensors.all import Sensors
+from ..sensors.find import Sensors
 from .contract import Skipped
 
 PLACES = (Path("/usr/src/tensorrt/bin/trtexec"),)  # where JetPack and the Debian packages put it

@@ -26,7 +26,7 @@ from ..baselines.contract import (
     StepAnswer,
 )
 from ..qualify import timed_windows
-from ..sensors.energy import row_energy
+from ..sensors.telemetry import row_energy
 from ..statistics import Ratio, Summary, ratio
 from .records import Pace, ReportRow, RowComparison, Telemetry
 

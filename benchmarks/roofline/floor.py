@@ -12,18 +12,18 @@ Williams, Waterman and Patterson, Roofline, CACM 52(4), 2009.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...bundle import Bundle, GraphEntry
 from ...engine.builder.xray import xray
 from ...errors import MachineError, VerificationError
+from ..load.closed import Progress
 from .devices import Device
 from .graph_costs import GraphCost, graph_cost
 
 SM = "sm86"  # of the plan: the compute capability nearest to Orin's that TensorRT-RTX compiles for
 HEAVIEST = 5
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

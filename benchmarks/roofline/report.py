@@ -10,12 +10,13 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import MachineError, RefusedError, UsageError, one_of, printable
+from ..load.closed import Progress
 from ..report.records import CPU, ReportRow, Subject
 from ..report.text_tables import columns, ms
 from ..sensors.machine import Machine, read_machine, usable_cpus
 from .cpu_probe import measure_cpu
 from .devices import DEVICES, Device, find_devices
-from .floor import Floor, Progress, Work, floor, works
+from .floor import Floor, Work, floor, works
 
 COMPUTED = "computed from documents, not measured"
 # What one answer runs: the graphs whose floors add up.

@@ -1,9 +1,10 @@
-"""Sensors that any Linux machine has: CPU clock, temperatures, steal time, throttle counts; the frequency governor."""
+"""Sensors of any Linux machine: CPU clock, temperatures, stolen time, throttling; files."""
 
 from __future__ import annotations
 
 import errno
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def cpu_sensors(root: Path = Path("/")) -> list[Sensor]:
     if clocks:
         name = "sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"
         # The fastest core: a run on some of the cores leaves the others at rest.
-        found.append(Sensor("cpu clock", "clock", "MHz", name, lambda: max(number(path) for path in clocks) / 1e3))
+        found.append(Sensor("cpu clock", "clock", "MHz", name, lambda: max(read_number(path) for path in clocks) / 1e3))
     counts = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     if counts:
         name = "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
@@ -57,7 +58,7 @@ def thermal_zones(root: Path) -> list[Sensor]:
 
 
 # --------------------------------------------------------------------------------------------------------------- files
-def number(path: Path) -> float:
+def read_number(path: Path) -> float:
     """A file that holds one number.
 
     Raises:
@@ -67,9 +68,18 @@ def number(path: Path) -> float:
     return float(path.read_text("ascii", "replace").strip())
 
 
+def number_or_none(path: Path) -> float | None:
+    """A file that holds one finite number; None for any other."""
+    try:
+        value = read_number(path)
+    except (OSError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
 def scaled(path: Path, factor: float) -> float:
     """The number in a file, in another unit."""
-    return number(path) * factor
+    return read_number(path) * factor
 
 
 def _celsius(path: Path) -> float | None:
@@ -78,7 +88,7 @@ def _celsius(path: Path) -> float | None:
     A gated zone of a Jetson gives EAGAIN (seen on Thor and Orin) or -256 C (seen on AGX Orin): no fault, no value.
     """
     try:
-        value = number(path) / 1e3
+        value = read_number(path) / 1e3
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.ENODATA):
             return None
@@ -102,7 +112,7 @@ class Rise:
         self._first: float | None = None
 
     def __call__(self) -> float:
-        count = sum(number(path) for path in self._paths)
+        count = sum(read_number(path) for path in self._paths)
         if self._first is None:
             self._first = count
         return count - self._first

@@ -20,7 +20,7 @@ from logoformer.benchmarks.load.closed import LoadConfig
 from logoformer.benchmarks.load.modes import run_closed
 from logoformer.benchmarks.load.overhead import HollowSession
 from logoformer.benchmarks.report.report import Report
-from logoformer.benchmarks.sensors.all import Sensors, this_machine
+from logoformer.benchmarks.sensors.find import Sensors, this_machine
 from logoformer.benchmarks.sensors.nvml import open_nvml
 from logoformer.benchmarks.statistics import Ratio
 from logoformer.cli import main as cli

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from logoformer.benchmarks.qualify import drift_of, qualify, timed_windows
 from logoformer.benchmarks.report.records import CacheCheck, ReportRow, Telemetry
-from logoformer.benchmarks.sensors.all import find_sensors
-from logoformer.benchmarks.sensors.energy import MIN_SAMPLES, row_energy, trapezoid
+from logoformer.benchmarks.sensors.find import find_sensors
 from logoformer.benchmarks.sensors.nvml import Nvml
-from logoformer.benchmarks.sensors.telemetry import Sampler
+from logoformer.benchmarks.sensors.telemetry import MIN_SAMPLES, Sampler, row_energy, trapezoid
 from logoformer.benchmarks.statistics import Ratio
 
 TICKS = 40  # samples, 100 ms apart: one second before the run, three while it is timed

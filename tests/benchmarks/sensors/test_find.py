@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 
 import pytest
-from logoformer.benchmarks.sensors.all import device_of, find_sensors, this_machine
+from logoformer.benchmarks.sensors.find import device_of, find_sensors, this_machine
 from logoformer.benchmarks.sensors.nvml import open_nvml
 from logoformer.errors import MachineError
 
