@@ -35,12 +35,11 @@ from .baselines.contract import (
 )
 from .baselines.opening import open_others
 from .baselines.trtexec import compare_trtexec
-from .load.cache import cache_check
 from .load.closed import LoadConfig, Progress, overhead_us
 from .load.cold import cold_starts
 from .load.idle import idle_gaps
 from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
-from .load.overhead import measure_wrapper
+from .load.overhead import cache_check, measure_wrapper
 from .qualify import qualify
 from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
 from .report.report import Report

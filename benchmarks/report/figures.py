@@ -14,7 +14,7 @@ from ..accuracy import Accuracy
 from ..roofline.report import ANSWERS, Roofline
 from . import svg
 from .records import ColdStart, IdleGap, ReportRow, RowComparison, Series
-from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, element, hint, label, number
+from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Bar, bar_chart, element, hint, label, number
 from .terminal import ratio_cells
 
 BINS = 40
@@ -37,59 +37,6 @@ class Figure:
     picture: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One line of a bar chart.
-
-    Attributes:
-        name: above the bar; empty: it belongs to the name above.
-        pieces: (begin, end, colour, hint) one after the other; an empty hint is not drawn.
-        mark: a second value and its hint, None without one.
-        strong: whether the name stands out.
-    """
-
-    name: str
-    pieces: tuple[tuple[float, float, int, str], ...] = ()
-    mark: tuple[float, str] | None = None
-    strong: bool = False
-
-
-def bar_chart(
-    key: str, title: str, text: str, bars: Sequence[Bar], axis: str, colours: Sequence[str] = (), log: bool = False
-) -> str:
-    """Horizontal bars with a legend, names above the bars and marks beside them.
-
-    Args:
-        key: unique in the page.
-        title: what it is.
-        text: what it shows, in a sentence or two.
-        bars: from top to bottom.
-        axis: title of the axis, with its unit.
-        colours: what they mean, in their order; empty: no legend.
-        log: whether the axis is logarithmic.
-    """
-    top = TOP + (svg.legend_height(colours) + 4 if colours else 0)
-    height = top + sum(15.0 * bool(bar.name) + 16.0 * bool(bar.pieces) for bar in bars) + BOTTOM
-    values = [end for bar in bars for _, end, _, _ in bar.pieces] + [bar.mark[0] for bar in bars if bar.mark]
-    start, end = LEFT - 40, WIDTH - RIGHT
-    x = svg.logarithmic(values, start, end) if log else svg.linear(values, start, end, zero=True)
-    parts = [*svg.legend(colours, TOP + 4), *svg.x_axis(x, height - BOTTOM, axis, top)]
-    y = top
-    for bar in bars:
-        if bar.name:
-            y += 15
-            parts.append(label(start, y - 2, bar.name, class_="label strong" if bar.strong else "label"))
-        for low, high, colour, told in bar.pieces:
-            shape = {"x": x(low), "y": y + 1, "width": max(x(high) - x(low), 0.7), "height": 12}
-            parts.append(element("rect", hint(told) if told else None, **shape, class_=f"fill s{colour % 6}"))
-        if bar.mark is not None:
-            place, told = x(bar.mark[0]), bar.mark[1]
-            ends = {"x1": place, "x2": place, "y1": y - 1, "y2": y + 15}
-            parts.append(element("line", hint(told) if told else None, **ends, class_="mark"))
-        y += 16 * bool(bar.pieces)
-    return svg.chart(key, height, title, text, parts)
 
 
 # ------------------------------------------------------------------------------------------------------------ latencies

@@ -15,10 +15,9 @@ from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.baselines import trtexec
 from logoformer.benchmarks.baselines.contract import Inputs
-from logoformer.benchmarks.load.cache import cache_check, count_runs
 from logoformer.benchmarks.load.closed import LoadConfig
 from logoformer.benchmarks.load.modes import run_closed
-from logoformer.benchmarks.load.overhead import HollowSession
+from logoformer.benchmarks.load.overhead import HollowSession, cache_check, count_runs
 from logoformer.benchmarks.report.report import Report
 from logoformer.benchmarks.sensors.find import Sensors, this_machine
 from logoformer.benchmarks.sensors.nvml import open_nvml
