@@ -27,7 +27,7 @@ STREAM_CHECKS = 5
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What was compared on the artifact that was timed, and the largest difference found.
+    """Comparisons made on the artifact that was timed, with the largest difference found.
 
     Shares are logit differences over the deviation between the golden clips, as in `engine.golden.distance`.
 
@@ -59,7 +59,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Verified:
-    """What is known before the first step is timed.
+    """Verified answers of a runtime, from before the first step is timed.
 
     Attributes:
         answers: float32 `[G, C]`, the runtime's own answers to the golden clips.
@@ -103,7 +103,7 @@ def graph_digests(runtime: Runtime) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ClipAnswer:
-    """What `baseline` answered to golden clip `clip` while it was timed: float32 `[C]`, and how far off it may be."""
+    """A baseline's answer to a golden clip while it was timed: float32 `[C]`, and its tolerance."""
 
     clip: int
     probabilities: npt.NDArray[np.float32]
@@ -113,7 +113,7 @@ class ClipAnswer:
 
 @dataclass(frozen=True)
 class StreamAnswer:
-    """What a timed stream of `baseline` answered for its frame `frame`, having begun at `offset` of the rotation."""
+    """A timed stream's answer for one frame; the stream began at `offset` of the rotation."""
 
     frame: int
     offset: int

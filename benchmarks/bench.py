@@ -58,7 +58,7 @@ BUSY = 0.5  # load average per CPU from which on a note says that others were ru
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What to run.
+    """Settings of one benchmark run.
 
     Attributes:
         bundle: its folder.
@@ -72,7 +72,7 @@ class BenchConfig:
         backend: of `logoformer.load`.
         rate_hz: frames per second of the mode 'paced'; None: those that the model was trained for.
         hop: frames for one answer of the modes 'paced' and 'multi'.
-        streams: faces of the mode 'multi'; None: as many as the bundle has room for.
+        streams: faces of the mode 'multi'; None: as many as the bundle's arena holds.
         trtexec: whether to run trtexec on the bundle's engines, where it is installed.
         roofline: whether the computed floors go into the report; compiling the plans takes seconds.
     """
@@ -126,7 +126,7 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
     Raises:
         BadInputError: there is no bundle.
         RefusedError: something in it is not what its index promises.
-        UsageError: more streams than the bundle has room for.
+        UsageError: more streams than the bundle's arena holds.
         VerificationError: its answers are not the golden ones, or were others while it was timed.
         MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
@@ -134,7 +134,7 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
 
 
 def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | None, sensors: Sensors | None) -> Report:
-    """Measures one kind of run beside the sensors, checks its answers, and puts the report together.
+    """Runs one kind of benchmark beside the sensors, checks its answers, builds the report.
 
     Args:
         kind: `BenchRun`, or one that measures something else.
@@ -184,7 +184,7 @@ def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | No
 
 
 def load_of(config: BenchConfig) -> LoadConfig:
-    """How much load, and in which pattern."""
+    """Number and pattern of timed steps."""
     return LoadConfig(
         rounds=ROUNDS,
         block=-(-config.iterations // ROUNDS),
@@ -196,7 +196,7 @@ def load_of(config: BenchConfig) -> LoadConfig:
 
 
 def harness_us() -> float:
-    """What the generator and the keeping of answers add to one latency, in microseconds: median over no work."""
+    """Microseconds that generator and recording add to one latency: median over no work."""
     empty = StepAnswer(None, {})  # type: ignore[arg-type]
     hollow = Baseline("hollow", "nothing", "none", False, lambda _index: empty, "none")
     return overhead_us(recording(hollow, {}))
@@ -217,7 +217,7 @@ class BenchRun:
         self.faces = config.streams or self.bundle.stream.faces
         if "multi" in config.modes and not 2 <= self.faces <= self.bundle.stream.faces:
             raise UsageError(
-                f"{self.faces} streams were asked for; this bundle's ring arena has room for "
+                f"{self.faces} streams were asked for; this bundle's ring arena holds "
                 f"{self.bundle.stream.faces}, and 'multi' needs at least 2.",
                 next=command("logoformer", "export", "CHECKPOINT", "-o", config.bundle, "--faces", "8"),
             )
@@ -333,7 +333,7 @@ def _subject(run: BenchRun) -> Subject:
 
 
 def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
-    """What a reader must know before quoting a figure."""
+    """Notes that a reader needs before quoting a figure."""
     notes = []
     if device == CPU:
         notes.append("Measured on the CPU. Nothing here says how fast a GPU would be.")

@@ -51,7 +51,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """What lies between two reports.
+    """Differences between two reports.
 
     Attributes:
         margin: share from which on a slowdown counts.

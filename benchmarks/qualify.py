@@ -1,4 +1,4 @@
-"""Whether a run's figures describe the device, or only this run of it.
+"""Qualification of a run: checks that its figures describe the device, not only this run.
 
 A latency without the state of the machine is an anecdote: a board in another power mode, a clock that fell while it
 was measured, a second program on the card. Each bound below is either held, or stands as a reason beside the figures.

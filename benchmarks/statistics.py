@@ -110,7 +110,7 @@ def numpy_percentile(latencies_ms: Sequence[float] | FloatArray, percentile: flo
 
 
 def trtexec_percentile(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float:
-    """What trtexec calls a percentile: sorted[max(n - 1 - int((1 - p / 100) * n), 0)], in single precision.
+    """Trtexec's percentile: sorted[max(n - 1 - int((1 - p / 100) * n), 0)], single precision.
 
     The single precision is visible: for n = 100 and p = 99 it excludes no sample where exact arithmetic excludes one.
     """
@@ -187,7 +187,7 @@ class Summary:
 # -------------------------------------------------------------------------------------------------------------- ratios
 @dataclass(frozen=True)
 class Ratio:
-    """How two interleaved candidates compare: median latency of one over the median of the other.
+    """Median latency of one candidate over the median of another, with its interval.
 
     Attributes:
         value: the ratio; below 1 the numerator is faster.
@@ -200,7 +200,7 @@ class Ratio:
 
     @property
     def noise(self) -> float:
-        """How far the interval reaches from 1. For one candidate against itself (A/A) it is the run's noise."""
+        """Distance of the interval's farther end from 1; of a candidate against itself, the noise."""
         return max(abs(self.high - 1.0), abs(self.low - 1.0))
 
 

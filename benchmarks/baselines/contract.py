@@ -56,7 +56,7 @@ class StepAnswer:
 
 
 def answer_of(results: Sequence[Result]) -> StepAnswer:
-    """One step of our runtime: the first face's result, then the others'; device time where a result has it."""
+    """Results of one step as a `StepAnswer`: the first face, then the others."""
     first, *others = (StepAnswer(r.probabilities, r.stages_ms, getattr(r, "device_ms", None)) for r in results)
     return replace(first, others=tuple(others))
 
@@ -135,7 +135,7 @@ class Inputs:
         return frame
 
     def seen_by_stream(self, index: int, bundle: Bundle, offset: int = 0) -> Clip:
-        """The clip that a stream must have picked when it answers for a frame, without looking at its ring.
+        """The clip that a stream must have picked for a frame, found without its ring.
 
         Args:
             index: of that frame in its stream.
@@ -176,7 +176,7 @@ def stream_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int = 1, d
 
 
 def faces_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Baseline:
-    """`runtime.step` for several faces, until each of them is answered; face i begins at frame `i * APART`."""
+    """`runtime.step` for several faces; face i begins at frame `i * APART`."""
     faces = [runtime.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(streams)]
 
     def answer(index: int) -> StepAnswer:

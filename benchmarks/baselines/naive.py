@@ -1,4 +1,4 @@
-"""What people do without a stream: the whole clip again for each new frame, or no clip at all."""
+"""Baselines without a stream: the whole clip again for each new frame, or single frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .contract import NAIVE, PER_FRAME, Baseline, Inputs, StepAnswer
 
 
 def naive_baseline(runtime: Runtime, inputs: Inputs, device: str = CPU) -> Baseline:
-    """Keeps the last frames, picks the training pattern out of them, and runs the clip graph: for each new frame."""
+    """Picks the training pattern out of the kept frames and runs the clip graph, every frame."""
     sampling = runtime.bundle.sampling
     ages = pattern_ages(sampling)
     kept = math.ceil(float(ages.max()) * inputs.fps) + 2
@@ -35,7 +35,7 @@ def naive_baseline(runtime: Runtime, inputs: Inputs, device: str = CPU) -> Basel
 
 
 def per_frame_baseline(runtime: Runtime, inputs: Inputs, device: str = CPU) -> Baseline:
-    """A classifier of single frames with the same trunk: the frame graph, the mean of its tokens, one linear layer."""
+    """A classifier of single frames: the frame graph, the mean of its tokens, a linear layer."""
     session = runtime.session("frame")
     into, tokens = session.input("frame")[0], session.output("tokens")[0]  # [S, S, 3], [h*w, d]
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Other programs: ONNX Runtime, OpenVINO and Polygraphy on the bundle's clip graph, and PyTorch.
+"""Baselines in ONNX Runtime, OpenVINO, Polygraphy and PyTorch.
 
 PyTorch runs the bundle's architecture with random weights: a bundle holds none for it.
 """
@@ -111,7 +111,7 @@ def openvino_baseline(bundle: Bundle, precision: str, threads: int, inputs: Inpu
 def polygraphy_baseline(
     bundle: Bundle, precision: str, inputs: Inputs, device: str, closing: contextlib.ExitStack
 ) -> Baseline:
-    """`TrtRunner.infer`; it copies from pageable memory and waits for each call, so it is a lower bar, not a record.
+    """`TrtRunner.infer`, which copies from pageable memory and waits for each call.
 
     Args:
         bundle: gives the graph; strongly typed, TF32 cleared, as `logoformer build` does.
@@ -142,7 +142,7 @@ def polygraphy_baseline(
 
 
 def torch_baseline(model: Any, name: str, inputs: Inputs) -> Baseline:
-    """A torch module from the same uint8 clip: scaling and layout, forward in inference mode, softmax."""
+    """A torch module on the same uint8 clip: scaling, forward in inference mode, softmax."""
     import torch
 
     from ...model.networks.logoformer import to_tensor

@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LoadConfig:
-    """How much load, and in which pattern.
+    """Number and pattern of timed steps.
 
     Attributes:
         rounds: R; each candidate runs one block in each.
@@ -149,7 +149,7 @@ def closed_loop(
 def overhead_us(
     step: Callable[[int], None] | None = None, *, clock: Clock = time.perf_counter_ns, steps: int = 2000
 ) -> float:
-    """What the generator adds to each latency, in microseconds: the median over a step that does no work.
+    """Microseconds that the generator adds to a latency: median over a step without work.
 
     Args:
         step: such a step; None: one that returns at once.

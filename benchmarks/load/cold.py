@@ -87,7 +87,7 @@ def phases(began_ns: int, marks: Mapping[str, Any]) -> dict[str, float]:
 
 
 def child(entered_ns: int) -> None:
-    """The measured process: opens the bundle named on its command line, answers once, then some more, tells the times.
+    """The measured process: opens the bundle, answers, and prints when it reached each phase.
 
     Args:
         entered_ns: `time.monotonic_ns` in the process's first line.

@@ -38,7 +38,7 @@ from .paced import paced
 
 @dataclass(frozen=True)
 class ModeResult:
-    """What one mode gave.
+    """Rows and recorded answers of one mode.
 
     Attributes:
         rows: without energy.

@@ -75,7 +75,7 @@ class WrapperCost:
     worker_p95_us: float | None
 
     def worker(self, unit: str = "us") -> str:
-        """What is said of the worker behind the other two; nothing when it was not measured."""
+        """The worker's median as text; empty when it was not measured."""
         return "" if self.worker_p50_us is None else f", worker {self.worker_p50_us:.0f} {unit}"
 
 

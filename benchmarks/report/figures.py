@@ -159,7 +159,7 @@ def stages_figure(rows: Sequence[ReportRow]) -> Figure:
 
 
 def side_by_side_figure(rows: Sequence[ReportRow], comparisons: Sequence[RowComparison], ours: Sequence[str]) -> Figure:
-    """Everyone of the interleaved run: p50 as a bar, p90 as a mark."""
+    """All programs of the interleaved run: p50 as a bar, p90 as a mark."""
     bars = [
         Bar(
             f"{row.name} ({row.precision}, {row.device}) {number(_p50(row))} ms",
@@ -221,7 +221,7 @@ def floors_figure(found: Roofline, answer: str) -> Figure:
 
 
 def cold_figure(found: ColdStart) -> Figure:
-    """What a new process pays before its first answer: medians, one after the other."""
+    """Cold start by phase: medians, one after the other."""
     stages = {
         "process": found.process_ms,
         "import": found.import_ms,
@@ -259,7 +259,7 @@ def idle_figure(gaps: Sequence[IdleGap]) -> Figure:
 
 # ----------------------------------------------------------------------------------------------------- other pictures
 def precision_figure(rows: Sequence[ReportRow], accuracy: Sequence[Accuracy]) -> Figure:
-    """How far each precision's answers are from PyTorch's, against what an answer costs."""
+    """Distance from PyTorch's answers against latency, by precision."""
     points = []
     for found in accuracy:
         for row in rows:

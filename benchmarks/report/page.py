@@ -73,7 +73,7 @@ def write_both(report: Report, out: str | os.PathLike[str]) -> tuple[Path, Path]
 
     Args:
         report: what was measured.
-        out: the JSON file's name when it ends so, and the page stands beside it; else the folder for `report.json` and
+        out: the JSON file's name when it ends so, and the page lies next to it; else the folder for `report.json` and
             `report.html`.
 
     Returns:

@@ -1,7 +1,7 @@
-"""What a report is made of: the frozen records behind `report.json`, schema version 2.
+"""The frozen records behind `report.json`, schema version 2.
 
 Every number here was measured on the machine that the report names, but a `Percentile.upper_ms`, which is a bound (what
-is computed stands in `roofline.py`). A figure that could not be measured is None, never a guess.
+is computed lies in `roofline/`). A figure that could not be measured is None, never a guess.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODES = ("closed", "paced", "multi", "offline", "cold", "idle")
 # ---------------------------------------------------------------------------------------------------------------- rows
 @dataclass(frozen=True)
 class Pace:
-    """How an open loop went: frames arrive by the clock, whether or not the one before is answered.
+    """Queueing of an open loop: frames arrive by the clock, answered or not.
 
     Attributes:
         rate_hz: scheduled frames per second.
@@ -137,7 +137,7 @@ class RowComparison:
 
 @dataclass(frozen=True)
 class CacheCheck:
-    """Whether answers come from a cache (MLPerf's TEST04): one clip again and again, over clips in rotation.
+    """Cache check (MLPerf's TEST04): one clip again and again, over clips in rotation.
 
     Attributes:
         repeated: median over median; a cache would bring it towards 0.
@@ -157,7 +157,7 @@ class CacheCheck:
 # ------------------------------------------------------------------------------------------------------ cold and idle
 @dataclass(frozen=True)
 class ColdStart:
-    """What a new process pays before it is warm; one value for each process that was started.
+    """Phases of a cold start; one value for each process that was started.
 
     Attributes:
         process_ms: from the call that starts the process to the first line of its own code.
@@ -228,7 +228,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What was read beside the run, without root.
+    """Sensor readings taken during the run, without root.
 
     Attributes:
         period_s: asked between two samples.
@@ -247,7 +247,7 @@ class Telemetry:
 
 @dataclass(frozen=True)
 class Qualification:
-    """Whether the figures describe the device, or only this run of it.
+    """Verdict on a run: its figures describe the device, or only this run of it.
 
     Attributes:
         qualified: no reason against it.
@@ -271,7 +271,7 @@ class Qualification:
 # ---------------------------------------------------------------------------------------------- others' figures, floors
 @dataclass(frozen=True)
 class TrtexecRun:
-    """What trtexec printed for one engine, by its own definitions (`trtexec.py` says which).
+    """Figures that trtexec printed for one engine, by its own definitions (see `trtexec.py`).
 
     Attributes:
         graph: of the bundle.
@@ -313,7 +313,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the run was made.
+    """Settings that a run was made with.
 
     Attributes:
         modes: what was run, some of `MODES`.

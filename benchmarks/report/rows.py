@@ -30,7 +30,7 @@ from ..sensors.telemetry import row_energy
 from ..statistics import Ratio, Summary, ratio
 from .records import Pace, ReportRow, RowComparison, Telemetry
 
-# (ours, over which baseline, whose noise stands beside it)
+# (ours, over which baseline, whose noise is shown with it)
 _COMPARED = (
     (CLIP, EAGER, CLIP),
     (CLIP, COMPILED, CLIP),

@@ -15,7 +15,7 @@ from ...errors import printable
 WIDTH = 400  # of a chart, in its own units; a card is about as wide in CSS pixels, so letters keep their size
 LETTER = 6.2  # width of one, on the wide side
 MAX_ATTRIBUTE = 1 << 20  # characters: a path is one attribute
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34  # room for axes
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34  # margins for axes
 
 # Of a picture by itself too: its root element carries the class `chart`.
 DRAWING = """
@@ -62,10 +62,10 @@ def _short(value: object) -> object:
 
 
 def label(x: float, y: float, text: object, anchor: str = "start", class_: str = "label") -> str:
-    """A text; what would leave the picture is cut off, and a pointer that rests on it is told the whole."""
+    """A text, cut off at the picture's edge; the whole of it is its tooltip."""
     shown = printable(str(text), 2000)
-    room = {"start": WIDTH - x, "end": x, "middle": 2 * min(x, WIDTH - x)}[anchor]
-    most = max(int(room / LETTER), 2)
+    left = {"start": WIDTH - x, "end": x, "middle": 2 * min(x, WIDTH - x)}[anchor]
+    most = max(int(left / LETTER), 2)
     if len(shown) > most:
         cut = html.escape(shown[: most - 1] + "…", quote=True)
         return element("text", [hint(shown), cut], x=x, y=y, text_anchor=anchor, class_=class_)
@@ -73,7 +73,7 @@ def label(x: float, y: float, text: object, anchor: str = "start", class_: str =
 
 
 def hint(text: object) -> str:
-    """What a pointer that rests on an element is told."""
+    """A tooltip."""
     return element("title", escape(text))
 
 

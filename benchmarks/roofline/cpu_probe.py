@@ -1,4 +1,4 @@
-"""What this CPU can do, measured: one large product and one large copy, with numpy.
+"""Peak rates of this CPU, measured: one large product and one large copy, with numpy.
 
 The number of a BLAS library's threads is settled when it is loaded, so the probe runs in a process of its own, with the
 threads that the benchmark gives to each baseline. The best of several tries counts: noise only ever slows. Another

@@ -25,7 +25,7 @@ _HOPPER = "NVIDIA H100 Tensor Core GPU Architecture whitepaper; https://resource
 
 @dataclass(frozen=True)
 class Device:
-    """What a device can do at most.
+    """Peak rates of a device.
 
     Attributes:
         name: with the variant and, on a Jetson, the power mode that the figures belong to.

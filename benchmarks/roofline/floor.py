@@ -47,7 +47,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Work:
-    """What one run of a graph must do.
+    """Multiply-accumulates and bytes of one run of a graph.
 
     Attributes:
         graph: 'clip', 'frame' or 'temporal'.

@@ -105,7 +105,7 @@ def text_of(path: Path) -> str | None:
 
 
 class Rise:
-    """How far counters have risen since they were first read."""
+    """Rise of counters since they were first read."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths

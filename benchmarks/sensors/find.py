@@ -20,7 +20,7 @@ from .telemetry import Sensor
 
 @dataclass(frozen=True)
 class Sensors:
-    """What can be read here.
+    """Sensors and facts of one machine.
 
     Attributes:
         sensors: names all different.

@@ -1,6 +1,6 @@
 """Sensors of a Jetson, read from sysfs without root: power rails, GPU clock and load, throttling, fan, power mode.
 
-Shapes and their sources stand in `tests/benchmarks/data/SOURCES.md`. hwmon numbers change from boot to boot, so a chip
+Shapes and their sources: `tests/benchmarks/data/SOURCES.md`. hwmon numbers change from boot to boot, so a chip
 is found by its `name`.
 """
 

@@ -85,7 +85,7 @@ class Nvml:
         return found
 
     def _answer(self, read: Callable[[], Any]) -> Any:
-        """What NVML says.
+        """Calls NVML.
 
         Raises:
             ValueError: it does not say it.

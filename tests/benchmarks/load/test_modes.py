@@ -173,5 +173,5 @@ def test_a_wrong_call_is_refused(toy, wrong, said):
 
 
 def test_more_streams_than_the_arena_has_room_for(toy):
-    with pytest.raises(UsageError, match="room for 2"):
+    with pytest.raises(UsageError, match="arena holds 2"):
         b.bench(config(toy, "multi", streams=3))
