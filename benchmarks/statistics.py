@@ -32,7 +32,7 @@ MIN_ROUNDS = 8  # fewer cannot be resampled honestly: the interval would shrink 
 
 # --------------------------------------------------------------------------------------------- MLPerf early stopping
 def binomial_cdf(k: int, n: int, chance: float) -> float:
-    """P(at most k of n independent events happen), summed in logarithms: (1 - chance)**n alone may underflow.
+    """P(at most k of n independent events happen), summed in logarithms against underflow.
 
     Args:
         k: at least 0.
@@ -52,7 +52,7 @@ def binomial_cdf(k: int, n: int, chance: float) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def discardable(n: int, percentile: float, confidence: float = CONFIDENCE) -> int:
-    """MLPerf's t: the largest t >= 1 with BinomCDF(t; n, 1 - p) <= 1 - c, or 0 when even t = 1 is too bold.
+    """MLPerf's t: the largest t >= 1 with BinomCDF(t; n, 1 - p) <= 1 - c, or 0 without one.
 
     With t, the estimate is the maximum after the t - 1 highest of n latencies were dropped.
 
@@ -76,7 +76,7 @@ def discardable(n: int, percentile: float, confidence: float = CONFIDENCE) -> in
 
 @functools.lru_cache(maxsize=64)
 def minimum_samples(percentile: float, confidence: float = CONFIDENCE, t: int = 1) -> int:
-    """The fewest samples that allow t: 64 for p90, 130 for p95, 662 for p99, 6636 for p99.9 (t = 1, c = 0.99).
+    """The fewest samples that allow t: 64 for p90, 662 for p99, 6636 for p99.9 (t = 1).
 
     Args:
         percentile: 0..100, both excluded.
@@ -97,7 +97,7 @@ def minimum_samples(percentile: float, confidence: float = CONFIDENCE, t: int = 
 
 
 def upper_bound(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float | None:
-    """A latency that the true percentile exceeds with a chance of at most 1 %, or None below the minimum count."""
+    """A latency above the true percentile at 99 % confidence; None with too few samples."""
     ordered = np.sort(np.asarray(latencies_ms, np.float64))
     t = discardable(len(ordered), percentile)
     return float(ordered[len(ordered) - t]) if t else None
@@ -105,7 +105,7 @@ def upper_bound(latencies_ms: Sequence[float] | FloatArray, percentile: float) -
 
 # ------------------------------------------------------------------------------------------------ sample percentiles
 def numpy_percentile(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float:
-    """The sample's percentile, linear between neighbours (numpy's default, Hyndman and Fan's type 7)."""
+    """The sample's percentile, linear between neighbours (numpy's default)."""
     return float(np.percentile(np.asarray(latencies_ms, np.float64), percentile))
 
 

@@ -99,7 +99,7 @@ def closed_loop(
     sleep: Callable[[float], None] = time.sleep,
     progress: Progress | None = None,
 ) -> LoadResult:
-    """Runs the candidates one step at a time: the next step begins when the answer of the last one is there.
+    """Runs the candidates one step at a time, each step after the last one's answer.
 
     Args:
         candidates: at least one, names all different.
@@ -168,7 +168,7 @@ def _timed_block(
     starts: npt.NDArray[np.int64],
     clock: Clock,
 ) -> None:
-    """The one place where a closed loop takes time: `out[k]` becomes the nanoseconds of `step(first + k)`."""
+    """Times a block: `out[k]` becomes the nanoseconds of `step(first + k)`."""
     for k in range(len(out)):
         index = first + k
         start = clock()
@@ -178,7 +178,7 @@ def _timed_block(
 
 
 def _step_indices(config: LoadConfig) -> npt.NDArray[np.int64]:
-    """The index of each timed step, `[R, K]`: warm-up first, then in every round the settling steps and the block."""
+    """The index of each timed step, `[R, K]`, after warm-up and each round's settling steps."""
     starts = config.warmup + np.arange(config.rounds) * (config.settle + config.block) + config.settle
     found: npt.NDArray[np.int64] = (starts[:, None] + np.arange(config.block)).astype(np.int64)
     return found

@@ -1,4 +1,4 @@
-"""Cold start: what a new process pays before its first answer, measured in processes that are started for it.
+"""Cold start: the time of a new process to its first answer, phase by phase.
 
 The child's clock readings are compared with the parent's: on Linux `time.monotonic_ns` is one clock for all processes.
 The files of the bundle are in the page cache, as after the first start since boot; dropping it needs root.

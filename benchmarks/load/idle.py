@@ -1,4 +1,4 @@
-"""The first answer after a pause: a clock that fell asleep, caches and pages that were given to others."""
+"""Latency of the first answer after a pause."""
 
 from __future__ import annotations
 

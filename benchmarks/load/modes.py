@@ -63,7 +63,7 @@ def run_closed(
     mode: str = "closed",
     clock: Clock = time.perf_counter_ns,
 ) -> tuple[ModeResult, LoadResult]:
-    """All baselines interleaved, one step at a time. `CLIP_REPEATED` is timed but gets no row of its own.
+    """Times all baselines interleaved; `CLIP_REPEATED` gets no row of its own.
 
     Args:
         baselines: names all different.
@@ -218,5 +218,5 @@ def run_offline(
 
 
 def workers_of(device: str, threads: int) -> int:
-    """Threads of the offline mode: one a CPU; two where a card works, so that one copies while the other computes."""
+    """Threads of the offline mode: one a CPU; two on a GPU, one copying, one computing."""
     return max(threads, 1) if device == CPU else 2

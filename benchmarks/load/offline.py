@@ -1,4 +1,4 @@
-"""Throughput: as many clips at once as the machine takes, no deadline (MLPerf's offline scenario in small).
+"""Throughput of several workers without a deadline (MLPerf's offline scenario in small).
 
 Each worker is a thread with a runtime of its own, opened in that thread; the backends release Python's lock while they
 compute. All clips are at hand from the start.

@@ -80,7 +80,7 @@ class WrapperCost:
 
 
 def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock = time.perf_counter_ns) -> WrapperCost:
-    """Times the wrapper over hollow sessions, both calls interleaved; then the worker, which owns a runtime's thread.
+    """Times the wrapper's calls, interleaved, and then the worker, over hollow sessions.
 
     Args:
         bundle: gives shapes and sampling; no graph of it is opened.

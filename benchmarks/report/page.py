@@ -1,4 +1,4 @@
-"""`report.html`: one file, drawn from `report.json` alone, that opens from a disk with no network.
+"""`report.html`: one file without outside references, drawn from `report.json` alone.
 
 There is no script in it, and a content policy forbids everything but its own style sheet: whatever a name in a report
 tries, nothing is loaded and nothing runs. It follows the reader's choice of light or dark and fits a phone.

@@ -1,4 +1,4 @@
-"""A report as the table between two markers of README, and the replacing of what lies between them."""
+"""A report as a Markdown table, put between two markers of README."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy of one row, from the power sensor of the whole board or card: idle power is part of it.
+    """Energy of one row by the power sensor of the whole board or card, idle power included.
 
     Attributes:
         rail: which sensor.
@@ -183,7 +183,7 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class IdleGap:
-    """The first answer after a pause: clocks that fell asleep, pages and caches that were given away.
+    """Latencies of the first answer after one pause.
 
     Attributes:
         gap_s: the pause; 0 is back to back.

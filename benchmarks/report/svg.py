@@ -1,4 +1,4 @@
-"""SVG elements, scales, axes and legends. Every text that comes from a report is escaped here, in one place.
+"""SVG elements, scales, axes, legends and bars; every text of a report is escaped here.
 
 Colours are those of Okabe and Ito, told apart with any colour vision.
 """
@@ -41,12 +41,12 @@ DRAWING = """
 
 
 def escape(text: object, limit: int = 2000) -> str:
-    """Text for element content and for quoted attributes; control characters become visible, the rest is cut off."""
+    """Escaped text for content and quoted attributes; control characters become visible."""
     return html.escape(printable(str(text), limit), quote=True)
 
 
 def element(tag: str, content: str | Iterable[str] | None = None, **attributes: object) -> str:
-    """One element. `content` is markup already; attribute values are escaped; `class_` is `class`, `a_b` is `a-b`."""
+    """One element of markup, its attributes escaped; `class_` is `class`, `a_b` is `a-b`."""
     given = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(_short(value), MAX_ATTRIBUTE)}"'
         for name, value in attributes.items()
@@ -162,7 +162,7 @@ def x_axis(scale: Scale, y: float, title: str, top: float, show: Callable[[float
 
 
 def y_axis(scale: Scale, x: float, right: float, title: str, about: int = 5) -> list[str]:
-    """Ticks, grid lines to `right`; the title stands above the axis, so that nobody has to turn the head."""
+    """Ticks, grid lines to `right`, and a title above the axis."""
     parts = []
     for value in scale.ticks(about):
         y = scale(value)

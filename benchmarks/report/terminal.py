@@ -1,4 +1,4 @@
-"""A report as text for the terminal: the table of rows, then everything beside it, line by line.
+"""A report as text for the terminal.
 
 A percentile that too few samples stand behind is not printed: its place says how many it needs.
 """

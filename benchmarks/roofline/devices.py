@@ -1,4 +1,4 @@
-"""Peaks of devices, each with its source. A figure that no document gives is None, never guessed.
+"""Documented peak rates of devices, each with its source; an undocumented one is None.
 
 All rates are *dense*: nothing in this project is 2:4-sparse, so a figure that NVIDIA prints "with sparsity" is halved
 here, and the row says so. For FP16 the faster accumulator counts (GeForce cards do FP16 products with FP32 sums at half

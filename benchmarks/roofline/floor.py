@@ -1,4 +1,4 @@
-"""The roofline: what a graph costs at least on a device. Computed from documents, not measured.
+"""The roofline: a lower bound of a graph's time on a device, computed, not measured.
 
     floor = max( sum over precisions of 2 * MACs / peak,  compulsory bytes / memory bandwidth )
 
@@ -176,7 +176,7 @@ def _compute_ms(macs: int, tops: float) -> float:
 
 
 def _piece_ms(piece: Piece, device: Device) -> tuple[float, str]:
-    """(milliseconds, what bounds it). A piece whose precision could not be told counts its bytes alone."""
+    """(milliseconds, what bounds it); a piece of unknown precision counts its bytes alone."""
     peak = device.peak_tops.get(piece.precision)
     compute = _compute_ms(piece.macs, peak) if piece.macs and peak else 0.0
     memory = piece.bytes / (device.memory_gb_s or 1.0) / 1e6

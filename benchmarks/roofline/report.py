@@ -1,4 +1,4 @@
-"""The roofline as a part of a report: what was counted, the table of devices, the floors, and measured over floor."""
+"""The roofline of a report: counted work, devices, floors, and measured over floor."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def floors(
     rows: Sequence[ReportRow],
     progress: Progress | None,
 ) -> Roofline:
-    """The part of a report: floors of every precision of the bundle, and what was measured over its machine's floor.
+    """Floors of every precision of the bundle, and measured medians over the machine's floor.
 
     Args:
         bundle: opened for reading.

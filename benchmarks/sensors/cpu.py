@@ -97,7 +97,7 @@ def _celsius(path: Path) -> float | None:
 
 
 def text_of(path: Path) -> str | None:
-    """A file's text without white space and NUL at its ends, None when it is empty or cannot be read."""
+    """A file's stripped text, None when it is empty or cannot be read."""
     try:
         return path.read_text("utf-8", "replace").strip("\0 \t\r\n") or None
     except OSError:
@@ -134,7 +134,7 @@ class _Steal:
 
 
 def _cpu_times(path: Path) -> tuple[float, float] | None:
-    """(stolen, total) ticks of all CPUs: proc(5), 'cpu user nice system idle iowait irq softirq steal guest ...'."""
+    """(stolen, total) ticks of all CPUs, from the first line of proc/stat (proc(5))."""
     words = (text_of(path) or "").partition("\n")[0].split()
     if len(words) < 9 or words[0] != "cpu":
         return None

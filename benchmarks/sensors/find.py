@@ -1,4 +1,4 @@
-"""All sensors of this machine, and which GPU it has: the one place that decides whether there is one.
+"""All sensors of this machine, and the decision which GPU it has.
 
 A GPU is what the machine itself shows: a Jetson's device tree and devfreq node, NVML's answer, or that of the driver's
 library. That a backend says so is not enough. The doubles of the tests say so too, and no double may give a latency.

@@ -1,4 +1,4 @@
-"""Sensors of a Jetson, read from sysfs without root: power rails, GPU clock and load, throttling, fan, power mode.
+"""Sensors of a Jetson from sysfs, without root: power, GPU, throttling, fan, power mode.
 
 Shapes and their sources: `tests/benchmarks/data/SOURCES.md`. hwmon numbers change from boot to boot, so a chip
 is found by its `name`.
@@ -86,7 +86,7 @@ def _power(root: Path) -> list[Sensor]:
 
 
 def total_power(root: Path) -> str | None:
-    """The series that stands for the whole board: one rail, or the sum of all; None without rails.
+    """The power series of the whole board: one rail, or the sum of all; None without rails.
 
     A sum is that of the module: the carrier board is in none of its rails.
     """
@@ -128,7 +128,7 @@ def _watts(volts: Path, amperes: Path) -> float:
 
 # ----------------------------------------------------------------------------------------------------------- GPU, fan
 def gpu_folder(root: Path) -> Path | None:
-    """The devfreq folder of the GPU: `17000000.gpu` or `17000000.ga10b` (Orin), `gpu-gpc-0` (Thor)."""
+    """The GPU's devfreq folder: `17000000.gpu` or `.ga10b` (Orin), `gpu-gpc-0` (Thor)."""
     folders = sorted((root / "sys/class/devfreq").glob("*"))
     known = re.compile(r"gpu-gpc-0|[0-9a-f]+\.(gpu|ga10b|gv11b|gp10b)")
     return next((folder for folder in folders if known.fullmatch(folder.name)), None)
@@ -145,7 +145,7 @@ def _gpu(root: Path) -> Iterator[Sensor]:
 
 
 def _throttling(root: Path) -> Iterator[Sensor]:
-    """Cooling devices `*-throttle-alert` step above 0 while the chip is throttled; over-current events are counted."""
+    """Cooling devices `*-throttle-alert`, above 0 while throttled, and over-current events."""
     for folder in sorted((root / "sys/class/thermal").glob("cooling_device[0-9]*")):
         kind = text_of(folder / "type") or ""
         if kind.endswith("-throttle-alert"):
