@@ -14,7 +14,7 @@ from ..accuracy import Accuracy
 from ..roofline.report import ANSWERS, Roofline
 from . import svg
 from .records import ColdStart, IdleGap, ReportRow, RowComparison, Series
-from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Bar, bar_chart, element, hint, label, number
+from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, ChartBar, bar_chart, element, hint, label, number
 from .terminal import ratio_cells
 
 BINS = 40
@@ -151,7 +151,7 @@ def stages_figure(rows: Sequence[ReportRow]) -> Figure:
             pieces.append((done, done + ms, names.index(name), f"{name}: {number(ms)} ms, {share:.0f} %"))
             table.append((f"{shown}: {name}", number(ms), f"{share:.1f} %"))
             done += ms
-        bars.append(Bar(f"{shown}: {number(total)} ms", tuple(pieces)))
+        bars.append(ChartBar(f"{shown}: {number(total)} ms", tuple(pieces)))
     text = "Medians of each stage, from the frame in host memory to the answer in host memory."
     title = "Where the time goes"
     picture = bar_chart("stages", title, text, bars, "ms, medians, one after the other", names)
@@ -161,7 +161,7 @@ def stages_figure(rows: Sequence[ReportRow]) -> Figure:
 def side_by_side_figure(rows: Sequence[ReportRow], comparisons: Sequence[RowComparison], ours: Sequence[str]) -> Figure:
     """All programs of the interleaved run: p50 as a bar, p90 as a mark."""
     bars = [
-        Bar(
+        ChartBar(
             f"{row.name} ({row.precision}, {row.device}) {number(_p50(row))} ms",
             ((0.0, _p50(row), 0 if row.name in ours else 1, row.what),),
             (_p90(row), ""),
@@ -204,7 +204,7 @@ def floors_figure(found: Roofline, answer: str) -> Figure:
             over = measured.get((device.name, precision))
             mark = None if over is None else (over.measured_ms, f"measured {number(over.measured_ms)} ms")
             piece = (0.0, least, colour, f"{precision}: at least {number(least)} ms")
-            bars.append(Bar("" if named else device.name, (piece,), mark))
+            bars.append(ChartBar("" if named else device.name, (piece,), mark))
             named = True
             shown = ("", "") if over is None else (number(over.measured_ms), f"{over.ratio:.2f}")
             table.append((f"{device.name}, {precision}", number(least), *shown, device.source, device.note))
@@ -232,7 +232,7 @@ def cold_figure(found: ColdStart) -> Figure:
     bars, table, done = [], [], 0.0
     for colour, (name, values) in enumerate(stages.items()):
         middle = float(np.median(values))
-        bars.append(Bar(f"{name}: {number(middle)} ms", ((done, done + middle, colour, ""),)))
+        bars.append(ChartBar(f"{name}: {number(middle)} ms", ((done, done + middle, colour, ""),)))
         table.append((name, number(min(values)), number(middle), number(max(values)), str(len(values))))
         done += middle
     text = "Medians over new processes, each stage after the one before; a warm answer stands at the end to compare."
@@ -248,7 +248,7 @@ def idle_figure(gaps: Sequence[IdleGap]) -> Figure:
         middle, longest = float(np.median(gap.latency_ms)), max(gap.latency_ms)
         ratio = "" if gap.ratio is None else f", {gap.ratio:.2f} x back to back"
         name = f"after {number(gap.gap_s)} s: {number(middle)} ms{ratio}"
-        bars.append(Bar(name, ((0.0, middle, 0, ""),), (longest, "")))
+        bars.append(ChartBar(name, ((0.0, middle, 0, ""),), (longest, "")))
         shown = "" if gap.ratio is None else f"{gap.ratio:.3f}"
         table.append((f"{number(gap.gap_s)} s", number(middle), number(longest), shown, str(len(gap.latency_ms))))
     text = "Clocks fall and caches are given away while nothing is asked."

@@ -225,7 +225,7 @@ def _legend_places(names: Sequence[str]) -> list[tuple[float, float]]:
 
 # ----------------------------------------------------------------------------------------------------------------- bars
 @dataclass(frozen=True)
-class Bar:
+class ChartBar:
     """One line of a bar chart.
 
     Attributes:
@@ -242,7 +242,7 @@ class Bar:
 
 
 def bar_chart(
-    key: str, title: str, text: str, bars: Sequence[Bar], axis: str, colours: Sequence[str] = (), log: bool = False
+    key: str, title: str, text: str, bars: Sequence[ChartBar], axis: str, colours: Sequence[str] = (), log: bool = False
 ) -> str:
     """Horizontal bars with a legend, names above the bars and marks beside them.
 
