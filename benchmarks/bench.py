@@ -36,8 +36,7 @@ from .baselines.contract import (
 from .baselines.opening import open_others
 from .baselines.trtexec import compare_trtexec
 from .load.closed import LoadConfig, Progress, overhead_us
-from .load.cold import cold_starts
-from .load.idle import idle_gaps
+from .load.first_answer import cold_starts, idle_gaps
 from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
 from .load.overhead import cache_check, measure_wrapper
 from .qualify import qualify

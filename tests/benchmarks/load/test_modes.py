@@ -7,7 +7,7 @@ import pytest
 from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.load import modes
-from logoformer.benchmarks.load.idle import idle_gaps
+from logoformer.benchmarks.load.first_answer import idle_gaps
 from logoformer.benchmarks.report.readme import readme_table
 from logoformer.benchmarks.report.records import MODES
 from logoformer.benchmarks.report.report import read_report, write_report
