@@ -65,7 +65,7 @@ class BenchConfig:
         warmup: untimed results of each baseline before.
         threads: CPU threads of each baseline; None: every CPU that this process may use.
         precision: 'verdict', or one by name.
-        others: which of `baselines.OTHERS` to time beside ours, in the mode 'closed'.
+        others: which of `baselines.contract.OTHERS` to time beside ours, in the mode 'closed'.
         seed: of the order within the rounds.
         modes: some of `records.MODES`.
         backend: of `logoformer.load`.

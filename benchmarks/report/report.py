@@ -1,6 +1,6 @@
 """The report of one run: what was measured, of what, on what, and how far it can be trusted.
 
-`report.json` is the one source: every table, the README's included, is printed from it (`tables.py`). It holds every
+`report.json` is the one source: every table, the README's included, is printed from it. It holds every
 latency, so that another program can draw its own conclusions.
 """
 

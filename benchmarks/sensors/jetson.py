@@ -30,7 +30,7 @@ def is_jetson(root: Path = Path("/")) -> bool:
 
 
 def jetson_sensors(root: Path = Path("/")) -> list[Sensor]:
-    """The sensors that are there; temperatures come from `sensors_cpu.thermal_zones`."""
+    """The sensors that are there; temperatures come from `cpu.thermal_zones`."""
     return [*_power(root), *_gpu(root), *_throttling(root), *_fan(root)]
 
 

@@ -1,4 +1,4 @@
-"""First answers: after a pause, on a clock of our own; cold starts: phases told apart, new processes really started, a failing one named."""
+"""First answers: phases of processes really started, and pauses on a clock of our own."""
 
 from __future__ import annotations
 
