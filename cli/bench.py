@@ -13,38 +13,39 @@ from .terminal import Bar
 def _bench(a: argparse.Namespace, bar: Bar) -> int:
     if a.roofline:
         return _roofline(a, bar)
-    from ..benchmarks.baselines.contract import chosen_peers
+    from ..benchmarks.baselines.contract import chosen_baselines
     from ..benchmarks.bench import BenchConfig, bench
     from ..benchmarks.matrix import bench_matrix, grid
-    from ..benchmarks.report.html_page import write_both
-    from ..benchmarks.report.tables import text, write_readme_table
+    from ..benchmarks.report.page import write_both
+    from ..benchmarks.report.readme import write_readme_table
+    from ..benchmarks.report.terminal import report_text
 
     config = BenchConfig(
         bundle=Path(a.bundle), iterations=a.iterations, warmup=a.warmup, threads=a.threads, precision=a.precision,
         seed=a.seed, modes=a.mode, backend=a.backend, rate_hz=a.rate, hop=a.hop, streams=a.streams,
-        trtexec=a.compare == "trtexec", others=chosen_peers(a.peers),
+        trtexec=a.compare == "trtexec", others=chosen_baselines(a.peers),
     )  # fmt: skip
     report = bench_matrix(config, bar) if a.matrix else bench(config, bar)
     if a.out:
         write_both(report, a.out)
     if a.readme:
         write_readme_table(report, Path(a.readme))
-    return show(a, bar, report.to_json(), (f"{grid(report)}\n" if a.matrix else "") + text(report))
+    return show(a, bar, report.to_json(), (f"{grid(report)}\n" if a.matrix else "") + report_text(report))
 
 
 def _roofline(a: argparse.Namespace, bar: Bar) -> int:
-    from ..benchmarks.roofline.report import of_bundle, text
+    from ..benchmarks.roofline.report import of_bundle, roofline_text
 
     found = of_bundle(Path(a.bundle), a.precision, a.threads, device=a.device, progress=bar)
-    return show(a, bar, asdict(found), text(found))
+    return show(a, bar, asdict(found), roofline_text(found))
 
 
 def _compare(a: argparse.Namespace, bar: Bar) -> int:
-    from ..benchmarks.compare import EXIT_REGRESSION, compare_reports, text
+    from ..benchmarks.compare import EXIT_REGRESSION, changes_text, compare_reports
     from ..benchmarks.report.report import read_report
 
     changes = compare_reports(read_report(a.before), read_report(a.after), a.margin)
-    show(a, bar, changes.to_json(), text(changes))
+    show(a, bar, changes.to_json(), changes_text(changes))
     return EXIT_REGRESSION if changes.regressions else 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..benchmarks.report.tables import replace_between
+from ..benchmarks.report.readme import replace_between
 
 GROUPS = {
     "compact": ("logo, cross-entropy", "logo, weight 0.3", "logo"),

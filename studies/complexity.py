@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from ..benchmarks.report import fields
-from ..benchmarks.report.tables import replace_between
+from ..benchmarks.report.readme import replace_between
 from ..bundle.files import dump_json, parse_json, write_atomic
 from ..cli.terminal import Bar
 from ..workflows.scheme_costs import SchemeCosts

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.report.tables import replace_between
+from ..benchmarks.report.readme import replace_between
 from ..benchmarks.sensors.machine import read_machine
 from ..bundle.files import dump_json, write_atomic
 from ..cli.terminal import Bar

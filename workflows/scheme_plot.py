@@ -10,9 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..benchmarks.report import html_svg as svg
-from ..benchmarks.report.html_style import DRAWING
-from ..benchmarks.report.html_svg import BOTTOM, LEFT, RIGHT, WIDTH, Scale, element, label, number
+from ..benchmarks.report import svg
+from ..benchmarks.report.svg import BOTTOM, DRAWING, LEFT, RIGHT, WIDTH, Scale, element, label, number
 from ..model.networks.config import ATTENTIONS
 from .scheme_costs import Cost, SchemeCosts
 

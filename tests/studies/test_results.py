@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from logoformer.benchmarks.report.readme import BEGIN, END, readme_table
 from logoformer.benchmarks.report.report import read_report
-from logoformer.benchmarks.report.tables import BEGIN, END, markdown
 from logoformer.bundle.files import parse_json
 from logoformer.studies.experiments import MARKERS
 from logoformer.studies.experiments import markdown as experiments_markdown
@@ -19,7 +19,7 @@ def between(begin: str, end: str) -> str:
 
 
 def test_the_cpu_table_is_that_of_the_report():
-    assert between(BEGIN, END) == markdown(read_report(RESULTS / "cpu-base.json"))
+    assert between(BEGIN, END) == readme_table(read_report(RESULTS / "cpu-base.json"))
 
 
 def test_the_experiments_table_is_that_of_the_results():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from logoformer.benchmarks.report import fields
-from logoformer.benchmarks.report.html_svg import number
+from logoformer.benchmarks.report.svg import number
 from logoformer.benchmarks.statistics import Ratio
 from logoformer.cli import main as cli
 from logoformer.errors import UsageError

@@ -1,18 +1,18 @@
-"""All sensors of this machine, and which GPU it has: the one place that decides whether there is one.
+"""All sensors of this machine, and the decision which GPU it has.
 
-A GPU is what the machine itself shows: a Jetson's device tree and devfreq node, NVML's answer, or the driver's /proc
-entry. That a backend says so is not enough. The doubles of the tests say so too, and no double may give a latency.
+A GPU is what the machine itself shows: a Jetson's device tree and devfreq node, NVML's answer, or that of the driver's
+library. That a backend says so is not enough. The doubles of the tests say so too, and no double may give a latency.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...engine.machine.environment import find_gpu
 from ...errors import MachineError, command
 from ..report.records import CPU
-from .cpu import cpu_facts, cpu_sensors, text_of
+from .cpu import cpu_facts, cpu_sensors
 from .jetson import GPU, is_jetson, jetson_facts, jetson_sensors
 from .nvml import Nvml, open_nvml
 from .telemetry import Sensor
@@ -20,7 +20,7 @@ from .telemetry import Sensor
 
 @dataclass(frozen=True)
 class Sensors:
-    """What can be read here.
+    """Sensors and facts of one machine.
 
     Attributes:
         sensors: names all different.
@@ -36,19 +36,20 @@ class Sensors:
         return self.facts.get(GPU)
 
 
-def find_sensors(root: Path = Path("/"), nvml: Nvml | None = None) -> Sensors:
+def find_sensors(root: Path = Path("/"), nvml: Nvml | None = None, card: str | None = None) -> Sensors:
     """Looks for sensors.
 
     Args:
         root: where `proc`, `sys`, `etc` and `var` stand.
         nvml: an opened card; None: there is none.
+        card: its name by the driver, for a machine without NVML; None: there is none.
     """
     sensors, facts = cpu_sensors(root), cpu_facts(root)
     if is_jetson(root):
         sensors += jetson_sensors(root)
         facts |= jetson_facts(root)
-    elif nvml is None and (model := _driver_model(root)):
-        facts[GPU] = model
+    elif nvml is None and card is not None:
+        facts[GPU] = card
     if nvml is not None:
         # On a Thor both answer: its own files first, NVML for what they lack.
         taken = {sensor.name for sensor in sensors}
@@ -59,7 +60,8 @@ def find_sensors(root: Path = Path("/"), nvml: Nvml | None = None) -> Sensors:
 
 def this_machine() -> Sensors:
     """The sensors of the machine that runs this."""
-    return find_sensors(nvml=open_nvml())
+    gpu = find_gpu()
+    return find_sensors(nvml=open_nvml(), card=None if gpu is None else gpu.name)
 
 
 def device_of(backend: str, sensors: Sensors) -> str:
@@ -81,12 +83,3 @@ def device_of(backend: str, sensors: Sensors) -> str:
             next=command("logoformer", "doctor"),
         )
     return sensors.gpu
-
-
-def _driver_model(root: Path) -> str | None:
-    """The first card by the driver's own /proc entry, a line such as 'Model: NVIDIA GeForce RTX 3080'."""
-    for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
-        found = re.search(r"^Model:\s*(.+?)\s*$", text_of(path) or "", re.MULTILINE)
-        if found:
-            return found[1]
-    return None

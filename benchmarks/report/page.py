@@ -1,4 +1,4 @@
-"""`report.html`: one file, drawn from `report.json` alone, that opens from a disk with no network.
+"""`report.html`: one file without outside references, drawn from `report.json` alone.
 
 There is no script in it, and a content policy forbids everything but its own style sheet: whatever a name in a report
 tries, nothing is loaded and nothing runs. It follows the reader's choice of light or dark and fits a phone.
@@ -13,16 +13,59 @@ from pathlib import Path
 from ...bundle.files import write_atomic
 from ..baselines.contract import OTHERS
 from ..roofline.report import ANSWERS
-from .html_charts import Figure, histogram, over_time, peers, waterfall
-from .html_figures import cold_start, floors, idle_gaps, matrix, precisions
-from .html_style import STYLE
-from .html_svg import element, escape, number
-from .records import Pace, Row, TrtexecRun
+from .figures import (
+    Figure,
+    cold_figure,
+    floors_figure,
+    histogram_figure,
+    idle_figure,
+    matrix_figure,
+    precision_figure,
+    side_by_side_figure,
+    stages_figure,
+    time_figure,
+)
+from .records import ReportRow
 from .report import Report, write_report
+from .svg import DRAWING, element, escape, number
+from .terminal import checks, details, percentile_text
 
 MATRIX = 4  # from so many kinds of rows on, a picture of cells says more than bars side by side
 SHOWN = 4  # rows with a histogram of their own; a matrix has many more, all of them in the table
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+STYLE = (
+    DRAWING
+    + """
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+header, main, footer { max-width: 1400px; margin: 0 auto; padding: 16px; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 1.05rem; margin: 0 0 4px; }
+p { margin: 4px 0 8px; overflow-wrap: anywhere; }
+.soft { color: var(--soft); }
+.verdict { display: inline-block; padding: 2px 10px; border: 2px solid; border-radius: 14px; font-weight: 600; }
+.good { color: var(--good); } .bad { color: var(--bad); }
+.tiles { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 150px), 1fr)); }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px 14px; }
+.tile b { display: block; font-size: 1.35rem; line-height: 1.2; }
+main { columns: 380px; column-gap: 14px; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px;
+  margin: 0 0 14px; break-inside: avoid; }
+section.wide { column-span: all; margin-top: 14px; }
+.chart { display: block; width: 100%; height: auto; max-width: 560px; margin: 6px auto 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 3px 8px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+td.text { text-align: left; white-space: normal; min-width: 16em; overflow-wrap: anywhere; }
+th { color: var(--soft); font-weight: 600; }
+details { margin-top: 8px; } summary { cursor: pointer; color: var(--soft); }
+summary:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
+ul { margin: 4px 0; padding-left: 20px; } li { overflow-wrap: anywhere; }
+code { font-size: 12px; overflow-wrap: anywhere; }
+"""
+)
 
 
 def write_both(report: Report, out: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -30,7 +73,7 @@ def write_both(report: Report, out: str | os.PathLike[str]) -> tuple[Path, Path]
 
     Args:
         report: what was measured.
-        out: the JSON file's name when it ends so, and the page stands beside it; else the folder for `report.json` and
+        out: the JSON file's name when it ends so, and the page lies next to it; else the folder for `report.json` and
             `report.html`.
 
     Returns:
@@ -49,7 +92,7 @@ def write_both(report: Report, out: str | os.PathLike[str]) -> tuple[Path, Path]
 def html(report: Report) -> str:
     """The whole page."""
     title = f"{report.subject.bundle}: latency of LOGO-Former {report.subject.preset}"
-    sections = [_figure(figure) for figure in figures(report)]
+    sections = [_figure(figure) for figure in page_figures(report)]
     sections += [_rows(report), _checks(report), _machine(report)]
     head = [
         '<meta charset="utf-8">',
@@ -66,34 +109,34 @@ def html(report: Report) -> str:
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>{"".join(head)}</head>\n<body>{"".join(body)}</body>\n</html>\n'
 
 
-def figures(report: Report) -> Iterable[Figure]:
+def page_figures(report: Report) -> Iterable[Figure]:
     """Every picture that this report can fill, in the order of the page."""
     ours = [row for row in report.rows if _is_ours(row)]
     first = [row for row in ours if row.latency_ms][:SHOWN]
     for index, row in enumerate(first):
-        yield histogram(row, f"hist-{index}", index)
+        yield histogram_figure(row, f"hist-{index}", index)
     if first:
-        yield over_time(first, report.telemetry.series)
+        yield time_figure(first, report.telemetry.series)
     if any(row.stages_p50_ms for row in ours):
-        yield waterfall(ours)
+        yield stages_figure(ours)
     closed = [row for row in report.rows if row.mode == "closed"]
     if len({(row.precision, row.hop, row.streams) for row in closed}) > MATRIX:
-        yield matrix(closed)
+        yield matrix_figure(closed)
     elif len(closed) > 1:
-        yield peers(closed, report.comparisons, [row.name for row in ours])
+        yield side_by_side_figure(closed, report.comparisons, [row.name for row in ours])
     if report.cold is not None:
-        yield cold_start(report.cold)
+        yield cold_figure(report.cold)
     if report.idle_gaps:
-        yield idle_gaps(report.idle_gaps)
+        yield idle_figure(report.idle_gaps)
     if report.roofline is not None:
         for answer, graphs in ANSWERS.items():
             if {work.graph for work in report.roofline.works} >= set(graphs):
-                yield floors(report.roofline, answer)
+                yield floors_figure(report.roofline, answer)
     if report.accuracy and ours:
-        yield precisions([row for row in ours if row.mode == "closed"], report.accuracy)
+        yield precision_figure([row for row in ours if row.mode == "closed"], report.accuracy)
 
 
-def _is_ours(row: Row) -> bool:
+def _is_ours(row: ReportRow) -> bool:
     return row.name not in OTHERS and not row.name.endswith(("again", "repeated"))
 
 
@@ -141,21 +184,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _rows(report: Report) -> str:
-    head = (
-        "row",
-        "mode",
-        "precision",
-        "device",
-        "streams",
-        "hop",
-        "n",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "max ms",
-        "per s",
-        "mJ",
-    )
+    head = ["row", "mode", "precision", "device", "streams", "hop", "n"]
+    head += ["p50 ms", "p90 ms", "p99 ms", "max ms", "per s", "mJ"]
     rows = [
         (
             row.name,
@@ -165,7 +195,7 @@ def _rows(report: Report) -> str:
             str(row.streams),
             "" if row.hop is None else str(row.hop),
             str(row.summary.n),
-            *(_percentile(row, p) for p in (50.0, 90.0, 99.0)),
+            *(percentile_text(row.summary, p) for p in (50.0, 90.0, 99.0)),
             number(row.summary.max_ms),
             number(row.throughput_hz),
             "" if row.energy is None else number(row.energy.energy_mj),
@@ -173,62 +203,13 @@ def _rows(report: Report) -> str:
         for row in report.rows
     ]
     said = [element("li", [element("b", escape(row.name)), ": ", escape(row.what)]) for row in report.rows]
-    said += [
-        element("li", [element("b", escape(row.name)), ": ", escape(_paced(row.pace))])
-        for row in report.rows
-        if row.pace
-    ]
     said += [element("li", [element("b", escape(s.name)), " skipped: ", escape(s.reason)]) for s in report.skipped]
-    said += [
-        element("li", [element("b", escape(f"trtexec, {run.graph}")), ": ", escape(_trtexec(run))])
-        for run in report.trtexec
-    ]
     parts = [element("h2", "All rows"), _table(head, rows), element("ul", said)]
     return element("section", parts, class_="wide")
 
 
-def _paced(pace: Pace) -> str:
-    middle = pace.service.at(50.0)
-    service = "" if middle is None else f"; the work alone p50 {number(middle.value_ms)} ms"
-    return (
-        f"{number(pace.rate_hz)} frames a second scheduled, {number(pace.achieved_hz)} worked off, {pace.queued} had "
-        f"to wait, at most {pace.longest_queue} at once{service}"
-    )
-
-
-def _trtexec(run: TrtexecRun) -> str:
-    figures = ", ".join(f"{name} {number(value)}" for name, value in run.gpu_ms)
-    return f"by its own definitions, TensorRT {run.version}: GPU time in ms {figures}. Command: {run.command}"
-
-
-def _percentile(row: Row, percentile: float) -> str:
-    found = row.summary.at(percentile)
-    if found is not None:
-        return number(found.value_ms)
-    needed = next((n for p, n in row.summary.withheld if p == percentile), 0)
-    return f"needs n={needed}"
-
-
 def _checks(report: Report) -> str:
-    lines = [
-        f"{a.precision}: {a.golden_clips} golden clips compared before timing, clip off by {a.clip_share:.3%} and "
-        f"frame + temporal by {a.pair_share:.3%} of the deviation between clips; {a.timed_answers} answers that were "
-        f"timed within {a.timed_difference:.1e} of the verified ones; verdict {a.verdict}"
-        for a in report.accuracy
-    ]
-    w = report.wrapper
-    lines.append(
-        f"own cost over a hollow session: engine(clip) p50 {w.clip_p50_us:.0f} us, stream.push p50 "
-        f"{w.push_p50_us:.0f} us{w.worker()}; the load generator adds {report.harness_us:.2f} us to each latency"
-    )
-    if report.cache is not None:
-        c = report.cache
-        lines.append(
-            f"{'answers come from a cache' if c.cached else 'no answer from a cache'}: the same clip again takes "
-            f"{c.repeated.value:.2f} of a new one's time (A/A noise {100 * c.noise:.1f} %), and {c.answers} answers "
-            f"took {c.calls} runs of the graph"
-        )
-    lines += list(report.qualification.held) + list(report.notes)
+    lines = [*details(report), *checks(report), *report.qualification.held, *report.notes]
     return element("section", [element("h2", "What was checked"), _list(lines)])
 
 
@@ -238,8 +219,6 @@ def _machine(report: Report) -> str:
     if m.revision:
         facts["revision"] = m.revision
     parts = [element("h2", "The machine"), _table(("", ""), list(facts.items()))]
-    if report.telemetry.unreadable:
-        parts.append(_list([f"not readable: {item}" for item in report.telemetry.unreadable]))
     return element("section", parts)
 
 

@@ -1,4 +1,4 @@
-"""Who takes part beside ours, and why somebody does not."""
+"""Open the chosen baselines; those that cannot run here are skipped with a reason."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ from .contract import (
     OTHERS,
     PER_FRAME,
     POLYGRAPHY,
+    Baseline,
     Inputs,
-    Peer,
     Skipped,
     open_ours,
 )
-from .naive import naive_peer, per_frame_peer
-from .with_openvino import openvino_peer
-from .with_ort import ort_peer
-from .with_polygraphy import polygraphy_peer
-from .with_torch import compiled_peer, eager_model, torch_peer, torch_threads
+from .naive import naive_baseline, per_frame_baseline
+from .programs import (
+    compiled_baseline,
+    eager_model,
+    openvino_baseline,
+    ort_baseline,
+    polygraphy_baseline,
+    torch_baseline,
+    torch_threads,
+)
 
 NEED_GPU = (ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
 
@@ -43,8 +48,8 @@ def open_others(
     closing: contextlib.ExitStack,
     progress: Progress | None = None,
     gpu: str | None = None,
-) -> tuple[list[Peer], list[Skipped]]:
-    """Opens the peers that work here.
+) -> tuple[list[Baseline], list[Skipped]]:
+    """Opens the baselines that work here.
 
     Args:
         wanted: some of `OTHERS`.
@@ -57,12 +62,12 @@ def open_others(
         gpu: name of this machine's GPU; None: it has none, and whoever needs one is left out.
 
     Returns:
-        The peers, and those left out with the reason.
+        The baselines, and those left out with the reason.
 
     Raises:
         LogoformerError: the bundle itself is at fault.
     """
-    peers: list[Peer] = []
+    baselines: list[Baseline] = []
     skipped: list[Skipped] = []
     openers = _openers(bundle, precision, threads, inputs, closing, gpu or "")
     chosen = [name for name in OTHERS if name in wanted]
@@ -73,18 +78,18 @@ def open_others(
             skipped.append(Skipped(name, "there is no NVIDIA GPU on this machine"))
             continue
         try:
-            peers.append(openers[name]())
+            baselines.append(openers[name]())
         except LogoformerError:
             raise  # the bundle itself is at fault
         except Exception as error:  # another program's failure, of any class: it must not end our run
             skipped.append(Skipped(name, _reason(error)))
-    return peers, skipped
+    return baselines, skipped
 
 
 def _openers(
     bundle: Bundle, precision: str, threads: int, inputs: Inputs, closing: contextlib.ExitStack, gpu: str
-) -> dict[str, Callable[[], Peer]]:
-    models: list[Any] = []  # one for both torch peers, made when the first of them is opened
+) -> dict[str, Callable[[], Baseline]]:
+    models: list[Any] = []  # one for both torch baselines, made when the first of them is opened
 
     def model() -> Any:
         if not models:
@@ -93,15 +98,15 @@ def _openers(
         return models[0]
 
     return {
-        ORT: lambda: ort_peer(bundle, precision, threads, inputs),
-        EAGER: lambda: torch_peer(model(), EAGER, inputs),
-        COMPILED: lambda: compiled_peer(model(), inputs),
-        OPENVINO: lambda: openvino_peer(bundle, precision, threads, inputs),
-        NAIVE: lambda: naive_peer(open_ours(bundle, precision, threads, closing), inputs),
-        PER_FRAME: lambda: per_frame_peer(open_ours(bundle, precision, threads, closing), inputs),
-        ORT_CUDA: lambda: ort_peer(bundle, precision, threads, inputs, ORT_CUDA, gpu),
-        ORT_TENSORRT: lambda: ort_peer(bundle, precision, threads, inputs, ORT_TENSORRT, gpu),
-        POLYGRAPHY: lambda: polygraphy_peer(bundle, precision, inputs, gpu, closing),
+        ORT: lambda: ort_baseline(bundle, precision, threads, inputs),
+        EAGER: lambda: torch_baseline(model(), EAGER, inputs),
+        COMPILED: lambda: compiled_baseline(model(), inputs),
+        OPENVINO: lambda: openvino_baseline(bundle, precision, threads, inputs),
+        NAIVE: lambda: naive_baseline(open_ours(bundle, precision, threads, closing), inputs),
+        PER_FRAME: lambda: per_frame_baseline(open_ours(bundle, precision, threads, closing), inputs),
+        ORT_CUDA: lambda: ort_baseline(bundle, precision, threads, inputs, ORT_CUDA, gpu),
+        ORT_TENSORRT: lambda: ort_baseline(bundle, precision, threads, inputs, ORT_TENSORRT, gpu),
+        POLYGRAPHY: lambda: polygraphy_baseline(bundle, precision, inputs, gpu, closing),
     }
 
 

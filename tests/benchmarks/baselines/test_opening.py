@@ -9,9 +9,8 @@ import types
 import numpy as np
 import pytest
 from logoformer.benchmarks.baselines import contract as p
-from logoformer.benchmarks.baselines import list as peer_list
-from logoformer.benchmarks.baselines import with_ort as peer_ort
-from logoformer.benchmarks.baselines.list import open_others as open_list
+from logoformer.benchmarks.baselines import opening, programs
+from logoformer.benchmarks.baselines.opening import open_others as open_list
 from logoformer.errors import RefusedError, UsageError
 
 CARD = "NVIDIA Example"
@@ -25,7 +24,7 @@ def open_others(bundle, wanted, threads=1, progress=None, gpu=None):
 
 @pytest.fixture
 def opened(toy):
-    """`opened(name)`: one peer that works here, closed after the test."""
+    """`opened(name)`: one baseline that works here, closed after the test."""
     with contextlib.ExitStack() as closing:
 
         def open_one(name):
@@ -44,10 +43,10 @@ def test_torch_runs_the_architecture_with_the_threads_given(toy):
     assert not skipped
     assert torch.get_num_threads() == before  # given back
     assert seen == [("opening torch", 0, 1)]
-    (peer,) = found
-    assert not peer.same_weights
-    assert "random weights" in peer.what
-    a, b = peer.answer(0).probabilities, peer.answer(1).probabilities
+    (baseline,) = found
+    assert not baseline.same_weights
+    assert "random weights" in baseline.what
+    a, b = baseline.answer(0).probabilities, baseline.answer(1).probabilities
     assert a.shape == (7,)
     assert a.dtype == np.float32
     assert a.sum() == pytest.approx(1, abs=1e-5)
@@ -64,12 +63,12 @@ def test_torch_threads_are_set_while_it_is_timed(toy):
     assert torch.get_num_threads() == before
 
 
-def test_without_torch_its_peers_are_skipped_with_the_reason(toy, monkeypatch):
+def test_without_torch_its_baselines_are_skipped_with_the_reason(toy, monkeypatch):
     for name in [name for name in sys.modules if name == "torch" or name.startswith("logoformer.model.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     found, skipped = open_others(toy, p.OTHERS)
-    assert {p.EAGER, p.COMPILED}.isdisjoint(peer.name for peer in found)
+    assert {p.EAGER, p.COMPILED}.isdisjoint(baseline.name for baseline in found)
     assert [item for item in skipped if item.name in (p.EAGER, p.COMPILED)] == [
         p.Skipped(p.EAGER, "torch is not installed"),
         p.Skipped(p.COMPILED, "torch is not installed"),
@@ -87,7 +86,7 @@ def test_without_a_compiler_torch_compile_is_skipped_with_the_reason(toy, monkey
 
     monkeypatch.setattr(torch, "compile", broken)
     found, skipped = open_others(toy, (p.EAGER, p.COMPILED))
-    assert [peer.name for peer in found] == [p.EAGER]
+    assert [baseline.name for baseline in found] == [p.EAGER]
     assert skipped == [p.Skipped(p.COMPILED, "RuntimeError: No working C++ compiler found")]
 
 
@@ -111,53 +110,53 @@ def test_a_damaged_bundle_is_not_skipped(make_toy):
 # ------------------------------------------------------------------------------------------------- the bundle's weights
 def test_openvino_answers_as_the_bundle_does(opened, toy):
     pytest.importorskip("openvino", reason="OpenVINO is not installed (the extra 'peers')")
-    peer, golden = opened(p.OPENVINO), toy.golden()
-    assert peer.backend.startswith("openvino 20")
+    baseline, golden = opened(p.OPENVINO), toy.golden()
+    assert baseline.backend.startswith("openvino 20")
     for index in range(6):
         want = golden.probabilities[index % len(golden.clips)]
-        assert peer.answer(index).probabilities == pytest.approx(want, abs=peer.tolerance)
-    a, b = peer.answer(0).probabilities, peer.answer(1).probabilities
+        assert baseline.answer(index).probabilities == pytest.approx(want, abs=baseline.tolerance)
+    a, b = baseline.answer(0).probabilities, baseline.answer(1).probabilities
     assert (a != b).any()  # not one buffer under two names
 
 
 def test_the_naive_way_sees_what_the_stream_sees(opened, toy):
-    inputs, peer = p.Inputs.of(toy), opened(p.NAIVE)
-    assert peer.same_weights and peer.hop == 1
+    inputs, baseline = p.Inputs.of(toy), opened(p.NAIVE)
+    assert baseline.same_weights and baseline.hop == 1
     with contextlib.ExitStack() as closing:
-        engine = p.open_ours(toy, "fp32", 1, closing)
-        given = [peer.answer(index) for index in range(130)]
+        runtime = p.open_ours(toy, "fp32", 1, closing)
+        given = [baseline.answer(index) for index in range(130)]
         for index in (0, 5, 80, 129):
-            want = engine(inputs.seen_by_stream(index, toy), color="rgb").probabilities
+            want = runtime(inputs.seen_by_stream(index, toy), color="rgb").probabilities
             assert given[index].probabilities == pytest.approx(want, abs=1e-6)
 
 
 def test_a_classifier_of_single_frames_sees_no_movement(opened, toy):
     """Two frames that are pushed at other moments, with other frames before, give one answer."""
-    peer = opened(p.PER_FRAME)
+    baseline = opened(p.PER_FRAME)
     inputs = p.Inputs.of(toy)
     period = len(inputs.clips) * toy.frames
-    assert (peer.answer(3).probabilities == peer.answer(3 + period).probabilities).all()
-    assert (peer.answer(3).probabilities != peer.answer(4).probabilities).any()
-    assert peer.answer(0).probabilities.sum() == pytest.approx(1, abs=1e-5)
-    assert not peer.same_weights
+    assert (baseline.answer(3).probabilities == baseline.answer(3 + period).probabilities).all()
+    assert (baseline.answer(3).probabilities != baseline.answer(4).probabilities).any()
+    assert baseline.answer(0).probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert not baseline.same_weights
 
 
 # ------------------------------------------------------------------------------------------------------ without a GPU
-def test_without_a_gpu_no_gpu_peer_is_even_tried(toy, monkeypatch):
-    tried = lambda *_, **__: pytest.fail("a GPU peer was opened")  # noqa: E731
-    monkeypatch.setattr(peer_list, "polygraphy_peer", tried)
-    monkeypatch.setattr(peer_list, "ort_peer", tried)
-    found, skipped = open_others(toy, peer_list.NEED_GPU)
+def test_without_a_gpu_no_gpu_baseline_is_even_tried(toy, monkeypatch):
+    tried = lambda *_, **__: pytest.fail("a GPU baseline was opened")  # noqa: E731
+    monkeypatch.setattr(opening, "polygraphy_baseline", tried)
+    monkeypatch.setattr(opening, "ort_baseline", tried)
+    found, skipped = open_others(toy, opening.NEED_GPU)
     assert found == []
-    assert skipped == [p.Skipped(name, NO_GPU) for name in peer_list.NEED_GPU]
+    assert skipped == [p.Skipped(name, NO_GPU) for name in opening.NEED_GPU]
 
 
 @pytest.mark.parametrize("name", [p.ORT_CUDA, p.ORT_TENSORRT])
-def test_a_provider_that_falls_back_to_the_cpu_is_no_gpu_peer(toy, monkeypatch, name):
+def test_a_provider_that_falls_back_to_the_cpu_is_no_gpu_baseline(toy, monkeypatch, name):
     """Even on a machine that says it has a card: what ran must be the provider that was asked for."""
     onnxruntime = pytest.importorskip("onnxruntime")
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(peer_ort.PROVIDERS.values()))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(programs.PROVIDERS.values()))
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda data, options, providers: real(data, options, ["CPUExecutionProvider"])
     )
@@ -205,19 +204,19 @@ def test_polygraphy_gets_the_names_of_the_graph(toy, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="10.3.0"))
     monkeypatch.setitem(sys.modules, "polygraphy.backend.trt", backend)
     with contextlib.ExitStack() as closing:
-        (peer,), _ = open_list((p.POLYGRAPHY,), toy, "fp32", 1, p.Inputs.of(toy), closing, gpu=CARD)
-        assert peer.answer(0).probabilities.shape == (7,)
-    assert (peer.device, peer.backend) == (CARD, "tensorrt 10.3.0 by polygraphy")
+        (baseline,), _ = open_list((p.POLYGRAPHY,), toy, "fp32", 1, p.Inputs.of(toy), closing, gpu=CARD)
+        assert baseline.answer(0).probabilities.shape == (7,)
+    assert (baseline.device, baseline.backend) == (CARD, "tensorrt 10.3.0 by polygraphy")
     assert seen["feed"] == {"clip": (1, 8, 64, 64, 3)}
     assert seen["engine"][0][2] is True and seen["engine"][1] == ("config", False)
     assert seen["closed"]
 
 
 # ------------------------------------------------------------------------------------------------------------- choosing
-def test_peers_are_chosen_by_name():
-    assert p.chosen_peers("all") == p.OTHERS
-    assert p.chosen_peers("none") == ()
-    assert p.chosen_peers("torch, openvino") == (p.EAGER, p.OPENVINO)
+def test_baselines_are_chosen_by_name():
+    assert p.chosen_baselines("all") == p.OTHERS
+    assert p.chosen_baselines("none") == ()
+    assert p.chosen_baselines("torch, openvino") == (p.EAGER, p.OPENVINO)
     for wrong in ("tvm", "torch,tvm", ",", ""):
-        with pytest.raises(UsageError, match="Unknown peer"):
-            p.chosen_peers(wrong)
+        with pytest.raises(UsageError, match="Unknown baseline"):
+            p.chosen_baselines(wrong)

@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from logoformer.benchmarks.report.html_page import write_both
+from logoformer.benchmarks.report.page import write_both
 from logoformer.benchmarks.report.records import Qualification, Series, Subject
 
 HOSTILE = "<script>fetch('https://example.org/x')</script><img src=https://example.org/y onerror=alert(1)>\"'&\u202e"

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from logoformer.benchmarks.report.records import Energy, Pace, Telemetry
-from logoformer.benchmarks.report.tables import text
-from logoformer.benchmarks.report.texts import details
+from logoformer.benchmarks.report.terminal import details, report_text
 from logoformer.benchmarks.statistics import Summary
 
 
@@ -30,7 +29,7 @@ def test_a_whole_report(made):
 def test_an_empty_report(made):
     nothing = made.report(cold=None, idle_gaps=(), trtexec=(), cache=None, telemetry=Telemetry(0.1, 0.0, {}, (), ()))
     assert lines(nothing) == ""
-    assert text(replace(nothing, rows=(), comparisons=()))
+    assert report_text(replace(nothing, rows=(), comparisons=()))
 
 
 def test_queueing_is_told_in_words(made):

@@ -1,4 +1,4 @@
-"""Cold start: what a new process pays before its first answer, measured in processes that are started for it.
+"""Latency of a first answer: in a new process (cold start, phase by phase), and after a pause.
 
 The child's clock readings are compared with the parent's: on Linux `time.monotonic_ns` is one clock for all processes.
 The files of the bundle are in the page cache, as after the first start since boot; dropping it needs root.
@@ -12,14 +12,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import MachineError
-from ..report.records import ColdStart
-from .closed import Progress
+import numpy as np
 
+from ...errors import MachineError
+from ..report.records import ColdStart, IdleGap
+from .closed import Clock, Progress
+
+GAPS_S = (0.0, 0.1, 0.5, 2.0)
 STARTS = 5
 WARM = 20  # answers after the first one
 TIMEOUT_S = 600.0
@@ -33,9 +36,9 @@ def cold_starts(bundle: Path, backend: str, precision: str, threads: int, starts
 
     Args:
         bundle: its folder.
-        backend: of `engine.load`.
-        precision: of `engine.load`.
-        threads: of `engine.load`.
+        backend: of `logoformer.load`.
+        precision: of `logoformer.load`.
+        threads: of `logoformer.load`.
         starts: processes.
         progress: called after each.
 
@@ -87,7 +90,7 @@ def phases(began_ns: int, marks: Mapping[str, Any]) -> dict[str, float]:
 
 
 def child(entered_ns: int) -> None:
-    """The measured process: opens the bundle named on its command line, answers once, then some more, tells the times.
+    """The measured process: opens the bundle, answers, and prints when it reached each phase.
 
     Args:
         entered_ns: `time.monotonic_ns` in the process's first line.
@@ -98,18 +101,70 @@ def child(entered_ns: int) -> None:
 
     marks: dict[str, float] = {"entered": entered_ns, "imported": time.monotonic_ns()}
     opened = Bundle(Path(bundle))
-    with load(opened, backend=backend, precision=precision, threads=int(threads)) as engine:
+    with load(opened, backend=backend, precision=precision, threads=int(threads)) as runtime:
         for graph in ("clip", "frame", "temporal"):
-            engine.session(graph)
+            runtime.session(graph)
         marks["loaded"] = time.monotonic_ns()
         clips = opened.golden().clips
         # The clips are read before the clock of the first answer starts: they stand for a camera.
         before = time.monotonic_ns()
-        engine(clips[0], color="rgb")
+        runtime(clips[0], color="rgb")
         marks["first"] = marks["loaded"] + time.monotonic_ns() - before
         warm = []
         for index in range(1, WARM + 1):
             before = time.monotonic_ns()
-            engine(clips[index % len(clips)], color="rgb")
+            runtime(clips[index % len(clips)], color="rgb")
             warm.append((time.monotonic_ns() - before) / 1e6)
     sys.stdout.write(json.dumps({**marks, "warm_ms": sorted(warm)[len(warm) // 2]}) + "\n")
+
+
+# --------------------------------------------------------------------------------------------------------------- pauses
+def idle_gaps(
+    step: Callable[[int], object],
+    gaps_s: Sequence[float] = GAPS_S,
+    repeats: int = 8,
+    *,
+    clock: Clock = time.perf_counter_ns,
+    sleep: Callable[[float], None] = time.sleep,
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> tuple[IdleGap, ...]:
+    """Times one answer after each pause, the pauses in an order drawn anew in every repeat.
+
+    Before each pause two answers are given, so that every pause begins alike.
+
+    Args:
+        step: works on an index; every call gets the next one.
+        gaps_s: pauses, the first being 0.
+        repeats: of each pause.
+        clock: a monotonic clock in nanoseconds.
+        sleep: passes seconds.
+        progress: called after each pause.
+        seed: of the order.
+
+    Raises:
+        ValueError: the first pause is not 0.
+    """
+    if not gaps_s or gaps_s[0] != 0:
+        raise ValueError(f"the first pause must be 0, to compare the others with; got {list(gaps_s)}")
+    rng = np.random.default_rng(seed)
+    taken: list[list[float]] = [[] for _ in gaps_s]
+    index = done = 0
+    for _ in range(repeats):
+        for place in rng.permutation(len(gaps_s)):
+            for _ in range(2):
+                step(index)
+                index += 1
+            if gaps_s[place] > 0:
+                sleep(gaps_s[place])
+            began = clock()
+            step(index)
+            taken[place].append((clock() - began) / 1e6)
+            index, done = index + 1, done + 1
+            if progress is not None:
+                progress("idle gaps", done, repeats * len(gaps_s))
+    base = float(np.median(taken[0]))
+    return tuple(
+        IdleGap(gap, tuple(ms), None if gap == 0 else float(np.median(ms)) / base)
+        for gap, ms in zip(gaps_s, taken, strict=True)
+    )

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logoformer.benchmarks.report import html_svg as svg
-from logoformer.benchmarks.report.html_charts import histogram, over_time, peers, waterfall
-from logoformer.benchmarks.report.html_page import figures, html, write_both
+from logoformer.benchmarks.report import svg
+from logoformer.benchmarks.report.figures import histogram_figure, side_by_side_figure, stages_figure, time_figure
+from logoformer.benchmarks.report.page import html, page_figures, write_both
 from logoformer.benchmarks.report.records import Series
 from logoformer.benchmarks.report.report import read_report
 from logoformer.errors import MachineError
@@ -65,7 +65,7 @@ def test_every_picture_has_a_name_a_description_and_a_table(made):
     report = made.report()
     text = html(report)
     page = Checker(text)
-    shown = list(figures(report))
+    shown = list(page_figures(report))
     assert len(shown) == page.tags.count("svg") == text.count('role="img"') >= 7
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
@@ -106,7 +106,7 @@ def test_without_optional_parts_it_is_still_whole(made):
     report = made.report((made.row("clip", stages_p50_ms=()),), **nothing)
     page = Checker(html(report))
     assert page.wrong == [] and page.open == []
-    assert [figure.title for figure in figures(report)] == ["Latencies of clip", "Latency over time"]
+    assert [figure.title for figure in page_figures(report)] == ["Latencies of clip", "Latency over time"]
 
 
 # --------------------------------------------------------------------------------------------------------------- charts
@@ -116,7 +116,7 @@ def heights(picture: str, kind: str = "height") -> list[float]:
 
 def test_bars_of_the_histogram_hold_every_answer(made):
     row = made.row("clip")
-    told = re.findall(r"<title>(\d+) answers from", histogram(row, "h", 0).picture)
+    told = re.findall(r"<title>(\d+) answers from", histogram_figure(row, "h", 0).picture)
     assert sum(map(int, told)) == row.summary.n
 
 
@@ -124,14 +124,14 @@ def test_a_series_without_spread_is_drawn(made):
     import numpy as np
 
     row = made.row("clip", np.full((20, 7), 5.0))
-    assert "nan" not in histogram(row, "h", 0).picture
+    assert "nan" not in histogram_figure(row, "h", 0).picture
     flat = Series("t", "temperature", "C", "x", (0.0, 1.0), (50.0, 50.0))
-    assert "nan" not in over_time([row], [flat]).picture
+    assert "nan" not in time_figure([row], [flat]).picture
 
 
 def test_stages_stand_one_after_the_other(made):
-    figure = waterfall([made.row("clip", stages_p50_ms=(("a", 1.0), ("b", 3.0)))])
-    bars = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)" height="14"', figure.picture)
+    figure = stages_figure([made.row("clip", stages_p50_ms=(("a", 1.0), ("b", 3.0)))])
+    bars = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)" height="12"', figure.picture)
     (x1, w1), (x2, w2) = ((float(x), float(w)) for x, w in bars)
     assert x2 == pytest.approx(x1 + w1, abs=0.1)
     assert w2 == pytest.approx(3 * w1, rel=0.02)
@@ -140,7 +140,7 @@ def test_stages_stand_one_after_the_other(made):
 
 def test_the_fastest_stands_first_and_ours_is_blue(made):
     rows = (made.row("torch", made.latencies(2, base=8.0)), made.row("clip"))
-    figure = peers(rows, (), ["clip"])
+    figure = side_by_side_figure(rows, (), ["clip"])
     assert figure.picture.index("clip (fp32") < figure.picture.index("torch (fp32")
     assert figure.picture.index("fill s0") < figure.picture.index("fill s1")
 
@@ -150,9 +150,9 @@ def test_sensors_of_three_kinds_have_panels(made):
         return Series(name, kind, "u", "x", (0.0, 0.5, 1.0), (1.0, 2.0, 3.0))
 
     everything = [sensor("t", "temperature"), sensor("c", "clock"), sensor("p", "power"), sensor("s", "steal")]
-    figure = over_time([made.row("clip")], everything)
+    figure = time_figure([made.row("clip")], everything)
     assert [row[0] for row in figure.rows] == ["clip", "t", "c", "p"]
-    assert "No sensor" in over_time([made.row("clip")], []).text
+    assert "No sensor" in time_figure([made.row("clip")], []).text
 
 
 @given(low=st.floats(-1e6, 1e6), span=st.floats(1e-6, 1e9))

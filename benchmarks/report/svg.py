@@ -1,4 +1,7 @@
-"""Drawing in SVG by hand: elements, scales, axes. Every text that comes from a report is escaped here, in one place."""
+"""SVG elements, scales, axes, legends and bars; every text of a report is escaped here.
+
+Colours are those of Okabe and Ito, told apart with any colour vision.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,38 @@ from ...errors import printable
 WIDTH = 400  # of a chart, in its own units; a card is about as wide in CSS pixels, so letters keep their size
 LETTER = 6.2  # width of one, on the wide side
 MAX_ATTRIBUTE = 1 << 20  # characters: a path is one attribute
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34  # room for axes
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34  # margins for axes
+
+# Of a picture by itself too: its root element carries the class `chart`.
+DRAWING = """
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d8dee4;
+  --good: #00694c; --bad: #a63d00;
+  --c0: #0072b2; --c1: #b86e00; --c2: #00805d; --c3: #b0578d; --c4: #c04f00; --c5: #2f8fc4; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #0f1318; --card: #181e25; --ink: #e6edf3; --soft: #9aa7b4; --line: #313a44;
+    --good: #45c79b; --bad: #ff9d5c;
+    --c0: #4aa8e0; --c1: #e69f00; --c2: #2fc39a; --c3: #e08fbe; --c4: #f0813f; --c5: #8fd0f5; } }
+.chart text { fill: var(--ink); font: 11px system-ui, sans-serif; }
+.chart .tick { fill: var(--soft); font-size: 10px; }
+.chart .strong { font-weight: 600; }
+.grid { stroke: var(--line); stroke-width: 1; }
+.line { fill: none; stroke: currentColor; stroke-width: 1.8; }
+.dots { stroke-width: 3; stroke-linecap: round; }
+.cdf { fill: none; stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 4 3; }
+.mark { stroke: var(--ink); stroke-width: 1.5; }
+.fill { fill: currentColor; } .dim { opacity: .45; }
+.s0 { color: var(--c0); } .s1 { color: var(--c1); } .s2 { color: var(--c2); }
+.s3 { color: var(--c3); } .s4 { color: var(--c4); } .s5 { color: var(--c5); }
+"""
 
 
 def escape(text: object, limit: int = 2000) -> str:
-    """Text for element content and for quoted attributes; control characters become visible, the rest is cut off."""
+    """Escaped text for content and quoted attributes; control characters become visible."""
     return html.escape(printable(str(text), limit), quote=True)
 
 
 def element(tag: str, content: str | Iterable[str] | None = None, **attributes: object) -> str:
-    """One element. `content` is markup already; attribute values are escaped; `class_` is `class`, `a_b` is `a-b`."""
+    """One element of markup, its attributes escaped; `class_` is `class`, `a_b` is `a-b`."""
     given = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(_short(value), MAX_ATTRIBUTE)}"'
         for name, value in attributes.items()
@@ -37,10 +62,10 @@ def _short(value: object) -> object:
 
 
 def label(x: float, y: float, text: object, anchor: str = "start", class_: str = "label") -> str:
-    """A text; what would leave the picture is cut off, and a pointer that rests on it is told the whole."""
+    """A text, cut off at the picture's edge; the whole of it is its tooltip."""
     shown = printable(str(text), 2000)
-    room = {"start": WIDTH - x, "end": x, "middle": 2 * min(x, WIDTH - x)}[anchor]
-    most = max(int(room / LETTER), 2)
+    left = {"start": WIDTH - x, "end": x, "middle": 2 * min(x, WIDTH - x)}[anchor]
+    most = max(int(left / LETTER), 2)
     if len(shown) > most:
         cut = html.escape(shown[: most - 1] + "…", quote=True)
         return element("text", [hint(shown), cut], x=x, y=y, text_anchor=anchor, class_=class_)
@@ -48,7 +73,7 @@ def label(x: float, y: float, text: object, anchor: str = "start", class_: str =
 
 
 def hint(text: object) -> str:
-    """What a pointer that rests on an element is told."""
+    """A tooltip."""
     return element("title", escape(text))
 
 
@@ -137,7 +162,7 @@ def x_axis(scale: Scale, y: float, title: str, top: float, show: Callable[[float
 
 
 def y_axis(scale: Scale, x: float, right: float, title: str, about: int = 5) -> list[str]:
-    """Ticks, grid lines to `right`; the title stands above the axis, so that nobody has to turn the head."""
+    """Ticks, grid lines to `right`, and a title above the axis."""
     parts = []
     for value in scale.ticks(about):
         y = scale(value)
@@ -174,23 +199,79 @@ def chart(key: str, height: float, title: str, description: str, parts: Iterable
 
 def legend(names: Sequence[str], y: float) -> list[str]:
     """Coloured squares with names, wrapped to the chart's width."""
-    parts, x = [], float(LEFT)
-    for index, name in enumerate(names):
-        width = 16 + LETTER * len(name)
-        if x > LEFT and x + width > WIDTH:
-            x, y = float(LEFT), y + 15
-        parts.append(element("rect", x=x, y=y - 8, width=9, height=9, class_=f"fill s{index % 6}"))
-        parts.append(label(x + 13, y, name, class_="tick"))
-        x += width + 8
+    parts = []
+    for index, (name, (x, line)) in enumerate(zip(names, _legend_places(names), strict=True)):
+        parts.append(element("rect", x=x, y=y + line - 8, width=9, height=9, class_=f"fill s{index % 6}"))
+        parts.append(label(x + 13, y + line, name, class_="tick"))
     return parts
 
 
 def legend_height(names: Sequence[str]) -> float:
-    """What `legend` takes."""
-    lines, x = 1, float(LEFT)
+    """Height of `legend` for these names."""
+    return 15.0 + max((line for _, line in _legend_places(names)), default=0.0)
+
+
+def _legend_places(names: Sequence[str]) -> list[tuple[float, float]]:
+    """(x, y below the first line) of each name."""
+    places, x, line = [], float(LEFT), 0.0
     for name in names:
         width = 16 + LETTER * len(name)
         if x > LEFT and x + width > WIDTH:
-            lines, x = lines + 1, float(LEFT)
+            x, line = float(LEFT), line + 15
+        places.append((x, line))
         x += width + 8
-    return 15.0 * lines
+    return places
+
+
+# ----------------------------------------------------------------------------------------------------------------- bars
+@dataclass(frozen=True)
+class ChartBar:
+    """One line of a bar chart.
+
+    Attributes:
+        name: above the bar; empty: it belongs to the name above.
+        pieces: (begin, end, colour, hint) one after the other; an empty hint is not drawn.
+        mark: a second value and its hint, None without one.
+        strong: whether the name stands out.
+    """
+
+    name: str
+    pieces: tuple[tuple[float, float, int, str], ...] = ()
+    mark: tuple[float, str] | None = None
+    strong: bool = False
+
+
+def bar_chart(
+    key: str, title: str, text: str, bars: Sequence[ChartBar], axis: str, colours: Sequence[str] = (), log: bool = False
+) -> str:
+    """Horizontal bars with a legend, names above the bars and marks beside them.
+
+    Args:
+        key: unique in the page.
+        title: what it is.
+        text: what it shows, in a sentence or two.
+        bars: from top to bottom.
+        axis: title of the axis, with its unit.
+        colours: what they mean, in their order; empty: no legend.
+        log: whether the axis is logarithmic.
+    """
+    top = TOP + (legend_height(colours) + 4 if colours else 0)
+    height = top + sum(15.0 * bool(bar.name) + 16.0 * bool(bar.pieces) for bar in bars) + BOTTOM
+    values = [end for bar in bars for _, end, _, _ in bar.pieces] + [bar.mark[0] for bar in bars if bar.mark]
+    start, end = LEFT - 40, WIDTH - RIGHT
+    x = logarithmic(values, start, end) if log else linear(values, start, end, zero=True)
+    parts = [*legend(colours, TOP + 4), *x_axis(x, height - BOTTOM, axis, top)]
+    y = top
+    for bar in bars:
+        if bar.name:
+            y += 15
+            parts.append(label(start, y - 2, bar.name, class_="label strong" if bar.strong else "label"))
+        for low, high, colour, told in bar.pieces:
+            shape = {"x": x(low), "y": y + 1, "width": max(x(high) - x(low), 0.7), "height": 12}
+            parts.append(element("rect", hint(told) if told else None, **shape, class_=f"fill s{colour % 6}"))
+        if bar.mark is not None:
+            place, told = x(bar.mark[0]), bar.mark[1]
+            ends = {"x1": place, "x2": place, "y1": y - 1, "y2": y + 15}
+            parts.append(element("line", hint(told) if told else None, **ends, class_="mark"))
+        y += 16 * bool(bar.pieces)
+    return chart(key, height, title, text, parts)

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 
 import pytest
-from logoformer.benchmarks.sensors.all import device_of, find_sensors, this_machine
+from logoformer.benchmarks.sensors.find import device_of, find_sensors, this_machine
 from logoformer.benchmarks.sensors.nvml import open_nvml
 from logoformer.errors import MachineError
 
@@ -82,7 +82,7 @@ def test_thor(tree):
 
 
 def test_a_desktop_without_nvml_shows_its_card_but_none_of_its_sensors(tree):
-    found = find_sensors(tree("desktop").root)
+    found = find_sensors(tree("desktop").root, card="NVIDIA GeForce RTX 3080")
     assert found.gpu == "NVIDIA GeForce RTX 3080"
     assert values(found) == {"cpu clock": 3600.0, "cpu throttle": 0.0, "x86_pkg_temp": 41.0, "steal": None}
     assert found.facts == {"governor": "performance", "GPU": "NVIDIA GeForce RTX 3080"}

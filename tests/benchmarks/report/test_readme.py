@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from logoformer.benchmarks.report.readme import BEGIN, END, readme_table, write_readme_table
 from logoformer.benchmarks.report.records import Qualification
-from logoformer.benchmarks.report.tables import BEGIN, END, markdown, text, write_readme_table
+from logoformer.benchmarks.report.terminal import report_text
 from logoformer.errors import BadInputError, RefusedError
 
 
@@ -25,7 +26,7 @@ def make_report(made):
 
 
 def test_text_says_what_a_reader_needs(make_report):
-    shown = text(make_report())
+    shown = report_text(make_report())
     for part in (
         "face.bundle (base, fp32) on onnxruntime 1.2.3 CPU",
         "20 rounds x 7 steps interleaved",
@@ -33,7 +34,7 @@ def test_text_says_what_a_reader_needs(make_report):
         "preprocess 0.125",
         "stream / clip  0.310  [0.300, 0.320]  A/A ±2.1 %",
         "skipped: torch.compile: RuntimeError: no compiler",
-        "engine(clip) p50 20 us",
+        "runtime(clip) p50 20 us",
         "worker p50 61 us, p95 90 us",
         "note: Measured on the CPU.",
         "280 to clips",
@@ -41,23 +42,23 @@ def test_text_says_what_a_reader_needs(make_report):
         assert part in shown
 
 
-@pytest.mark.parametrize("print_", [text, markdown])
+@pytest.mark.parametrize("print_", [report_text, readme_table])
 @pytest.mark.parametrize(("samples", "needs"), [(60, {64, 130, 662}), (140, {662}), (680, set())])
 def test_a_percentile_without_its_samples_is_not_printed(print_, samples, needs, make_report):
     shown = print_(make_report(samples))
     assert {n for n in (64, 130, 662) if f"(needs n={n})" in shown} == needs
     withheld = f"{np.percentile(np.linspace(4, 14, samples), 99):.2f}"
     assert (withheld in shown) == (662 not in needs)
-    row = next(line for line in markdown(make_report(samples)).splitlines() if line.startswith("| clip |"))
+    row = next(line for line in readme_table(make_report(samples)).splitlines() if line.startswith("| clip |"))
     assert (row.split(" | ")[-1] == "(needs n=662) |") == (662 in needs)
 
 
 def test_a_worker_that_was_not_measured_is_not_spoken_of(make_report):
     report = make_report()
-    assert "`stream.push` 15 µs, worker 61 µs; of the load" in markdown(report)
+    assert "`stream.push` 15 µs, worker 61 µs; of the load" in readme_table(report)
     old = replace(report, wrapper=replace(report.wrapper, worker_p50_us=None, worker_p95_us=None))
-    assert "`stream.push` 15 µs; of the load" in markdown(old)
-    assert "worker" not in text(old)
+    assert "`stream.push` 15 µs; of the load" in readme_table(old)
+    assert "worker" not in report_text(old)
 
 
 def test_the_table_replaces_what_stands_between_the_markers(tmp_path, make_report):
@@ -69,7 +70,7 @@ def test_the_table_replaces_what_stands_between_the_markers(tmp_path, make_repor
     assert new.startswith(before + BEGIN)
     assert new.endswith(END + after)
     assert "old table" not in new
-    assert new == f"{before}{BEGIN}\n{markdown(make_report())}{END}{after}"
+    assert new == f"{before}{BEGIN}\n{readme_table(make_report())}{END}{after}"
     write_readme_table(make_report(), readme)
     assert readme.read_bytes().decode() == new
 
@@ -120,10 +121,10 @@ def test_no_table_is_made_of_an_unqualified_gpu_run(tmp_path, make_report):
 
 def test_a_cache_is_shouted_about(make_report):
     report = make_report()
-    assert "3 runs of the graph for 3 answers" in text(report)
-    assert "CACHE" not in text(report)
-    assert "FROM A CACHE" in text(replace(report, cache=replace(report.cache, cached=True)))
+    assert "3 runs of the graph for 3 answers" in report_text(report)
+    assert "CACHE" not in report_text(report)
+    assert "FROM A CACHE" in report_text(replace(report, cache=replace(report.cache, cached=True)))
 
 
 def test_terminal_text_obeys_nobody(make_report):
-    assert "\x1b" not in text(make_report(name="evil\x1b[2J"))
+    assert "\x1b" not in report_text(make_report(name="evil\x1b[2J"))
