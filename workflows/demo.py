@@ -1,4 +1,4 @@
-"""The verb `demo`: the whole way, on synthetic faces, on a machine without a GPU.
+"""Every verb in one run, from synthetic faces to a camera, on a machine without a GPU.
 
 synth -> train tiny -> evaluate -> export -> build -> verify -> bench -> run. Every step is the function behind the verb
 of that name, nothing is shortened but the model and the data set.
@@ -76,7 +76,9 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     from ..model.synthetic.layout import synth, write_untrimmed
     from ..model.synthetic.recordings import FIRST_VIDEO_IDENTITY
     from ..model.training.recipe import TrainConfig
-    from .verbs import evaluate_on, export_checkpoint, train_on
+    from .evaluate import evaluate_on
+    from .export import export_checkpoint
+    from .train import train_on
 
     folder = _fresh(Path(out))
     began = time.perf_counter()

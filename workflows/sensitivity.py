@@ -1,8 +1,4 @@
-"""INT8 that does not keep its budget at once: which groups to leave out, and fine-tuning.
-
-`quantize --sensitivity` measures every group and excludes until the budget holds; `train --qat` trains the network
-while it is quantized. Both end in INT8 graphs of the same placement policy, filed by `int8.file_int8`.
-"""
+"""INT8 without the groups of layers that it harms: measure each, exclude until the budget holds."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,23 +14,20 @@ import numpy.typing as npt
 from ..bundle import Bundle
 from ..bundle.files import dump_json, write_atomic
 from ..calibration.quantize import QuantizeConfig
-from ..errors import BadInputError, command
-from .quantize import Calibration, compensate_weights, file_int8, load_models, quantize_bundle, smooth_factors, smoothed
+from ..errors import BadInputError
+from .quantize import Calibration, compensate_weights, load_models, quantize_bundle, smooth_factors, smoothed
 
 if TYPE_CHECKING:
     from ..calibration.choose import Source
     from ..calibration.gate import Budget
-    from ..calibration.qat import QatConfig
     from ..calibration.sensitivity import Sensitivity
     from .quantize import Models
 
 Progress = Callable[[str, int, int], None]
 SENSITIVITY_CLIPS = 128
 FEWEST_CLIPS = 28
-HELD_BACK = 63  # clips of the training split at most, to choose the step by
 
 
-# --------------------------------------------------------------------------------------------------------- sensitivity
 def quantize_sensitively(
     path: str | os.PathLike[str],
     calibration: Calibration,
@@ -75,16 +68,18 @@ def quantize_sensitively(
     models = load_models(bundle)
     if calibration.smooth:
         models = smoothed(models, smooth_factors(models["clip"][0], chosen.clips))
-    found = measure(models, chosen.clips, calibration.config, source, held_out, bundle, BUDGETS["int8"], progress)
+    found = measure_sensitivity(
+        models, chosen.clips, calibration.config, source, held_out, bundle, BUDGETS["int8"], progress
+    )
     folder = Path(out)
     write_atomic(folder / "sensitivity.json", dump_json(found.to_json()))
-    write_atomic(folder / "sensitivity.svg", picture(found).encode())
+    write_atomic(folder / "sensitivity.svg", sensitivity_svg(found).encode())
     exclude = (*calibration.config.exclude, *found.excluded)
     config = replace(calibration.config, exclude=tuple(dict.fromkeys(exclude)))
     return quantize_bundle(path, chosen, replace(calibration, config=config), progress), found
 
 
-def measure(
+def measure_sensitivity(
     models: Models,
     calibrated_on: npt.NDArray[np.uint8],
     config: QuantizeConfig,
@@ -139,86 +134,10 @@ def measure(
     )
 
 
-def picture(found: Sensitivity) -> str:
+def sensitivity_svg(found: Sensitivity) -> str:
     """The groups' harm as bars, SVG."""
-    from .chart import bars
+    from .pictures import bars_svg
 
     rows = [(row.group, row.harm, row.group in found.excluded) for row in found.groups]
     title = f"Harm of each group alone in INT8 (RMS of logits / deviation between clips), {found.clips} clips"
-    return bars(title, rows, marked="red: left in FP16")
-
-
-# ----------------------------------------------------------------------------------------------------------------- QAT
-def fine_tune_on(
-    path: str | os.PathLike[str],
-    data: str | os.PathLike[str],
-    config: QatConfig,
-    *,
-    fold: int = 1,
-    progress: Progress | None = None,
-) -> tuple[Bundle, dict[str, Any]]:
-    """Fine-tunes a bundle's INT8 graphs on the training split of one fold; FP32 and FP16 stay as they are.
-
-    Args:
-        path: the bundle, with INT8.
-        data: the data set's folder.
-        config: how.
-        fold: 1 to 5.
-        progress: called with (stage, done, total).
-
-    Returns:
-        The bundle, opened again, and what the manifest says of the fine-tuning.
-
-    Raises:
-        BadInputError: no INT8 in the bundle, too few clips, or the loss is no longer finite.
-    """
-    from ..model.data.clips import CachedClips
-    from ..model.data.datasets import clips_for
-
-    bundle = Bundle(path)
-    source = CachedClips(clips_for(data, "train", fold, bundle.image_size, bundle.labels))
-    return fine_tune_bundle(bundle, source, config, f"{Path(data).name}, fold {fold}, training split", progress)
-
-
-def fine_tune_bundle(
-    bundle: Bundle, source: Source, config: QatConfig, named: str, progress: Progress | None = None
-) -> tuple[Bundle, dict[str, Any]]:
-    """The same on any clip source; `named` is what the manifest calls it."""
-    from ..calibration.choose import turns
-    from ..calibration.qat import augmented, fine_tune, record
-    from ..calibration.quantize import Ranges
-    from ..calibration.smooth import with_weights
-    from ..clips import centre_indices, random_indices
-    from ..export.reference import Reference
-
-    if "int8" not in bundle.precisions:
-        raise BadInputError(
-            f"{bundle.path} has no INT8 graphs to fine-tune.",
-            next=command("logoformer", "quantize", bundle.path, "--data", "DIR"),
-        )
-    written = bundle.calibration()
-    q = written["quantize"]
-    placement = QuantizeConfig(q["method"], tuple(q["exclude"]), q["attention"], q["fold_weights"])
-    smoothing = {norm: np.asarray(factor, np.float32) for norm, factor in written.get("smoothing", {}).items()}
-    models = smoothed(load_models(bundle), smoothing)
-
-    def read(index: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        return source.frames(index, random_indices(source.count(index), bundle.sampling, rng))
-
-    fp32 = models["clip"][0]
-    began = Ranges(written["ranges"], q["method"], written["count"])
-    apart = turns([source.label(i) for i in range(len(source))], min(HELD_BACK, len(source) // 4), config.seed)
-    held_back = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in apart])
-    learned = sorted(set(range(len(source))) - set(apart))
-    if len(learned) < config.batch:
-        raise BadInputError(
-            f"{len(learned)} clips are left to learn from beside {len(apart)} that are held back.",
-            next="give a larger data set",
-        )
-    batches = augmented(lambda place, rng: read(learned[place], rng), len(learned), config)
-    tuned = fine_tune(fp32, Reference(fp32), began, placement, batches, held_back, config, progress)
-    done = record(config, tuned, named)
-    models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
-    written = {**written, "ranges": dict(tuned.ranges.amax), "qat": done}
-    written.pop("compensation", None)  # trained weights are rounded as they were in training: to the nearest step
-    return file_int8(bundle, models, tuned.ranges, placement, written, progress=progress, qat=done), done
+    return bars_svg(title, rows, marked="red: left in FP16")
