@@ -66,12 +66,8 @@ def sam(name: str, bar: Bar) -> dict[str, Any]:
     ]
     load = LoadConfig(rounds, block=1, settle=0, warmup=1)
     # By the clock, then by CPU time; two runs, because a run reads one clock.
-    by_clock, by_cpu = (
-        closed_loop(
-            candidates, load, clock=clock, progress=lambda _, done, of: bar(f"SAM, {name}", done, of)
-        ).latency_ms
-        for clock in (time.perf_counter_ns, time.process_time_ns)
-    )
+    clocks = (time.perf_counter_ns, time.process_time_ns)
+    by_clock, by_cpu = (closed_loop(candidates, load, clock=clock, progress=bar).latency_ms for clock in clocks)
     return {
         "clips": clips,
         "rounds": rounds,

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -312,12 +313,8 @@ def schemes_svg(costs: SchemeCosts) -> str:
     for part in ("attention", "clip"):
         for unit, figure, scale in (("G MACs", "macs", 1e-9), ("CPU ms", "ms", 1.0)):
             for axis, against, place in axes:
-                lines = {
-                    scheme: [
-                        (float(getattr(r, place)), scale * getattr(r, f"{part}_{figure}")) for r in against(scheme)
-                    ]
-                    for scheme in ATTENTIONS
-                }
+                figures = attrgetter(place, f"{part}_{figure}")
+                lines = {s: [(x, scale * y) for x, y in map(figures, against(s))] for s in ATTENTIONS}
                 panels.append(Panel(f"{PARTS[part]}, {unit}", axis, lines))
     return lines_svg(f"Six attention schemes in {costs.preset}", panels)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logoformer.bundle.files import dump_json
 from logoformer.model.training.evaluate import Predictions, pool
-from logoformer.model.training.metrics import metrics, uar_war
+from logoformer.model.training.metrics import metrics, spread, uar_war
 
 CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 
