@@ -1,4 +1,4 @@
-"""`python -m logoformer.studies.ablations`: the ablations of the paper and of the review, on synthetic faces.
+"""`python -m logoformer.studies.ablations`: the published ablations on synthetic faces.
 
 Trains `tiny` in variants that differ in one thing each: the compact loss, the attention scheme, the number of blocks,
 the number of heads. Writes `benchmarks/results/ablations.json`, one entry for each variant and seed as it comes, so
@@ -153,7 +153,7 @@ def _clips(faces: Path, split: str) -> ClipSource:
 
 
 def missing_runs(results: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, int]]:
-    """(variant, seed) of every training that is still to be done; all variants of a seed before the next seed."""
+    """(variant, seed) of every training still to be done, ordered by seed."""
     have = {name: {run["seed"] for run in results.get("runs", {}).get(name, ())} for name in names}
     seeds = range(max(VARIANTS[name].seeds for name in names))
     return [(name, seed) for seed in seeds for name in names if seed < VARIANTS[name].seeds and seed not in have[name]]
@@ -167,7 +167,7 @@ def add_run(results: dict[str, Any], name: str, found: dict[str, Any]) -> None:
 
 
 def train_missing(names: Sequence[str], bar: Bar) -> dict[str, Any]:
-    """Does the trainings that the committed file lacks, as many at a time as there are cores; writes after each.
+    """Does the trainings that the committed file lacks, one on each core; writes after each.
 
     Args:
         names: of the variants.

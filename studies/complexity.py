@@ -1,4 +1,4 @@
-"""`python -m logoformer.studies.complexity`: costs of each attention scheme on `base`, measured on this CPU.
+"""`python -m logoformer.studies.complexity`: costs of attention schemes on this CPU.
 
 Writes `benchmarks/results/complexity.json`, `docs/complexity.svg`, and the tables between the markers of
 `docs/complexity.md`. The JSON is read back before anything is drawn, so that all three show the same figures.

@@ -1,4 +1,4 @@
-"""`python -m logoformer.studies.experiments`: figures of the demo, with the machine that gave them.
+"""`python -m logoformer.studies.experiments`: figures of the demo and its machine.
 
 Writes `benchmarks/results/experiments.json` and the table between the markers in README, from the JSON, never by hand.
 """

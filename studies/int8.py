@@ -1,4 +1,4 @@
-"""`python -m logoformer.studies.int8 CHECKPOINT`: cost of FP16 and INT8, and remedies for INT8.
+"""`python -m logoformer.studies.int8 CHECKPOINT`: costs of FP16 and INT8, remedies.
 
 Writes `benchmarks/results/int8.json`, one entry for each experiment. CHECKPOINT is the trained `tiny` that `logoformer
 demo -o demo` leaves in `demo/checkpoint`; the other networks are made here. Faces are synthetic and of people that no
@@ -45,7 +45,7 @@ OUTLIER = 200.0
 
 
 def plant_outlier(model: LogoFormer, block: int, factor: float = OUTLIER) -> LogoFormer:
-    """Scales one channel of the LayerNorm before one FFN, and that FFN's first weight column by the inverse.
+    """Scales one LayerNorm channel before an FFN, and the FFN's weight column by the inverse.
 
     FP32 answers stay. The channel is the one with the largest gain.
     """
@@ -131,7 +131,7 @@ def accuracy(model: LogoFormer, folder: Path, bar: Bar) -> dict[str, Any]:
 
 
 def base(folder: Path, method: str, count: int = 21) -> dict[str, Any]:
-    """Logit differences of an untrained `base` whose BatchNorm statistics are real, with compensation and without."""
+    """Logit differences of an untrained `base`, with compensation and without."""
     bundle = make_bundle(initialise(PRESETS["base"]), folder / "base.bundle", method, 64)
     found = {precision: shares(compared(bundle, precision, count)) for precision in ("fp16", "int8")}
     plain = quantize_on_faces(bundle, method, 64, compensate=False)
@@ -146,7 +146,9 @@ def base(folder: Path, method: str, count: int = 21) -> dict[str, Any]:
 def base_with_exclusions(
     bundle: Bundle, method: str, bar: Bar, largest: float = 0.25, count: int = 21
 ) -> dict[str, Any]:
-    """The same with the most harmful stages of the trunk left out, until two sets of clips keep the largest difference.
+    """The same without the most harmful stages of the trunk.
+
+    Stages are excluded until two sets of clips keep the largest difference.
 
     All groups behind the trunk together cost 6 % (root mean square), so they are not measured one by one.
     """
@@ -182,7 +184,7 @@ def int8_macs(bundle: Bundle) -> dict[str, dict[str, int]]:
 
 
 def outlier(model: LogoFormer, folder: Path, bar: Bar, count: int = 252) -> dict[str, Any]:
-    """Plants the outlier, lets sensitivity find it, mends it by exclusion and by scale migration."""
+    """Plants the outlier, finds it by sensitivity, removes it by exclusion and by smoothing."""
     before = make_bundle(model, folder / "whole.bundle")
     bundle = make_bundle(plant_outlier(model, 0), folder / "outlier.bundle")
     broken = compared(bundle, "int8", count)

@@ -1,4 +1,4 @@
-"""`python -m logoformer.studies.training`: speed of loading and of a step with SAM, on this machine.
+"""`python -m logoformer.studies.training`: speed of loading and of a step with SAM.
 
 Writes `benchmarks/results/training.json`: how many clips a core reads in a second, from synthetic faces in DFEW's
 layout, stored at the size that the network reads and at DFEW's own; and the time of a training step with SAM over that
@@ -51,7 +51,7 @@ def loading(bar: Bar) -> dict[str, Any]:
 
 
 def sam(name: str, bar: Bar) -> dict[str, Any]:
-    """A step with SAM against one without, of a preset by the recipe `paper-dfew`, on this machine's CPU."""
+    """A step with SAM against one without, by the recipe `paper-dfew`, on this CPU."""
     import numpy as np
 
     from ..model.networks.config import preset

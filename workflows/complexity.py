@@ -1,4 +1,4 @@
-"""Costs of the attention schemes against T and S: multiply-accumulates by formula, CPU time as measured.
+"""Costs of the attention schemes against T and S: MACs by formula, CPU time as measured.
 
 One configuration is the centre; T varies at its S, and S (through the size of the pictures) at its T. Everything is
 timed in one interleaved run: in each round every scheme at every point runs once, in an order drawn anew. What is
@@ -181,7 +181,7 @@ def _at(centre: ModelConfig, frames: int, size: int) -> ModelConfig:
 
 
 def _usual_sizes(centre: ModelConfig) -> list[int]:
-    """Sides that give one to four windows a side: the centre's own where its grid is such, else the round ones."""
+    """Sides that give one to four windows a side, the centre's own among them."""
     _, h, w = centre.window
     halvings = 1 + len(centre.stage_widths)
     grids = {centre.grid, *(math.lcm(h, w) * k for k in range(1, 5))}
@@ -304,7 +304,7 @@ def inspect_complexity(
 
 
 def schemes_svg(costs: SchemeCosts) -> str:
-    """Attention products above, the whole model below; against T on the left, S on the right. SVG, UTF-8."""
+    """Attention products and the whole model, against T on the left and S on the right. SVG."""
     axes = (
         (f"T, frames of {costs.tokens_per_frame} tokens", costs.against_frames, "frames"),
         (f"S, tokens a frame, {costs.frames} frames", costs.against_tokens, "tokens_per_frame"),

@@ -26,7 +26,7 @@ MARKER = "demo.json"
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo found and made.
+    """Results of the demo.
 
     Attributes:
         rows: (step, figure, file or folder).
@@ -42,7 +42,7 @@ class DemoReport:
         return {**self.figures, "seconds": self.seconds}
 
     def table(self) -> str:
-        """One table, and what it does not say."""
+        """The rows, and the limits of what they show."""
         return (
             table([("step", "result", "made"), *self.rows])
             + f"\n{self.seconds:.0f} s in all. Synthetic faces: nothing here says how well a model reads people, and "
@@ -144,7 +144,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
 
 
 def _fresh(folder: Path) -> Path:
-    """An empty folder; what an older demo left is removed, anything else is left alone."""
+    """An empty folder in place of an older demo; anything else is left alone."""
     started = folder / ".demo"
     if folder.exists():
         if not started.exists() and any(folder.iterdir()):

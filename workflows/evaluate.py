@@ -42,7 +42,7 @@ def evaluate_on(
     max_damaged: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Answers of a checkpoint on the test split of one fold, or of five on the folds that each was not trained on.
+    """Answers of a checkpoint on one fold's test split, or of several on a fold each.
 
     Args:
         checkpoints: folder or `.pt`; several are those of fold 1, 2, ..., and their answers are pooled.

@@ -28,7 +28,9 @@ def export_checkpoint(
     calibration: Calibration | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Exports a checkpoint; ranges, parity and golden answers are taken on synthetic faces unless a data set is given.
+    """Exports a checkpoint, and quantizes it where a calibration is given.
+
+    Ranges, parity and golden answers are taken on synthetic faces unless a data set is given.
 
     Args:
         checkpoint: folder or `.pt`.

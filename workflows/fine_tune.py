@@ -31,7 +31,7 @@ def fine_tune_on(
     fold: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Bundle, dict[str, Any]]:
-    """Fine-tunes a bundle's INT8 graphs on the training split of one fold; FP32 and FP16 stay as they are.
+    """Fine-tunes a bundle's INT8 graphs on one fold's training split; FP32 and FP16 stay.
 
     Args:
         path: the bundle, with INT8.

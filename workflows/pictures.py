@@ -66,7 +66,7 @@ def plane_svg(classes: Sequence[str], labels: npt.NDArray[np.int64], points: npt
 
 
 def tsne(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float64]:
-    """t-SNE by scikit-learn, `[N, d]` -> `[N, 2]`; distances between groups mean little in such a picture.
+    """t-SNE by scikit-learn, `[N, d]` -> `[N, 2]`; distances between groups mean little.
 
     Raises:
         MachineError: scikit-learn is not installed.
@@ -111,7 +111,7 @@ def bars_svg(title: str, rows: Sequence[tuple[str, float, bool]], marked: str) -
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines on one pair of logarithmic axes; a power is a straight line there, its exponent the slope.
+    """Lines on one pair of logarithmic axes, where a power is a straight line.
 
     Attributes:
         title: what is drawn upwards.
@@ -125,7 +125,7 @@ class Panel:
 
 
 def lines_svg(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
-    """Panels of the same lines, row by row; lines differ in their dashes too, because several may lie on each other."""
+    """Panels row by row; lines differ in dashes too, because several may coincide."""
 
     def draw(figure: Figure) -> None:
         from matplotlib.ticker import LogLocator, NullFormatter
@@ -149,7 +149,7 @@ def lines_svg(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
 
 
 def _svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:
-    """What `draw` puts on an empty figure, sides in inches, as SVG without script or outside reference.
+    """A figure of `width` x `height` inches, filled by `draw`, as SVG that loads nothing.
 
     Raises:
         MachineError: matplotlib is not installed.

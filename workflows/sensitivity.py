@@ -1,4 +1,4 @@
-"""INT8 without the groups of layers that it harms: measure each, exclude until the budget holds."""
+"""INT8 without the layer groups that it harms, excluded until the budget holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..bundle import Bundle
 from ..bundle.files import dump_json, write_atomic
 from ..calibration.quantize import QuantizeConfig
 from ..errors import BadInputError
-from .quantize import Calibration, compensate_weights, load_models, quantize_bundle, smooth_factors, smoothed
+from .quantize import Calibration, load_models, quantize_bundle, smooth_factors, smoothed
 
 if TYPE_CHECKING:
     from ..calibration.choose import Source
@@ -36,7 +36,7 @@ def quantize_sensitively(
     clips: int = SENSITIVITY_CLIPS,
     progress: Progress | None = None,
 ) -> tuple[Bundle, Sensitivity]:
-    """Measures each group, excludes until the budget holds, and adds INT8 so.
+    """Measures each group, excludes until the budget holds, and adds INT8 to the rest.
 
     The clips are of the training split, but none that INT8 is calibrated on: the test split is the gate's.
 
@@ -102,16 +102,18 @@ def measure_sensitivity(
         progress: called with (stage, done, total).
     """
     from ..calibration.collect import collect_ranges
+    from ..calibration.compensate import compensate
     from ..calibration.placement import groups
     from ..calibration.quantize import quantize_graph
     from ..calibration.sensitivity import sensitivity
     from ..clips import centre_indices
     from ..export.macs import macs_by_node
     from ..export.parity import RoundingClip
+    from ..export.reference import Reference
 
     fp32, fp16 = models["clip"]
     ranges = collect_ranges(fp32, calibrated_on, config, progress)
-    steps = compensate_weights(models["clip"], ranges, config, calibrated_on, progress)
+    steps = compensate(fp32, fp16, Reference(fp32), ranges, config, calibrated_on, progress)
     clips = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in held_out])
     labels = np.array([source.label(i) for i in held_out], np.int64)
     by_node = macs_by_node(fp32)

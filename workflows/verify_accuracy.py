@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class AccuracyReport:
-    """What the gate found.
+    """Verdicts of the accuracy gate.
 
     Attributes:
         bundle: its path.
@@ -163,7 +163,7 @@ def _per_graph(
     row: Mapping[str, Any],
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """Judges the pair with INT8 in one graph and FP16 in the other, on the clips that INT8 as a whole failed on.
+    """Judges INT8 in one graph of the pair and FP16 in the other, on the same clips.
 
     Returns:
         What changes in the row of INT8: nothing, or the mixed verdict, the precision of each graph, and the figures.
