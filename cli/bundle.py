@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def _export(a: argparse.Namespace, bar: Bar) -> int:
     from ..export.exporter import ExportConfig
-    from ..workflows.verbs import export_checkpoint, export_summary
+    from ..workflows.export import export_checkpoint, export_summary
 
     config = ExportConfig(
         precisions=tuple(p for p in a.precisions if p != "int8"), faces=a.faces, max_fps=a.max_fps,
@@ -32,15 +32,15 @@ def _export(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _quantize(a: argparse.Namespace, bar: Bar) -> int:
+    from ..workflows.export import export_summary
     from ..workflows.quantize import quantize
-    from ..workflows.verbs import export_summary
 
     calibration = _calibration(a, a.data)
     if a.sensitivity is None:
         bundle = quantize(a.bundle, calibration, bar)
         return show(a, bar, export_summary(bundle), _exported(bundle))
     from ..calibration.sensitivity import table as rows
-    from ..workflows.tune import quantize_sensitively
+    from ..workflows.sensitivity import quantize_sensitively
 
     bundle, found = quantize_sensitively(a.bundle, calibration, a.sensitivity, progress=bar)
     data = {**export_summary(bundle), "sensitivity": found.to_json()}
@@ -116,7 +116,7 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
-    from ..workflows.judge import accuracy_rows, judge_on_data
+    from ..workflows.verify_accuracy import accuracy_rows, judge_on_data
 
     if not a.data:
         raise UsageError(
@@ -133,7 +133,7 @@ def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _layers(a: argparse.Namespace, bar: Bar) -> int:
-    from ..workflows.judge import explain_layers
+    from ..workflows.verify_layers import explain_layers
 
     reports = explain_layers(a.bundle, a.layers, progress=bar)
     lines = []
@@ -174,10 +174,10 @@ def _inspect(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _complexity(a: argparse.Namespace, bar: Bar) -> int:
-    from ..workflows.scheme_report import inspect_complexity, text
+    from ..workflows.complexity import complexity_text, inspect_complexity
 
     costs = inspect_complexity(a.bundle, a.preset, frames=a.frames, sizes=a.sizes, out=a.out, progress=bar)
-    return show(a, bar, costs.to_json(), text(costs))
+    return show(a, bar, costs.to_json(), complexity_text(costs))
 
 
 def _int8_options(p: argparse.ArgumentParser) -> None:

@@ -34,7 +34,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
     from ..model.training.log import LogOptions
     from ..model.training.recipe import override, recipe
     from ..model.training.train import Start
-    from ..workflows.verbs import train_on
+    from ..workflows.train import train_on
 
     chosen = recipe(a.recipe)
     config = override(chosen.train, [*a.set, *([f"select={a.select}"] if a.select else ())])
@@ -58,7 +58,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
 def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
     from ..calibration.qat import QatConfig
     from ..model.training.recipe import override
-    from ..workflows.tune import fine_tune_on
+    from ..workflows.fine_tune import fine_tune_on
 
     config = override(QatConfig(), a.set)
     bundle, done = fine_tune_on(a.qat, a.data, config, fold=a.fold, progress=bar)
@@ -71,7 +71,7 @@ def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
-    from ..workflows.verbs import evaluate_on, write_evaluation
+    from ..workflows.evaluate import evaluate_on, write_evaluation
 
     if a.tsne and not a.out:
         raise UsageError("--tsne draws a picture; no folder for it is given.", next="name it with -o DIR")

@@ -188,7 +188,7 @@ def _full_size(preset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _export(checkpoint: Path, out: Path, clips: int) -> Path:
     from logoformer.export.exporter import ExportConfig
-    from logoformer.workflows.verbs import export_checkpoint
+    from logoformer.workflows.export import export_checkpoint
 
     return export_checkpoint(checkpoint, out, ExportConfig(), clips=clips).path
 

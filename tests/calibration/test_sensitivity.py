@@ -10,7 +10,7 @@ from logoformer.calibration.placement import groups
 from logoformer.calibration.sensitivity import RMS_LIMIT, companions, holds, sensitivity, table
 from logoformer.errors import VerificationError
 from logoformer.export.macs import macs_by_node
-from logoformer.workflows.tune import picture
+from logoformer.workflows.sensitivity import sensitivity_svg
 
 BUDGET = BUDGETS["int8"]
 
@@ -45,7 +45,7 @@ def test_what_is_reported(found):
     assert written["groups"][0]["group"] == "block0.ffn"
     rows = table(found)
     assert rows[1][0] == "block0.ffn" and rows[1][-1] == "yes" and {row[-1] for row in rows[2:]} == {""}
-    drawn = ElementTree.fromstring(picture(found))
+    drawn = ElementTree.fromstring(sensitivity_svg(found))
     texts = [item.text for item in drawn.iter() if item.text and item.tag.endswith("text")]
     assert all(row.group in texts for row in found.groups)
 

@@ -15,7 +15,7 @@ from logoformer.model.checkpoint import load_checkpoint
 from logoformer.model.networks.config import PRESETS
 from logoformer.model.networks.logoformer import LogoFormer
 from logoformer.model.synthetic.recordings import synthetic_clips
-from logoformer.workflows.verbs import export_checkpoint
+from logoformer.workflows.export import export_checkpoint
 
 TINY = PRESETS["tiny"]
 

@@ -179,7 +179,7 @@ def test_a_taken_row_is_not_overwritten_by_the_next_frame(here, bundle):
 def batched(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with frame graphs for one face and for two."""
     from logoformer.export.exporter import ExportConfig
-    from logoformer.workflows.verbs import export_checkpoint
+    from logoformer.workflows.export import export_checkpoint
 
     out = tmp_path_factory.mktemp("batched") / "two.bundle"
     return export_checkpoint(tiny_checkpoint, out, ExportConfig(precisions=("fp32",), frame_batches=(2,)), clips=16)

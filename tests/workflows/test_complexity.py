@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shlex
 import xml.etree.ElementTree as ElementTree
@@ -12,18 +13,23 @@ from pathlib import Path
 
 import pytest
 from logoformer.benchmarks.report import fields
-from logoformer.benchmarks.report.svg import number
 from logoformer.benchmarks.statistics import Ratio
 from logoformer.cli import main as cli
 from logoformer.errors import UsageError
 from logoformer.model.networks.complexity import attention_macs, complexity
 from logoformer.model.networks.config import ATTENTIONS, preset
-from logoformer.studies import complexity as experiments_complexity
-from logoformer.workflows.scheme_costs import SchemeCosts, centre_of, points
-from logoformer.workflows.scheme_plot import plot
-from logoformer.workflows.scheme_report import inspect_complexity, markdown, text
+from logoformer.studies import complexity as study
+from logoformer.workflows.complexity import (
+    SchemeCosts,
+    centre_of,
+    complexity_text,
+    inspect_complexity,
+    points,
+    schemes_svg,
+)
 
 ROOT = Path(__file__).parents[2]
+MARKERS = ("<!-- complexity:begin -->", "<!-- complexity:end -->")
 PAGE = (ROOT / "docs/complexity.md").read_text(encoding="utf-8")
 
 
@@ -35,7 +41,7 @@ def small() -> SchemeCosts:
 
 @pytest.fixture(scope="module")
 def committed() -> SchemeCosts:
-    return experiments_complexity.read_costs(ROOT / experiments_complexity.RESULTS)
+    return study.read_costs(ROOT / study.RESULTS)
 
 
 # --------------------------------------------------------------------------------------------------------------- points
@@ -113,10 +119,10 @@ def test_every_scheme_is_counted_and_measured_at_every_point(small: SchemeCosts)
 
 
 def test_the_tables_hold_every_row(small: SchemeCosts):
-    lines = text(small).split("\n")
+    lines = complexity_text(small).split("\n")
     assert lines[0].split()[:3] == ["scheme", "T", "S"] and len(lines) == 2 + 18 + 2
     assert "medians of 10 interleaved rounds" in lines[-1] and small.machine.python in lines[-1]
-    tables = markdown(small)
+    tables = study.complexity_tables(small)
     assert tables.count("| logo |") == 6 and "| | T = 4 | T = 8 |" in tables and "| | S = 4 | S = 16 |" in tables
 
 
@@ -126,7 +132,7 @@ def test_the_verb_prints_draws_and_refuses(tmp_path: Path, capsys: pytest.Captur
     assert cli.main([*words, "-o", str(tmp_path / "x.svg")]) == 0
     found = fields.read(SchemeCosts, json.loads(capsys.readouterr().out))
     assert found.preset == "tiny" and len(found.rows) == 6
-    assert (tmp_path / "x.svg").read_text() == plot(found)
+    assert (tmp_path / "x.svg").read_text() == schemes_svg(found)
     for wrong, said in (
         (["inspect"], "Which bundle"),
         (["inspect", str(untrained_bundle), "--frames", "4"], "go with --complexity"),
@@ -140,58 +146,59 @@ def test_the_verb_prints_draws_and_refuses(tmp_path: Path, capsys: pytest.Captur
 
 
 # -------------------------------------------------------------------------------------------------------------- picture
-def texts(panel: ElementTree.Element) -> list[tuple[float, float, float, float, str]]:
-    """(left, top, right, bottom, text) of a panel's texts, widths estimated from above."""
-    found = []
-    for item in panel.iter("{http://www.w3.org/2000/svg}text"):
-        shown = "".join(item.itertext())
-        x, y, wide = float(item.get("x")), float(item.get("y")), 6.2 * len(shown)
-        left = {"start": x, "middle": x - wide / 2, "end": x - wide}[item.get("text-anchor", "start")]
-        found.append((left, y - 9, left + wide, y + 2, shown))
-    return found
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize("which", ["small", "committed"])
-def test_the_picture_is_whole_and_nothing_in_it_touches(which: str, request: pytest.FixtureRequest):
+def test_the_picture_is_whole(which: str, request: pytest.FixtureRequest):
     costs: SchemeCosts = request.getfixturevalue(which)
-    picture = plot(costs)
-    root = ElementTree.fromstring(picture)
-    space = "{http://www.w3.org/2000/svg}"
-    panels = root.findall(f"{space}g")
-    assert len(panels) == 8
-    for panel in panels:
-        lines = [p.get("class").split()[2] for p in panel.iter(f"{space}path")]
-        assert sorted(lines) == sorted(ATTENTIONS)
-        for a, b in itertools.combinations(texts(panel), 2):
-            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
-        for left, top, right, bottom, shown in texts(panel):
-            assert left >= 0 and right <= 400 and top >= 0 and bottom <= 200, shown
-        for dot in panel.iter(f"{space}circle"):
-            assert 40 < float(dot.get("cx")) < 400 and 20 < float(dot.get("cy")) < 170
-    legend = [t.text for t in root.findall(f"{space}text")][1:]
-    assert legend == list(ATTENTIONS)
-    assert "prefers-color-scheme: dark" in picture
-    assert not re.search(r"<script|<image|href|url\(|@import", picture)
+    picture = schemes_svg(costs)
+    texts = ["".join(item.itertext()) for item in ElementTree.fromstring(picture).iter(f"{SVG}text")]
+    for part in ("attention products", "whole model, one clip"):
+        for unit in ("G MACs", "CPU ms"):
+            assert texts.count(f"{part}, {unit}") == 2  # against T and against S
+    assert [name for name in texts if name in ATTENTIONS] == list(ATTENTIONS)
+    assert all(str(r.frames) in texts and str(r.tokens_per_frame) in texts for r in costs.rows)
+    assert not re.search(r"<script|<image|@import|href=\"[^#]|url\([^#]", picture)
+
+
+def axes_of(picture: str) -> list[ElementTree.Element]:
+    groups = ElementTree.fromstring(picture).iter(f"{SVG}g")
+    return [group for group in groups if re.fullmatch(r"axes_\d+", group.get("id", ""))]
+
+
+def places(picture: str, panel: int, scheme: str) -> list[tuple[float, float]]:
+    """Where one scheme's line goes in a panel; y grows downwards."""
+    lines = [g for g in axes_of(picture)[panel] if re.fullmatch(r"line2d_\d+", g.get("id", ""))]
+    path = lines[ATTENTIONS.index(scheme)].find(f"{SVG}path")
+    numbers = [float(word) for word in re.findall(r"-?[\d.]+", path.get("d"))]
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def test_each_dot_is_a_row(small: SchemeCosts):
-    """What a pointer that rests on a dot is told: the scheme, T or S, and the figure that the panel is of."""
-    parts = ("attention_macs", "attention_ms", "clip_macs", "clip_ms")
-    found, wanted = [], []
-    for panel in ElementTree.fromstring(plot(small)).iter("{http://www.w3.org/2000/svg}g"):
-        found.append({"".join(dot.itertext()) for dot in panel.iter("{http://www.w3.org/2000/svg}circle")})
-    for part, (axis, of) in itertools.product(parts, (("frames", 16), ("tokens_per_frame", 8))):
-        unit = 1e9 if part.endswith("macs") else 1
-        rows = [r for r in small.rows if of == (r.tokens_per_frame if axis == "frames" else r.frames)]
-        wanted.append({f"{r.scheme}: {getattr(r, axis)}, {number(getattr(r, part) / unit)}" for r in rows})
-    assert found == wanted
+    """Places keep the order of the figures, over all schemes of a panel."""
+    picture = schemes_svg(small)
+    assert len(axes_of(picture)) == 8
+    figures = itertools.product(
+        ("attention_macs", "attention_ms", "clip_macs", "clip_ms"), ("frames", "tokens_per_frame")
+    )
+    for panel, (figure, axis) in enumerate(figures):
+        dots, wanted = [], []
+        for scheme in ATTENTIONS:
+            rows = small.against_frames(scheme) if axis == "frames" else small.against_tokens(scheme)
+            dots += [(x, -y) for x, y in places(picture, panel, scheme)]
+            wanted += [(float(getattr(r, axis)), float(getattr(r, figure))) for r in rows]
+        assert len(dots) == len(wanted) == 6 * 2
+        for side in (0, 1):
+            placed, logs = [dot[side] for dot in dots], [math.log(w[side]) for w in wanted]
+            slope = (max(placed) - min(placed)) / (max(logs) - min(logs))
+            for one, log in zip(placed, logs, strict=True):
+                assert one == pytest.approx(min(placed) + slope * (log - min(logs)), abs=0.1)
 
 
 def test_a_power_is_a_straight_line(committed: SchemeCosts):
     """Joint attention's products grow with the square of T: equal steps on both logarithmic axes."""
-    panel = ElementTree.fromstring(plot(committed)).find("{http://www.w3.org/2000/svg}g")
-    (line,) = [p for p in panel.iter("{http://www.w3.org/2000/svg}path") if "joint" in p.get("class").split()]
-    ys = [float(point.split(",")[1]) for point in line.get("d")[1:].split("L")]
+    ys = [y for _, y in places(schemes_svg(committed), 0, "joint")]
     steps = [a - b for a, b in itertools.pairwise(ys)]
     assert len(steps) == 3 and min(steps) > 0 and max(steps) < 1.05 * min(steps)
 
@@ -200,14 +207,14 @@ def test_a_power_is_a_straight_line(committed: SchemeCosts):
 def test_the_committed_result_is_a_whole_one(committed: SchemeCosts):
     check(committed)
     assert committed.preset == "base" and len(committed.rows) == 6 * 7
-    told = json.loads((ROOT / experiments_complexity.RESULTS).read_text())
-    assert told["command"] == experiments_complexity.COMMAND and told["machine"]["cpu"]
+    told = json.loads((ROOT / study.RESULTS).read_text())
+    assert told["command"] == study.COMMAND and told["machine"]["cpu"]
 
 
 def test_the_page_shows_the_committed_result(committed: SchemeCosts):
-    begin, end = experiments_complexity.MARKERS
-    assert PAGE.split(begin)[1].split(end)[0].lstrip("\n") == markdown(committed)
-    assert (ROOT / experiments_complexity.PICTURE).read_text(encoding="utf-8") == plot(committed)
+    begin, end = MARKERS
+    assert PAGE.split(begin)[1].split(end)[0].lstrip("\n") == study.complexity_tables(committed)
+    assert (ROOT / study.PICTURE).read_text(encoding="utf-8") == schemes_svg(committed)
 
 
 def test_the_page_says_the_formulas_of_the_code():
@@ -234,15 +241,17 @@ def test_the_command_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_experiment_writes_all_three(small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     # Two minutes on `base`; what is written does not depend on which model was measured.
-    monkeypatch.setattr(experiments_complexity, "inspect_complexity", lambda *, name, progress: small)
-    begin, end = experiments_complexity.MARKERS
+    monkeypatch.setattr(study, "inspect_complexity", lambda *, name, progress: small)
+    begin, end = MARKERS
     (tmp_path / "docs").mkdir()
     (tmp_path / "benchmarks/results").mkdir(parents=True)
     (tmp_path / "docs/complexity.md").write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     monkeypatch.chdir(tmp_path)
-    assert experiments_complexity.main() == 0
-    costs = experiments_complexity.read_costs(experiments_complexity.RESULTS)
+    assert study.main() == 0
+    costs = study.read_costs(study.RESULTS)
     assert costs == small
-    assert (tmp_path / "docs/complexity.md").read_text() == f"before\n{begin}\n{markdown(costs)}{end}\nafter\n"
-    assert (tmp_path / "docs/complexity.svg").read_text() == plot(costs)
-    assert markdown(costs) in capsys.readouterr().out
+    assert (
+        tmp_path / "docs/complexity.md"
+    ).read_text() == f"before\n{begin}\n{study.complexity_tables(costs)}{end}\nafter\n"
+    assert (tmp_path / "docs/complexity.svg").read_text() == schemes_svg(costs)
+    assert study.complexity_tables(costs) in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Verbs that need more than one room: which clips go into which training, score or export."""
+"""Score checkpoints on the test splits that they were not trained on."""
 
 from __future__ import annotations
 
@@ -11,84 +11,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LogoformerError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..export.exporter import ExportConfig
     from ..model.data.listing import ListedClips
     from ..model.training.evaluate import Predictions
-    from ..model.training.log import LogOptions
-    from ..model.training.recipe import TrainConfig
-    from ..model.training.train import Start, TrainResult
-    from .quantize import Calibration
 
 Progress = Callable[[str, int, int], None]
 
 
-def train_on(
-    data: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    preset_name: str,
-    config: TrainConfig,
-    *,
-    attention: str | None = None,
-    fold: int = 1,
-    start: Start | None = None,
-    short: str = "former",
-    max_damaged: int = 0,
-    logs: LogOptions | None = None,
-    progress: Progress | None = None,
-) -> TrainResult:
-    """Trains a preset on one fold of a data set and scores it on the fold's test split.
-
-    Args:
-        data: the data set's folder.
-        out: the checkpoint's folder.
-        preset_name: of the architecture.
-        config: the recipe.
-        attention: of the blocks; None leaves the preset's.
-        fold: 1 to 5.
-        start: what it begins from.
-        short: see `model.listing.Reading`.
-        max_damaged: see there.
-        logs: where figures go while it runs, beside the log.
-        progress: called with (stage, done, total).
-    """
-    from ..model.data.clips import CachedClips
-    from ..model.data.datasets import open_clips
-    from ..model.data.listing import Reading
-    from ..model.networks.config import preset
-    from ..model.training.train import train
-
-    model = preset(preset_name, attention)
-    reading = Reading(model.image_size, short, model.frames, max_damaged)
-    learning = open_clips(data, "train", fold, reading)
-    held_out = open_clips(data, "test", fold, reading)
-    model = model.with_labels(learning.labels)
-
-    def read() -> dict[str, Any]:
-        return {
-            "data": Path(data).name, "fold": fold, "short": short, "max_damaged": max_damaged,
-            "train_clips": len(learning), "test_clips": len(held_out),
-            "train_list": learning.fingerprint, "test_list": held_out.fingerprint,
-            "dropped": [len(learning.dropped), len(held_out.dropped)],
-            "damaged": sorted({os.path.relpath(name, data) for one in (learning, held_out) for name in one.damaged}),
-        }  # fmt: skip
-
-    return train(
-        config,
-        model,
-        CachedClips(learning),
-        held_out,
-        out,
-        progress,
-        start=start,
-        logs=logs,
-        reading=read,
-    )
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """What checkpoints answered, and what one must know to ask them again.
+    """Answers of checkpoints, with everything needed to repeat them.
 
     Attributes:
         answers: on all clips.
@@ -111,7 +42,7 @@ def evaluate_on(
     max_damaged: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Answers of a checkpoint on the test split of one fold, or of five on the folds that each was not trained on.
+    """Answers of a checkpoint on one fold's test split, or of several on a fold each.
 
     Args:
         checkpoints: folder or `.pt`; several are those of fold 1, 2, ..., and their answers are pooled.
@@ -162,10 +93,10 @@ def evaluate_on(
 def _not_seen_in_training(
     shown: str, trained_on: Mapping[str, Any], data: str | os.PathLike[str], fold: int, source: ListedClips
 ) -> None:
-    """Refuses a fold whose test clips the checkpoint learned from: such a score looks right and means nothing.
+    """Refuses a fold whose test clips the checkpoint was trained on: such a score means nothing.
 
     Raises:
-        RefusedError: the checkpoint's training list is one of this data set, and clips of the fold stand in it.
+        RefusedError: the checkpoint's training list is one of this data set, and clips of the fold are in it.
     """
     from ..model.data.datasets import open_listing
 
@@ -196,23 +127,23 @@ def write_evaluation(
     plane: tuple[str | os.PathLike[str], str | os.PathLike[str], str, int] | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes what an evaluation found: `result.json`, `confusion.svg`, and with `plane` `features.svg`.
+    """Writes `result.json`, `confusion.svg`, and with `plane` `features.svg`.
 
     Args:
-        evaluation: what was found.
+        evaluation: of `evaluate_on`.
         out: the folder; files of an older evaluation there are replaced.
         call: the call, as JSON values: with it and the files' hashes everything can be repeated.
         plane: (the first checkpoint, data set, `short`, `max_damaged`) whose features are to be drawn by t-SNE.
         progress: called with (stage, done, total).
 
     Raises:
-        MachineError: scikit-learn is missing, or the disk is full.
+        MachineError: matplotlib or scikit-learn is missing, or the disk is full.
     """
     import numpy as np
 
     from ..benchmarks.sensors.machine import read_machine
     from ..bundle.files import dump_json, write_atomic
-    from ..model.training.pictures import confusion_svg, plane_svg, spread, tsne
+    from .pictures import confusion_svg, plane_svg, tsne
 
     folder, answers = Path(out), evaluation.answers
     result: dict[str, Any] = {
@@ -236,6 +167,7 @@ def write_evaluation(
         from ..model.data.datasets import open_clips
         from ..model.data.listing import Reading, numbered_as
         from ..model.training.evaluate import features_of
+        from ..model.training.metrics import spread
 
         model, _ = load_checkpoint(plane[0])
         first, c = evaluation.parts[0], model.config
@@ -249,69 +181,3 @@ def write_evaluation(
     write_atomic(folder / "confusion.svg", confusion_svg(answers.classes, answers.confusion()).encode())
     write_atomic(folder / "result.json", dump_json(result))
     return folder / "result.json"
-
-
-def export_checkpoint(
-    checkpoint: str | os.PathLike[str],
-    out: str | os.PathLike[str] | None,
-    config: ExportConfig,
-    *,
-    data: str | os.PathLike[str] | None = None,
-    fold: int = 1,
-    clips: int = 32,
-    seed: int = 0,
-    share_clips: bool = False,
-    calibration: Calibration | None = None,
-    progress: Progress | None = None,
-) -> Bundle:
-    """Exports a checkpoint; ranges, parity and golden answers are taken on synthetic faces unless a data set is given.
-
-    Args:
-        checkpoint: folder or `.pt`.
-        out: the bundle; None puts it beside the checkpoint.
-        config: what to export.
-        data: a data set, whose training split stands for the camera.
-        fold: 1 to 5.
-        clips: how many.
-        seed: of their choice.
-        share_clips: store clips of `data` in the bundle.
-        calibration: adds INT8; None leaves it out. A set that is refused is refused before anything is exported.
-        progress: called with (stage, done, total).
-    """
-    from ..export.exporter import RealClips, default_out, export_bundle
-    from ..model.checkpoint import load_checkpoint
-
-    model, provenance = load_checkpoint(checkpoint)
-    c = model.config
-    calibrating = calibration.choose(c.sampling, c.image_size, progress) if calibration is not None else None
-    if data is None:
-        from ..model.synthetic.recordings import synthetic_clips
-
-        drawn, _, _ = synthetic_clips(clips, c.sampling, c.image_size, seed)
-        real = RealClips(drawn, f"synthetic faces, seed {seed}", synthetic=True)
-    else:
-        from ..calibration.choose import choose
-        from ..model.data.datasets import open_clips
-        from ..model.data.listing import Reading
-
-        chosen = choose(open_clips(data, "train", fold, Reading(c.image_size)), c.sampling, clips, seed, progress)
-        real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
-    target = default_out(checkpoint) if out is None else Path(out)
-    bundle = export_bundle(
-        model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress
-    )
-    if calibration is None or calibrating is None:
-        return bundle
-    from .quantize import quantize_bundle
-
-    return quantize_bundle(bundle.path, calibrating, calibration, progress)
-
-
-def export_summary(bundle: Bundle) -> dict[str, Any]:
-    """What an export made, as JSON values."""
-    return {
-        "bundle": str(bundle.path),
-        "digest": bundle.manifest["digest"],
-        "precisions": {name: {"verdict": p["verdict"], "reason": p["reason"]} for name, p in bundle.precisions.items()},
-        "graphs": [{"file": g.file, "size": g.size, "macs": dict(g.macs)} for g in bundle.graphs],
-    }

@@ -1,4 +1,4 @@
-"""Verbs that decide which precision may be used: clips, graphs, the rounding reference and the gate, together."""
+"""Accuracy verdicts of a bundle's precisions on held-out clips."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from ..calibration.choose import Source
     from ..calibration.gate import Budget, Evaluate, HeldOut
     from ..calibration.paired import WorstClip
-    from ..export.layers import LayerReport
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class AccuracyReport:
-    """What the gate found.
+    """Verdicts of the accuracy gate.
 
     Attributes:
         bundle: its path.
@@ -115,7 +114,7 @@ def judge_accuracy(
     from ..calibration.paired import compare
     from ..export.reference import NAME
 
-    others = _others(bundle)
+    others = other_precisions(bundle)
     budgets: dict[str, Budget] = dict(BUDGETS)
     if budget_points is not None:
         budgets = {name: replace(budget, drop=budget_points / 100) for name, budget in budgets.items()}
@@ -164,7 +163,7 @@ def _per_graph(
     row: Mapping[str, Any],
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """Judges the pair with INT8 in one graph and FP16 in the other, on the clips that INT8 as a whole failed on.
+    """Judges INT8 in one graph of the pair and FP16 in the other, on the same clips.
 
     Returns:
         What changes in the row of INT8: nothing, or the mixed verdict, the precision of each graph, and the figures.
@@ -189,7 +188,7 @@ def _per_graph(
     return {**results[chosen].to_json(), **asdict(judgement), "worst": worst, "graphs": pairs[chosen]}
 
 
-def _others(bundle: Bundle) -> list[str]:
+def other_precisions(bundle: Bundle) -> list[str]:
     """The precisions beside FP32.
 
     Raises:
@@ -271,49 +270,3 @@ def accuracy_rows(report: AccuracyReport) -> list[list[str]]:
              str(r["lost"]), str(r["gained"]), f"{r['mcnemar_p']:.3g}", str(r["verdict"])]
         )  # fmt: skip
     return rows
-
-
-# --------------------------------------------------------------------------------------------------------------- layers
-def explain_layers(
-    path: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    clips: int = 2,
-    progress: Progress | None = None,
-) -> list[LayerReport]:
-    """Compares every layer of the clip graph in FP16 and INT8 with FP32, on golden clips.
-
-    Args:
-        path: the bundle.
-        out: folder for `layers.<precision>.json` and `.svg`.
-        clips: golden clips that are run.
-        progress: called with (stage, done, total).
-
-    Raises:
-        UsageError: the bundle has nothing but FP32.
-        MachineError: Polygraphy is not installed.
-    """
-    import onnx
-
-    from ..bundle.files import dump_json, write_atomic
-    from ..export.layers import compare_layers
-    from .chart import bars
-
-    bundle = Bundle(path)
-    feeds = [{"clip": clip[None]} for clip in bundle.golden().clips[:clips]]
-    others = _others(bundle)
-    graphs = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("clip", p))) for p in ("fp32", *others)}
-    reports = []
-    for done, precision in enumerate(others):
-        if progress is not None:
-            progress("compare layers", done, len(others))
-        report = compare_layers("clip", precision, graphs["fp32"], graphs[precision], feeds)
-        reports.append(report)
-        title = f"clip in {precision}: relative error of each layer against FP32, {report.clips} clips"
-        rows = [(item.layer, item.error, item.error > report.threshold) for item in report.layers]
-        picture = bars(title, rows, marked=f"red: above {report.threshold:.0%}")
-        write_atomic(Path(out) / f"layers.{precision}.json", dump_json(report.to_json()))
-        write_atomic(Path(out) / f"layers.{precision}.svg", picture.encode())
-    if progress is not None:
-        progress("compare layers", len(others), len(others))
-    return reports

@@ -12,7 +12,7 @@ from logoformer.model.networks.config import PRESETS
 from logoformer.model.synthetic.recordings import SyntheticClips
 from logoformer.studies.int8 import make_bundle, plant_outlier
 from logoformer.workflows.init import initialise
-from logoformer.workflows.judge import judge_accuracy
+from logoformer.workflows.verify_accuracy import judge_accuracy
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_what_is_missing_is_said(untrained_bundle: Path, few_faces: Path, fails)
 @pytest.mark.slow
 def test_smoothing_is_recorded_and_fine_tuning_starts_from_it(tmp_path: Path):
     from logoformer.calibration.qat import QatConfig
-    from logoformer.workflows.tune import fine_tune_bundle
+    from logoformer.workflows.fine_tune import fine_tune_bundle
 
     bundle = make_bundle(plant_outlier(initialise(PRESETS["tiny"]), 0), tmp_path / "b", clips=64, smooth=True)
     assert list(bundle.calibration()["smoothing"]) == ["temporal.blocks.0.norm_ffn/LayerNormalization"]
@@ -84,7 +84,7 @@ def test_smoothing_is_recorded_and_fine_tuning_starts_from_it(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_trained_model_keeps_its_budget_on_a_part_of_the_experiment(trained_checkpoint: Path, tmp_path: Path):
-    """`experiments_int8 accuracy_tiny` on 504 of its 4004 clips, with the budget that 504 clips can prove."""
+    """`studies.int8 accuracy_tiny` on 504 of its 4004 clips, with the budget that 504 clips can prove."""
     from logoformer.model.checkpoint import load_checkpoint
 
     bundle = make_bundle(load_checkpoint(trained_checkpoint)[0], tmp_path / "b")

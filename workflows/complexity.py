@@ -1,4 +1,4 @@
-"""What each attention scheme costs against T and S: multiply-accumulates by formula, CPU time as measured.
+"""Costs of the attention schemes against T and S: MACs by formula, CPU time as measured.
 
 One configuration is the centre; T varies at its S, and S (through the size of the pictures) at its T. Everything is
 timed in one interleaved run: in each round every scheme at every point runs once, in an order drawn anew. What is
@@ -12,24 +12,30 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..benchmarks.load.closed import Candidate, LoadConfig, closed_loop
+from ..benchmarks.report.text_tables import table
 from ..benchmarks.sensors.machine import Machine, read_machine
 from ..benchmarks.statistics import FloatArray, Ratio, ratio
 from ..bundle import Bundle
+from ..bundle.files import write_atomic
 from ..bundle.sealed import reading_fields
 from ..clips import Sampling
 from ..errors import UsageError, advising, command, missing_package
 from ..model.networks.complexity import attention_macs, complexity
 from ..model.networks.config import ATTENTIONS, ModelConfig, preset
+from .pictures import Panel, lines_svg
 
 Progress = Callable[[str, int, int], None]
 REFERENCE = "space"
 LOAD = LoadConfig(rounds=10, block=1, settle=1, warmup=1)
 MAX_BYTES = 2 << 30  # of joint's attention weights and the parameters, at one point
+PARTS = {"attention": "attention products", "temporal": "behind the frames", "clip": "whole model, one clip"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,6 @@ class SchemeCosts:
         return asdict(self)
 
 
-# --------------------------------------------------------------------------------------------------------------- points
 def centre_of(bundle: str | os.PathLike[str] | None, name: str | None) -> ModelConfig:
     """The configuration that is varied: the bundle's, or a preset; `base` if neither is named.
 
@@ -176,7 +181,7 @@ def _at(centre: ModelConfig, frames: int, size: int) -> ModelConfig:
 
 
 def _usual_sizes(centre: ModelConfig) -> list[int]:
-    """Sides that give one to four windows a side: the centre's own where its grid is such, else the round ones."""
+    """Sides that give one to four windows a side, the centre's own among them."""
     _, h, w = centre.window
     halvings = 1 + len(centre.stage_widths)
     grids = {centre.grid, *(math.lcm(h, w) * k for k in range(1, 5))}
@@ -193,8 +198,9 @@ def _words(option: str, values: Sequence[int]) -> str:
     return " ".join([f"--{option}", *map(str, values)])
 
 
-# ------------------------------------------------------------------------------------------------------------ measuring
-def measure(centre: ModelConfig, chosen: Sequence[ModelConfig], progress: Progress | None = None) -> SchemeCosts:
+def measure_schemes(
+    centre: ModelConfig, chosen: Sequence[ModelConfig], progress: Progress | None = None
+) -> SchemeCosts:
     """Times every scheme at every point in one interleaved run: a few minutes for `base`.
 
     Args:
@@ -232,14 +238,9 @@ def measure(centre: ModelConfig, chosen: Sequence[ModelConfig], progress: Progre
         reference = timed(place, REFERENCE)
         for scheme in ATTENTIONS:
             rows.append(_cost(replace(config, attention=scheme), timed(place, scheme), reference))
+    shared = ("preset", "frames", "tokens_per_frame", "window", "embed_dim", "heads", "depth")
     return SchemeCosts(
-        preset=centre.preset,
-        frames=centre.frames,
-        tokens_per_frame=centre.tokens_per_frame,
-        window=centre.window,
-        embed_dim=centre.embed_dim,
-        heads=centre.heads,
-        depth=centre.depth,
+        **{name: getattr(centre, name) for name in shared},
         rows=tuple(rows),
         load=LOAD,
         threads=1,
@@ -250,8 +251,10 @@ def measure(centre: ModelConfig, chosen: Sequence[ModelConfig], progress: Progre
 
 def _cost(config: ModelConfig, taken: Mapping[str, FloatArray], reference: Mapping[str, FloatArray]) -> Cost:
     counted = complexity(config)
-    medians = {part: float(np.median(values)) for part, values in taken.items()}
-    ratios = {part: ratio(values, reference[part]) for part, values in taken.items()}
+    timed: dict[str, Any] = {}
+    for part, values in taken.items():
+        timed[f"{part}_ms"] = float(np.median(values))
+        timed[f"{part}_ratio"] = ratio(values, reference[part])
     return Cost(
         scheme=config.attention,
         frames=config.frames,
@@ -260,10 +263,95 @@ def _cost(config: ModelConfig, taken: Mapping[str, FloatArray], reference: Mappi
         attention_macs=config.depth * attention_macs(config),
         temporal_macs=counted.temporal_macs,
         clip_macs=counted.clip_macs,
-        attention_ms=medians["attention"],
-        temporal_ms=medians["temporal"],
-        clip_ms=medians["clip"],
-        attention_ratio=ratios["attention"],
-        temporal_ratio=ratios["temporal"],
-        clip_ratio=ratios["clip"],
+        **timed,
     )
+
+
+# ---------------------------------------------------------------------------------------------------- picture and table
+def inspect_complexity(
+    bundle: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    *,
+    frames: Sequence[int] = (),
+    sizes: Sequence[int] = (),
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> SchemeCosts:
+    """Measures what the six schemes cost around one configuration, and draws it.
+
+    Args:
+        bundle: whose configuration is varied.
+        name: of a preset, where there is no bundle; `base` by default.
+        frames: T; see `points`.
+        sizes: of the pictures; see `points`.
+        out: the SVG file, if one is wanted.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: both a bundle and a preset, sizes that windows do not divide, or no place for the picture.
+        BadInputError: there is no bundle, or its configuration is of another version.
+        RefusedError: the bundle's index is damaged.
+        MachineError: torch is not installed, or the disk is full.
+    """
+    centre = centre_of(bundle, name)
+    chosen = points(centre, frames, sizes)
+    if out is not None and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
+        raise UsageError(f"No picture can be written to {out}.", next="name a file in a folder that exists")
+    costs = measure_schemes(centre, chosen, progress)
+    if out is not None:
+        write_atomic(out, schemes_svg(costs).encode())
+    return costs
+
+
+def schemes_svg(costs: SchemeCosts) -> str:
+    """Attention products and the whole model, against T on the left and S on the right. SVG."""
+    axes = (
+        (f"T, frames of {costs.tokens_per_frame} tokens", costs.against_frames, "frames"),
+        (f"S, tokens a frame, {costs.frames} frames", costs.against_tokens, "tokens_per_frame"),
+    )
+    panels = []
+    for part in ("attention", "clip"):
+        for unit, figure, scale in (("G MACs", "macs", 1e-9), ("CPU ms", "ms", 1.0)):
+            for axis, against, place in axes:
+                figures = attrgetter(place, f"{part}_{figure}")
+                lines = {s: [(x, scale * y) for x, y in map(figures, against(s))] for s in ATTENTIONS}
+                panels.append(Panel(f"{PARTS[part]}, {unit}", axis, lines))
+    return lines_svg(f"Six attention schemes in {costs.preset}", panels)
+
+
+def complexity_text(costs: SchemeCosts) -> str:
+    """One line for each scheme at each point."""
+    heads = [f"{part} {what}" for part in PARTS for what in ("MACs", "CPU ms", f"x {REFERENCE} [99 %]")]
+    rows = [["scheme", "T", "S", *heads]]
+    for r in costs.rows:
+        rows.append([r.scheme, str(r.frames), str(r.tokens_per_frame)])
+        for part in PARTS:
+            macs, ms, found = figures_of(r, part)
+            rows[-1] += [macs_text(macs), f"{ms:.2f}", f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"]
+    parts = "; ".join(f"{part}: {title}" for part, title in PARTS.items())
+    return f"{table(rows)}\n{parts}.\n{settings_text(costs)}"
+
+
+def settings_text(costs: SchemeCosts) -> str:
+    """The configuration, how it was timed, how sure the ratios are, and the machine."""
+    f, h, w = costs.window
+    load, machine = costs.load, costs.machine
+    ratios = [figures_of(r, part)[2] for r in costs.rows if r.scheme != REFERENCE for part in PARTS]
+    widest = max(max(abs(r.high - r.value), abs(r.value - r.low)) / r.value for r in ratios)
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()) if name == "torch")
+    return (
+        f"{costs.preset}: d = {costs.embed_dim}, {costs.heads} heads, {costs.depth} blocks, windows {f} x {h} x {w}; "
+        f"the readable model in FP32 on {costs.threads} thread, CPU time of the process, medians of {load.samples} "
+        f"interleaved rounds, random weights. No 99 % interval of a ratio reaches further than {widest:.0%} from it. "
+        f"{machine.line()}; Python {machine.python}, {versions}."
+    )
+
+
+def figures_of(r: Cost, part: str) -> tuple[int, float, Ratio]:
+    """Multiply-accumulates, milliseconds and ratio of one of `PARTS`."""
+    return getattr(r, f"{part}_macs"), getattr(r, f"{part}_ms"), getattr(r, f"{part}_ratio")
+
+
+def macs_text(count: int) -> str:
+    """Three digits, in millions or billions."""
+    return f"{count / 1e9:.3g} G" if count >= 1e9 else f"{count / 1e6:.3g} M"

@@ -18,9 +18,9 @@ from logoformer.engine.verify import verify
 from logoformer.errors import RefusedError, UsageError
 from logoformer.model.networks.config import PRESETS
 from logoformer.model.synthetic.recordings import SyntheticClips
-from logoformer.studies.int8 import make_bundle, plant_outlier, quantize
+from logoformer.studies.int8 import make_bundle, plant_outlier, quantize_on_faces
 from logoformer.workflows.init import initialise
-from logoformer.workflows.judge import AccuracyReport, judge_accuracy, record_accuracy
+from logoformer.workflows.verify_accuracy import AccuracyReport, judge_accuracy, record_accuracy
 
 CHOSEN = {"clip": "fp16", "frame": "int8", "temporal": "fp16"}
 # An untrained network answers 63 clips alike within its noise; what is planted costs it nearly all of them.
@@ -99,7 +99,7 @@ def test_verify_looks_at_the_mixture_and_a_failure_ends_it(mixed: Bundle, verdic
     assert (MIXED in after.accepted) is runs and "fp16" in after.accepted
     # New INT8 graphs have no verdict yet, and no rows.
     if runs:
-        again = quantize(after, clips=64)
+        again = quantize_on_faces(after, clips=64)
         assert not again.mixture and again.precisions["int8"]["verdict"] == "insufficient clips"
         assert not again.manifest["verification"]["rows"]
 
