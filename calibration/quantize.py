@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.onnx_graph import infer_onnx
 from ..errors import BadInputError, UsageError, one_of
 from .amax import LEVELS
 from .placement import Site, groups, sites
@@ -113,7 +114,7 @@ class _Writer:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self.ranges, self.fold, self.steps = ranges, fold, steps
-        self.types = _float_types(model)
+        self.types = {name: tensor.kind for name, tensor in infer_onnx(model).tensors.items()}
         self.weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.dequantized: dict[tuple[str, int | None], str] = {}
@@ -147,7 +148,7 @@ class _Writer:
                     cause="ranges of another network, or an activation that overflows",
                     next="calibrate again with the clip graph of this checkpoint",
                 )
-            scale = round_up(np.asarray(amax / LEVELS), self.types[tensor])
+            scale = round_up(np.asarray(amax / LEVELS), self._onnx.helper.tensor_dtype_to_np_dtype(self.types[tensor]))
             self._pair(tensor, scale, None, quantize=True)
         return self.dequantized[tensor, None]
 
@@ -205,12 +206,3 @@ def round_up(scale: npt.NDArray[np.float64], dtype: npt.DTypeLike) -> npt.NDArra
     # `where` and not an index: a scale of no dimension must stay one. A vector of one element is the same number, but
     # with it TensorRT-RTX 1.7.1 runs every convolution in FP16.
     return np.asarray(np.where(rounded.astype(np.float64) < wanted, up, rounded))
-
-
-def _float_types(model: onnx.ModelProto) -> dict[str, npt.DTypeLike]:
-    """Numpy types of all tensors."""
-    from onnx import helper, shape_inference
-
-    graph = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
-    values = [*graph.input, *graph.output, *graph.value_info]
-    return {v.name: helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type) for v in values}

@@ -106,12 +106,12 @@ def measure(
         budget: what INT8 may cost.
         progress: called with (stage, done, total).
     """
+    from ..bundle.onnx_graph import infer_onnx
     from ..calibration.collect import collect_ranges
     from ..calibration.placement import groups
     from ..calibration.quantize import quantize_graph
     from ..calibration.sensitivity import sensitivity
     from ..clips import centre_indices
-    from ..export.macs import macs_by_node
     from ..export.parity import RoundingClip
 
     fp32, fp16 = models["clip"]
@@ -119,7 +119,7 @@ def measure(
     steps = compensate_weights(models["clip"], ranges, config, calibrated_on, progress)
     clips = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in held_out])
     labels = np.array([source.label(i) for i in held_out], np.int64)
-    by_node = macs_by_node(fp32)
+    by_node = infer_onnx(fp32).macs_by_node
     macs = {
         name: sum(by_node.get(node, 0) for node in nodes)
         for name, nodes in groups(fp32).items()

@@ -5,11 +5,11 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.calibration.gate import BUDGETS
 from logoformer.calibration.placement import groups
 from logoformer.calibration.sensitivity import RMS_LIMIT, companions, holds, sensitivity, table
 from logoformer.errors import VerificationError
-from logoformer.export.macs import macs_by_node
 from logoformer.workflows.tune import picture
 
 BUDGET = BUDGETS["int8"]
@@ -17,7 +17,7 @@ BUDGET = BUDGETS["int8"]
 
 @pytest.fixture(scope="module")
 def found(planted):
-    by_node = macs_by_node(planted.fp32)
+    by_node = infer_onnx(planted.fp32).macs_by_node
     macs = {name: sum(by_node.get(node, 0) for node in nodes) for name, nodes in groups(planted.fp32).items()}
     return sensitivity(
         planted.quantize, planted.answers, planted.truth, planted.labels, macs, sum(by_node.values()), BUDGET

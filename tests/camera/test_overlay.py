@@ -5,7 +5,7 @@ import resource
 import numpy as np
 import pytest
 from logoformer.camera.overlay import BACKGROUND, BAR, BEST, draw_panel, fit, fit_text, open_overlay, panel_width
-from logoformer.camera.sources.contract import Captured
+from logoformer.camera.sources.contract import TimedFrame
 from logoformer.errors import MachineError
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed (the extra 'camera')")
@@ -15,8 +15,8 @@ def answer(label: str = "red", **shares: float) -> dict:
     return {"label": label, "probabilities": shares or {"red": 0.7, "green": 0.2, "blue": 0.1}}
 
 
-def shot(frame: np.ndarray, index: int = 0, color: str = "rgb") -> Captured:
-    return Captured(frame, color, index / 25, index)
+def shot(frame: np.ndarray, index: int = 0, color: str = "rgb") -> TimedFrame:
+    return TimedFrame(frame, color, index / 25, index)
 
 
 def whole(frame: np.ndarray) -> tuple[int, int, int, int]:

@@ -5,9 +5,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.engine.golden import distance
 from logoformer.export.graphs import build_graph, example_inputs
-from logoformer.export.macs import macs_by_precision
 from logoformer.export.parity import RoundingClip, torch_answers
 from logoformer.export.precision import to_fp16
 from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, Ranges, channels, not_finite, protect, scan
@@ -90,7 +90,7 @@ def test_an_overflow_that_onnx_runtime_hides_is_found_all_the_same(clips: np.nda
 
 def test_fp16_holds_the_work_and_keeps_the_interface(clips: np.ndarray):
     graph = convert(initialise(TINY), clips, None)
-    macs = macs_by_precision(graph)
+    macs = infer_onnx(graph).macs_by_precision
     assert set(macs) == {"fp16"}, macs
     assert [value.type.tensor_type.elem_type for value in graph.graph.input] == [onnx.TensorProto.UINT8]
     assert [value.type.tensor_type.elem_type for value in graph.graph.output] == [onnx.TensorProto.FLOAT]
