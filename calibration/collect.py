@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from ..errors import BadInputError, missing_package
 from .amax import BINS, amax_of
+from .choose import Progress
 from .placement import sites
 from .quantize import QuantizeConfig, Ranges
 
 if TYPE_CHECKING:
     import onnx
 
-Progress = Callable[[str, int, int], None]
 Clips = npt.NDArray[np.uint8]  # [N, T, S, S, 3]
 Step = Callable[[str, npt.NDArray[np.float32]], None]
 

@@ -10,14 +10,18 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..clips import Sampling, centre_indices
 from ..errors import UsageError
-from .choose import Progress, Source
-from .paired import Comparison
+from .choose import Progress
+from .paired import PairedComparison
+
+if TYPE_CHECKING:
+    from ..model.data.clips import ClipSource
 
 Evaluate = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
@@ -65,7 +69,7 @@ def clips_needed(drop: float) -> int:
     return min(MOST_NEEDED, math.ceil(round(MOST_NEEDED * math.pow(0.005 / drop, 1.5), 6)))
 
 
-def judge(found: Comparison, budget: Budget, precision: str, excluded: Sequence[str] = ()) -> Judgement:
+def judge_precision(found: PairedComparison, budget: Budget, precision: str, excluded: Sequence[str] = ()) -> Judgement:
     """Decides.
 
     Args:
@@ -96,7 +100,7 @@ def judge(found: Comparison, budget: Budget, precision: str, excluded: Sequence[
     return Judgement(INSUFFICIENT, f"the measured drop keeps the budget, its bound does not; {numbers}")
 
 
-def mix(whole: Judgement, alone: Mapping[str, Judgement]) -> tuple[Judgement, str | None]:
+def mixed_verdict(whole: Judgement, alone: Mapping[str, Judgement]) -> tuple[Judgement, str | None]:
     """When INT8 as a whole is not accepted: whether one graph of the pair may be INT8 and the other FP16.
 
     Args:
@@ -133,7 +137,7 @@ class HeldOut:
 
 def answer(
     evaluators: Mapping[str, Evaluate],
-    source: Source,
+    source: ClipSource,
     sampling: Sampling,
     indices: Sequence[int],
     progress: Progress | None = None,

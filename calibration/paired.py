@@ -43,7 +43,7 @@ class WorstClip:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """What the second set of answers loses against the first.
 
     Attributes:
@@ -83,12 +83,12 @@ class Comparison:
         return asdict(self)
 
 
-def compare(
+def compare_answers(
     before: npt.NDArray[np.float32],
     after: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
     ids: Sequence[str],
-) -> Comparison:
+) -> PairedComparison:
     """Compares two sets of probabilities for the same clips.
 
     Args:
@@ -111,7 +111,7 @@ def compare(
     drop, bound, floor = drop_interval(right, still, labels)
     lost, gained = int((right & ~still).sum()), int((still & ~right).sum())
     whole = bool(finite.all())
-    return Comparison(
+    return PairedComparison(
         clips=len(labels),
         uar_before=_uar(right, labels),
         uar=_uar(still, labels),

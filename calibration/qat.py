@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -255,15 +255,12 @@ def augmented(
         yield np.stack(clips)
 
 
-def record(config: QatConfig, tuned: Tuned, source: str) -> dict[str, Any]:
+def fine_tuning_record(config: QatConfig, tuned: Tuned, source: str) -> dict[str, Any]:
     """What the manifest keeps, as JSON values."""
     return {
+        **asdict(config),
         "source": source,
         "steps": len(tuned.losses),
-        "batch": config.batch,
-        "learning_rate": config.learning_rate,
-        "range_rate": config.range_rate,
-        "seed": config.seed,
         "divergence_before": tuned.before,
         "divergence_after": tuned.after,
         "kept_step": tuned.kept_step,

@@ -78,7 +78,7 @@ def _copies(ids: Sequence[str], hashes: Sequence[str]) -> list[str]:
     return found
 
 
-def record(
+def calibration_record(
     chosen: ChosenClips,
     ranges: Ranges,
     config: QuantizeConfig,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..errors import VerificationError
 from .choose import Progress
 from .gate import Budget
-from .paired import Z_95, Comparison, compare
+from .paired import Z_95, PairedComparison
 
 if TYPE_CHECKING:
     import onnx
@@ -120,8 +120,8 @@ def sensitivity(
     """
     ids = [str(index) for index in range(len(labels))]
 
-    def against(excluded: tuple[str, ...]) -> Comparison:
-        return compare(truth, evaluate(quantize(excluded)), labels, ids)
+    def against(excluded: tuple[str, ...]) -> PairedComparison:
+        return compare_answers(truth, evaluate(quantize(excluded)), labels, ids)
 
     rows: dict[str, GroupHarm] = {}
     ordered = sorted(macs, key=lambda name: name.endswith(".bmm"))  # their companions first
@@ -168,7 +168,7 @@ def companions(group: str, known: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(name for name in (f"{stem}.qkv", f"{stem}.out") if name in known) if part == "bmm" else ()
 
 
-def holds(found: Comparison, budget: Budget) -> bool:
+def holds(found: PairedComparison, budget: Budget) -> bool:
     """Whether the budget may hold: the logits are close, and neither agreement nor drop is refuted (95 %, one-sided).
 
     A hundred clips cannot prove half a point: one clip is more than that. They can refute; the gate proves, on more.
@@ -177,11 +177,11 @@ def holds(found: Comparison, budget: Budget) -> bool:
     return _harm(found) <= RMS_LIMIT and found.agreement + reach >= budget.agreement and found.floor <= budget.drop
 
 
-def _harm(found: Comparison) -> float:
+def _harm(found: PairedComparison) -> float:
     return math.inf if found.rms_share is None else found.rms_share
 
 
-def table(found: Sensitivity) -> list[Sequence[str]]:
+def sensitivity_table(found: Sensitivity) -> list[Sequence[str]]:
     """Rows for `terminal.table`: a heading, then the groups."""
     rows: list[Sequence[str]] = [["group", "harm", "agree", "MACs in INT8", "excluded"]]
     for row in found.groups:

@@ -52,24 +52,10 @@ class _Scheme(nn.Module):
         return fed
 
 
-class Joint(_Scheme):
-    """`[1, 1 + N, d]` -> the same; last: `[1, 1, d]`."""
+class Sequences(_Scheme):
+    """Sequences `[B, 1 + S, d]` -> the same; last: `[B, 1, d]`. One of all tokens (joint), or one a frame."""
 
-    def __init__(self, block: JointBlock, config: ModelConfig, *, last: bool) -> None:
-        super().__init__(block, config, last=last)
-        self.attention = WindowAttention(block.attention)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.get_submodule("norm")(x)
-        if self.last:
-            return self.feed(x[:, :1] + self.attention(y[:, :1], y))
-        return self.feed(x + self.attention(y, y))
-
-
-class Frames(_Scheme):
-    """`[T, 1 + S, d]` -> the same; last: `[T, 1, d]`."""
-
-    def __init__(self, block: FrameBlock, config: ModelConfig, *, last: bool) -> None:
+    def __init__(self, block: JointBlock | FrameBlock, config: ModelConfig, *, last: bool) -> None:
         super().__init__(block, config, last=last)
         kind = MixingWindowAttention if config.attention == "mixing" else WindowAttention
         self.attention = kind(block.attention)
@@ -139,7 +125,7 @@ class SchemeTokens(nn.Module):
         c = model.config
         self.config = c
         kinds: dict[str, type[_Scheme]] = {
-            "joint": Joint, "space": Frames, "mixing": Frames, "divided": Divided, "lgi": Lgi,
+            "joint": Sequences, "space": Sequences, "mixing": Sequences, "divided": Divided, "lgi": Lgi,
         }  # fmt: skip
         kind = kinds[c.attention]
         order = torch.from_numpy(window_order(c.frames, c.grid, c.token_window))

@@ -23,7 +23,7 @@ from ..bundle import Bundle
 from ..bundle.files import dump_json, parse_json, write_atomic
 from ..calibration.choose import choose, turns
 from ..calibration.gate import BUDGETS
-from ..calibration.paired import Comparison, compare
+from ..calibration.paired import PairedComparison, compare_answers
 from ..calibration.qat import QatConfig
 from ..calibration.quantize import QuantizeConfig, groups
 from ..cli.terminal import Bar
@@ -93,13 +93,13 @@ def held_out(
     return chosen.clips, np.array(chosen.labels, np.int64), list(chosen.ids)
 
 
-def compared(bundle: Bundle, precision: str, count: int, seed: int = HELD_OUT_SEED) -> Comparison:
+def compared(bundle: Bundle, precision: str, count: int, seed: int = HELD_OUT_SEED) -> PairedComparison:
     """A precision's answers to held-out clips against FP32's."""
     clips, labels, ids = held_out(bundle, count, seed)
-    return compare(clip_evaluator(bundle, "fp32")(clips), clip_evaluator(bundle, precision)(clips), labels, ids)
+    return compare_answers(clip_evaluator(bundle, "fp32")(clips), clip_evaluator(bundle, precision)(clips), labels, ids)
 
 
-def shares(found: Comparison) -> dict[str, Any]:
+def shares(found: PairedComparison) -> dict[str, Any]:
     """What is committed of a comparison that no label is needed for."""
     return {
         "clips": found.clips,

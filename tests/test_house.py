@@ -28,7 +28,7 @@ FLOORS = {
 NEVER = {"camera": {"model", "export", "calibration"}}  # what runs at the camera needs the engine only
 RUNTIME = {"numpy", "PIL"}  # what a device has, beside one backend
 LATE = ("benchmarks", "bundle", "calibration", "camera", "engine", "cli", "clips", "errors")
-HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "tqdm", "safetensors", "tensorrt_rtx")
+HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "safetensors", "tensorrt_rtx")
 
 
 @cache

@@ -125,7 +125,7 @@ def quantize_bundle(
     from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensation_record
     from ..calibration.placement import check_exclude, groups
-    from ..calibration.record import record
+    from ..calibration.record import calibration_record
 
     config = calibration.config
     bundle = Bundle(path)
@@ -142,7 +142,7 @@ def quantize_bundle(
     ranges = collect_ranges(models["clip"][0], chosen.clips, config, progress)
     m = bundle.manifest
     tools = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
-    written = record(
+    written = calibration_record(
         chosen, ranges, config,
         source=calibration.source, labels=bundle.labels, preprocessing=m["preprocessing"], sampling=bundle.sampling,
         tools={name: version for name in tools if (version := _version(name))},

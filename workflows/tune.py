@@ -22,10 +22,10 @@ from ..errors import BadInputError, command
 from .quantize import Calibration, compensate_weights, file_int8, load_models, quantize_bundle, smooth_factors, smoothed
 
 if TYPE_CHECKING:
-    from ..calibration.choose import Source
     from ..calibration.gate import Budget
     from ..calibration.qat import QatConfig
     from ..calibration.sensitivity import Sensitivity
+    from ..model.data.clips import ClipSource
     from .quantize import Models
 
 Progress = Callable[[str, int, int], None]
@@ -88,7 +88,7 @@ def measure(
     models: Models,
     calibrated_on: npt.NDArray[np.uint8],
     config: QuantizeConfig,
-    source: Source,
+    source: ClipSource,
     held_out: list[int],
     bundle: Bundle,
     budget: Budget,
@@ -181,11 +181,11 @@ def fine_tune_on(
 
 
 def fine_tune_bundle(
-    bundle: Bundle, source: Source, config: QatConfig, named: str, progress: Progress | None = None
+    bundle: Bundle, source: ClipSource, config: QatConfig, named: str, progress: Progress | None = None
 ) -> tuple[Bundle, dict[str, Any]]:
     """The same on any clip source; `named` is what the manifest calls it."""
     from ..calibration.choose import turns
-    from ..calibration.qat import augmented, fine_tune, record
+    from ..calibration.qat import augmented, fine_tune, fine_tuning_record
     from ..calibration.quantize import Ranges
     from ..calibration.smooth import with_weights
     from ..clips import centre_indices, random_indices
@@ -217,7 +217,7 @@ def fine_tune_bundle(
         )
     batches = augmented(lambda place, rng: read(learned[place], rng), len(learned), config)
     tuned = fine_tune(fp32, Reference(fp32), began, placement, batches, held_back, config, progress)
-    done = record(config, tuned, named)
+    done = fine_tuning_record(config, tuned, named)
     models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
     written = {**written, "ranges": dict(tuned.ranges.amax), "qat": done}
     written.pop("compensation", None)  # trained weights are rounded as they were in training: to the nearest step

@@ -10,7 +10,7 @@ from logoformer.engine.golden import distance
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.parity import RoundingClip, torch_answers
 from logoformer.export.precision import to_fp16
-from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, Ranges, channels, not_finite, protect, scan
+from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, ScannedRanges, channels, not_finite, protect, scan
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
 from logoformer.model.networks.config import PRESETS
@@ -105,7 +105,7 @@ def test_each_rule_protects_and_gives_its_reason(clips: np.ndarray):
     conv = next(node for node in graph.graph.node if node.op_type == "Conv")
 
     def protected(largest: dict[str, float], squares: dict[str, float]) -> set[str]:
-        return {item.node for item in protect(graph, Ranges({**calm, **largest}, squares, 1))}
+        return {item.node for item in protect(graph, ScannedRanges({**calm, **largest}, squares, 1))}
 
     always = {"temporal/Softmax"}
     assert protected({}, {}) == always
