@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..errors import VerificationError
 from .choose import Progress
 from .gate import Budget
-from .paired import Z_95, PairedComparison
+from .paired import Z_95, PairedComparison, compare_answers
 
 if TYPE_CHECKING:
     import onnx
