@@ -217,7 +217,9 @@ def _lock(descriptor: int, folder: Path, give_up: float) -> None:
 def sweep(
     root: Path, leftovers: Iterable[Path], ours: re.Pattern[str], named: set[str], named_before: set[str]
 ) -> None:
-    """Remove files that no index has named for an hour; a reader of the last index may still want its files.
+    """Remove files that no index has named for an hour.
+
+    A reader of the last index may still want its files.
 
     Args:
         root: the folder of the index, which has been replaced: what cannot be removed is no failure.

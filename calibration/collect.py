@@ -1,4 +1,4 @@
-"""What values the activations take: the FP32 clip graph on the chosen clips, tensor by tensor.
+"""Ranges of activations: the FP32 clip graph run on the chosen clips, tensor by tensor.
 
 Two passes on ONNX Runtime: the largest absolute value of each tensor, then a histogram over 0 ... that value. One clip
 is held at a time. The calibrators of ONNX Runtime, which ModelOpt uses too, keep every tensor of every clip until the

@@ -1,4 +1,4 @@
-"""The accuracy gate: may this precision be used instead of FP32?
+"""The accuracy gate: whether a precision may replace FP32.
 
 The verdict rests on the bound, not on the measured drop: a drop of nothing on thirty clips proves nothing. Few clips
 give `insufficient clips`, never `accept`.
@@ -61,7 +61,7 @@ class Judgement:
 
 
 def clips_needed(drop: float) -> int:
-    """Fewest clips on which a budget may be called kept: 4000 for 0.5 points of UAR, 500 for 2 points.
+    """Fewest clips that can prove a budget: 4000 for 0.5 points of UAR, 500 for 2 points.
 
     A power law through these two points. There, a precision that loses nothing still keeps its bound within the budget
     if it answers like FP32 on 96.3 % of the clips (0.5 points) or on 92.6 % (2 points).
@@ -70,7 +70,7 @@ def clips_needed(drop: float) -> int:
 
 
 def judge_precision(found: PairedComparison, budget: Budget, precision: str, excluded: Sequence[str] = ()) -> Judgement:
-    """Decides.
+    """Judge a precision by its answers.
 
     Args:
         found: the precision's answers against FP32's.
@@ -101,7 +101,9 @@ def judge_precision(found: PairedComparison, budget: Budget, precision: str, exc
 
 
 def mixed_verdict(whole: Judgement, alone: Mapping[str, Judgement]) -> tuple[Judgement, str | None]:
-    """When INT8 as a whole is not accepted: whether one graph of the pair may be INT8 and the other FP16.
+    """Decide whether one graph of the pair may be INT8 and the other FP16.
+
+    For when INT8 as a whole is not accepted.
 
     Args:
         whole: on INT8 in all graphs.

@@ -1,4 +1,4 @@
-"""Where INT8 goes: the placement policy, and the groups that an accuracy gate may take out of it.
+"""Placement of INT8: the policy, and the groups that an accuracy gate may exclude.
 
 TensorRT runs a product in INT8 when both its operands come straight from a DequantizeLinear. The policy, each rule kept
 because the kernel plan of `base` (TensorRT-RTX 1.7.1, sm86) is smaller with it; the lint of `export/lint.py` checks the
@@ -89,7 +89,7 @@ def sites(model: onnx.ModelProto, *, attention: bool = True, exclude: tuple[str,
 
 
 def groups(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
-    """The groups that can be left in FP16: {'trunk.layer1': (node, ...), 'block0.local.qkv': ...}, in graph order."""
+    """The groups that can be left in FP16, each with its nodes, in graph order."""
     found: dict[str, list[str]] = defaultdict(list)
     for site in sites(model):
         found[site.group].append(site.node)
@@ -108,7 +108,7 @@ def check_exclude(exclude: tuple[str, ...], known: dict[str, tuple[str, ...]]) -
 
 
 def group_of(node: str) -> str:
-    """The group of a node: 'trunk.layer1', 'project', 'block0.local.qkv', 'block0.local.bmm', 'block0.ffn'.
+    """The group of a node, such as 'trunk.layer1', 'project' or 'block0.local.qkv'.
 
     Raises:
         UsageError: the name is not one that the exporter gives.
@@ -128,7 +128,7 @@ def group_of(node: str) -> str:
 
 
 def _attentions(graph: OnnxGraph) -> list[tuple[tuple[str, str], set[str], bool]]:
-    """Of each attention: its two products, its four projections, whether a fused INT8 kernel exists."""
+    """Find attentions: two products, four projections, whether a fused INT8 kernel exists."""
 
     def made_by(name: str) -> str:
         while graph.maker[name].op in _PASSES:
@@ -152,7 +152,7 @@ def _attentions(graph: OnnxGraph) -> list[tuple[tuple[str, str], set[str], bool]
 
 
 def _shortcuts(graph: OnnxGraph, chosen: set[str]) -> list[Site]:
-    """The residual sums of the trunk whose shortcut is also the input of a quantized convolution."""
+    """Residual sums of the trunk whose shortcut is the input of a quantized convolution."""
     quantized = {node.inputs[0] for node in graph.nodes if node.op == "Conv" and node.name in chosen}
     found = []
     for node in graph.nodes:

@@ -1,4 +1,4 @@
-"""From an FP16 graph and ranges to an INT8 graph: QuantizeLinear and DequantizeLinear where the policy says.
+"""INT8 graphs: QuantizeLinear and DequantizeLinear put into FP16 graphs by the policy.
 
 The graph that comes out is FP16 wherever it is not INT8. Scales have the type of the tensor that they scale; weights
 are INT8 initializers behind one DequantizeLinear, so the file is about a quarter of FP32.
@@ -54,7 +54,7 @@ class QuantizeConfig:
 
 @dataclass(frozen=True)
 class Ranges:
-    """The largest absolute value that INT8 shall represent, by the tensor's name in the FP32 graphs.
+    """Largest absolute values that INT8 represents, by tensor name in the FP32 graphs.
 
     The names are those of the clip graph; `frame` and `temporal` hold the same nodes under the same names, so one set
     serves all three and the streaming pair rounds as the clip graph does.
@@ -190,7 +190,10 @@ class _Writer:
 
 
 def weight_scale(values: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
-    """The scale of each output channel of a weight, in the weight's type: 127 steps reach its largest value."""
+    """The scale of each output channel of a weight, in the weight's type.
+
+    127 steps reach the channel's largest value.
+    """
     others = tuple(place for place in range(values.ndim) if place != axis)
     return round_up(np.abs(values.astype(np.float64)).max(others) / LEVELS, values.dtype)
 

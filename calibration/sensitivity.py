@@ -1,4 +1,4 @@
-"""Which groups of layers INT8 harms, and which to leave out.
+"""Sensitivity of layer groups to INT8, and the groups to exclude.
 
 One group at a time is quantized and everything else is FP16: what the answers lose is that group's doing. The harm is
 the root mean square difference of the logits, as a share of their deviation between clips; it needs no labels and tells
@@ -71,7 +71,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What was found.
+    """Harm of every group, and the steps of the exclusion.
 
     Attributes:
         groups: the most harmful first.
@@ -159,7 +159,9 @@ def sensitivity(
 
 
 def companions(group: str, known: Mapping[str, object]) -> tuple[str, ...]:
-    """What is quantized with a group: the products of an attention only with its projections (see `placement`).
+    """Groups that are quantized with a group.
+
+    The products of an attention only with its projections, see `placement`.
 
     >>> companions("block0.local.bmm", {"block0.local.qkv": 1, "block0.local.out": 1, "block0.local.bmm": 1})
     ('block0.local.qkv', 'block0.local.out')
@@ -169,7 +171,9 @@ def companions(group: str, known: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def holds(found: PairedComparison, budget: Budget) -> bool:
-    """Whether the budget may hold: the logits are close, and neither agreement nor drop is refuted (95 %, one-sided).
+    """Whether the budget may hold.
+
+    The logits are close, and neither agreement nor drop is refuted (95 %, one-sided).
 
     A hundred clips cannot prove half a point: one clip is more than that. They can refute; the gate proves, on more.
     """

@@ -1,4 +1,4 @@
-"""Moving outlier channels from activations into weights, before quantization.
+"""SmoothQuant: outlier channels moved from activations into weights.
 
 Behind a LayerNormalization some channels can be a hundred times as large as the rest. One scale must serve them all,
 and the rest is rounded away. The norm's gain and bias are divided by a factor for each channel, the rows of the weights

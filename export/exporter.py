@@ -1,4 +1,4 @@
-"""Checkpoint to bundle.
+"""Export a checkpoint to a bundle.
 
 The order is fail-first: trace, lint, prove FP32 against PyTorch, scan ranges, convert to FP16, judge FP16 by the
 rounding reference; only then is anything written.

@@ -1,4 +1,4 @@
-"""The three graphs: the same function as `model/networks/logoformer.py`, written for the compiler.
+"""The three graphs: `model/networks/logoformer.py`, written for the compiler.
 
 * `ClipGraph`: uint8 `[1, T, S, S, 3]` -> probabilities `[1, C]`;
 * `FrameGraph`: uint8 `[1, S, S, 3]` -> tokens `[1, h*w, d]`;
@@ -155,12 +155,15 @@ class TemporalTokens(nn.Module):
 
 
 def temporal_tokens(model: LogoFormer) -> nn.Module:
-    """Tokens in the graphs' order to probabilities, `[N, d]` -> `[1, C]`, for the model's attention scheme."""
+    """Module from tokens in the graphs' order to probabilities, `[N, d]` -> `[1, C]`."""
     return TemporalTokens(model) if model.config.attention == "logo" else SchemeTokens(model)
 
 
 class TemporalGraph(nn.Module):
-    """Ring `[R*h*w, d]`, order int32 `[N]` (which ring row stands at each place of the window order) -> `[1, C]`."""
+    """Ring `[R*h*w, d]` and order int32 `[N]` -> `[1, C]`.
+
+    The order says which ring row is read for each place of the window order.
+    """
 
     def __init__(self, model: LogoFormer) -> None:
         super().__init__()

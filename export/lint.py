@@ -1,4 +1,4 @@
-"""Graph lint: what TensorRT 10.3 would choke on, and what we promise, each with a rule id.
+"""Graph lint: rules for what TensorRT 10.3 accepts and what this project promises.
 
 The rules read the graph alone; no GPU and no TensorRT are needed. A finding is an error: the exporter refuses its own
 output rather than ship it.

@@ -1,4 +1,4 @@
-"""Parity of two evaluators: how far their answers are apart, and the first tensor that differs.
+"""Parity of two evaluators: distance of their answers, the first tensor that differs.
 
 Differences are measured as `engine.golden.distance` does: logits, as a share of their deviation between clips.
 """
@@ -198,7 +198,7 @@ def _few(clips: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
 
 # ---------------------------------------------------------------------------------------------------------------- blame
 def worst_tensor(model: onnx.ModelProto, module: nn.Module, feed: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Name the first module whose output in the graph differs from the traced module's, and the worst.
+    """Name the first module whose output leaves the traced module's, and the worst.
 
     Args:
         model: the graph under test, FP32 or FP16.

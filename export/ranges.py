@@ -1,4 +1,4 @@
-"""How large each tensor gets on real clips, and what FP16 cannot hold.
+"""Range scan on real clips, and the nodes that FP16 cannot hold.
 
 FP16 ends at 65504. The scan evaluates the FP32 graph on the clips with every intermediate exposed, and names the nodes
 that must stay FP32, each with its reason.
@@ -70,7 +70,7 @@ def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]
 def channels(
     model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]], tensors: Sequence[str]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The largest absolute value of each channel (last axis) of some tensors: by name, float32 `[d]`."""
+    """The largest absolute value of each channel of some tensors, by name, float32 `[d]`."""
     wanted = frozenset(tensors)
 
     def measure(name: str, value: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The reference that rounds after every operator.
+"""Reference evaluator that rounds after every operator.
 
 ONNX Runtime's CPU kernels compute FP16 graphs wider than FP16 between nodes: an intermediate of 128000 passes unseen.
 This evaluator runs the graph node by node; each operator is computed in float32 from its (already rounded) inputs and
@@ -209,7 +209,7 @@ class Reference:
 
 @dataclass
 class _Step:
-    """One node that is computed for every input; `ends` are the tensors that nobody reads after it."""
+    """One node to compute; `ends` are the tensors that nothing reads after it."""
 
     node: onnx.NodeProto
     operator: Operator

@@ -1,4 +1,4 @@
-"""The five compared attention schemes, written for the compiler: the same functions as `model/networks/schemes.py`.
+"""The five compared attention schemes of `model/networks`, written for the compiler.
 
 As in `graphs.py`: the batch axis is gone, scales are folded into Wq, tokens stand in the order that needs the fewest
 transposes (windows for lgi, natural for the others), and the last block computes only what [CLS] needs.
@@ -53,7 +53,10 @@ class _Scheme(nn.Module):
 
 
 class Sequences(_Scheme):
-    """Sequences `[B, 1 + S, d]` -> the same; last: `[B, 1, d]`. One of all tokens (joint), or one a frame."""
+    """Sequences `[B, 1 + S, d]` -> the same; last: `[B, 1, d]`.
+
+    One sequence of all tokens (joint), or one for each frame (space, mixing).
+    """
 
     def __init__(self, block: JointBlock | FrameBlock, config: ModelConfig, *, last: bool) -> None:
         super().__init__(block, config, last=last)
