@@ -3,7 +3,7 @@
 Training, calibration, evaluation and the camera all use the functions of this file, so that the network sees the same
 thing everywhere. Only numpy and Pillow are needed.
 
-A clip is uint8 `[T, H, W, 3]`. Two sampling rules stand here and agree with each other:
+A clip is uint8 `[T, H, W, 3]`. Two sampling rules agree with each other:
 
 * `centre_indices` picks T of a recording's n frames (Former-DFER's test rule: S segments, D neighbouring frames from
   the middle of each);
@@ -293,7 +293,7 @@ def window_order(frames: int, grid: int, window: tuple[int, int, int]) -> npt.ND
         window: (f, h, w); each divides its axis.
 
     Returns:
-        int64 `[T*g*g]`: the natural index that stands at each place.
+        int64 `[T*g*g]`: the natural index at each place.
     """
     f, h, w = window
     natural = np.arange(frames * grid * grid).reshape(frames // f, f, grid // h, h, grid // w, w)

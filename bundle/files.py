@@ -45,9 +45,9 @@ def read_regular(root: str | os.PathLike[str], name: str, max_bytes: int, *, pri
         The whole file.
 
     Raises:
-        RefusedError: a link, FIFO, device or folder stands there, the name climbs out, the file is too large, or it is
+        RefusedError: it is a link, FIFO, device or folder, the name climbs out, the file is too large, or it is
             not private.
-        BadInputError: nothing stands there, or it may not be read.
+        BadInputError: it does not exist, or it may not be read.
     """
     parts = PurePosixPath(name).parts
     if (

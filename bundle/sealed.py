@@ -65,7 +65,7 @@ def unseal(data: bytes, shown: str, format_name: str, version: int) -> dict[str,
 
 @contextlib.contextmanager
 def reading_fields(shown: str) -> Iterator[None]:
-    """Turns whatever a missing or strange field makes the block raise into a refusal.
+    """Turn what the block raises for a missing or strange field into a refusal.
 
     Args:
         shown: the index, as to be named in the message.
@@ -179,7 +179,7 @@ def only_writer(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         MachineError: another process is writing, or the folder may not be written.
-        RefusedError: something other than a file stands in the lock's place.
+        RefusedError: the lock is something other than a file.
     """
     lock = folder / ".lock"
     # Neither does a link lead elsewhere, nor a FIFO make this wait for a reader.

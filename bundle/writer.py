@@ -77,10 +77,10 @@ class BundleWriter:
 
         Args:
             manifest: the new index.
-            replacing: what the new index was made from; nothing else may stand there.
+            replacing: what the new index was made from; it must still be the current one.
 
         Raises:
-            RefusedError: the index would not open; the one that stood there still stands.
+            RefusedError: the index would not open; the current one is kept.
             MachineError: it may not be written, or it was replaced by somebody else meanwhile.
         """
         with only_writer(self.path):
@@ -95,7 +95,7 @@ class BundleWriter:
     def _named_so_far(self) -> set[str]:
         try:
             return _named(Bundle(self.path))
-        except (BadInputError, RefusedError):  # nothing stands there, or nobody can read it
+        except (BadInputError, RefusedError):  # there is none, or nobody can read it
             return set()
 
 

@@ -113,7 +113,7 @@ def run_source(
                 line = result_line(runtime.bundle.labels, result, last) | {"partial": True}
                 results = 1
                 on_result(line)
-                if overlay is not None:  # every frame stands there without an answer: show the last one once more
+                if overlay is not None:  # every frame was written without an answer: show the last one once more
                     overlay.add(last, find_face(last.frame, face).box, line)
         except KeyboardInterrupt:
             stopped = "interrupt"

@@ -6,7 +6,7 @@
 
 What differs from the readable model, each exact:
 
-* tokens stand in window order from the first gather to the last block, so windows are contiguous, and the pooling
+* tokens are in window order from the first gather to the last block, so windows are contiguous, and the pooling
   (kernel = stride = window) is a weighted sum over one axis: no transpose in any block;
 * BatchNorm, the division by 255 and by std are folded into convolutions (the mean is not: zero padding);
 * the attention scale is folded into Wq;
@@ -83,7 +83,7 @@ class FrameGraph(nn.Module):
         self.frame = FrameTokens(model)
 
     def forward(self, frame: Tensor) -> Tensor:
-        tokens: Tensor = self.frame(frame.float())  # the Cast stands first: nothing else may consume uint8 in TensorRT
+        tokens: Tensor = self.frame(frame.float())  # the Cast comes first: nothing else may consume uint8 in TensorRT
         return tokens
 
 
@@ -186,7 +186,7 @@ class ClipGraph(nn.Module):
         self.split = (c.frames // f, f, c.grid // h, h, c.grid // w, w, c.embed_dim)
 
     def forward(self, clip: Tensor) -> Tensor:
-        tokens = self.frame(clip.float().flatten(0, 1))  # [T, h*w, d]; the Cast stands first
+        tokens = self.frame(clip.float().flatten(0, 1))  # [T, h*w, d]; the Cast comes first
         windows = tokens.view(self.split).permute(0, 2, 4, 1, 3, 5, 6)  # [T/f, G/h, G/w, f, h, w, d]
         probabilities: Tensor = self.temporal(windows.reshape(-1, self.split[-1]))
         return probabilities

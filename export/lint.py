@@ -21,7 +21,7 @@ RULES = {
     "LF001": "every dimension of every graph input and output is a number",
     "LF002": "no operator whose output shape depends on data, and no control flow",
     "LF003": "only operators that TensorRT 10.3 parses at opset 20 and that this project was tested with",
-    "LF004": "the attention scale stands before QK^T, never between it and the softmax",
+    "LF004": "the attention scale is applied before QK^T, never between it and the softmax",
     "LF005": "LayerNormalization is the native operator, never a chain of means and square roots",
     "LF006": "no tensor's data lies outside the file",
     "LF007": "no metadata: no doc strings, source paths or stack traces",

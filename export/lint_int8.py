@@ -16,7 +16,7 @@ from ..bundle.onnx_graph import PRODUCTS, OnnxGraph, OnnxNode, infer_onnx
 
 RULES = {
     "LF011": "a quantized tensor is read by DequantizeLinear alone, and a dequantized one by Conv, MatMul, Gemm or a "
-    "residual sum alone: builders move what stands elsewhere, or fail (TensorRT 10.16 on Orin)",
+    "residual sum alone: builders move what is elsewhere, or fail (TensorRT 10.16 on Orin)",
     "LF012": "no LayerNormalization reads a dequantized tensor",
     "LF013": "no residual sum reads a dequantized tensor, but for the shortcut of a convolution block whose input is "
     "quantized anyway",

@@ -1,6 +1,6 @@
 """The five compared attention schemes of `model/networks`, written for the compiler.
 
-As in `graphs.py`: the batch axis is gone, scales are folded into Wq, tokens stand in the order that needs the fewest
+As in `graphs.py`: the batch axis is gone, scales are folded into Wq, tokens are in the order that needs the fewest
 transposes (windows for lgi, natural for the others), and the last block computes only what [CLS] needs.
 
 Notation: T frames of S tokens, N = T*S, W regions of L tokens.

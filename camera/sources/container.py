@@ -1,7 +1,7 @@
 """Duration of a video file by its container.
 
 OpenCV gives a frame count only, and for an mp4 that count includes the frames that an edit list hides: a recording cut
-with a stream copy would look truncated although nothing is missing. The presented duration stands in the track header.
+with a stream copy would look truncated although nothing is missing. The presented duration is in the track header.
 """
 
 from __future__ import annotations

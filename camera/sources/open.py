@@ -28,7 +28,7 @@ def open_source(text: str | os.PathLike[str], fps: float | None = None) -> Frame
 
     Raises:
         UsageError: the text is empty, or `fps` is not a sensible rate.
-        BadInputError: nothing stands there, it is neither a file nor a folder, or it holds no frame.
+        BadInputError: it does not exist, is neither a file nor a folder, or it holds no frame.
         MachineError: no such camera, no permission for it, or OpenCV is not installed.
     """
     rate = Sampling.fps if fps is None else fps

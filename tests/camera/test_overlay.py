@@ -72,7 +72,7 @@ def test_of_many_classes_the_likeliest_twelve_are_shown():
     shares = dict.fromkeys(names, 0.0) | {"class39": 0.6, "class20": 0.4}
     panel = draw_panel(cv2, 320, names, answer("class39", **shares), 0.0)
     marked = np.flatnonzero(colored(panel, BEST)[56:].sum(axis=1) > 30)
-    assert marked.min() + 56 < 75  # the best stands in the first row
+    assert marked.min() + 56 < 75  # the best is in the first row
 
 
 def test_a_long_name_is_cut_to_its_room_and_another_alphabet_does_not_fail():
