@@ -39,12 +39,12 @@ def _quantize(a: argparse.Namespace, bar: Bar) -> int:
     if a.sensitivity is None:
         bundle = quantize(a.bundle, calibration, bar)
         return show(a, bar, export_summary(bundle), _exported(bundle))
-    from ..calibration.sensitivity import table as rows
+    from ..calibration.sensitivity import sensitivity_table
     from ..workflows.sensitivity import quantize_sensitively
 
     bundle, found = quantize_sensitively(a.bundle, calibration, a.sensitivity, progress=bar)
     data = {**export_summary(bundle), "sensitivity": found.to_json()}
-    return show(a, bar, data, f"{table(rows(found))}\n{_exported(bundle)}")
+    return show(a, bar, data, f"{table(sensitivity_table(found))}\n{_exported(bundle)}")
 
 
 def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:

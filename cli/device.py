@@ -13,7 +13,7 @@ from .terminal import Bar
 
 
 def _run(a: argparse.Namespace, bar: Bar) -> int:
-    from ..camera.run import json_lines, run
+    from ..camera.run import json_lines, run_source
     from ..camera.sources.open import open_source
     from ..engine import load
 
@@ -24,7 +24,9 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
         source = stack.enter_context(open_source(a.source, fps))
         # The bar would break up the lines where both go to the same terminal.
         progress = None if sys.stdout.isatty() else bar
-        done = run(engine, source, a.face, a.hop, a.warmup, a.out, on_result=json_lines(sys.stdout), progress=progress)
+        done = run_source(
+            engine, source, a.face, a.hop, a.warmup, a.out, on_result=json_lines(sys.stdout), progress=progress
+        )
     bar.clear()
     where = f"; {done.out}" if done.out else ""
     print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{where}", file=sys.stderr)

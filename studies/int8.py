@@ -19,7 +19,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..calibration.choose import ChosenClips, choose, turns
 from ..calibration.gate import BUDGETS
-from ..calibration.paired import Comparison, compare
+from ..calibration.paired import PairedComparison, compare_answers
 from ..calibration.qat import QatConfig
 from ..calibration.quantize import QuantizeConfig, groups
 from ..calibration.sensitivity import Sensitivity
@@ -92,14 +92,14 @@ def held_out(bundle: Bundle, seed: int = HELD_OUT_SEED) -> SyntheticClips:
     return SyntheticClips(seed, HELD_OUT_PEOPLE, 7, bundle.image_size)
 
 
-def compared(bundle: Bundle, precision: str, count: int, seed: int = HELD_OUT_SEED) -> Comparison:
+def compared(bundle: Bundle, precision: str, count: int, seed: int = HELD_OUT_SEED) -> PairedComparison:
     """A precision's answers against FP32's on `count` held-out clips; the classes take turns."""
     chosen = choose(held_out(bundle, seed), bundle.sampling, count, seed=0)
     before, after = (clip_evaluator(bundle, name)(chosen.clips) for name in ("fp32", precision))
-    return compare(before, after, np.array(chosen.labels, np.int64), list(chosen.ids))
+    return compare_answers(before, after, np.array(chosen.labels, np.int64), list(chosen.ids))
 
 
-def shares(found: Comparison) -> dict[str, Any]:
+def shares(found: PairedComparison) -> dict[str, Any]:
     """The committed figures of a comparison: those that need no label."""
     return {name: getattr(found, name) for name in ("clips", "agreement", "rms_share", "p99_share", "max_share")}
 

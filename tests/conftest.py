@@ -206,13 +206,13 @@ def add_batches() -> Callable[..., Bundle]:
         import onnx
         from logoformer.bundle import Bundle, BundleWriter
         from logoformer.export.batches import write_frame_batches
-        from logoformer.export.exporter import _ort_runner, _specs
+        from logoformer.export.parity import ort_runner
 
         bundle = Bundle(path)
         frames = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("frame", p))) for p in bundle.precisions}
         writer = BundleWriter(path)
         entries = write_frame_batches(
-            writer, frames, batches, bundle.golden().clips, _specs, lambda name, model: _ort_runner(name, change(model))
+            writer, frames, batches, bundle.golden().clips, lambda name, model: ort_runner(name, change(model))
         )
         return writer.commit({**bundle.manifest, "graphs": [*bundle.manifest["graphs"], *entries]})
 

@@ -65,7 +65,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     """
     from ..benchmarks.bench import BenchConfig, bench
     from ..benchmarks.report.report import write_report
-    from ..camera.run import run
+    from ..camera.run import run_source
     from ..camera.sources.open import open_source
     from ..camera.spans import score_spans
     from ..engine import load
@@ -131,7 +131,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
         score = score_spans(engine, videos, progress)
         answers: list[str] = []
         with open_source(videos[0]) as source:
-            done = run(
+            done = run_source(
                 engine, source, out=folder / "answers.mp4", on_result=lambda line: answers.append(json.dumps(line)),
                 progress=progress,
             )  # fmt: skip

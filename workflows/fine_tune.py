@@ -16,8 +16,8 @@ from ..errors import BadInputError, command
 from .quantize import file_int8, load_models, smoothed
 
 if TYPE_CHECKING:
-    from ..calibration.choose import Source
     from ..calibration.qat import QatConfig
+    from ..model.data.clips import ClipSource
 
 Progress = Callable[[str, int, int], None]
 HELD_BACK = 63  # clips of the training split at most, to choose the step by
@@ -55,11 +55,11 @@ def fine_tune_on(
 
 
 def fine_tune_bundle(
-    bundle: Bundle, source: Source, config: QatConfig, named: str, progress: Progress | None = None
+    bundle: Bundle, source: ClipSource, config: QatConfig, named: str, progress: Progress | None = None
 ) -> tuple[Bundle, dict[str, Any]]:
     """The same on any clip source; `named` is what the manifest calls it."""
     from ..calibration.choose import turns
-    from ..calibration.qat import augmented, fine_tune, record
+    from ..calibration.qat import augmented, fine_tune, fine_tuning_record
     from ..calibration.quantize import Ranges
     from ..calibration.smooth import with_weights
     from ..clips import centre_indices, random_indices
@@ -91,7 +91,7 @@ def fine_tune_bundle(
         )
     batches = augmented(lambda place, rng: read(learned[place], rng), len(learned), config)
     tuned = fine_tune(fp32, Reference(fp32), began, placement, batches, held_back, config, progress)
-    done = record(config, tuned, named)
+    done = fine_tuning_record(config, tuned, named)
     models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
     written = {**written, "ranges": dict(tuned.ranges.amax), "qat": done}
     written.pop("compensation", None)  # trained weights are rounded as they were in training: to the nearest step

@@ -124,7 +124,7 @@ def quantize_bundle(
     from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensate, compensation_record
     from ..calibration.placement import check_exclude, groups
-    from ..calibration.record import record
+    from ..calibration.record import calibration_record
     from ..export.reference import Reference
 
     config = calibration.config
@@ -142,7 +142,7 @@ def quantize_bundle(
     ranges = collect_ranges(models["clip"][0], chosen.clips, config, progress)
     m = bundle.manifest
     tools = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
-    written = record(
+    written = calibration_record(
         chosen, ranges, config,
         source=calibration.source, labels=bundle.labels, preprocessing=m["preprocessing"], sampling=bundle.sampling,
         tools={name: version for name in tools if (version := _version(name))},
@@ -211,7 +211,7 @@ def file_int8(
         require_clean(model, f"The graph {name} in int8", {item["node"] for item in kept.get(name, [])})
     writer = BundleWriter(bundle.path)
     m = bundle.manifest
-    entries, promised = _write_graphs(writer, bundle, quantized, progress)
+    entries, promised = _write_graphs(writer, quantized, progress)
     precision = {
         **_judge(bundle, quantized, progress),
         "kept_fp32": kept,
@@ -258,31 +258,17 @@ def load_models(bundle: Bundle) -> Models:
 
 
 def _write_graphs(
-    writer: BundleWriter, bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None
+    writer: BundleWriter, models: Mapping[str, onnx.ModelProto], progress: Progress | None
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Index entries, and the share of MACs that each graph promises to hold in INT8."""
-    from ..export.macs import macs_by_precision, promised_share
-    from ..export.trace import to_bytes
+    """Index entries, and the share of multiply-accumulates that each graph promises to hold in INT8."""
+    from ..export.entries import add_model, share_to_promise
 
     entries, promised = [], {}
     for done, (name, model) in enumerate(models.items()):
         if progress is not None:
             progress("write", done, len(models))
-        fp32 = bundle.graph(name, "fp32")
-        macs = macs_by_precision(model)
-        promised[name] = promised_share(macs, "int8")
-        entries.append(
-            writer.add_graph(
-                to_bytes(model),
-                graph=name,
-                precision="int8",
-                batch=1,
-                opset=fp32.opset,
-                inputs=fp32.inputs,
-                outputs=fp32.outputs,
-                macs=macs,
-            )
-        )
+        entries.append(add_model(writer, model, name, "int8"))
+        promised[name] = share_to_promise(entries[-1]["macs"], "int8")
     if progress is not None:
         progress("write", len(models), len(models))
     return entries, promised
@@ -290,20 +276,14 @@ def _write_graphs(
 
 def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None) -> dict[str, Any]:
     """INT8 against PyTorch on the golden clips, which are too few to accept anything."""
-    from ..export import parity as par
-    from ..export.reference import NAME
+    from ..export.parity import rounding_parity
 
     golden, stream = bundle.golden(), bundle.stream
     note = progress or (lambda *_: None)
-    note("parity int8", 0, 2)
-    clip = par.compare(
-        par.RoundingClip(models["clip"]).answers(golden.clips), golden.probabilities, NAME, "PyTorch float32"
-    )
-    note("parity int8", 1, 2)
     order = window_order(stream.frames, stream.grid, stream.window)
-    answers = par.RoundingPair(models["frame"], models["temporal"], order).answers(golden.clips)
-    pair = par.compare(answers, golden.probabilities, NAME, "PyTorch float32")
-    note("parity int8", 2, 2)
+    clip, pair = rounding_parity(
+        models, golden.clips, golden.probabilities, order, lambda done: note("parity int8", done, 2)
+    )
     worst = max(clip.share, pair.share)
     return {
         "verdict": NO_GATE,

@@ -18,9 +18,9 @@ from ..errors import BadInputError
 from .quantize import Calibration, load_models, quantize_bundle, smooth_factors, smoothed
 
 if TYPE_CHECKING:
-    from ..calibration.choose import Source
     from ..calibration.gate import Budget
     from ..calibration.sensitivity import Sensitivity
+    from ..model.data.clips import ClipSource
     from .quantize import Models
 
 Progress = Callable[[str, int, int], None]
@@ -83,7 +83,7 @@ def measure_sensitivity(
     models: Models,
     calibrated_on: npt.NDArray[np.uint8],
     config: QuantizeConfig,
-    source: Source,
+    source: ClipSource,
     held_out: list[int],
     bundle: Bundle,
     budget: Budget,
@@ -101,13 +101,13 @@ def measure_sensitivity(
         budget: what INT8 may cost.
         progress: called with (stage, done, total).
     """
+    from ..bundle.onnx_graph import infer_onnx
     from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensate
     from ..calibration.placement import groups
     from ..calibration.quantize import quantize_graph
     from ..calibration.sensitivity import sensitivity
     from ..clips import centre_indices
-    from ..export.macs import macs_by_node
     from ..export.parity import RoundingClip
     from ..export.reference import Reference
 
@@ -116,7 +116,7 @@ def measure_sensitivity(
     steps = compensate(fp32, fp16, Reference(fp32), ranges, config, calibrated_on, progress)
     clips = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in held_out])
     labels = np.array([source.label(i) for i in held_out], np.int64)
-    by_node = macs_by_node(fp32)
+    by_node = infer_onnx(fp32).macs_by_node
     macs = {
         name: sum(by_node.get(node, 0) for node in nodes)
         for name, nodes in groups(fp32).items()

@@ -12,9 +12,9 @@ from ..bundle import MIXED, Bundle, replace_manifest
 from ..errors import UsageError, command
 
 if TYPE_CHECKING:
-    from ..calibration.choose import Source
     from ..calibration.gate import Budget, Evaluate, HeldOut
     from ..calibration.paired import WorstClip
+    from ..model.data.clips import ClipSource
 
 Progress = Callable[[str, int, int], None]
 
@@ -91,7 +91,7 @@ def judge_on_data(
 
 def judge_accuracy(
     bundle: Bundle,
-    source: Source,
+    source: ClipSource,
     indices: Sequence[int],
     *,
     named: str,
@@ -110,8 +110,8 @@ def judge_accuracy(
         budget_points: see `judge_on_data`.
         progress: called with (stage, done, total).
     """
-    from ..calibration.gate import ACCEPT, BUDGETS, answer, judge
-    from ..calibration.paired import compare
+    from ..calibration.gate import ACCEPT, BUDGETS, answer, judge_precision
+    from ..calibration.paired import compare_answers
     from ..export.reference import NAME
 
     others = other_precisions(bundle)
@@ -122,8 +122,8 @@ def judge_accuracy(
     found = answer(evaluators, source, bundle.sampling, indices, progress)
     rows: dict[str, dict[str, Any]] = {}
     for name in others:
-        result = compare(found.answers["fp32"], found.answers[name], found.labels, found.ids)
-        judgement = judge(result, budgets[name], name, bundle.precisions[name].get("excluded", ()))
+        result = compare_answers(found.answers["fp32"], found.answers[name], found.labels, found.ids)
+        judgement = judge_precision(result, budgets[name], name, bundle.precisions[name].get("excluded", ()))
         rows[name] = {
             **asdict(judgement),
             "budget_points": 100 * budgets[name].drop,
@@ -156,7 +156,7 @@ def _fp16_stands(bundle: Bundle, rows: Mapping[str, Mapping[str, Any]]) -> bool:
 
 def _per_graph(
     bundle: Bundle,
-    source: Source,
+    source: ClipSource,
     indices: Sequence[int],
     before: HeldOut,
     budget: Budget,
@@ -168,8 +168,8 @@ def _per_graph(
     Returns:
         What changes in the row of INT8: nothing, or the mixed verdict, the precision of each graph, and the figures.
     """
-    from ..calibration.gate import Judgement, answer, clips_needed, judge, mix
-    from ..calibration.paired import compare
+    from ..calibration.gate import Judgement, answer, clips_needed, judge_precision, mixed_verdict
+    from ..calibration.paired import compare_answers
 
     if len(before.ids) < clips_needed(budget.drop):
         return {}
@@ -178,10 +178,10 @@ def _per_graph(
     pairs = {name: {"clip": "fp16", "frame": "fp16", "temporal": "fp16", name: "int8"} for name in graphs}
     evaluators = {name: pair_evaluator(bundle, p["frame"], p["temporal"]) for name, p in pairs.items()}
     after = answer(evaluators, source, bundle.sampling, indices, progress).answers
-    results = {name: compare(before.answers["fp32"], after[name], before.labels, before.ids) for name in graphs}
+    results = {name: compare_answers(before.answers["fp32"], after[name], before.labels, before.ids) for name in graphs}
     excluded = bundle.precisions["int8"].get("excluded", ())
-    alone = {name: judge(result, budget, "int8", excluded) for name, result in results.items()}
-    judgement, chosen = mix(Judgement(row["verdict"], row["reason"]), alone)
+    alone = {name: judge_precision(result, budget, "int8", excluded) for name, result in results.items()}
+    judgement, chosen = mixed_verdict(Judgement(row["verdict"], row["reason"]), alone)
     if chosen is None:
         return {}
     worst = [_named(clip, bundle.labels) for clip in results[chosen].worst]

@@ -9,20 +9,29 @@ Engines are tied to a TensorRT version and to GPUs, so they live apart from the 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...bundle import SWEEP_AFTER_S, GraphEntry
+from ...bundle import GraphEntry
 from ...bundle.files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing_failed
-from ...bundle.sealed import content_name, count, only_writer, read_stored, reading_fields, seal, stored, typed, unseal
+from ...bundle.sealed import (
+    content_name,
+    count,
+    only_writer,
+    read_stored,
+    reading_fields,
+    seal,
+    stored,
+    sweep,
+    typed,
+    unseal,
+)
 from ...errors import MachineError, RefusedError, advising, command
 
 FORMAT = "logoformer-engines"
@@ -166,7 +175,8 @@ def add_to_index(folder: str | os.PathLike[str], entries: Iterable[EngineEntry])
         everything = tuple(merged[key] for key in sorted(merged))
         index = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "engines": [asdict(entry) for entry in everything]}
         write_atomic(path / "index.json", seal(index))
-        _sweep(path, {entry.file for entry in everything}, {entry.file for entry in before})
+        leftovers = [p for name in ("*/*.engine", "*/*.engine.sig", ".part-*", "*/.part-*") for p in path.glob(name)]
+        sweep(path, leftovers, _OURS, {entry.file for entry in everything}, {entry.file for entry in before})
     return everything
 
 
@@ -202,26 +212,6 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
         raise MachineError(
             f"{path} has {free >> 20} MiB left; the engines need about {needed_bytes >> 20} MiB.", next=elsewhere
         )
-
-
-def _sweep(folder: Path, named: set[str], before: set[str]) -> None:
-    """Removes engine files that no index has named for an hour: who opened the last one may still want its files."""
-    now = time.time()
-    for item in (
-        *folder.glob("*/*.engine"),
-        *folder.glob("*/*.engine.sig"),
-        *folder.glob(".part-*"),
-        *folder.glob("*/.part-*"),
-    ):
-        name = item.relative_to(folder).as_posix().removesuffix(".sig")
-        # The index is in place: what cannot be swept is no failure.
-        with contextlib.suppress(OSError):
-            if name in named or not _OURS.fullmatch(item.name) or item.parent.is_symlink():
-                continue
-            if name in before:
-                os.utime(item, follow_symlinks=False)  # its hour begins now, not when it was written
-            elif now - item.lstat().st_mtime > SWEEP_AFTER_S:
-                item.unlink()
 
 
 def _entry(item: Mapping[str, Any]) -> EngineEntry:

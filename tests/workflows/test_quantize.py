@@ -194,15 +194,15 @@ def test_a_graph_that_breaks_the_policy_is_not_written(copied: Path, few_faces: 
 def test_a_bundle_that_changed_meanwhile_is_not_overwritten(copied: Path, few_faces: Path, monkeypatch):
     from logoformer.export import parity
 
-    compare = parity.compare
+    measure = parity.measure_parity
 
     def meanwhile(*words):
         m = Bundle(copied).manifest
         if "note" not in m:
             BundleWriter(copied).commit({**m, "note": "another process"})
-        return compare(*words)
+        return measure(*words)
 
-    monkeypatch.setattr(parity, "compare", meanwhile)
+    monkeypatch.setattr(parity, "measure_parity", meanwhile)
     with pytest.raises(MachineError, match="changed by another process"):
         quantize(copied, Calibration(few_faces, clips=8, few=True))
     assert Bundle(copied).manifest["note"] == "another process" and "int8" not in Bundle(copied).precisions

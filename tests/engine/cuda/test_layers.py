@@ -87,7 +87,7 @@ def mypy(folder: Path, source: str | None = None) -> subprocess.CompletedProcess
     package = folder / "types" / "logoformer"
     if not package.exists():
         package.mkdir(parents=True)
-        for name in ("__init__.py", "errors.py", "bundle/bundle.py"):
+        for name in ("__init__.py", "errors.py", "bundle/reader.py"):
             (package / name).write_text((ROOT / name).read_text() if name == "errors.py" else "")
         (package / "engine").mkdir()
         (package / "engine" / "__init__.py").touch()

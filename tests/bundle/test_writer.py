@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from logoformer.bundle import SWEEP_AFTER_S, Bundle, BundleWriter, replace_manifest
-from logoformer.bundle import bundle as module
+from logoformer.bundle import writer as module
 from logoformer.bundle.sealed import only_writer
 from logoformer.errors import MachineError, RefusedError, UsageError
 
