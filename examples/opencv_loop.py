@@ -25,7 +25,7 @@ def main(bundle: str, source: str) -> None:
         sys.exit(f"{source} cannot be opened; does cv2.getBuildInformation() say GStreamer: YES?")
     step_s = 1 / (camera.get(cv2.CAP_PROP_FPS) or 25.0)
     number = 0
-    with logoformer.load(bundle) as engine, engine.stream(hop=8, color="bgr") as stream:
+    with logoformer.load(bundle) as runtime, runtime.stream(hop=8, color="bgr") as stream:
         while True:
             there, frame = camera.read()
             if not there:

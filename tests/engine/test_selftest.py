@@ -9,18 +9,18 @@ import logoformer
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden
-from logoformer.engine.selftest import selftest
+from logoformer.engine.golden import selftest
 from logoformer.errors import VerificationError
 
 
-def test_a_sound_bundle_passes_and_the_engine_works_on(untrained_bundle: Path):
+def test_a_sound_bundle_passes_and_the_runtime_works_on(untrained_bundle: Path):
     for precision in ("fp32", "fp16"):
-        with logoformer.load(untrained_bundle, precision=precision, selftest=True) as engine:
-            report = selftest(engine)
+        with logoformer.load(untrained_bundle, precision=precision, selftest=True) as runtime:
+            report = selftest(runtime)
             report.require()
             assert report.passed and [check.what for check in report.checks] == ["clip", "frame + temporal"]
             assert report.to_json()["passed"] and report.precision == precision
-            assert engine(engine.bundle.golden().clips[0], color="rgb").sequence == 0
+            assert runtime(runtime.bundle.golden().clips[0], color="rgb").sequence == 0
 
 
 def test_wrong_answers_keep_load_from_starting(untrained_bundle: Path, tmp_path: Path):
@@ -36,9 +36,9 @@ def test_wrong_answers_keep_load_from_starting(untrained_bundle: Path, tmp_path:
 
 
 def test_an_answer_that_is_not_finite_is_said(untrained_bundle: Path):
-    with logoformer.load(untrained_bundle) as engine:
-        engine.session("temporal").run = lambda: engine.session("temporal").output("probabilities").fill(np.nan)
-        report = selftest(engine)
+    with logoformer.load(untrained_bundle) as runtime:
+        runtime.session("temporal").run = lambda: runtime.session("temporal").output("probabilities").fill(np.nan)
+        report = selftest(runtime)
         assert [check.passed for check in report.checks] == [True, False]
         with pytest.raises(VerificationError, match="frame \\+ temporal: an answer is not finite"):
             report.require()

@@ -1,4 +1,4 @@
-"""Whoever follows the printed layouts to the letter gets the engine's answers."""
+"""Whoever follows the printed layouts to the letter gets the runtime's answers."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def places(text: str, face: int, slot: list[int]) -> list[int]:
 
 
 def test_a_ring_filled_as_printed_answers_as_the_clip_does(untrained_bundle, text):
-    with logoformer.load(untrained_bundle, precision="fp32", threads=1) as engine:
-        clip = engine.bundle.golden().clips[0]
-        frame, temporal = engine.session("frame"), engine.session("temporal")
+    with logoformer.load(untrained_bundle, precision="fp32", threads=1) as runtime:
+        clip = runtime.bundle.golden().clips[0]
+        frame, temporal = runtime.session("frame"), runtime.session("temporal")
         first_row = re.search(r"begin at\n\s+(\(.+?\)\*\d+);", text)[1]
-        slots = [3 * t + 1 for t in range(engine.bundle.frames)]  # anywhere in the last face's part of the ring
-        face = engine.bundle.stream.faces - 1
+        slots = [3 * t + 1 for t in range(runtime.bundle.frames)]  # anywhere in the last face's part of the ring
+        face = runtime.bundle.stream.faces - 1
         for picture, slot in zip(clip, slots, strict=True):
             frame.input("frame")[0] = picture
             frame.run()
@@ -80,7 +80,7 @@ def test_a_ring_filled_as_printed_answers_as_the_clip_does(untrained_bundle, tex
         temporal.input("order")[:] = places(text, face, slots)
         temporal.run()
         answer = temporal.output("probabilities")[0].copy()
-        np.testing.assert_allclose(answer, engine(clip, color="rgb").probabilities, atol=1e-5)
+        np.testing.assert_allclose(answer, runtime(clip, color="rgb").probabilities, atol=1e-5)
 
 
 def test_deepstreams_axes_are_permuted_as_printed(untrained_bundle, text):

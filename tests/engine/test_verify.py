@@ -97,10 +97,10 @@ def test_wrong_answers_fail(bundle: Path):
 
 
 def test_a_runtime_with_a_wrong_kernel_fails(bundle: Path, monkeypatch: pytest.MonkeyPatch):
-    def broken(engine, golden):
-        return answering.clip_answers(engine, golden) * 0 + 1 / 7
+    def broken(frame, temporal, spec, golden):
+        return golden.probabilities * 0 + 1 / 7
 
-    monkeypatch.setattr(answering, "pair_answers", broken)
+    monkeypatch.setattr(answering, "answers_of_pair", broken)
     rows = {(row.what, row.precision): row.verdict for row in verify(bundle, write=False).rows}
     assert rows["frame + temporal", "fp32"] == "failed" and rows["clip", "fp32"] == "verified"
 
