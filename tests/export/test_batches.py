@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.bundle import Bundle
-from logoformer.engine.describe import describe, describe_text
-from logoformer.engine.tensors import tensors_text
+from logoformer.engine.describe import describe, describe_text, tensors_text
 from logoformer.errors import UsageError, VerificationError
 from logoformer.export.batches import batched
 from logoformer.export.exporter import ExportConfig, _ort_runner

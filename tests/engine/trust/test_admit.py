@@ -325,7 +325,7 @@ def test_what_was_never_built_and_what_stands_in_for_it_are_told_apart():
     stands_in = entry(fallback={"precision": "int8", "reason": "no kernel for dequantize"})
     with pytest.raises(MachineError) as caught:
         choose_engine([stands_in], graph(precision="int8"), DESKTOP)
-    assert "stands in for int8, which was not built: no kernel for dequantize" in caught.value.cause
+    assert "replaces int8, which was not built: no kernel for dequantize" in caught.value.cause
 
 
 def test_the_index_keeps_what_the_builder_recorded(device):

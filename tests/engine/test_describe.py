@@ -1,4 +1,4 @@
-"""Whoever follows the printed layouts to the letter gets the runtime's answers."""
+"""`inspect`: the figures of a bundle, proofs by name, and layouts that give the runtime's answers when followed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
-from logoformer.engine.tensors import tensors, tensors_text
+from logoformer.engine.describe import describe, describe_text, proofs, tensors, tensors_text
+from logoformer.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +91,17 @@ def test_deepstreams_axes_are_permuted_as_printed(untrained_bundle, text):
     assert list(ncdhw.shape) == [int(n) for n in re.search(r"network-input-shape=([\d;]+)", text)[1].split(";")]
     np.testing.assert_array_equal(ncdhw.transpose(perm), clip)
     assert "not run here" in text
+
+
+def test_inspect_needs_no_torch_and_shows_the_bar_figures(untrained_bundle: Path):
+    text = describe_text(describe(untrained_bundle))
+    for word in ("0.187 M", "0.046 G", "0.043 G", "128 of 64", "stays fp32", "engines     none"):
+        assert word in text, word
+
+
+@pytest.mark.slow
+def test_proofs_by_name(untrained_bundle: Path):
+    found = proofs(untrained_bundle, graphs=["temporal"], precisions=["fp16"])
+    assert list(found) == ["temporal fp16"] and len(found["temporal fp16"].plan.fused_attentions) == 4
+    with pytest.raises(UsageError, match="temporal fp32"):
+        proofs(untrained_bundle, graphs=["spatial"])

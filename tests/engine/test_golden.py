@@ -9,7 +9,7 @@ import logoformer
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden
-from logoformer.engine.golden import selftest
+from logoformer.engine.golden import distance, selftest
 from logoformer.errors import VerificationError
 
 
@@ -42,3 +42,24 @@ def test_an_answer_that_is_not_finite_is_said(untrained_bundle: Path):
         assert [check.passed for check in report.checks] == [True, False]
         with pytest.raises(VerificationError, match="frame \\+ temporal: an answer is not finite"):
             report.require()
+
+
+def test_distance_is_relative_to_what_differs_between_clips():
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((50, 7))
+
+    def softmax(z):
+        p = np.exp(z)
+        return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+    share, agreement = distance(softmax(logits), softmax(logits + 3.0))
+    assert share < 1e-5 and agreement == 1.0  # a constant is no difference
+    near = logits + np.float64([[0.1, -0.1, 0, 0, 0, 0, 0]])
+    wide, _ = distance(softmax(near), softmax(logits))
+    narrow, _ = distance(softmax(near * 0.1), softmax(logits * 0.1))
+    assert wide == pytest.approx(0.1 / np.sqrt((logits - logits.mean(1, keepdims=True)).var(0).mean()), rel=1e-3)
+    assert narrow == pytest.approx(wide, rel=1e-2)
+    assert distance(np.full((3, 2), np.nan, np.float32), np.float32([[0.1, 0.9], [0.9, 0.1], [0.5, 0.5]]))[0] == np.inf
+    assert distance(np.float32([[0.1, 0.9]] * 2), np.float32([[0.1, 0.9]] * 2))[0] == np.inf, (
+        "one answer proves nothing"
+    )
