@@ -1,4 +1,4 @@
-"""The core of a runtime: the sessions of a bundle, the faces of its ring arena, and the thread that owns them.
+"""The core of a runtime: sessions by graph, faces of the ring arena, owner of the thread.
 
 `Stream`, `step` and `Worker` use it; `runtime.Runtime` adds what callers see.
 """
@@ -102,7 +102,13 @@ class RuntimeCore:
         self._free_faces.append(face)
 
     def take_clip(self, clip: Clip, color: str | None, started_ns: int, marks: dict[str, int]) -> Result:
-        """Answers one clip, the owner being entered; `marks` holds the stages that passed since `started_ns`."""
+        """Answers one clip; the caller has entered `owner`.
+
+        Args:
+            clip, color: as for `Runtime.__call__`.
+            started_ns: when the clip was handed over.
+            marks: when each stage since then ended; more are added.
+        """
         session = self.session("clip")
         put_clip(session, clip, check_color(color))
         marks["preprocess"] = perf_counter_ns()

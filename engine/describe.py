@@ -1,4 +1,7 @@
-"""The verb `inspect`: contents of a bundle, layouts of its tensors, kernel plans. Only the plans need TensorRT-RTX."""
+"""The verb `inspect`: contents of a bundle, layouts of its tensors, kernel plans.
+
+Only the kernel plans need TensorRT-RTX.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +129,7 @@ def proofs(
     sm: str = "sm86",
     progress: Progress | None = None,
 ) -> dict[str, Proof]:
-    """Compiles graphs by TensorRT-RTX, without a GPU, and proves the precision that each promises.
+    """Compiles graphs by TensorRT-RTX, without a GPU, and proves their promised precision.
 
     Args:
         path: the bundle.
@@ -162,7 +165,7 @@ def proofs(
 
 # -------------------------------------------------------------------------------------------------------------- tensors
 def tensors(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Every tensor of every graph, as JSON values: what a program that is not Python must know to feed the graphs.
+    """Every tensor of every graph, as JSON values, for programs that are not Python.
 
     Args:
         path: the bundle.
@@ -190,7 +193,7 @@ def tensors(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def tensors_text(path: str | os.PathLike[str]) -> str:
-    """The same as text, with the layouts of a clip, a ring and an `order` in memory, and DeepStream's differences.
+    """Tensors as text, with memory layouts and the settings for DeepStream.
 
     Raises:
         BadInputError, RefusedError: as `tensors`.

@@ -1,4 +1,4 @@
-"""The golden clips on a runtime's own sessions, judged against PyTorch's answers; the self-test.
+"""Golden clips on a runtime's own sessions, compared with PyTorch's answers; self-test.
 
 `verify` judges a bundle on a machine and records the verdict. The self-test judges a machine that is about to work: one
 precision, one backend, nothing written. It finds a GPU that computes wrongly (a driver, a clock, damaged memory, an
@@ -143,7 +143,9 @@ def answers_of_clip(session: Session, golden: Golden) -> npt.NDArray[np.float32]
 def answers_of_pair(
     frame: Session, temporal: Session, spec: StreamSpec, golden: Golden, batch: int = 1
 ) -> npt.NDArray[np.float32]:
-    """Probabilities by `frame` and `temporal`, the frames filed in the ring's first slots, float32 `[G, C]`.
+    """Probabilities of the golden clips by `frame` and `temporal`, float32 `[G, C]`.
+
+    The frames are filed in the ring's first slots.
 
     Args:
         frame: of any backend.

@@ -72,7 +72,9 @@ class Runtime(RuntimeCore):
         return Stream(self, hop=hop, color=color, warmup=warmup, max_gap_s=max_gap_s)
 
     def step(self, frames: Mapping[Stream, tuple[Frame, float]]) -> dict[Stream, Result | None]:
-        """Pushes one frame to each of several streams, in batches where the bundle has `frame` graphs for them.
+        """Pushes one frame to each of several streams, in batches where possible.
+
+        Faces share a batch where the bundle has a `frame` graph of that size.
 
         Args:
             frames: (frame, time_s) by stream.

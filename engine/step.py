@@ -1,4 +1,4 @@
-"""One frame of each of several faces, in batches where the bundle has `frame` graphs for them.
+"""One frame of each of several faces, computed in batches where there are graphs for them.
 
 The greatest batch that the waiting frames fill comes first, then the next; what is left goes one by one. Nothing is
 padded: a face costs what it costs, and every answer equals the one that `push` gives.
@@ -41,7 +41,9 @@ class Job:
 
 
 def advance(runtime: RuntimeCore, jobs: Sequence[Job]) -> None:
-    """Computes and answers, the owner being entered. What fails for one face leaves the others alone.
+    """Computes and answers; an error of one face leaves the others alone.
+
+    The caller has entered the runtime's owner.
 
     Args:
         runtime: of all streams.
@@ -79,7 +81,7 @@ def _wanted(job: Job) -> bool:
 
 
 def _compute(runtime: RuntimeCore, chunk: Sequence[Job]) -> Sequence[Job]:
-    """Runs the frame graph on a full batch and files its tokens; returns the jobs for which that went well."""
+    """Runs the frame graph on a full batch and files its tokens; returns the jobs filed."""
     try:
         session = runtime.session("frame", len(chunk))
         if len(chunk) == 1:

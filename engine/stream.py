@@ -101,7 +101,9 @@ class Stream:
             return self.take_frame(frame, time_s, started, {})
 
     def flush(self) -> Result | None:
-        """Answers now from what the ring holds, the first frame filling in for what is missing; None when it is empty.
+        """Answers now from what the ring holds; None when it is empty.
+
+        The first frame fills in for what is missing.
 
         Raises:
             UsageError, VerificationError, DeviceLostError: as `push` does.
@@ -129,7 +131,7 @@ class Stream:
 
     # ------------------------------------------------------------- for runtime and worker, the owner being entered
     def take_frame(self, frame: Frame, time_s: float, started_ns: int, marks: dict[str, int]) -> Result | None:
-        """`push`, the owner being entered; `marks` holds the stages that passed since `started_ns`."""
+        """`push`; the caller has entered the owner. `marks`: when each stage so far ended."""
         self.check(frame, time_s)
         if not self.admit(time_s):
             return None
@@ -164,7 +166,7 @@ class Stream:
         return True
 
     def file(self, source: Session, index: int, time_s: float, received_ns: int) -> None:
-        """Takes the tokens of one frame into the ring, from place `index` of the batch that `source` computed."""
+        """Takes the tokens at `index` of the batch that `source` computed into the ring."""
         self._temporal.take(source, "tokens", "ring", self._ring.claim() * self._per_frame, index)
         self._ring.file(time_s)
         self._received_ns = received_ns

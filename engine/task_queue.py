@@ -1,4 +1,4 @@
-"""Tasks in the order of their arrival, with a bound and a drop policy for each stream's submissions."""
+"""A queue of tasks with a bound and a drop policy for each stream's submissions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Task:
     future: Future[Any] = field(default_factory=Future)
 
     def cancel(self) -> None:
-        """Ends the future of a task that was taken out; outside all locks, because callbacks run here."""
+        """Cancels the future of a task that was taken out. Callbacks run here: hold no lock."""
         self.future.cancel()
         self.future.set_running_or_notify_cancel()  # tells those who wait for it
 
@@ -152,7 +152,7 @@ class TaskQueue:
 
     # ---------------------------------------------------------------------------------------- the serving thread
     def _next(self, most: int) -> list[Task]:
-        """The next task, with up to `most` faces' frames that may be computed together; none at the end."""
+        """The next task, or up to `most` frames of different faces; empty at the end."""
         with self._changed:
             while not self._ready:
                 if self.closed:

@@ -88,7 +88,7 @@ class ThreadOwner:
         self._owner, self._owner_name, self._by_worker = owner, name, worker
 
     def close(self) -> None:
-        """Refuses all further calls, waits for the one that runs, and frees. A second call does nothing."""
+        """Refuses further calls, waits for the running one, and frees the sessions once."""
         self.closed = True
         if self._running and self._owner == threading.get_ident():
             return  # from inside the call itself, which frees at its end

@@ -1,4 +1,4 @@
-"""The verb `verify`: golden answers of every precision and every engine that this machine can run.
+"""The verb `verify`: golden answers of all precisions and engines that can run here.
 
 Each precision's clip graph and streaming pair answer the golden clips through the same sessions that will run them, and
 are compared with the PyTorch answers in the bundle.

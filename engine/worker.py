@@ -87,7 +87,9 @@ class WorkerStream:
 
 
 class Worker(TaskQueue):
-    """Made by `Runtime.worker`. Every method may be called from any thread; counters are those of `TaskQueue`.
+    """Made by `Runtime.worker`. Every method may be called from any thread.
+
+    The counters are those of `TaskQueue`.
 
     Args:
         runtime: owned by the calling thread, without open streams.
@@ -114,7 +116,9 @@ class Worker(TaskQueue):
     def stream(
         self, hop: int = 4, *, color: str | None = None, warmup: str = "wait", max_gap_s: float | None = None
     ) -> WorkerStream:
-        """Opens the stream of one face and waits until it is there; the arguments are those of `Runtime.stream`.
+        """Opens the stream of one face and waits until it is open.
+
+        The arguments are those of `Runtime.stream`.
 
         Raises:
             UsageError: as `Runtime.stream`, or the worker is closed.

@@ -30,7 +30,7 @@ def main(bundle: str, source: str) -> None:
             there, frame = camera.read()
             if not there:
                 break
-            # A live frame's time is the clock's; a file's is where it stands in the file.
+            # A live frame's time is the clock's; a file's is its place in the file.
             time_s = time.monotonic() if live else number * step_s
             number += 1
             # The face fills these videos. Elsewhere, push the detector's square: frame[top:bottom, left:right].

@@ -1,4 +1,4 @@
-"""Frames that already stand on the GPU as a torch tensor, answered without a trip through the host.
+"""Frames that are already on the GPU as a torch tensor, answered without the host.
 
     python torch_gpu.py face.bundle video.mp4
 
@@ -32,7 +32,7 @@ def to_input(frames: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def classify(runtime: logoformer.Runtime, clip: torch.Tensor) -> np.ndarray:
-    """Probabilities, float32 `[C]`, of a clip uint8 `[T, S, S, 3]` RGB; nothing is cast or moved silently."""
+    """Probabilities, float32 `[C]`, of a clip uint8 `[T, S, S, 3]` RGB; nothing is cast."""
     return runtime(clip if clip.is_cuda else clip.numpy(), color="rgb").probabilities
 
 

@@ -59,7 +59,7 @@ def _note(text: str, *fixes: str) -> Check:
 
 
 def _pip(f: Facts, *words: str) -> str:
-    """A pip command for the interpreter that was looked at, or for the environment that is advised instead of it."""
+    """A pip command for the examined interpreter, or for the environment advised instead."""
     python = ".venv/bin/python" if check_python(f).fixes else f.interpreter.executable
     return command(python, "-m", "pip", *words)
 
@@ -99,7 +99,7 @@ def _overwritten(f: Facts, owners: tuple[str, ...], *again: str) -> Check:
 
 
 def _not_searched(folder: str) -> Check:
-    return _fix(f"JetPack's stands in {folder}, which this Python does not search: see python")
+    return _fix(f"JetPack's is in {folder}, which this Python does not search: see python")
 
 
 # --------------------------------------------------------------------------------------------------------------- checks

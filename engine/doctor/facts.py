@@ -56,7 +56,7 @@ class Module:
 
     Attributes:
         name: such as 'tensorrt'.
-        files: where it stands, in search order; the first wins.
+        files: its files, in search order; the first is imported.
         owners: distributions that claim it, in search order.
         version: what it said when a child imported it; empty when it does not import.
         error: why it does not import.
@@ -77,7 +77,7 @@ class Module:
 
     @property
     def folder(self) -> str:
-        """The search-path folder that the winning copy stands in."""
+        """The search-path folder of the copy that is imported."""
         if not self.files:
             return ""
         place = PurePosixPath(self.files[0])

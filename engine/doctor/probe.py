@@ -1,4 +1,4 @@
-"""Probing of a machine: files below a root, the interpreter's search path, short child processes.
+"""Probing of a machine: files, the interpreter's search path, short child processes.
 
 Importing what is broken can end a process, so packages are imported in a child only; what stands where is read from the
 file system. Everything goes through a `Probe`, so that a recorded machine can replace this one.

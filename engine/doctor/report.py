@@ -1,4 +1,4 @@
-"""The verb `doctor`: which parts of this machine work, which do not, and the commands that mend them."""
+"""The verb `doctor`: which parts of this machine work, and commands that mend the others."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def choose_engine(
     *,
     folder: str | os.PathLike[str] = "BUNDLE/engines",
 ) -> EngineEntry:
-    """The engine of a graph that fits what runs here: one that was verified before others, then the most special one.
+    """Chooses the engine of a graph: it fits this machine; verified ones first, then special ones.
 
     Args:
         entries: of `read_index`.
@@ -109,7 +109,7 @@ def _running(running: Running) -> str:
 
 
 def mismatches(entry: EngineEntry, running: Running) -> list[str]:
-    """Everything in which an engine differs from what runs here, each with both sides; empty when it fits."""
+    """Differences between an engine and this machine, each with both sides; empty if it fits."""
     wrong = []
     if entry.kind != running.target:
         wrong.append(f"built with target {entry.kind}, running here {running.target}")

@@ -182,7 +182,7 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
         MachineError: the folder may not be written, another build is writing it, or the disk has not that much left.
     """
     path = Path(folder)
-    elsewhere = "name a place that may be written, and has room: --engines-dir DIR"
+    elsewhere = "name a place that may be written, and has space: --engines-dir DIR"
     existing = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
     try:
         if existing == path:
@@ -205,7 +205,7 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
 
 
 def _sweep(folder: Path, named: set[str], before: set[str]) -> None:
-    """Removes engine files that no index has named for an hour: who opened the last one may still want its files."""
+    """Removes engine files that no index has named for an hour, as readers may be using them."""
     now = time.time()
     for item in (
         *folder.glob("*/*.engine"),

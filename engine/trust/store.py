@@ -1,4 +1,4 @@
-"""The user's own trust store: trusted engines, trusted keys, and caches that this user's programs wrote.
+"""The user's own trust store: trusted engines, trusted keys, caches of own programs.
 
 An engine is native code, and a hash in the same folder proves nothing: whoever can write the folder can write both.
 So what this user built, or chose to trust, is remembered in a place that only this user can write:
@@ -66,14 +66,16 @@ class Contents:
 
 
 def state_folder() -> Path:
-    """The folder of this user's state, by the XDG base directory specification (relative values are ignored)."""
+    """The folder of this user's state, by XDG's specification (relative values are ignored)."""
     named = os.environ.get("XDG_STATE_HOME", "")
     base = Path(named) if named.startswith("/") else Path.home() / ".local" / "state"
     return base / "logoformer"
 
 
 class TrustStore:
-    """The store of one user. Every question reads the file anew: trust that was taken back ends at once.
+    """The store of one user.
+
+    Every question reads the file anew: trust that was taken back ends at once.
 
     Args:
         folder: of `trust.json`; the user's own when None.
