@@ -105,7 +105,8 @@ class RuntimeCore:
         """Answers one clip; the caller has entered `owner`.
 
         Args:
-            clip, color: as for `Runtime.__call__`.
+            clip: as for `Runtime.__call__`.
+            color: as for `Runtime.__call__`.
             started_ns: when the clip was handed over.
             marks: when each stage since then ended; more are added.
         """

@@ -1,7 +1,7 @@
 """Bookkeeping of the ring: the frame in each slot and its time. Holds no tokens.
 
-The arena of the `temporal` graph is cut into one stretch of R slots a face. Nothing is ever shifted: a new frame replaces
-the oldest, and `order` tells the graph where each place of the clip is found.
+The arena of the `temporal` graph is cut into one stretch of R slots a face. Nothing is ever shifted: a new frame
+replaces the oldest, and `order` tells the graph where each place of the clip is found.
 """
 
 from __future__ import annotations

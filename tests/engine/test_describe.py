@@ -1,4 +1,4 @@
-"""`inspect`: the figures of a bundle, proofs by name, and layouts that give the runtime's answers when followed."""
+"""`inspect`: figures of a bundle, proofs by name, printed layouts of tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The self-test passes on a sound bundle, names what is wrong, and keeps `load` from starting."""
+"""The self-test: passes on a sound bundle, names errors, keeps `load` from starting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eight faces, 2 000 frames each, one thread: in order, counted, not mixed; `step` gives what single pushes give."""
+"""Eight faces with 2 000 frames each on one thread: in order, counted, not mixed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LATE_S, EARLY_S = 0.1, 0.02  # the second follows closer than the ring's step of
 
 
 def sequence() -> Iterator[tuple[int, int, float]]:
-    """(face, number, time): every face in its own order and on its own clock, all of them shuffled together."""
+    """(face, number, time): each face in order on its own clock, all shuffled together."""
     rng = np.random.default_rng(20)
     waits = rng.choice([LATE_S, EARLY_S, 1.0], (FACES, FRAMES), p=[0.9, 0.08, 0.02])
     times = waits.cumsum(axis=1)

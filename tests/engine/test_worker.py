@@ -128,7 +128,7 @@ def test_newest_keeps_what_came_first(watched, numbered):
     assert counted(worker) == (5, 3, 2, 0)
 
 
-def test_block_waits_for_room(watched, numbered):
+def test_block_waits_for_space(watched, numbered):
     runtime = watched()
     with runtime.worker(queue=1, drop="block") as worker:
         stream, gate, _ = busy(runtime, worker, numbered)

@@ -1,4 +1,4 @@
-"""What `doctor` says of machines that we do not have, recorded as files and answers, and of the one that we have.
+"""Advice of `doctor` on recorded machines and on this one.
 
 Each recording in `data/doctor/` names the source of every file and answer, or says *unverified shape*. The text beside
 it is what `doctor` says; where it is missing, it is written, and the test fails so that somebody reads it.

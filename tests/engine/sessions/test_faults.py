@@ -288,7 +288,7 @@ def test_close_during_run_is_refused_and_harms_nothing(here, bundle, monkeypatch
 
 # ---------------------------------------------------------------------------------------------------------------- order
 def test_order_out_of_range_is_refused_on_the_host(here, bundle, tmp_path, monkeypatch):
-    """The card would read whatever stands there; the engine is not even started."""
+    """The GPU would read outside of the ring; the engine is not even started."""
     folder = here.plant_engines(bundle, folder=tmp_path)
     with (
         logoformer.load(bundle, backend="tensorrt", precision="fp32", engines_dir=folder, cuda=here.layer) as runtime,
