@@ -309,7 +309,7 @@ class TrtSession:
             raise UsageError(
                 f"{self.shown} belongs to the thread that opened it; {doing} from another one is refused.",
                 cause="a callback of a camera, of GStreamer or of ROS, which runs in a thread of its own",
-                next="worker = engine.worker(); worker.submit(...) may be called from any thread",
+                next="worker = runtime.worker(); worker.submit(...) may be called from any thread",
             )
         if self.cuda.lost:
             raise lost(self.cuda, f"{doing} {self.shown}")

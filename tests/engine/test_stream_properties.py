@@ -1,4 +1,4 @@
-"""Several faces, gaps, resets, skips, any hop: every answer is the clip graph's on the frames that the pattern picks.
+"""Every answer of several streams is the clip graph's, with gaps, resets, skips, any hop.
 
 What must be picked is written here anew, from each face's kept history; nothing of the stream or the ring is asked.
 """
