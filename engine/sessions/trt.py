@@ -221,7 +221,7 @@ class TrtSession:
         if not self._busy.acquire(blocking=False):
             raise UsageError(
                 f"{self.shown} is running in another thread and was not closed.",
-                next="close it in its own thread, or engine.worker().close(), which waits",
+                next="close it in its own thread, or runtime.worker().close(), which waits",
             )
         try:
             if not self._closed:
