@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ..bundle import Golden
 from ..engine import Runtime
-from ..engine.golden import SHARES, centred_logits, clip_answers, distance, pair_answers
+from ..engine.golden import SHARES, centred_logits, distance, golden_answers
 from ..errors import VerificationError, command
 from .baselines.contract import APART, REPEAT_TOLERANCE, Baseline, Inputs, StepAnswer
 
@@ -80,9 +80,9 @@ def verify_before(runtime: Runtime, golden: Golden) -> Verified:
     Raises:
         VerificationError: an answer is too far from the PyTorch model's.
     """
-    answers = clip_answers(runtime, golden)
+    answers, by_pair = golden_answers(runtime, golden)
     clip_share, clip_agreement = distance(answers, golden.probabilities)
-    pair_share, pair_agreement = distance(pair_answers(runtime, golden), golden.probabilities)
+    pair_share, pair_agreement = distance(by_pair, golden.probabilities)
     for what, share in (("The clip graph", clip_share), ("The pair frame + temporal", pair_share)):
         if not share <= SHARES[runtime.precision]:
             raise VerificationError(

@@ -147,7 +147,7 @@ def _layers(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _trust(a: argparse.Namespace, bar: Bar) -> int:
-    from ..engine.trust.verb import manage
+    from ..engine.trust.manage import manage
 
     done = manage(a.file, add_key=a.add_key, name=a.name, sign=a.sign, key=a.key, remove=a.remove, list_all=a.list)
     return show(a, bar, done.data, "\n".join(done.lines))
@@ -160,8 +160,7 @@ def _inspect(a: argparse.Namespace, bar: Bar) -> int:
         raise UsageError("--preset, --frames, --sizes and --out go with --complexity.", next="add --complexity")
     if a.bundle is None:
         raise UsageError("Which bundle shall be inspected?", next=command("logoformer", "inspect", "BUNDLE"))
-    from ..engine.describe import describe, describe_text, proofs
-    from ..engine.tensors import tensors, tensors_text
+    from ..engine.describe import describe, describe_text, proofs, tensors, tensors_text
 
     if a.tensors:
         return show(a, bar, tensors(a.bundle), tensors_text(a.bundle))

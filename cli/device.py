@@ -44,7 +44,7 @@ def _doctor(a: argparse.Namespace, bar: Bar) -> int:
 
 def _selftest(a: argparse.Namespace, bar: Bar) -> int:
     from ..engine import load
-    from ..engine.selftest import selftest
+    from ..engine.golden import selftest
 
     with load(a.bundle, **runtime_arguments(a)) as engine:
         report = selftest(engine)

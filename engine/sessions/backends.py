@@ -21,8 +21,7 @@ from ..machine.environment import platform_name
 from ..machine.trt_module import TrtModule, find_module
 from ..trust.admit import Running, admit_engine, choose_engine, read_signature
 from ..trust.index import EngineEntry, engines_folder, read_index
-from ..trust.runtime_cache import RuntimeCache
-from ..trust.store import TrustStore
+from ..trust.store import RuntimeCache, TrustStore
 from .contract import Session
 
 BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")

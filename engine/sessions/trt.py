@@ -221,7 +221,7 @@ class TrtSession:
         if not self._busy.acquire(blocking=False):
             raise UsageError(
                 f"{self.shown} is running in another thread and was not closed.",
-                next="close it in its own thread, or engine.worker().close(), which waits",
+                next="close it in its own thread, or runtime.worker().close(), which waits",
             )
         try:
             if not self._closed:
@@ -309,7 +309,7 @@ class TrtSession:
             raise UsageError(
                 f"{self.shown} belongs to the thread that opened it; {doing} from another one is refused.",
                 cause="a callback of a camera, of GStreamer or of ROS, which runs in a thread of its own",
-                next="worker = engine.worker(); worker.submit(...) may be called from any thread",
+                next="worker = runtime.worker(); worker.submit(...) may be called from any thread",
             )
         if self.cuda.lost:
             raise lost(self.cuda, f"{doing} {self.shown}")

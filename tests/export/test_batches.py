@@ -10,8 +10,7 @@ import onnx
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.bundle.onnx_graph import infer_onnx
-from logoformer.engine.describe import describe, describe_text
-from logoformer.engine.tensors import tensors_text
+from logoformer.engine.describe import describe, describe_text, tensors_text
 from logoformer.errors import UsageError, VerificationError
 from logoformer.export.batches import batched
 from logoformer.export.exporter import ExportConfig

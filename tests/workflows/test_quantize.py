@@ -11,7 +11,7 @@ from logoformer import load
 from logoformer.bundle import Bundle, BundleWriter, Golden
 from logoformer.bundle.files import sha256
 from logoformer.cli import main as cli
-from logoformer.engine.golden import clip_answers, pair_answers
+from logoformer.engine.golden import answers_of_clip, golden_answers
 from logoformer.engine.verify import verify
 from logoformer.errors import BadInputError, MachineError, RefusedError, VerificationError
 from logoformer.model.data.dfew import DfewClips, list_path
@@ -52,7 +52,7 @@ def test_the_index_tells_what_was_done_and_nothing_loads_it_unasked(int8_bundle:
 def test_the_pair_answers_as_the_clip_graph_does(int8_bundle: Path):
     golden = Bundle(int8_bundle).golden()
     with load(int8_bundle, precision="int8") as engine:
-        whole, pair = clip_answers(engine, golden), pair_answers(engine, golden)
+        whole, pair = golden_answers(engine, golden)
     np.testing.assert_array_equal(whole.argmax(1), pair.argmax(1))
     np.testing.assert_allclose(whole, pair, atol=1e-3)
 
@@ -229,9 +229,9 @@ def test_the_streaming_pair_answers_as_the_clip_graph_does(tiny_bundle: Path, de
     clips, labels, _ = synthetic_clips(500, bundle.sampling, bundle.image_size, 123)
     asked = Golden(clips, np.zeros((500, len(bundle.labels)), np.float32))
     with load(bundle, precision="int8") as engine:
-        whole, pair = clip_answers(engine, asked), pair_answers(engine, asked)
+        whole, pair = golden_answers(engine, asked)
     with load(bundle, precision="fp32") as engine:
-        exact = clip_answers(engine, asked)
+        exact = answers_of_clip(engine.session("clip"), asked)
     agreement, kept = (whole.argmax(1) == pair.argmax(1)).mean(), (whole.argmax(1) == exact.argmax(1)).mean()
     print(f"INT8 pair against INT8 clip {agreement:.4f}, INT8 clip against FP32 {kept:.4f} on {len(labels)} clips")
     # How far INT8 may be from FP32 is for the gate to judge, on thousands of clips; here it must be the same network.

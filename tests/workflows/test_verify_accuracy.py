@@ -12,7 +12,7 @@ from logoformer.bundle import MIXED, Bundle, replace_manifest
 from logoformer.calibration import gate
 from logoformer.cli import main as cli
 from logoformer.engine.builder.bundle import build_bundle
-from logoformer.engine.golden import answers_of_pair, distance, pair_answers
+from logoformer.engine.golden import answers_of_pair, distance, golden_answers
 from logoformer.engine.sessions.backends import choose_precision
 from logoformer.engine.verify import verify
 from logoformer.errors import RefusedError, UsageError
@@ -65,10 +65,10 @@ def test_what_is_judged_is_what_runs(mixed: Bundle):
     golden = mixed.golden()
     with load(mixed, precision=MIXED) as engine:
         assert engine.precision == MIXED and engine.frame_batches == (1,)
-        answers = pair_answers(engine, golden)
+        _, answers = golden_answers(engine, golden)
     with load(mixed, precision="int8") as int8, load(mixed, precision="fp16") as fp16:
         wanted = answers_of_pair(int8.session("frame"), fp16.session("temporal"), mixed.stream, golden)
-        ruined, whole = pair_answers(int8, golden), pair_answers(fp16, golden)
+        (_, ruined), (_, whole) = golden_answers(int8, golden), golden_answers(fp16, golden)
     np.testing.assert_array_equal(answers, wanted)
     shares = [distance(other, golden.probabilities)[0] for other in (whole, answers, ruined)]
     print(f"largest difference: fp16 {shares[0]:.3f}, mixed {shares[1]:.3f}, int8 {shares[2]:.3f}")

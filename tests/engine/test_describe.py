@@ -1,4 +1,4 @@
-"""Whoever follows the printed layouts to the letter gets the engine's answers."""
+"""`inspect`: figures of a bundle, proofs by name, printed layouts of tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
-from logoformer.engine.tensors import tensors, tensors_text
+from logoformer.engine.describe import describe, describe_text, proofs, tensors, tensors_text
+from logoformer.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +66,12 @@ def places(text: str, face: int, slot: list[int]) -> list[int]:
 
 
 def test_a_ring_filled_as_printed_answers_as_the_clip_does(untrained_bundle, text):
-    with logoformer.load(untrained_bundle, precision="fp32", threads=1) as engine:
-        clip = engine.bundle.golden().clips[0]
-        frame, temporal = engine.session("frame"), engine.session("temporal")
+    with logoformer.load(untrained_bundle, precision="fp32", threads=1) as runtime:
+        clip = runtime.bundle.golden().clips[0]
+        frame, temporal = runtime.session("frame"), runtime.session("temporal")
         first_row = re.search(r"begin at\n\s+(\(.+?\)\*\d+);", text)[1]
-        slots = [3 * t + 1 for t in range(engine.bundle.frames)]  # anywhere in the last face's part of the ring
-        face = engine.bundle.stream.faces - 1
+        slots = [3 * t + 1 for t in range(runtime.bundle.frames)]  # anywhere in the last face's part of the ring
+        face = runtime.bundle.stream.faces - 1
         for picture, slot in zip(clip, slots, strict=True):
             frame.input("frame")[0] = picture
             frame.run()
@@ -80,7 +81,7 @@ def test_a_ring_filled_as_printed_answers_as_the_clip_does(untrained_bundle, tex
         temporal.input("order")[:] = places(text, face, slots)
         temporal.run()
         answer = temporal.output("probabilities")[0].copy()
-        np.testing.assert_allclose(answer, engine(clip, color="rgb").probabilities, atol=1e-5)
+        np.testing.assert_allclose(answer, runtime(clip, color="rgb").probabilities, atol=1e-5)
 
 
 def test_deepstreams_axes_are_permuted_as_printed(untrained_bundle, text):
@@ -90,3 +91,17 @@ def test_deepstreams_axes_are_permuted_as_printed(untrained_bundle, text):
     assert list(ncdhw.shape) == [int(n) for n in re.search(r"network-input-shape=([\d;]+)", text)[1].split(";")]
     np.testing.assert_array_equal(ncdhw.transpose(perm), clip)
     assert "not run here" in text
+
+
+def test_inspect_needs_no_torch_and_shows_the_bar_figures(untrained_bundle: Path):
+    text = describe_text(describe(untrained_bundle))
+    for word in ("0.187 M", "0.046 G", "0.043 G", "128 of 64", "stays fp32", "engines     none"):
+        assert word in text, word
+
+
+@pytest.mark.slow
+def test_proofs_by_name(untrained_bundle: Path):
+    found = proofs(untrained_bundle, graphs=["temporal"], precisions=["fp16"])
+    assert list(found) == ["temporal fp16"] and len(found["temporal fp16"].plan.fused_attentions) == 4
+    with pytest.raises(UsageError, match="temporal fp32"):
+        proofs(untrained_bundle, graphs=["spatial"])

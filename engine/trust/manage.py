@@ -1,4 +1,4 @@
-"""The verb `trust`: what a person decides about engines that were not built here."""
+"""The verb `trust`: a user's decisions about engines that were not built here."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from ...bundle.files import read_file, sha256, write_atomic
 from ...errors import RefusedError, UsageError
-from .index import MAX_ENGINE_BYTES, EngineEntry, read_index
+from .index import MAX_ENGINE_BYTES, read_index
 from .signature import read_public_key, sign
 from .store import TrustStore
 
 
 @dataclass(frozen=True)
-class Done:
-    """What was done.
+class TrustOutcome:
+    """Outcome of one command.
 
     Attributes:
         lines: for people.
@@ -36,8 +36,8 @@ def manage(
     remove: str | None = None,
     list_all: bool = False,
     store: TrustStore | None = None,
-) -> Done:
-    """Does the one thing that was asked for.
+) -> TrustOutcome:
+    """Runs the one command that was given.
 
     Args:
         file: an engine to trust.
@@ -67,45 +67,40 @@ def manage(
         return _sign(Path(sign), Path(key))
     if remove is not None:
         gone = store.remove(remove)
-        return Done(tuple(f"no longer trusted: {item}" for item in gone), {"removed": gone})
+        return TrustOutcome(tuple(f"no longer trusted: {item}" for item in gone), {"removed": gone})
     return _list(store)
 
 
-def _trust(path: Path, store: TrustStore) -> Done:
+def _trust(path: Path, store: TrustStore) -> TrustOutcome:
     digest = sha256(read_file(path, MAX_ENGINE_BYTES))
-    entry = index_entry(path, digest)
+    origin = _origin(path, digest)
     known = store.read().engines.get(digest)
-    lines = [f"{path}", f"  SHA-256  {digest}", f"  origin   {describe_origin(entry)}"]
+    lines = [f"{path}", f"  SHA-256  {digest}", f"  origin   {origin}"]
     if known is not None:
         lines.append(f"  already trusted since {known.added}: {known.origin}")
     else:
-        store.record_engine(digest, path.name, f"trusted by hand; {describe_origin(entry)}")
+        store.record_engine(digest, path.name, f"trusted by hand; {origin}")
         lines.append(f"  trusted from now on; an engine is native code. To take it back: --remove {digest[:12]}")
-    data = {"file": str(path), "sha256": digest, "origin": describe_origin(entry), "already": known is not None}
-    return Done(tuple(lines), data)
+    data = {"file": str(path), "sha256": digest, "origin": origin, "already": known is not None}
+    return TrustOutcome(tuple(lines), data)
 
 
-def index_entry(path: Path, digest: str) -> EngineEntry | None:
-    """What the index beside an engine says of it; None when no index names it.
+def _origin(path: Path, digest: str) -> str:
+    """The origin that the engine's index claims, without a proof.
 
     Raises:
-        RefusedError: the index names another file in its place, or cannot be believed.
+        RefusedError: the index names another file of this name, or cannot be believed.
     """
     folder = path.absolute().parent.parent
     entry = next((e for e in read_index(folder) if Path(e.file).parts == path.absolute().parts[-2:]), None)
-    if entry is not None and entry.sha256 != digest:
+    if entry is None:
+        return "unknown: no index names it"
+    if entry.sha256 != digest:
         raise RefusedError(
             f"{path} is not the file that {folder}/index.json names: its SHA-256 is {digest}, not {entry.sha256}.",
             cause="a damaged copy, or an exchanged file",
             next="get it again from where it was built",
         )
-    return entry
-
-
-def describe_origin(entry: EngineEntry | None) -> str:
-    """Where an engine says it comes from: a claim, not a proof."""
-    if entry is None:
-        return "unknown: no index names it"
     gpus = "+".join(entry.compute_capabilities) or "a GPU that was not recorded"
     return (
         f"its index says: {entry.graph} {entry.precision} b{entry.batch}, built on {entry.platform} with TensorRT "
@@ -113,21 +108,23 @@ def describe_origin(entry: EngineEntry | None) -> str:
     )
 
 
-def _add_key(path: Path, name: str, store: TrustStore) -> Done:
+def _add_key(path: Path, name: str, store: TrustStore) -> TrustOutcome:
     key = read_public_key(path)
     owner = name or path.name
     store.add_key(key, owner)
-    return Done((f"{key}", f"  whatever this key of {owner} signs is trusted from now on"), {"key": key, "name": owner})
+    return TrustOutcome(
+        (f"{key}", f"  whatever this key of {owner} signs is trusted from now on"), {"key": key, "name": owner}
+    )
 
 
-def _sign(path: Path, key: Path) -> Done:
+def _sign(path: Path, key: Path) -> TrustOutcome:
     digest = sha256(read_file(path, MAX_ENGINE_BYTES))
     beside = path.with_name(f"{path.name}.sig")
     write_atomic(beside, sign(digest, key))
-    return Done((f"{beside}", f"  signs SHA-256 {digest}"), {"signature": str(beside), "sha256": digest})
+    return TrustOutcome((f"{beside}", f"  signs SHA-256 {digest}"), {"signature": str(beside), "sha256": digest})
 
 
-def _list(store: TrustStore) -> Done:
+def _list(store: TrustStore) -> TrustOutcome:
     contents = store.read()
     lines = [f"{store.path}"]
     lines += [f"  key     {key}  {owner}" for key, owner in sorted(contents.keys.items())]
@@ -136,4 +133,4 @@ def _list(store: TrustStore) -> Done:
     lines += [f"  cache   {digest}  {name}" for name, digest in sorted(contents.caches.items())]
     if len(lines) == 1:
         lines.append("  nothing is trusted; an engine that is built here will be")
-    return Done(tuple(lines), {"store": str(store.path), **asdict(contents)})
+    return TrustOutcome(tuple(lines), {"store": str(store.path), **asdict(contents)})
