@@ -130,7 +130,7 @@ def test_the_verb_prints_draws_and_refuses(tmp_path: Path, capsys: pytest.Captur
     for wrong, said in (
         (["inspect"], "Which bundle"),
         (["inspect", str(untrained_bundle), "--frames", "4"], "go with --complexity"),
-        (["inspect", "--complexity", "--preset", "huge"], "There is no preset 'huge'"),
+        (["inspect", "--complexity", "--preset", "huge"], "--preset: unknown value 'huge'"),
         (["inspect", "--complexity", "--preset", "tiny", "-o", str(tmp_path / "no" / "x.svg")], "No picture can be"),
         (["inspect", "--complexity", "--preset", "tiny", "-o", str(tmp_path)], "No picture can be"),
     ):
