@@ -165,7 +165,7 @@ def _inspect(a: argparse.Namespace, bar: Bar) -> int:
     if a.preset or a.frames or a.sizes or a.out:
         raise UsageError("--preset, --frames, --sizes and --out go with --complexity.", next="add --complexity")
     if a.bundle is None:
-        raise UsageError("There is no bundle to inspect.", next=command("logoformer", "inspect", "BUNDLE"))
+        raise UsageError("inspect needs a bundle.", next=command("logoformer", "inspect", "BUNDLE"))
     from ..engine.describe import describe, describe_text, proofs
     from ..engine.tensors import tensors, tensors_text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ..bundle import Bundle, GraphEntry
 from ..clips import Clip, Frame, check_color
-from ..errors import UsageError, VerificationError, command
+from ..errors import UsageError, VerificationError, command, printable
 from .feeding import put_clip
 from .result import Result, make_result
 from .sessions.backends import open_backend
@@ -24,6 +25,8 @@ from .thread_owner import ThreadOwner
 
 if TYPE_CHECKING:
     from .worker import Worker
+
+_log = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -82,7 +85,9 @@ class Runtime:
         """
         self.owner.check()
         if (graph, batch) not in self._sessions:
-            self._sessions[graph, batch] = self._open_session(self.bundle.graph(graph, self.precision, batch))
+            entry, began = self.bundle.graph(graph, self.precision, batch), perf_counter_ns()
+            self._sessions[graph, batch] = self._open_session(entry)
+            _log.info("session of %s opened in %.1f ms", printable(entry.file), (perf_counter_ns() - began) / 1e6)
         return self._sessions[graph, batch]
 
     def __call__(self, clip: Clip, *, color: str | None = None) -> Result:

@@ -6,6 +6,7 @@ rounding reference; only then is anything written.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from .precision import to_fp16
 from .ranges import MARGIN, SOFTMAX_LIMIT, Protected, not_finite, protect, scan
 from .reference import NAME as REFERENCE_NAME
 from .trace import OPSET, to_bytes, trace
+
+_log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "fp16")
 FP32_SHARE = 0.001  # of the between-clip deviation of a logit
@@ -161,6 +164,7 @@ def export_bundle(
     graphs = []
     for index, name in enumerate(GRAPHS):
         note("trace", index, len(GRAPHS))
+        _log.info("tracing the graph %s", name)
         module = build_graph(name, model)
         inputs = example_inputs(name, c, slots * config.faces)
         graph = _Graph(name, module, trace(module, inputs, "tokens" if name == "frame" else "probabilities"), slots)
@@ -177,6 +181,9 @@ def export_bundle(
         converted, protected = _convert_fp16(fp32, real.clips, stream, order, note)
         precisions["fp16"] = _judge_fp16(graphs, converted, protected, real.clips, truth, stream, order, note)
         models["fp16"] = converted
+
+    for precision, judged in precisions.items():
+        _log.info("%s: %s - %s", precision, judged["verdict"], judged["reason"])
 
     entries: list[dict[str, Any]] = []
     total = len(GRAPHS) * len(models)
@@ -197,6 +204,7 @@ def export_bundle(
                 macs=macs,
             )
             entries.append(entry)
+            _log.info("wrote %s, %.2f MB", entry["file"], entry["size"] / 1e6)
     frames = {precision: by_name["frame"] for precision, by_name in models.items()}
     entries += write_frame_batches(writer, frames, config.frame_batches, real.clips, _specs, _ort_runner)
     golden = Golden(real.clips[:GOLDEN_CLIPS], truth[:GOLDEN_CLIPS])
@@ -291,6 +299,7 @@ def _convert_fp16(
         note("convert fp16", index, len(models))
         names = {node.name for node in model.graph.node}
         protected[name] = [item for item in keep if item.node in names]
+        _log.info("converting %s to FP16, %d nodes stay FP32", name, len(protected[name]))
         converted[name] = to_fp16(model, feeds[name], protected[name])
         require_clean(converted[name], f"The graph {name} in fp16")
     note("convert fp16", len(models), len(models))
