@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import warnings
@@ -19,6 +20,13 @@ from logoformer.engine.builder import process
 from logoformer.engine.machine.log import BuildLog
 
 LEVELS = ("debug", "info", "warning", "error")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (the extra 'cpu' or 'gpu')")
+    source = Path(__file__).parents[1] / "data/bundle-v0.1"
+    return Path(shutil.copytree(source, tmp_path / "face.bundle"))
 
 
 @pytest.fixture
@@ -85,8 +93,8 @@ def test_the_library_is_silent_until_somebody_listens(tmp_path: Path):
     assert done.stdout == done.stderr == ""
 
 
-def test_loading_says_which_backend_and_how_long(untrained_bundle: Path, caplog: pytest.LogCaptureFixture):
-    with caplog.at_level("INFO", "logoformer"), logoformer.load(untrained_bundle, threads=1) as runtime:
+def test_loading_says_which_backend_and_how_long(bundle: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO", "logoformer"), logoformer.load(bundle, threads=1) as runtime:
         runtime.session("clip")
     assert {record.name.partition(".")[0] for record in caplog.records} == {"logoformer"}
     assert "tensorrt is not used: " in caplog.text and "tensorrt_rtx is not used: " in caplog.text
@@ -94,8 +102,8 @@ def test_loading_says_which_backend_and_how_long(untrained_bundle: Path, caplog:
     assert "session of " in caplog.text and " ms" in caplog.text
 
 
-def test_verbose_json_stays_json(untrained_bundle: Path, capsys: pytest.CaptureFixture[str]):
-    assert cli.main(["selftest", str(untrained_bundle), "-vv", "--json", "--threads", "1"]) == 0
+def test_verbose_json_stays_json(bundle: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["selftest", str(bundle), "-vv", "--json", "--threads", "1"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["passed"] is True and "info logoformer.engine.runtime: session of" in err
 
