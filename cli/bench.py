@@ -1,4 +1,4 @@
-"""The verbs that measure: bench, bench-compare."""
+"""The verbs bench and bench-compare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from .options import AddVerb, precision_option, seed_option, show, threads_option
+from . import choices
+from .options import AddVerb, backend_option, precision_option, seed_option, show, threads_option
+from .parser import comma_list
 from .terminal import Bar
 
 
@@ -23,7 +25,7 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
     config = BenchConfig(
         bundle=Path(a.bundle), iterations=a.iterations, warmup=a.warmup, threads=a.threads, precision=a.precision,
         seed=a.seed, modes=a.mode, backend=a.backend, rate_hz=a.rate, hop=a.hop, streams=a.streams,
-        trtexec=a.compare == "trtexec", others=chosen_baselines(a.peers),
+        trtexec=a.compare == "trtexec", others=chosen_baselines(",".join(a.baselines)),
     )  # fmt: skip
     report = bench_matrix(config, bar) if a.matrix else bench(config, bar)
     if a.out:
@@ -49,10 +51,6 @@ def _compare(a: argparse.Namespace, bar: Bar) -> int:
     return EXIT_REGRESSION if changes.regressions else 0
 
 
-def _modes(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
 def add(verb: AddVerb) -> None:
     """Adds these verbs to the parser."""
     p = verb("bench", _bench, "measure latency on this machine", "logoformer bench face.bundle -o report.json")
@@ -62,20 +60,23 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--iterations", type=int, default=140, metavar="N", help="timed results of each; default 140")
     p.add_argument("--warmup", type=int, default=10, metavar="N", help="untimed results before; default 10")
     p.add_argument(
-        "--mode", type=_modes, default=("closed",), metavar="M,...",
+        "--mode", type=comma_list(choices.MODES), default=("closed",), metavar="M,...",
         help="closed (default), paced, multi, offline, cold, idle; several with commas",
     )  # fmt: skip
     p.add_argument("--rate", type=float, metavar="HZ", help="paced: frames per second; default: as in training")
     p.add_argument("--hop", type=int, default=1, metavar="N", help="paced, multi: frames for one answer; default 1")
     p.add_argument("--streams", type=int, metavar="N", help="multi: faces; default: the bundle's")
-    p.add_argument("--peers", default="all", metavar="LIST", help="all (default), none, or names with commas between")
     p.add_argument(
-        "--matrix", action="store_true", help="precision x graph x hop x streams, instead of modes and peers"
+        "--baselines", "--peers", type=comma_list(("all", "none", *choices.BASELINES)), default=("all",),
+        metavar="B,...", help=f"what to time too: all (default), none, or with commas {', '.join(choices.BASELINES)}",
+    )  # fmt: skip
+    p.add_argument(
+        "--matrix", action="store_true", help="precision x graph x hop x streams, instead of modes and baselines"
     )
     p.add_argument("--roofline", action="store_true", help="measure nothing: compute what each device needs at least")
     p.add_argument("--device", metavar="NAME", help="with --roofline: only the devices whose name holds this")
-    p.add_argument("--compare", choices=["trtexec"], help="also run this on the bundle's engines, if it is installed")
-    p.add_argument("--backend", default="onnxruntime", metavar="B", help="as for run; default onnxruntime")
+    p.add_argument("--compare", choices=["trtexec"], help="also run trtexec on the bundle's engines, if installed")
+    backend_option(p, "onnxruntime")
     precision_option(p)
     threads_option(p)
     seed_option(p)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 
@@ -13,11 +14,13 @@ import numpy.typing as npt
 
 from ..bundle import Bundle, GraphEntry
 from ..clips import Clip, check_color
-from ..errors import UsageError, VerificationError, command
+from ..errors import UsageError, VerificationError, command, printable
 from .feeding import put_clip
 from .result import Result, make_result
 from .sessions.contract import Session
 from .thread_owner import ThreadOwner
+
+_log = logging.getLogger(__name__)
 
 
 class RuntimeCore:
@@ -68,7 +71,9 @@ class RuntimeCore:
         """
         self.owner.check()
         if (graph, batch) not in self._sessions:
-            self._sessions[graph, batch] = self._open_session(self.bundle.graph(graph, self.precision, batch))
+            entry, began = self.bundle.graph(graph, self.precision, batch), perf_counter_ns()
+            self._sessions[graph, batch] = self._open_session(entry)
+            _log.info("session of %s opened in %.1f ms", printable(entry.file), (perf_counter_ns() - began) / 1e6)
         return self._sessions[graph, batch]
 
     def close_sessions(self) -> None:

@@ -6,6 +6,7 @@ rounding reference; only then is anything written.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from dataclasses import asdict, dataclass
@@ -31,6 +32,8 @@ from .graphs import GRAPHS, build_graph, example_inputs
 from .lint import require_clean
 from .parity import torch_answers
 from .trace import trace
+
+_log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "fp16")
 GOLDEN_CLIPS = 8
@@ -143,6 +146,7 @@ def export_bundle(
     fp32: dict[str, onnx.ModelProto] = {}
     for index, name in enumerate(GRAPHS):
         note("trace", index, len(GRAPHS))
+        _log.info("tracing the graph %s", name)
         modules[name] = build_graph(name, model)
         inputs = example_inputs(name, c, slots * config.faces)
         fp32[name] = trace(modules[name], inputs, "tokens" if name == "frame" else "probabilities")
@@ -157,6 +161,9 @@ def export_bundle(
         models["fp16"], protected = judge.convert_fp16(fp32)
         precisions["fp16"] = judge.fp16(models["fp16"], protected)
 
+    for precision, judged in precisions.items():
+        _log.info("%s: %s - %s", precision, judged["verdict"], judged["reason"])
+
     entries: list[dict[str, Any]] = []
     total = len(GRAPHS) * len(models)
     for precision, by_name in models.items():
@@ -166,6 +173,7 @@ def export_bundle(
             promised = precisions[precision].setdefault("promised_share", {})
             promised[name] = share_to_promise(entry["macs"], precision)
             entries.append(entry)
+            _log.info("wrote %s, %.2f MB", entry["file"], entry["size"] / 1e6)
     frames = {precision: by_name["frame"] for precision, by_name in models.items()}
     entries += write_frame_batches(writer, frames, config.frame_batches, real.clips)
     golden = Golden(real.clips[:GOLDEN_CLIPS], truth[:GOLDEN_CLIPS])

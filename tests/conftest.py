@@ -243,7 +243,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         following = re.search(r"^Next: (.+)$", text, re.MULTILINE)
         assert following is not None, text
         if following[1].startswith("logoformer ") and not following[1].endswith(" --help"):
-            cli._parser().parse_args(shlex.split(following[1])[1:])
+            cli.make_parser().parse_args(shlex.split(following[1])[1:])
         for name in names:
             assert str(name) in text
         return text

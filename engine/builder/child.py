@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
@@ -20,6 +22,8 @@ from ...errors import LogoformerError, MachineError
 from .engine import BuildOptions, build_here
 from .process import MORE_MEMORY, message
 from .xray import inspect_here
+
+Send = Callable[..., None]  # a message's head, and its parts
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in sys/prctl.h
 
@@ -34,20 +38,39 @@ def main(descriptor: int, parent: int) -> None:
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         return
+    writing = threading.Lock()  # TensorRT logs from threads of its own
     with os.fdopen(descriptor, "wb") as answers:
 
         def send(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> None:
-            for piece in message(head, parts):
-                answers.write(piece)
-            answers.flush()
+            with writing:
+                for piece in message(head, parts):
+                    answers.write(piece)
+                answers.flush()
 
-        head, parts = _answer(sys.stdin.buffer, lambda *step: send({"progress": step}))
+        head, parts = _answer(sys.stdin.buffer, send)
         send(head, parts)
 
 
-def _answer(requests: BinaryIO, progress: Callable[[str, int, int], None]) -> tuple[dict[str, Any], list[bytes]]:
+class _Forward(logging.Handler):
+    """Sends log records to the parent."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send({"log": (record.name, record.levelno, record.getMessage())})
+
+
+def _answer(requests: BinaryIO, send: Send) -> tuple[dict[str, Any], list[bytes]]:
+    def progress(*step: object) -> None:
+        send({"progress": step})
+
     try:
         request = json.loads(requests.readline())
+        logger = logging.getLogger(__name__.partition(".")[0])
+        logger.setLevel(request["log_level"])
+        logger.addHandler(_Forward(send))
         onnx, timing_cache = (requests.read(size) for size in request["sizes"])
         given = {**request["options"], "compute_capabilities": tuple(request["options"]["compute_capabilities"])}
         if request["job"] == "inspect":

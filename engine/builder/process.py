@@ -6,6 +6,7 @@ Messages, in both directions, are one line of JSON whose `sizes` says how many b
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -22,6 +23,8 @@ from typing import IO, Any
 from ... import errors
 from ...errors import LogoformerError, MachineError
 from ..machine.memory import Memory, mib, read_memory, resident_bytes
+
+_log = logging.getLogger(__name__)
 
 MORE_MEMORY = (
     "end other programs that use memory or the GPU (on a Jetson the desktop too: sudo systemctl isolate "
@@ -101,7 +104,7 @@ def ask(child: Child, request: Mapping[str, Any], parts: Sequence[bytes]) -> Non
     paths = json.dumps([path or str(Path.cwd()) for path in sys.path if isinstance(path, str)]).encode("ascii")
     pipe = child.process.stdin
     with suppress(BrokenPipeError):
-        for piece in (paths, b"\n", *message(request, parts)):
+        for piece in (paths, b"\n", *message({**request, "log_level": _log.getEffectiveLevel()}, parts)):
             pipe.write(piece)  # type: ignore[union-attr]
         pipe.flush()  # type: ignore[union-attr]
 
@@ -113,7 +116,7 @@ def message(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> list[bytes]
 
 
 def answers_of(child: Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """What the child says, until it ends; memory is looked at meanwhile.
+    """What the child says, until it ends; memory is looked at meanwhile, and its log lines are logged here.
 
     Raises:
         MachineError: memory runs short.
@@ -135,7 +138,11 @@ def answers_of(child: Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
             for size in head["sizes"]:
                 parts.append(bytes(waiting[:size]))
                 del waiting[:size]
-            yield head, parts
+            if "log" in head:
+                name, level, text = head["log"]
+                logging.getLogger(name).log(level, "%s", text)
+            else:
+                yield head, parts
             head = None
 
 

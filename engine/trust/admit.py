@@ -11,6 +11,7 @@ engine of the right version for good.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -18,13 +19,16 @@ from pathlib import Path
 
 from ...bundle import GraphEntry
 from ...bundle.files import read_regular
-from ...errors import MachineError, RefusedError
+from ...errors import MachineError, RefusedError, printable
 from ..machine.environment import Running
 from .index import FAILED, VERIFIED, EngineEntry, build_command, read_engine
 from .signature import SIGNATURE_BYTES
 from .store import TrustStore
 
 __all__ = ["Running", "admit_engine", "choose_engine", "mismatches"]
+
+
+_log = logging.getLogger(__name__)
 
 
 def admit_engine(
@@ -55,6 +59,7 @@ def admit_engine(
             cause="engines are tied to the TensorRT, the GPU and the platform that they were built for",
             next=build_command(folder, entry.graph, entry.precision, running.target),
         )
+    _log.info("engine admitted: %s, sha256 %s, %s", printable(shown), entry.sha256, entry.verdict)
     return data
 
 
@@ -85,10 +90,14 @@ def choose_engine(
     """
     same = [e for e in entries if (e.graph, e.batch) == (graph.graph, graph.batch)]
     meant = [e for e in same if e.precision == graph.precision]
-    fitting = [e for e in meant if not _against(e, graph, running)]
+    judged = [(e, _against(e, graph, running)) for e in meant]
+    for engine, reasons in judged:
+        if reasons:
+            _log.debug("engine not used: %s: %s", printable(engine.file), printable("; ".join(reasons)))
+    fitting = [engine for engine, reasons in judged if not reasons]
     if fitting:
         return min(fitting, key=lambda e: (e.verdict != VERIFIED, len(e.compute_capabilities), e.file))
-    why = [f"{e.file}: {'; '.join(_against(e, graph, running))}" for e in meant]
+    why = [f"{engine.file}: {'; '.join(reasons)}" for engine, reasons in judged]
     why += [
         f"{e.file}: replaces {graph.precision}, which was not built: {e.fallback['reason']}"
         for e in same

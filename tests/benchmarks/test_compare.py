@@ -137,4 +137,4 @@ def test_the_verb_exits_1_on_a_regression_and_0_without(report, tmp_path, capsys
     assert cli.main(["bench-compare", str(paths["before"]), str(tmp_path / "nothing.json")]) == 3
     (tmp_path / "foreign.json").write_text("{}")
     assert cli.main(["bench-compare", str(paths["before"]), str(tmp_path / "foreign.json")]) == 4
-    assert "1 bench-compare found a regression" in cli._parser().format_help()
+    assert "1 bench-compare found a regression" in cli.make_parser().format_help()

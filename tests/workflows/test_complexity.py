@@ -134,9 +134,9 @@ def test_the_verb_prints_draws_and_refuses(tmp_path: Path, capsys: pytest.Captur
     assert found.preset == "tiny" and len(found.rows) == 6
     assert (tmp_path / "x.svg").read_text() == schemes_svg(found)
     for wrong, said in (
-        (["inspect"], "Which bundle"),
+        (["inspect"], "needs a bundle"),
         (["inspect", str(untrained_bundle), "--frames", "4"], "go with --complexity"),
-        (["inspect", "--complexity", "--preset", "huge"], "There is no preset 'huge'"),
+        (["inspect", "--complexity", "--preset", "huge"], "--preset: unknown value 'huge'"),
         (["inspect", "--complexity", "--preset", "tiny", "-o", str(tmp_path / "no" / "x.svg")], "No picture can be"),
         (["inspect", "--complexity", "--preset", "tiny", "-o", str(tmp_path)], "No picture can be"),
     ):

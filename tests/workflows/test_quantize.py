@@ -163,7 +163,7 @@ def test_no_data_no_folder_no_group_no_method(
     fails(2, "quantize", copied, names=("needs clips to calibrate on", "--calibration DIR"))
     fails(3, "quantize", copied, "--data", tmp_path / "none")
     fails(2, "quantize", copied, "--data", few_faces, "--exclude", "block7.ffn", names=("no group 'block7.ffn'",))
-    fails(2, "quantize", copied, "--data", few_faces, "--method", "guess", names=("no calibration method",))
+    fails(2, "quantize", copied, "--data", few_faces, "--method", "guess", names=("--method: unknown value 'guess'",))
     fails(3, "quantize", tmp_path / "no.bundle", "--data", few_faces)
     out = tmp_path / "out.bundle"
     fails(2, "export", tiny_checkpoint, "-o", out, "--precisions", "fp32", "fp16", "int8", names=("needs clips",))
