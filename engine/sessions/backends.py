@@ -16,7 +16,8 @@ from typing import Any
 
 from ...bundle import GRAPHS, MIXED, Bundle, GraphEntry
 from ...errors import MachineError, RefusedError, UsageError, VerificationError, advising, command, one_of
-from ..cuda.layer import Cuda, open_cuda
+from ..cuda.layer import Cuda
+from ..cuda.open import open_cuda
 from ..machine.environment import platform_name
 from ..machine.trt_module import TrtModule, find_module
 from ..trust.admit import Running, admit_engine, choose_engine, read_signature

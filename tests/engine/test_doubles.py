@@ -15,7 +15,7 @@ from doubles.listed import NotActed, parameters, read_list
 from doubles.machine import FACES, machine
 from logoformer.bundle import Bundle
 from logoformer.engine.builder.compile import BuildOptions, Compilation
-from logoformer.engine.cuda.layer import open_cuda
+from logoformer.engine.cuda.open import open_cuda
 from logoformer.engine.machine.log import BuildLog
 from logoformer.engine.sessions.trt import TrtSession
 

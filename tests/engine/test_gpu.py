@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.engine.builder.bundle import build_bundle
-from logoformer.engine.builder.engine import BuildOptions
-from logoformer.engine.cuda.layer import LAYERS, Cuda, open_cuda
+from logoformer.engine.builder.compile import BuildOptions
+from logoformer.engine.cuda.layer import Cuda
+from logoformer.engine.cuda.open import LAYERS, open_cuda
 from logoformer.engine.golden import clip_answers, pair_answers
 from logoformer.engine.machine.environment import find_gpu
 from logoformer.engine.machine.targets import RTX_SMS

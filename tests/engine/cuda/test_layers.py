@@ -16,7 +16,8 @@ from doubles.listed import read_list
 from doubles.machine import FACES, machine
 from logoformer.engine.cuda import with_cuda_python as cuda_python
 from logoformer.engine.cuda import with_pycuda as cuda_pycuda
-from logoformer.engine.cuda.layer import STICKY, CudaError, explain, open_cuda
+from logoformer.engine.cuda.layer import STICKY, CudaError, explain
+from logoformer.engine.cuda.open import open_cuda
 from logoformer.errors import DeviceLostError, MachineError, UsageError
 
 APIS = Path(__file__).parents[1] / "apis"
@@ -67,7 +68,7 @@ def test_without_a_driver_the_real_package_says_so():
     if importlib.util.find_spec("cuda") is None:
         pytest.skip("cuda-python is not installed (the extra 'cuda12' or 'cuda13')")
     script = """
-        from logoformer.engine.cuda.layer import open_cuda
+        from logoformer.engine.cuda.open import open_cuda
         from logoformer.errors import MachineError
         try:
             open_cuda("cuda-python")

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.cli import main as cli
-from logoformer.engine.cuda.layer import LAYERS
+from logoformer.engine.cuda.open import LAYERS
 from logoformer.engine.doctor import advice as doctor_advice
 from logoformer.engine.doctor import probe as doctor_probe
 from logoformer.engine.doctor.advice import FIX, NOTE, OK, Check, all_checks, backends

@@ -11,7 +11,8 @@ from typing import Any
 from unittest import mock
 
 from logoformer.bundle import Bundle
-from logoformer.engine.cuda.layer import Cuda, open_cuda
+from logoformer.engine.cuda.layer import Cuda
+from logoformer.engine.cuda.open import open_cuda
 from logoformer.engine.machine.environment import platform_name
 from logoformer.engine.machine.targets import folder_name
 from logoformer.engine.machine.trt_module import TrtModule

@@ -14,7 +14,7 @@ import pytest
 from doubles.gpu import CAPTURE_INVALIDATED, ILLEGAL_ADDRESS, OUT_OF_MEMORY
 from doubles.machine import FACES, Machine, machine
 from logoformer.bundle import Bundle
-from logoformer.engine.cuda.layer import open_cuda
+from logoformer.engine.cuda.open import open_cuda
 from logoformer.engine.sessions.trt import TrtSession
 from logoformer.errors import EXIT_DEVICE_LOST, DeviceLostError, MachineError, UsageError, VerificationError
 from PIL import Image
