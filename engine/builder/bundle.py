@@ -15,7 +15,7 @@ from ..machine.environment import platform_name, running
 from ..machine.log import OverallProgress, Progress
 from ..machine.memory import MIB
 from ..machine.targets import folder_name
-from ..machine.trt_module import find_module
+from ..machine.tensorrt import find_module
 from ..trust.index import EngineEntry, add_to_index, engines_folder, require_writable, write_engine
 from ..trust.store import TrustStore, cache_name
 from .compile import BuildOptions, BuiltEngine

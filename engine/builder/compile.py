@@ -20,7 +20,7 @@ from ..machine.environment import ON_GPU, build_memory, find_gpu
 from ..machine.log import BuildLog, Progress, ProgressRelay, make_logger, make_monitor
 from ..machine.memory import MIB, MORE_MEMORY, Memory, looks_short, shortage
 from ..machine.targets import RTX_SMS, check_sms, check_target
-from ..machine.trt_module import TrtModule, find_module
+from ..machine.tensorrt import TrtModule, find_module
 
 LOG_IN_ERROR = 40  # lines
 # 'Cannot compile operation ... for Turing (SM75): FP32 GEMM is not supported', 'Target GPU SM 87 is not supported'

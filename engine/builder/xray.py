@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ...errors import VerificationError
 from ..machine.log import BuildLog, Progress, make_logger
-from ..machine.trt_module import find_module
+from ..machine.tensorrt import find_module
 from ..plan.inspector import engine_information, parse_inspector
 from ..plan.kernel_plan import KernelPlan
 from ..plan.macs import network_macs, network_precisions, place_macs

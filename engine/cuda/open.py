@@ -39,9 +39,9 @@ def open_cuda(layer: str = "auto", device: int = 0) -> Cuda:
 
 def _open(name: str, device: int) -> Cuda:
     if name == "cuda-python":
-        from .with_cuda_python import CudaPython
+        from .bindings import CudaPython
 
         return CudaPython(device)
-    from .with_pycuda import PyCuda
+    from .pycuda import PyCuda
 
     return PyCuda(device)

@@ -19,7 +19,7 @@ from ...errors import MachineError, RefusedError, UsageError, VerificationError,
 from ..cuda.layer import Cuda
 from ..cuda.open import open_cuda
 from ..machine.environment import platform_name
-from ..machine.trt_module import TrtModule, find_module
+from ..machine.tensorrt import TrtModule, find_module
 from ..trust.admit import Running, admit_engine, choose_engine, read_signature
 from ..trust.index import EngineEntry, engines_folder, read_index
 from ..trust.runtime_cache import RuntimeCache

@@ -21,7 +21,7 @@ from ...bundle import GraphEntry, TensorSpec
 from ...errors import BadInputError, UsageError
 from ..cuda.device_arrays import check_device_array, is_on_device, opened
 from ..cuda.layer import Cuda, CudaError, explain, lost
-from ..machine.trt_module import TrtModule
+from ..machine.tensorrt import TrtModule
 from .contract import Array, Session
 from .cuda_graph import capture_checked
 from .device_buffers import DeviceBuffers

@@ -14,7 +14,7 @@ from ..builder.compile import LOG_IN_ERROR
 from ..cuda.layer import Cuda, out_of_memory
 from ..machine.log import BuildLog, make_logger
 from ..machine.memory import looks_short
-from ..machine.trt_module import TrtModule
+from ..machine.tensorrt import TrtModule
 from .contract import check_tensors
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8"}

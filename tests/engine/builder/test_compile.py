@@ -14,7 +14,7 @@ from logoformer.engine.builder.compile import BuildOptions, Compilation, build_f
 from logoformer.engine.builder.process import build_engine
 from logoformer.engine.machine.log import KEPT_LINES, LINE_LIMIT, BuildLog, ProgressRelay, make_logger, make_monitor
 from logoformer.engine.machine.targets import RTX_SMS
-from logoformer.engine.machine.trt_module import TrtModule, find_module
+from logoformer.engine.machine.tensorrt import TrtModule, find_module
 from logoformer.errors import BadInputError, LogoformerError, MachineError, RefusedError, UsageError
 
 Make = Callable[..., bytes]

@@ -25,7 +25,7 @@ from logoformer.engine.doctor.advice import FIX, NOTE, OK, Check, all_checks, ba
 from logoformer.engine.doctor.facts import Facts, Gpu, Module, read_facts
 from logoformer.engine.doctor.probe import Answer, Distribution, Interpreter, Probe, ask_here
 from logoformer.engine.doctor.report import DoctorReport, doctor
-from logoformer.engine.machine import trt_module
+from logoformer.engine.machine import tensorrt as tensorrt_module
 from logoformer.engine.sessions.backends import BACKENDS
 
 DATA = Path(__file__).parent / "data"
@@ -192,7 +192,7 @@ def test_it_speaks_of_the_backends_and_layers_that_there_are(desk):
 
 
 def test_the_window_begins_where_the_builder_begins():
-    assert trt_module._OLDEST["tensorrt"] == doctor_advice.TRT_OLDEST
+    assert tensorrt_module._OLDEST["tensorrt"] == doctor_advice.TRT_OLDEST
 
 
 @pytest.mark.parametrize(
