@@ -15,7 +15,7 @@ from ..bundle import MIXED, Bundle, Golden, GraphEntry
 from ..errors import MachineError, RefusedError
 from .golden import Check, answers_of_clip, answers_of_pair, check_answers
 from .runtime import Runtime, load
-from .sessions.backends import Card, open_card
+from .sessions.backends import TrtDevice, open_trt_device
 from .sessions.contract import Session
 from .trust.admit import mismatches
 from .trust.index import FAILED, STALE, VERIFIED, EngineEntry, read_engine, verdict_of
@@ -63,7 +63,7 @@ def check_engines(
         RefusedError: an engine file is not what its index promises.
         DeviceLostError: the card is gone.
     """
-    cards: dict[str, Card | MachineError] = {}
+    cards: dict[str, TrtDevice | MachineError] = {}
     trust = TrustStore()
     found = []
     for done, entry in enumerate(entries):
@@ -75,9 +75,9 @@ def check_engines(
     return found
 
 
-def _card(kind: str) -> Card | MachineError:
+def _card(kind: str) -> TrtDevice | MachineError:
     try:
-        return open_card(kind, {})
+        return open_trt_device(kind, {})
     except MachineError as error:
         return error
 
@@ -87,7 +87,7 @@ def _check(
     golden: Golden,
     folder: Path,
     entry: EngineEntry,
-    card: Card | MachineError,
+    card: TrtDevice | MachineError,
     trust: TrustStore,
     threads: int | None,
 ) -> EngineCheck:

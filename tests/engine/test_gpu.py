@@ -23,7 +23,7 @@ from logoformer.engine.golden import clip_answers, pair_answers
 from logoformer.engine.machine.environment import find_gpu
 from logoformer.engine.machine.targets import RTX_SMS
 from logoformer.engine.machine.tensorrt import find_module
-from logoformer.engine.sessions.ort_gpu import GPU_PROVIDERS
+from logoformer.engine.sessions.ort import GPU_PROVIDERS
 from logoformer.engine.sessions.trt import TrtSession
 from logoformer.engine.verify import verify
 from logoformer.errors import MachineError, UsageError
