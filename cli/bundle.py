@@ -70,7 +70,7 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
     from dataclasses import asdict
 
     from ..engine.builder.bundle import build_bundle
-    from ..engine.builder.engine import BuildOptions
+    from ..engine.builder.compile import BuildOptions
 
     options = BuildOptions(
         target=a.target,

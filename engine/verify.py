@@ -21,7 +21,7 @@ from ..bundle import MIXED, Bundle, Golden, GraphEntry, replace_manifest
 from ..errors import MachineError, RefusedError, VerificationError, command
 from .golden import GoldenCheck, answers_of_clip, answers_of_pair, check_answers, check_runtime
 from .runtime import Runtime, load
-from .sessions.backends import Card, open_card
+from .sessions.backends import TrtDevice, open_trt_device
 from .sessions.contract import Session
 from .trust.admit import mismatches
 from .trust.index import (
@@ -175,7 +175,7 @@ class _EngineChecker:
 
     def __init__(self, bundle: Bundle, golden: Golden, folder: Path, threads: int | None) -> None:
         self._bundle, self._golden, self._folder, self._threads = bundle, golden, folder, threads
-        self._cards: dict[str, Card | MachineError] = {}
+        self._cards: dict[str, TrtDevice | MachineError] = {}
         self._trust = TrustStore()
 
     def check(self, entry: EngineEntry) -> VerifyRow:
@@ -206,10 +206,10 @@ class _EngineChecker:
         verdict = VERIFIED if check.passed else FAILED
         return VerifyRow(Path(entry.file).name, entry.precision, card.name, check.share, check.agreement, verdict)
 
-    def _card(self, kind: str) -> Card | MachineError:
+    def _card(self, kind: str) -> TrtDevice | MachineError:
         if kind not in self._cards:
             try:
-                self._cards[kind] = open_card(kind, {})
+                self._cards[kind] = open_trt_device(kind, {})
             except MachineError as error:
                 self._cards[kind] = error
         return self._cards[kind]

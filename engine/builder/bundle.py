@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,18 @@ from typing import Any
 from ...bundle import MIXED, Bundle, GraphEntry
 from ...errors import BadInputError, MachineError, UsageError, one_of, printable
 from ..machine.environment import platform_name, running
+from ..machine.log import OverallProgress, Progress
 from ..machine.memory import MIB
 from ..machine.targets import folder_name
-from ..machine.trt_module import find_module
+from ..machine.tensorrt import find_module
 from ..trust.index import EngineEntry, add_to_index, engines_folder, require_writable, write_engine
 from ..trust.store import TrustStore, cache_name
-from .engine import BuildOptions, BuiltEngine, build_engine, inspect_engine
-from .progress import Overall
+from .compile import BuildOptions, BuiltEngine
+from .process import build_engine, inspect_engine
 from .proof import prove, prove_build, prove_inspected
 
 _log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
 MAX_TIMING_CACHE_BYTES = 256 * MIB
 _UNSUPPORTED = re.compile(r"\(SM(\d+)\): (.*?not supported)")
 
@@ -233,7 +233,7 @@ class _Work:
 
     def _steps(self) -> Progress | None:
         """Tells how far one engine is, in hundredths: with one stage for all of it, what is left can be told."""
-        tell, name, overall = self.progress, self.name, Overall()
+        tell, name, overall = self.progress, self.name, OverallProgress()
         if tell is None:
             return None
         return lambda phase, done, total: tell(name, int(100 * overall(phase, done, total)), 100)

@@ -1,4 +1,4 @@
-"""The one place that drives TensorRT's builder.
+"""Compilation of one graph by TensorRT's builder.
 
 Precision lives in the ONNX graph, so the builder is a pure compiler: strongly typed, no precision flag, no calibrator,
 TF32 cleared. Only names that exist in TensorRT 10.3 ... 11.4 and in TensorRT-RTX 1.7 are used; where one of them lost a
@@ -8,18 +8,19 @@ name that another needs, it is asked for with getattr.
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...bundle.onnx_scan import refuse_external
 from ...errors import BadInputError, LogoformerError, MachineError, UsageError
-from ..machine.environment import ON_GPU, build_memory
+from ..machine.environment import ON_GPU, build_memory, find_gpu
 from ..machine.log import BuildLog, Progress, ProgressRelay, make_logger, make_monitor
-from ..machine.memory import MIB, Memory, looks_short, shortage
+from ..machine.memory import MIB, MORE_MEMORY, Memory, looks_short, shortage
 from ..machine.targets import RTX_SMS, check_sms, check_target
-from ..machine.trt_module import TrtModule
-from .process import MORE_MEMORY
+from ..machine.tensorrt import TrtModule, find_module
 
 LOG_IN_ERROR = 40  # lines
 # 'Cannot compile operation ... for Turing (SM75): FP32 GEMM is not supported', 'Target GPU SM 87 is not supported'
@@ -292,3 +293,73 @@ def build_failed(trt: TrtModule, shown: str, log: BuildLog, before: Memory | Non
         cause = "a graph that this TensorRT cannot compile for this GPU; the lines below are its own"
         advice = "build another precision, such as fp16"
     return MachineError(f"{trt} built no engine from {shown}.", cause=cause, next=advice, log=lines[-LOG_IN_ERROR:])
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine and the record of its making.
+
+    Attributes:
+        plan: the serialized engine.
+        target: 'rtx' or 'tensorrt'.
+        tensorrt_version: such as '1.7.1.116'.
+        compute_capabilities: GPUs it was built for; with TensorRT the one of this machine.
+        cuda: newest CUDA that the driver knows, such as '12.6'; empty where there is no driver.
+        flags: settings as TensorRT gave them back.
+        layers: layers of the parsed network by type.
+        tensor_types: layer outputs of the parsed network by type. Typing is strong: what is not 'half' here is not FP16
+            in the engine either.
+        log: TensorRT's warnings and errors.
+        seconds: what parsing and compiling took on this machine.
+        timing_cache: what TensorRT measured of kernels, for the next build; None where it keeps none.
+        peak_bytes: the most memory that the process of the build held; 0 without such a process.
+    """
+
+    plan: bytes
+    target: str
+    tensorrt_version: str
+    compute_capabilities: tuple[str, ...]
+    cuda: str
+    flags: Mapping[str, bool | int | str | None]
+    layers: Mapping[str, int]
+    tensor_types: Mapping[str, int]
+    log: tuple[str, ...]
+    seconds: float
+    timing_cache: bytes | None = None
+    peak_bytes: int = 0
+
+
+def build_here(
+    onnx: bytes,
+    options: BuildOptions,
+    progress: Progress | None = None,
+    *,
+    shown: str = "the graph",
+    timing_cache: bytes = b"",
+) -> BuiltEngine:
+    """Compiles one graph in this very process: what the child of `process.build_engine` does, which see.
+
+    Raises:
+        RefusedError, BadInputError, MachineError: see `process.build_engine`.
+    """
+    trt = find_module(options.target)
+    log = BuildLog()
+    begun = time.perf_counter()
+    compilation = Compilation(trt, onnx, shown, options, log)
+    layers, tensor_types = compilation.layer_types(), compilation.tensor_types()
+    plan, flags = compilation.run("NONE", progress, timing_cache)
+    gpu = find_gpu()
+    this_gpu = () if gpu is None else (gpu.compute_capability,)
+    return BuiltEngine(
+        plan=plan,
+        target=options.target,
+        tensorrt_version=trt.version,
+        compute_capabilities=options.compute_capabilities if options.target == "rtx" else this_gpu,
+        cuda="" if gpu is None else gpu.cuda,
+        flags=flags,
+        layers=layers,
+        tensor_types=tensor_types,
+        log=log.complaints,
+        seconds=time.perf_counter() - begun,
+        timing_cache=compilation.timing_cache,
+    )

@@ -1,35 +1,40 @@
-"""A process for one build: started, watched, listened to, and ended with whatever ended the wait for it.
+"""Builds in a child process, watched for memory and ended with whatever ends the wait.
+
+A compiler may take all memory, crash, or take an hour. In a process of its own it can be watched and ended at any
+moment, and nothing of it is left. The child is given bytes and answers with bytes: the parent alone writes files.
 
 Messages, in both directions, are one line of JSON whose `sizes` says how many bytes follow for each part.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from ... import errors
 from ...errors import LogoformerError, MachineError
-from ..machine.memory import Memory, mib, read_memory, resident_bytes
+from ..machine.log import Progress
+from ..machine.memory import MORE_MEMORY, Memory, mib, read_memory, resident_bytes
+from .compile import BuildOptions, BuiltEngine, build_here
+from .xray import Inspection, inspect_here
 
 _log = logging.getLogger(__name__)
 
-MORE_MEMORY = (
-    "end other programs that use memory or the GPU (on a Jetson the desktop too: sudo systemctl isolate "
-    "multi-user.target), lower --workspace-mib, add swap, build again"
-)
 _LOOK_EVERY_S = 0.2
 _CHUNK = 1 << 20
 _WORDS_KEPT = 4000  # bytes of what a crashing process says last
@@ -37,7 +42,7 @@ _WORDS_KEPT = 4000  # bytes of what a crashing process says last
 _BOOT = """
 import importlib, json, sys
 sys.path[:] = json.loads(sys.stdin.buffer.readline())
-importlib.import_module(sys.argv[1]).main(int(sys.argv[2]), int(sys.argv[3]))
+importlib.import_module(sys.argv[1]).serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 
@@ -67,18 +72,17 @@ class Child:
 
 
 @contextmanager
-def start(module: str, shown: str) -> Iterator[Child]:
-    """Starts `module.main` in a process of its own, for the block.
+def start(shown: str) -> Iterator[Child]:
+    """Starts `serve` in a process of its own, for the block.
 
     Args:
-        module: full name; its `main` takes a descriptor to answer on and the id of this process.
         shown: the graph, for messages.
     """
     memory = read_memory()
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as words:
         words_of_python = ["-B"] if sys.dont_write_bytecode else []
-        command = [sys.executable, "-I", *words_of_python, "-c", _BOOT, module, str(writing), str(os.getpid())]
+        command = [sys.executable, "-I", *words_of_python, "-c", _BOOT, __name__, str(writing), str(os.getpid())]
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=words, stderr=words, pass_fds=(writing,), start_new_session=True
@@ -97,6 +101,69 @@ def start(module: str, shown: str) -> Iterator[Child]:
             with suppress(BrokenPipeError):
                 process.communicate()
             os.close(reading)
+
+
+def build_engine(
+    onnx: bytes,
+    options: BuildOptions,
+    progress: Progress | None = None,
+    *,
+    shown: str = "the graph",
+    timing_cache: bytes = b"",
+) -> BuiltEngine:
+    """Compiles one graph in a child process. TensorRT-RTX needs no GPU for it; TensorRT builds for this machine's.
+
+    The child is ended, and nothing of it is left, when this call ends for whatever reason: an exception of `progress`,
+    Ctrl-C, the end of this process, or memory that runs short.
+
+    Verbosity is NONE. That keeps details out of what TensorRT tells of the engine later, not every name out of its
+    bytes: TensorRT-RTX 1.7.1 stores the node names at any verbosity (doc strings and metadata at none). An engine
+    hides nothing of its graph.
+
+    Args:
+        onnx: the checked bytes of a static graph whose precision is in its types.
+        options: target, GPUs and limits.
+        progress: called with (phase, steps done, steps) from TensorRT's phases; an exception in it ends the build.
+        shown: how to name the graph in a message.
+        timing_cache: what an earlier build measured on this GPU with this TensorRT, from the trust store.
+
+    Raises:
+        RefusedError: the graph names data in other files, or is malformed.
+        BadInputError: TensorRT's parser does not take it; the node, its operator and the reason are named.
+        MachineError: TensorRT is missing, finds no GPU, runs out of memory, crashes or fails for this GPU.
+    """
+    with start(shown) as child:
+        ask(child, {"options": asdict(options), "shown": shown, "job": "build"}, [onnx, timing_cache])
+        for head, parts in answers_of(child):
+            if "progress" in head:
+                if progress is not None:
+                    progress(*head["progress"])
+            elif "error" in head:
+                raise raised(head["error"])
+            else:
+                record = head["built"]
+                for name in ("compute_capabilities", "log"):
+                    record[name] = tuple(record[name])
+                return BuiltEngine(plan=parts[0], timing_cache=parts[1] or None, **record)
+        raise died(child)
+
+
+def inspect_engine(
+    onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
+) -> Inspection:
+    """Has a child process compile the graph once more, with details, and ask TensorRT's engine inspector.
+
+    Raises:
+        MachineError: the child ran out of memory, crashed, or TensorRT does not tell.
+    """
+    with start(shown) as child:
+        request = {"options": asdict(options), "shown": shown, "job": "inspect"}
+        ask(child, request, [onnx, timing_cache])
+        for head, _ in answers_of(child):
+            if "error" in head:
+                raise raised(head["error"])
+            return Inspection(**head["inspected"])
+        raise died(child)
 
 
 def ask(child: Child, request: Mapping[str, Any], parts: Sequence[bytes]) -> None:
@@ -205,3 +272,67 @@ def _look(child: Child) -> None:
             f"{mib(memory.floor_bytes)} the kernel would end some process, and not surely this one",
             next=MORE_MEMORY,
         )
+
+
+# ---------------------------------------------------------------------------------------------------- the child's side
+Send = Callable[..., None]  # a message's head, and its parts
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in sys/prctl.h
+
+
+def serve(descriptor: int, parent: int) -> None:
+    """Answers one request: reads it from standard input, writes to `descriptor`.
+
+    Args:
+        descriptor: an open pipe.
+        parent: process id; without it nobody waits for this build.
+    """
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        return
+    writing = threading.Lock()  # TensorRT logs from threads of its own
+    with os.fdopen(descriptor, "wb") as answers:
+
+        def send(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> None:
+            with writing:
+                for piece in message(head, parts):
+                    answers.write(piece)
+                answers.flush()
+
+        head, parts = _answer(sys.stdin.buffer, send)
+        send(head, parts)
+
+
+class _Forward(logging.Handler):
+    """Sends log records to the parent."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send({"log": (record.name, record.levelno, record.getMessage())})
+
+
+def _answer(requests: BinaryIO, send: Send) -> tuple[dict[str, Any], list[bytes]]:
+    def progress(*step: object) -> None:
+        send({"progress": step})
+
+    try:
+        request = json.loads(requests.readline())
+        logger = logging.getLogger(__name__.partition(".")[0])
+        logger.setLevel(request["log_level"])
+        logger.addHandler(_Forward(send))
+        onnx, timing_cache = (requests.read(size) for size in request["sizes"])
+        given = {**request["options"], "compute_capabilities": tuple(request["options"]["compute_capabilities"])}
+        if request["job"] == "inspect":
+            found = inspect_here(onnx, BuildOptions(**given), shown=request["shown"], timing_cache=timing_cache)
+            return {"inspected": asdict(found)}, []
+        built = build_here(onnx, BuildOptions(**given), progress, shown=request["shown"], timing_cache=timing_cache)
+    except LogoformerError as error:
+        return {"error": error.to_json()}, []
+    except MemoryError:
+        return {"error": MachineError("The build ran out of memory.", next=MORE_MEMORY).to_json()}, []
+    record = {name: value for name, value in asdict(built).items() if name not in ("plan", "timing_cache")}
+    record["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"built": record}, [built.plan, built.timing_cache or b""]

@@ -14,9 +14,10 @@ from typing import Any
 
 from ...bundle import Bundle, GraphEntry
 from ...errors import VerificationError, command, printable
+from ..plan.kernel_plan import KernelPlan
 from ..plan.macs import place_nodes
 from .compile import BuildOptions
-from .xray import Inspection, KernelPlan, plan_of_inspection, xray
+from .xray import Inspection, plan_of_inspection, xray
 
 # What a graph holds at least when its index entry does not say (bundles of before the promise).
 PROMISED = {"fp32": 0.95, "fp16": 0.95, "int8": 0.95}

@@ -1,4 +1,4 @@
-"""The CUDA layer: the few calls that a session needs, the same for pycuda and for cuda-python.
+"""The CUDA layer: the few calls that a session needs, the same on pycuda and on cuda-python.
 
 Device memory, streams, events and graphs are plain integers, as they are for the driver, so that TensorRT, which takes
 integers, and torch, which gives them, need no translation. A `Cuda` is bound to one device and to its *primary*
@@ -8,7 +8,6 @@ makes that context current for the calling thread and afterwards puts back what 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,9 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import DeviceLostError, LogoformerError, MachineError, UsageError, one_of
-
-LAYERS = ("cuda-python", "pycuda")  # preferred first: only cuda-python can capture CUDA graphs
+from ...errors import DeviceLostError, LogoformerError, MachineError
 
 # After one of these the context serves nothing but the same error again, for good (CUDA runtime API, cudaError).
 STICKY = {
@@ -158,43 +155,6 @@ class Cuda(Protocol):
     def launch(self, graph: int, stream: int) -> None: ...
 
     def free_graph(self, graph: int) -> None: ...
-
-
-def open_cuda(layer: str = "auto", device: int = 0) -> Cuda:
-    """Opens a device.
-
-    Args:
-        layer: 'auto', 'cuda-python' or 'pycuda'.
-        device: the card's number, as CUDA counts them.
-
-    Raises:
-        UsageError: another layer, or a negative device.
-        MachineError: the layer is not installed, there is no driver, or no such card.
-    """
-    if layer not in ("auto", *LAYERS):
-        raise UsageError(f"Unknown CUDA layer {layer!r}.", next=f"choose from {one_of(('auto', *LAYERS))}")
-    if device < 0:
-        raise UsageError(f"device={device}: cards are counted from 0.", next="device=0")
-    # Read when the driver starts: kernels are loaded when first needed, which saves hundreds of megabytes on a Jetson.
-    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
-    errors: list[LogoformerError] = []
-    for name in LAYERS if layer == "auto" else (layer,):
-        try:
-            return _open(name, device)
-        except MachineError as error:
-            errors.append(error)
-    # With 'auto' the second layer's complaint would hide that the first is installed and says why it cannot work.
-    raise next((error for error in errors if not isinstance(error.__cause__, ImportError)), errors[0])
-
-
-def _open(name: str, device: int) -> Cuda:
-    if name == "cuda-python":
-        from .with_cuda_python import CudaPython
-
-        return CudaPython(device)
-    from .with_pycuda import PyCuda
-
-    return PyCuda(device)
 
 
 def no_device(device: int, layer: str, said: str) -> MachineError:

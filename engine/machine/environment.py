@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .memory import Memory, read_memory
-from .trt_module import TrtModule
+from .tensorrt import TrtModule
 
 ON_GPU = "the GPU's own memory, cuMemGetInfo"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute in cuda.h

@@ -20,6 +20,10 @@ _SHORT = re.compile(
 # 'Requested size was 8388608 bytes', 'insufficient memory on requested size of 8388608', 'request: 1024MB Available'
 _BYTES = re.compile(r"requested size (?:was|of) (\d+)")
 _MEGABYTES = re.compile(r"request: (\d+) ?mb")
+MORE_MEMORY = (
+    "end other programs that use memory or the GPU (on a Jetson the desktop too: sudo systemctl isolate "
+    "multi-user.target), lower --workspace-mib, add swap, build again"
+)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from typing import Any
 
 from ...bundle import GRAPHS, MIXED, Bundle, GraphEntry
 from ...errors import MachineError, RefusedError, UsageError, VerificationError, advising, command, one_of, printable
-from ..cuda.layer import Cuda, open_cuda
+from ..cuda.layer import Cuda
+from ..cuda.open import open_cuda
 from ..machine.environment import platform_name
-from ..machine.trt_module import TrtModule, find_module
+from ..machine.tensorrt import TrtModule, find_module
 from ..trust.admit import Running, admit_engine, choose_engine, read_signature
 from ..trust.index import EngineEntry, engines_folder, read_index
 from ..trust.store import RuntimeCache, TrustStore
@@ -60,7 +61,7 @@ class Backend:
 
 
 @dataclass(frozen=True)
-class Card:
+class TrtDevice:
     """A card, and the TensorRT that runs engines on it.
 
     Attributes:
@@ -92,7 +93,7 @@ class Card:
         return open_session(data, graph, {"module": self.trt, "cuda": self.cuda, "cache": cache})
 
 
-def open_card(target: str, options: Mapping[str, Any]) -> Card:
+def open_trt_device(target: str, options: Mapping[str, Any]) -> TrtDevice:
     """Finds a card and TensorRT for it.
 
     Args:
@@ -104,7 +105,7 @@ def open_card(target: str, options: Mapping[str, Any]) -> Card:
     """
     cuda = open_cuda(options.get("cuda", "auto"), options.get("device", 0))
     trt = find_module(target)
-    return Card(trt, cuda, Running(target, trt.version, cuda.compute_capability, platform_name()))
+    return TrtDevice(trt, cuda, Running(target, trt.version, cuda.compute_capability, platform_name()))
 
 
 def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
@@ -142,36 +143,25 @@ def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, 
             _log.info("%s is not used: %s", name, printable(error.what))
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
                 warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=4)
-    if backend not in ("auto", "onnxruntime"):
-        return _open_on_card(bundle, backend, precision, options)
-    return _open_onnxruntime(bundle, precision, options, tuple(passed_over))
-
-
-def _open_on_card(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
-    """By name only: 'auto' takes no provider that answers without anybody having vouched for what it compiled."""
-    from . import ort, ort_gpu
-
-    chosen = choose_precision(bundle, precision, backend)
-    provider = ort_gpu.find_provider(backend, chosen, options.get("device", 0))
-
-    def open_session(entry: GraphEntry) -> Session:
-        return ort_gpu.open_session(bundle.read_graph(entry), entry, options, provider)
-
-    return Backend(ort.runtime_name(provider), chosen, open_session, bundle.frame_batches(chosen))
+    named = "onnxruntime" if backend == "auto" else backend
+    return _open_onnxruntime(bundle, named, precision, options, tuple(passed_over))
 
 
 def _open_onnxruntime(
-    bundle: Bundle, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
+    bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
 ) -> Backend:
+    """On the CPU; on a card by name only: 'auto' takes no provider whose kernels nobody has judged."""
     from . import ort
 
-    chosen = choose_precision(bundle, precision, "onnxruntime")
+    chosen = choose_precision(bundle, precision, backend)
+    on_cpu = backend == "onnxruntime"
+    provider = ort.CPU if on_cpu else ort.find_provider(backend, chosen, options.get("device", 0))
 
     def open_session(entry: GraphEntry) -> Session:
         with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
-            return ort.open_session(bundle.read_graph(entry), entry, options)
+            return ort.open_session(bundle.read_graph(entry), entry, {**options, "provider": provider})
 
-    return Backend(ort.runtime_name(), chosen, open_session, bundle.frame_batches(chosen), passed_over)
+    return Backend(ort.runtime_name(provider), chosen, open_session, bundle.frame_batches(chosen), passed_over)
 
 
 def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
@@ -185,7 +175,7 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
             f"{folder} holds no engine for {backend}.",
             next=command("logoformer", "build", bundle.path, "--target", target),
         )
-    card = open_card(target, options)
+    card = open_trt_device(target, options)
     running = card.running
 
     def fits(graph: GraphEntry) -> bool:

@@ -9,11 +9,10 @@ After a sticky CUDA error the session is FAILED for good.
 from __future__ import annotations
 
 import contextlib
-import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter_ns
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +20,11 @@ from ...bundle import GraphEntry, TensorSpec
 from ...errors import BadInputError, UsageError
 from ..cuda.device_arrays import check_device_array, is_on_device, opened
 from ..cuda.layer import Cuda, CudaError, explain, lost
-from ..machine.trt_module import TrtModule
+from ..machine.tensorrt import TrtModule
 from .contract import Array, Session
-from .cuda_graph import capture_checked
-from .device_buffers import DeviceBuffers
-from .trt_engine import CacheStore, TrtEngine
+from .trt_engine import CacheStore, DeviceBuffers, TrtEngine, capture_checked
 
 _PROBE_RUNS = 9
-_T = TypeVar("_T")
 
 
 class TrtSession:
@@ -43,7 +39,7 @@ class TrtSession:
 
     Attributes:
         inputs, outputs: tensors by name.
-        host_memory: 'pinned' or 'mapped', see `device_buffers`.
+        host_memory: 'pinned' or 'mapped', see `DeviceBuffers`.
         host_memory_reason: why.
         fallbacks: what is slower than it could be, and why; also given as warnings.
         not_finite: runs whose answer, as far as the host reads it, held NaN or infinity.
@@ -61,14 +57,9 @@ class TrtSession:
         self.cuda = cuda
         self.fallbacks: list[str] = []
         self.not_finite = 0
-        self._owner = threading.get_ident()
-        self._busy = threading.Lock()
         self._closed = False
         self._graph: int | None = None
-        self._stream: int | None = None
-        self._events: list[int] = []
-        self._engine: TrtEngine | None = None
-        self._buffers: DeviceBuffers | None = None
+        self._freeing = contextlib.ExitStack()  # in the end: what uses goes before what is used
         try:
             with self._working("opening"):
                 self._open(trt, data, entry, cache)
@@ -78,18 +69,26 @@ class TrtSession:
 
     def _open(self, trt: TrtModule, data: bytes, entry: GraphEntry, cache: CacheStore | None) -> None:
         cuda = self.cuda
-        self._engine = engine = TrtEngine(trt, cuda, data, entry, cache)
-        self.inputs: Mapping[str, TensorSpec] = engine.inputs
-        self.outputs: Mapping[str, TensorSpec] = engine.outputs
         self._stream = cuda.stream()
+        self._freeing.callback(self._quietly, cuda.free_stream, self._stream)
+        self._events = []
         for _ in range(2):
             self._events.append(cuda.event())
+            self._freeing.callback(self._quietly, cuda.free_event, self._events[-1])
+        self._buffers = DeviceBuffers(cuda, {}, False, self._stream, self.shown)
+        self._freeing.callback(lambda: self._buffers.close())  # those of that moment
+        self._engine = engine = TrtEngine(trt, cuda, data, entry, cache)
+        self._freeing.callback(engine.close)
+        self.inputs: Mapping[str, TensorSpec] = engine.inputs
+        self.outputs: Mapping[str, TensorSpec] = engine.outputs
         self._from_host = list(self.inputs)  # copied before a run: what the host writes
         self._to_host = list(self.outputs)  # copied after a run: what the host reads
         self.host_memory, self.host_memory_reason = self._choose_memory()
         self._once()  # plain: kernels are loaded, RTX compiles; a graph may be captured only after that
         engine.save_cache()
-        self._graph, reason = capture_checked(cuda, engine, self._memory(), self._on(), self._once)
+        self._graph, reason = capture_checked(cuda, engine, self._buffers, self._stream, self._once)
+        if self._graph is not None:
+            self._freeing.callback(self._quietly, cuda.free_graph, self._graph)
         if reason:
             self._fall_back(f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}")
         self._to_host = []  # from now on what somebody has asked for
@@ -107,12 +106,11 @@ class TrtSession:
         return "mapped" if ratio < 1 else "pinned", f"measured here: mapped takes {ratio:.2f} of pinned's time"
 
     def _use(self, *, mapped: bool) -> None:
-        if self._buffers is not None:
-            self._buffers.close()
+        self._buffers.close()
         specs = {**self.inputs, **self.outputs}
-        self._buffers = DeviceBuffers(self.cuda, specs, mapped, self._on(), self.shown)
+        self._buffers = DeviceBuffers(self.cuda, specs, mapped, self._stream, self.shown)
         for name, pointer in self._buffers.pointers.items():
-            self._loaded().set_address(name, pointer)
+            self._engine.set_address(name, pointer)
 
     def _probe(self) -> int:
         """The median time of a run with all its copies, in ns, after one that warms up."""
@@ -150,7 +148,7 @@ class TrtSession:
         """
         with self._working("running"):
             self._once(self._graph)
-        host = self._memory().host
+        host = self._buffers.host
         if not all(np.isfinite(host[name]).all() for name in self._to_host if host[name].dtype.kind == "f"):
             self.not_finite += 1  # what makes a result of it says so and refuses; here it is counted
 
@@ -171,11 +169,11 @@ class TrtSession:
         size = origin.sizes[output] // batch
         with self._working("taking rows"):
             cuda, taken = self.cuda, self._events[1]
-            cuda.wait(self._on(), source._events[0])
+            cuda.wait(self._stream, source._events[0])
             to = target.pointers[name] + row * (size // rows)
-            cuda.on_device(to, origin.pointers[output] + index * size, size, self._on())
-            cuda.record(taken, self._on())
-            cuda.wait(source._on(), taken)
+            cuda.on_device(to, origin.pointers[output] + index * size, size, self._stream)
+            cuda.record(taken, self._stream)
+            cuda.wait(source._stream, taken)
         if name in self._from_host:
             self._from_host.remove(name)
 
@@ -198,12 +196,12 @@ class TrtSession:
                 raise BadInputError(f"{name} is given as {given}; {spec.dtype} {list(spec.shape)} is expected.")
             np.copyto(self.input(name), array, casting="no")
             return
-        with self._working("feeding an input"), opened(array, self._on()) as found:
+        with self._working("feeding an input"), opened(array, self._stream) as found:
             check_device_array(found, spec, self.cuda)
             if found.stream is not None:
-                self.cuda.follow(self._on(), found.stream)
-            self.cuda.on_device(buffers.pointers[name], found.pointer, buffers.sizes[name], self._on())
-            self.cuda.synchronize(self._on())
+                self.cuda.follow(self._stream, found.stream)
+            self.cuda.on_device(buffers.pointers[name], found.pointer, buffers.sizes[name], self._stream)
+            self.cuda.synchronize(self._stream)
         if name in self._from_host:
             self._from_host.remove(name)
 
@@ -213,59 +211,37 @@ class TrtSession:
         return self._graph is not None
 
     def close(self) -> None:
-        """Frees everything, what uses before what is used. A second call does nothing.
-
-        Raises:
-            UsageError: another thread is in the middle of a call.
-        """
-        if not self._busy.acquire(blocking=False):
-            raise UsageError(
-                f"{self.shown} is running in another thread and was not closed.",
-                next="close it in its own thread, or runtime.worker().close(), which waits",
-            )
-        try:
-            if not self._closed:
-                self._closed = True
-                self._free()
-        finally:
-            self._busy.release()
+        """Frees everything, what uses before what is used. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._free()
 
     def _free(self) -> None:
-        cuda = self.cuda
         with contextlib.ExitStack() as stack:
-            quiet = contextlib.suppress(CudaError)  # a device that is lost takes nothing back
-            with quiet:
-                stack.enter_context(cuda)  # type: ignore[arg-type]
-                if self._stream is not None:
-                    cuda.synchronize(self._stream)
-            if self._graph is not None:
-                with quiet:
-                    cuda.free_graph(self._graph)
-            if self._engine is not None:
-                self._engine.close()
-            if self._buffers is not None:
-                self._buffers.close()
-            for event in self._events:
-                with quiet:
-                    cuda.free_event(event)
-            if self._stream is not None:
-                with quiet:
-                    cuda.free_stream(self._stream)
-        self._graph = self._stream = self._engine = self._buffers = None
-        self._events = []
+            with contextlib.suppress(CudaError):
+                stack.enter_context(self.cuda)  # type: ignore[arg-type]
+            if hasattr(self, "_stream"):
+                self._quietly(self.cuda.synchronize, self._stream)
+            self._freeing.close()
+        self._graph = None
+
+    @staticmethod
+    def _quietly(call: Callable[[int], None], handle: int) -> None:
+        with contextlib.suppress(CudaError):  # a device that is lost takes nothing back
+            call(handle)
 
     # ----------------------------------------------------------------------------------------------------------- inside
     def _once(self, graph: int | None = None) -> None:
         """Copies in, starts by a graph or plainly, copies out, waits."""
-        cuda, buffers, stream = self.cuda, self._memory(), self._on()
+        cuda, buffers, stream = self.cuda, self._buffers, self._stream
         if not buffers.mapped:
             for name in self._from_host:
                 cuda.to_device(buffers.pointers[name], buffers.bytes[name], stream)
         if graph is not None:
             cuda.launch(graph, stream)
-        elif not self._loaded().enqueue(stream):
+        elif not self._engine.enqueue(stream):
             cuda.synchronize(stream)  # a sticky error shows itself here
-            raise self._loaded().refused(self.shown)
+            raise self._engine.refused(self.shown)
         if not buffers.mapped:
             for name in self._to_host:
                 cuda.to_host(buffers.bytes[name], buffers.pointers[name], stream)
@@ -273,10 +249,10 @@ class TrtSession:
         cuda.synchronize_event(self._events[0])
 
     def _fetch(self, name: str) -> None:
-        buffers = self._memory()
+        buffers = self._buffers
         if not buffers.mapped:
-            self.cuda.to_host(buffers.bytes[name], buffers.pointers[name], self._on())
-        self.cuda.synchronize(self._on())
+            self.cuda.to_host(buffers.bytes[name], buffers.pointers[name], self._stream)
+        self.cuda.synchronize(self._stream)
 
     def _fall_back(self, text: str) -> None:
         self.fallbacks.append(text)
@@ -286,57 +262,26 @@ class TrtSession:
     def _working(self, doing: str) -> Iterator[None]:
         """Holds the session and the device's context; turns faults into errors for people."""
         self._check(doing)
-        if not self._busy.acquire(blocking=False):
-            raise UsageError(f"{self.shown} is in the middle of another call; {doing} is refused.")
         try:
             with self.cuda:
                 try:
                     yield
                 except BaseException:
-                    if self._stream is not None:  # what was begun ends before the host may touch its buffers again
-                        with contextlib.suppress(CudaError):
-                            self.cuda.synchronize(self._stream)
+                    if hasattr(self, "_stream"):  # what was begun ends before the host may touch its buffers again
+                        self._quietly(self.cuda.synchronize, self._stream)
                     raise
         except CudaError as fault:
             raise explain(fault, self.cuda, f"{doing} {self.shown}") from fault
-        finally:
-            self._busy.release()
 
     def _check(self, doing: str) -> None:
         if self._closed:
             raise UsageError(f"{self.shown} is closed; {doing} is refused.", next="logoformer.load(...) opens it anew")
-        if threading.get_ident() != self._owner:
-            raise UsageError(
-                f"{self.shown} belongs to the thread that opened it; {doing} from another one is refused.",
-                cause="a callback of a camera, of GStreamer or of ROS, which runs in a thread of its own",
-                next="worker = runtime.worker(); worker.submit(...) may be called from any thread",
-            )
         if self.cuda.lost:
             raise lost(self.cuda, f"{doing} {self.shown}")
 
     def _ready(self, doing: str) -> DeviceBuffers:
         self._check(doing)
-        return self._memory()
-
-    def _memory(self) -> DeviceBuffers:
-        return _there(self._buffers)
-
-    def _loaded(self) -> TrtEngine:
-        return _there(self._engine)
-
-    def _on(self) -> int:
-        return _there(self._stream)
-
-
-def _there(value: _T | None) -> _T:
-    """What every open session has.
-
-    Raises:
-        UsageError: it is being closed.
-    """
-    if value is None:
-        raise UsageError("This session is closed.", next="logoformer.load(...) opens it anew")
-    return value
+        return self._buffers
 
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:

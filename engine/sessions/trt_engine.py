@@ -1,4 +1,4 @@
-"""One deserialised engine with its one execution context; `tensorrt` and `tensorrt_rtx` alike.
+"""A deserialised engine with its context, its memory and its CUDA graph; TensorRT and TensorRT-RTX alike.
 
 Only names that exist in TensorRT 10.3 ... 11.4 and TensorRT-RTX 1.7 are used, but for RTX's runtime cache, which only
 RTX is asked for. Addresses and streams are handed over as plain `int`: 10.3 takes nothing else.
@@ -6,18 +6,24 @@ RTX is asked for. Addresses and streams are handed over as plain `int`: 10.3 tak
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+import numpy as np
 
 from ...bundle import GraphEntry, TensorSpec
 from ...errors import LogoformerError, MachineError, RefusedError
 from ..builder.compile import LOG_IN_ERROR
-from ..cuda.layer import Cuda, out_of_memory
+from ..cuda.layer import Cuda, CudaError, HostBlock, explain, out_of_memory
 from ..machine.log import BuildLog, make_logger
 from ..machine.memory import looks_short
-from ..machine.trt_module import TrtModule
-from .contract import check_tensors
+from ..machine.tensorrt import TrtModule
+from .contract import Array, check_tensors
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8"}
+_POISON = 0x5A
+_TOLERANCE = 1e-3  # kernels may add in another order from run to run; a wrong graph is off by far more
 
 
 class CacheStore(Protocol):
@@ -158,3 +164,143 @@ class TrtEngine:
             next=next,
             log=self.log.complaints[-LOG_IN_ERROR:],
         )
+
+
+class DeviceBuffers:
+    """The memory of one session: every tensor's place on the device, and the host memory beside it.
+
+    *Pinned*: each tensor has device memory and page-locked host memory, and is copied between them. *Mapped*: the
+    page-locked memory is the tensor, and the device reads and writes it where it is; on a Jetson, whose CPU and GPU
+    share one memory, that saves the copies. Which is faster depends on the board, so it is measured there.
+
+    Everything is allocated at once, zeroed, and freed at once.
+
+    Args:
+        cuda: the device; its context is current.
+        specs: tensors by name.
+        mapped: see above.
+        stream: in which the memory is zeroed.
+        shown: whose memory it is, for a message.
+
+    Raises:
+        MachineError: not enough memory; what was taken is given back.
+    """
+
+    def __init__(self, cuda: Cuda, specs: Mapping[str, TensorSpec], mapped: bool, stream: int, shown: str) -> None:
+        self.mapped = mapped
+        self.host: dict[str, Array] = {}  # shaped views of the page-locked memory
+        self.bytes: dict[str, Array] = {}  # the same, uint8 [size]
+        self.pointers: dict[str, int] = {}
+        self.sizes = {name: int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for name, spec in specs.items()}
+        self._cuda = cuda
+        self._blocks: list[HostBlock] = []
+        needed = sum(self.sizes.values()) * (1 if mapped else 2)
+        try:
+            for name, spec in specs.items():
+                block = cuda.alloc_host(self.sizes[name], mapped=mapped)
+                self._blocks.append(block)
+                block.array[:] = 0
+                self.bytes[name] = block.array
+                self.host[name] = block.array.view(spec.dtype).reshape(spec.shape)
+                if mapped:
+                    self.pointers[name] = block.device_pointer
+                else:
+                    self.pointers[name] = cuda.alloc(self.sizes[name])
+                    cuda.fill(self.pointers[name], 0, self.sizes[name], stream)
+            cuda.synchronize(stream)
+        except CudaError as fault:
+            error: LogoformerError = explain(fault, cuda, f"opening {shown}", needed)
+            self.close()
+            raise error from fault
+
+    def close(self) -> None:
+        """Gives the memory back. Arrays that were handed out are of no use any more. A second call does nothing."""
+        for pointer in () if self.mapped else self.pointers.values():
+            with contextlib.suppress(CudaError):  # a device that is lost takes nothing back
+                self._cuda.free(pointer)
+        for block in self._blocks:
+            with contextlib.suppress(CudaError):
+                self._cuda.free_host(block)
+        self.host, self.bytes, self.pointers, self._blocks = {}, {}, {}, []
+
+
+def capture_checked(
+    cuda: Cuda, engine: TrtEngine, buffers: DeviceBuffers, stream: int, run: Callable[[int | None], None]
+) -> tuple[int | None, str]:
+    """Captures an engine's enqueue as a CUDA graph, and keeps it only if a replay answers as a plain run does.
+
+    A graph can be empty, or have baked in what must not be: then it launches without an error and leaves the old answer
+    standing. So two different inputs are answered plainly and by a replay, with the output poisoned before the replay.
+    Every input and output is copied by `run`.
+
+    Args:
+        cuda: the device.
+        engine: after a plain warm-up.
+        buffers: its tensors.
+        stream: idle.
+        run: one whole run, by a graph or plainly.
+
+    Returns:
+        (graph, ''), or (None, why there is none).
+
+    Raises:
+        CudaError: a sticky error.
+    """
+    if not cuda.has_graphs:
+        return None, f"{cuda.name} has no CUDA graphs (cuda-python has)"
+    if not engine.capturable(stream):
+        return None, f"{engine.trt} says that it cannot be captured"
+    graph = None
+    try:
+        graph, nodes = cuda.capture(stream, lambda: engine.enqueue(stream))
+        reason = _compare(cuda, engine, buffers, stream, run, graph) if nodes else "the capture was empty"
+    except CudaError as fault:
+        if fault.sticky:
+            raise
+        reason = f"the capture failed ({fault})"
+        cuda.synchronize(stream)  # copies of a replay that did not start may still be under way
+    if reason and graph is not None:
+        cuda.free_graph(graph)
+    return (None, reason) if reason else (graph, "")
+
+
+def _compare(
+    cuda: Cuda,
+    engine: TrtEngine,
+    buffers: DeviceBuffers,
+    stream: int,
+    run: Callable[[int | None], None],
+    graph: int,
+) -> str:
+    plain = []
+    for seed in range(2):
+        for name in engine.inputs:
+            _fill(buffers.host[name], seed)
+        run(None)
+        plain.append({name: buffers.host[name].copy() for name in engine.outputs})
+        for name in engine.outputs:
+            cuda.fill(buffers.pointers[name], _POISON, buffers.sizes[name], stream)
+        run(graph)
+        wrong = [name for name in engine.outputs if not _alike(buffers.host[name], plain[seed][name])]
+        if wrong:
+            return f"a replay answers otherwise than a plain run in {', '.join(wrong)}"
+    for name in engine.inputs:
+        buffers.host[name][...] = 0
+    if all(np.array_equal(plain[0][name], plain[1][name], equal_nan=True) for name in engine.outputs):
+        return "two inputs gave one answer, so a comparison proves nothing"
+    return ""
+
+
+def _fill(array: Array, seed: int) -> None:
+    """Noise; an integer input holds indices, of which 0 and 1 are always valid."""
+    rng = np.random.default_rng(seed)
+    if array.dtype.kind == "f":
+        array[...] = rng.standard_normal(array.shape)
+    elif array.dtype == np.uint8:
+        array[...] = rng.integers(0, 256, array.shape)
+    else:
+        array[...] = seed
+
+
+def _alike(found: Array, wanted: Array) -> bool:
+    return bool(np.allclose(found, wanted, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))

@@ -8,7 +8,7 @@ import re
 import pytest
 from logoformer.benchmarks.baselines.contract import OTHERS
 from logoformer.benchmarks.report.records import MODES
-from logoformer.bundle.bundle import GRAPHS, MIXED, PRECISIONS
+from logoformer.bundle import GRAPHS, MIXED, PRECISIONS
 from logoformer.calibration.quantize import METHODS
 from logoformer.camera.face import FACES
 from logoformer.cli import choices

@@ -83,7 +83,7 @@ def used(path: Path) -> dict[str, set[str]]:
 
 
 def test_the_builder_uses_the_common_subset() -> None:
-    for name in ("builder/compile.py", "machine/log.py", "machine/trt_module.py", "builder/engine.py"):
+    for name in ("builder/compile.py", "machine/log.py", "machine/tensorrt.py", "builder/compile.py"):
         for owner, names in used(FOLDER / name).items():
             allowed = COMMON[owner] | (RTX_ONLY.get(owner, set()) if name == "builder/compile.py" else set())
             assert names <= allowed, f"{name}: {owner} has no {names - allowed} in every TensorRT"
@@ -92,7 +92,7 @@ def test_the_builder_uses_the_common_subset() -> None:
 def test_the_scan_sees_every_name_on_the_lists() -> None:
     """A list with names that nobody uses would hide that the scan looks at the wrong variables."""
     seen: dict[str, set[str]] = {}
-    for name in ("builder/compile.py", "machine/log.py", "machine/trt_module.py", "plan/macs.py"):
+    for name in ("builder/compile.py", "machine/log.py", "machine/tensorrt.py", "plan/macs.py"):
         for owner, names in used(FOLDER / name).items():
             seen.setdefault(owner, set()).update(names)
     listed = {o: COMMON[o] | RTX_ONLY.get(o, set()) | XRAY_ONLY.get(o, set()) for o in COMMON}

@@ -15,7 +15,7 @@ from doubles.listed import NotActed, parameters, read_list
 from doubles.machine import FACES, machine
 from logoformer.bundle import Bundle
 from logoformer.engine.builder.compile import BuildOptions, Compilation
-from logoformer.engine.cuda.layer import open_cuda
+from logoformer.engine.cuda.open import open_cuda
 from logoformer.engine.machine.log import BuildLog
 from logoformer.engine.sessions.trt import TrtSession
 
@@ -129,10 +129,10 @@ def test_a_name_that_exists_but_is_not_acted_out_is_no_missing_name():
         ("sessions/trt_engine.py", "module.TensorFormat.LINEAR", "module.TensorFormat.ROW_MAJOR"),
         ("sessions/trt_engine.py", "num_io_tensors", "num_bindings"),  # gone in 10
         ("sessions/trt_engine.py", 'if self.trt.target != "rtx" or self._cache is None:', "if False:"),  # not in 10.3
-        ("cuda/with_cuda_python.py", "rt.cudaMemsetAsync(", "rt.cudaMemsetAsynchronous("),
-        ("cuda/with_cuda_python.py", "rt.cudaEventRecord(event, stream)", "rt.cudaEventRecord(event)"),
-        ("cuda/with_pycuda.py", '"mem_alloc"', '"mem_allocate"'),
-        ("cuda/with_pycuda.py", "allocation.get_device_pointer", "allocation.get_pointer"),
+        ("cuda/bindings.py", "rt.cudaMemsetAsync(", "rt.cudaMemsetAsynchronous("),
+        ("cuda/bindings.py", "rt.cudaEventRecord(event, stream)", "rt.cudaEventRecord(event)"),
+        ("cuda/pycuda.py", '"mem_alloc"', '"mem_allocate"'),
+        ("cuda/pycuda.py", "allocation.get_device_pointer", "allocation.get_pointer"),
     ],
 )
 def test_a_name_outside_a_list_fails(bundle, file, right, wrong):
@@ -253,7 +253,7 @@ def test_streams_wait_for_events_and_for_nothing_else(gpu):
 
 
 def test_a_session_that_frees_too_little_is_found_out(bundle, monkeypatch):
-    from logoformer.engine.cuda import with_cuda_python as cuda_python
+    from logoformer.engine.cuda import bindings as cuda_python
 
     for name in ("free", "free_host", "free_stream", "free_event", "free_graph"):
         with machine("10.3", "cuda-python") as here, monkeypatch.context() as patch:

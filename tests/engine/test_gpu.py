@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.engine.builder.bundle import build_bundle
-from logoformer.engine.builder.engine import BuildOptions
-from logoformer.engine.cuda.layer import LAYERS, Cuda, open_cuda
+from logoformer.engine.builder.compile import BuildOptions
+from logoformer.engine.cuda.layer import Cuda
+from logoformer.engine.cuda.open import LAYERS, open_cuda
 from logoformer.engine.golden import answers_of_clip, golden_answers
 from logoformer.engine.machine.environment import find_gpu
 from logoformer.engine.machine.targets import RTX_SMS
-from logoformer.engine.machine.trt_module import find_module
-from logoformer.engine.sessions.ort_gpu import GPU_PROVIDERS
+from logoformer.engine.machine.tensorrt import find_module
+from logoformer.engine.sessions.ort import GPU_PROVIDERS
 from logoformer.engine.sessions.trt import TrtSession
 from logoformer.engine.verify import verify
 from logoformer.errors import MachineError, UsageError

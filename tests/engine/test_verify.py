@@ -10,7 +10,7 @@ from logoformer.bundle import Bundle, BundleWriter, Golden, replace_manifest
 from logoformer.engine import golden as answering
 from logoformer.engine import verify as module
 from logoformer.engine.builder.bundle import _select, build_bundle
-from logoformer.engine.builder.engine import BuildOptions
+from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.describe import describe, describe_text
 from logoformer.engine.sessions.backends import choose_precision
 from logoformer.engine.trust.index import NOT_RUN, STALE, EngineEntry, read_engine, read_index, verdict_of

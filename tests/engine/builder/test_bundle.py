@@ -19,7 +19,7 @@ from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
 from logoformer.engine.builder import bundle as module
 from logoformer.engine.builder.bundle import build_bundle
-from logoformer.engine.builder.engine import BuildOptions
+from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.machine.environment import Gpu, platform_name
 from logoformer.engine.trust import index as engine_index
 from logoformer.engine.trust.admit import Running, admit_engine
@@ -76,7 +76,7 @@ def test_the_index_says_how_and_where_it_was_built(scripted, bundle, store, monk
 
 def test_a_gpu_that_is_there_names_the_engine(bundle, store, scripted, monkeypatch):
     """The child finds the GPU through the driver; here its record is made in this process, with a GPU put in place."""
-    from logoformer.engine.builder import engine as build
+    from logoformer.engine.builder import compile as build
 
     scripted("well")
     monkeypatch.setattr(build, "find_gpu", lambda: ORIN)

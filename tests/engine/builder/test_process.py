@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from logoformer.engine.builder import process as module
-from logoformer.engine.builder.engine import BuildOptions, BuiltEngine, build_engine
+from logoformer.engine.builder.compile import BuildOptions, BuiltEngine
+from logoformer.engine.builder.process import build_engine
 from logoformer.engine.machine.memory import MIB, Memory
 from logoformer.errors import EXIT_ENVIRONMENT, BadInputError, MachineError, RefusedError
 
@@ -172,7 +173,7 @@ def test_drill_a_stop_by_the_supervisor_ends_both(scripted: Scripted, tmp_path: 
         noted = tmp_path / f"pid{stop.value}"
         scripted(f"hang {noted}")
         code = f"import sys; sys.path[:] = {sys.path!r}\n"
-        code += "from logoformer.engine.builder.engine import *\n"
+        code += "from logoformer.engine.builder.process import *\n"
         code += f"build_engine({EMPTY!r}, BuildOptions(target='tensorrt'))"
         parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         child = wait_for(noted)
@@ -243,7 +244,7 @@ def test_a_large_graph_and_two_builds_at_once(scripted: Scripted):
 
 
 def test_the_child_imports_nothing_heavy(scripted: Scripted):
-    code = "import sys; import logoformer.engine.builder.child; print(*sys.modules)"
+    code = "import sys; import logoformer.engine.builder.process; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     top = {name.partition(".")[0] for name in loaded}
     assert top & {"torch", "onnx", "onnxruntime", "cv2", "tensorrt", "tensorrt_rtx", "cryptography"} == set()

@@ -14,8 +14,9 @@ from logoformer.bundle import Bundle, BundleWriter
 from logoformer.engine.builder import proof as proof_module
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.builder.proof import PROMISED, Proof, Proven, promised_share, prove, prove_build, prove_inspected
-from logoformer.engine.builder.xray import Inspection, KernelPlan
+from logoformer.engine.builder.xray import Inspection
 from logoformer.engine.describe import proofs
+from logoformer.engine.plan.kernel_plan import KernelPlan
 from logoformer.engine.plan.text import Kernel, PlanTensor
 from logoformer.errors import VerificationError
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from logoformer.engine.builder import xray as kernel_plan
 from logoformer.engine.builder.compile import BuildOptions
-from logoformer.engine.builder.xray import KernelPlan, xray
+from logoformer.engine.builder.xray import xray
+from logoformer.engine.plan.kernel_plan import KernelPlan
 from logoformer.engine.plan.macs import macs_by_precision, place_macs
 from logoformer.engine.plan.text import Kernel, PlanTensor, parse_plan
 from logoformer.errors import BadInputError, RefusedError, UsageError, VerificationError

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from doubles.listed import read_list
 from doubles.machine import FACES, machine
-from logoformer.engine.cuda import with_cuda_python as cuda_python
-from logoformer.engine.cuda import with_pycuda as cuda_pycuda
-from logoformer.engine.cuda.layer import STICKY, CudaError, explain, open_cuda
+from logoformer.engine.cuda import bindings as cuda_python
+from logoformer.engine.cuda import pycuda as cuda_pycuda
+from logoformer.engine.cuda.layer import STICKY, CudaError, explain
+from logoformer.engine.cuda.open import open_cuda
 from logoformer.errors import DeviceLostError, MachineError, UsageError
 
 APIS = Path(__file__).parents[1] / "apis"
@@ -67,7 +68,7 @@ def test_without_a_driver_the_real_package_says_so():
     if importlib.util.find_spec("cuda") is None:
         pytest.skip("cuda-python is not installed (the extra 'cuda12' or 'cuda13')")
     script = """
-        from logoformer.engine.cuda.layer import open_cuda
+        from logoformer.engine.cuda.open import open_cuda
         from logoformer.errors import MachineError
         try:
             open_cuda("cuda-python")
@@ -81,23 +82,22 @@ def test_without_a_driver_the_real_package_says_so():
 
 
 def mypy(folder: Path, source: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Checks `engine/cuda/with_cuda_python.py`, or a changed copy of it, with the real package's names followed."""
+    """Checks `engine/cuda/bindings.py`, or a changed copy of it, with the real package's names followed."""
     config = (ROOT / "pyproject.toml").read_text().replace('"cuda.*", ', "").replace("[tool.mypy]", "[tool.mypy]", 1)
     (folder / "pyproject.toml").write_text(config)
     package = folder / "types" / "logoformer"
+    layers = package / "engine" / "cuda"
     if not package.exists():
-        package.mkdir(parents=True)
-        for name in ("__init__.py", "errors.py", "bundle/reader.py"):
-            (package / name).write_text((ROOT / name).read_text() if name == "errors.py" else "")
-        (package / "engine").mkdir()
-        (package / "engine" / "__init__.py").touch()
-        for name in ("cuda.py", "cuda_python.py", "cuda_pycuda.py"):
-            (package / "engine" / name).write_text((ROOT / "engine" / name).read_text())
+        layers.mkdir(parents=True)
+        for path in (package, package / "engine", layers):
+            (path / "__init__.py").touch()
+        for name in ("errors.py", "engine/cuda/layer.py", "engine/cuda/bindings.py"):
+            (package / name).write_text((ROOT / name).read_text())
     if source is not None:
-        (package / "engine" / "cuda_python.py").write_text(source)
+        (layers / "bindings.py").write_text(source)
     environment = {**os.environ, "MYPYPATH": f"{folder / 'types'}{os.pathsep}{folder / 'stubs'}"}
     words = [sys.executable, "-m", "mypy", "--config-file", str(folder / "pyproject.toml"), "--cache-dir", str(folder)]
-    words += ["-m", "logoformer.engine.cuda.with_cuda_python", "-m", "logoformer.engine.cuda.layer"]
+    words += ["-m", "logoformer.engine.cuda.bindings", "-m", "logoformer.engine.cuda.layer"]
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -111,7 +111,7 @@ def test_cuda_python_type_checks_against_the_real_package(runtime, tmp_path, mon
     write_stubs(tmp_path / "stubs")
     good = mypy(tmp_path)
     assert good.returncode == 0, good.stdout
-    source = (ROOT / "engine" / "cuda_python.py").read_text()
+    source = (ROOT / "engine" / "cuda" / "bindings.py").read_text()
     for right, wrong, said in (
         ("rt.cudaMemsetAsync(", "rt.cudaMemSetAsync(", "cudaMemSetAsync"),
         ("rt.cudaFree(pointer)", "rt.cudaFree(pointer, 0)", "Too many arguments"),
@@ -197,10 +197,12 @@ def test_pycuda_never_makes_a_context_of_its_own():
 
 
 def test_the_package_uses_no_other_way_to_cuda():
-    for path in (ROOT / "engine").glob("*.py"):
+    found = set()
+    for path in (ROOT / "engine").rglob("*.py"):
         imports = {name for node in ast.walk(ast.parse(path.read_text())) for name in _imported(node)}
         if any(name.startswith(("cuda.", "pycuda", "cupy")) for name in imports):
-            assert path.name in ("cuda_python.py", "cuda_pycuda.py")
+            found.add(path)
+    assert found == {ROOT / "engine" / "cuda" / name for name in ("bindings.py", "pycuda.py")}
 
 
 # ------------------------------------------------------------------------------------------------------------- choosing

@@ -18,14 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.cli import main as cli
-from logoformer.engine.cuda.layer import LAYERS
+from logoformer.engine.cuda.open import LAYERS
 from logoformer.engine.doctor import advice as doctor_advice
 from logoformer.engine.doctor import probe as doctor_probe
 from logoformer.engine.doctor.advice import FIX, NOTE, OK, Check, all_checks
 from logoformer.engine.doctor.facts import CudaGpu, Facts, Module, read_facts
 from logoformer.engine.doctor.probe import ChildAnswer, Distribution, Interpreter, Probe, ask_here
 from logoformer.engine.doctor.report import DoctorReport, backends, doctor
-from logoformer.engine.machine import trt_module
+from logoformer.engine.machine import tensorrt as tensorrt_module
 from logoformer.engine.sessions.backends import BACKENDS
 
 DATA = Path(__file__).parent / "data"
@@ -192,7 +192,7 @@ def test_it_speaks_of_the_backends_and_layers_that_there_are(desk):
 
 
 def test_the_window_begins_where_the_builder_begins():
-    assert trt_module._OLDEST["tensorrt"] == doctor_advice.TRT_OLDEST
+    assert tensorrt_module._OLDEST["tensorrt"] == doctor_advice.TRT_OLDEST
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from typing import Any
 from unittest import mock
 
 from logoformer.bundle import Bundle
-from logoformer.engine.cuda.layer import Cuda, open_cuda
+from logoformer.engine.cuda.layer import Cuda
+from logoformer.engine.cuda.open import open_cuda
 from logoformer.engine.machine.environment import platform_name
 from logoformer.engine.machine.targets import folder_name
-from logoformer.engine.machine.trt_module import TrtModule
+from logoformer.engine.machine.tensorrt import TrtModule
 from logoformer.engine.sessions.trt import TrtSession
 from logoformer.engine.trust.index import EngineEntry, add_to_index, write_engine
 from logoformer.engine.trust.store import TrustStore

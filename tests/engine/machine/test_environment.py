@@ -11,7 +11,7 @@ from logoformer.engine.machine import environment as module
 from logoformer.engine.machine.environment import Gpu, Running, build_memory, find_gpu, platform_name, running
 from logoformer.engine.machine.log import BuildLog
 from logoformer.engine.machine.memory import MIB, Memory
-from logoformer.engine.machine.trt_module import TrtModule, find_module
+from logoformer.engine.machine.tensorrt import TrtModule, find_module
 
 GIB = 1 << 30
 

@@ -125,7 +125,7 @@ def card() -> Iterator[Machine]:
 
 
 def test_a_session_copies_only_what_the_host_wrote_and_reads(here, bundle):
-    cuda = logoformer.engine.cuda.layer.open_cuda(here.layer)
+    cuda = logoformer.engine.cuda.open.open_cuda(here.layer)
     frame, temporal = here.open(bundle, "frame", cuda), here.open(bundle, "temporal", cuda)
     np.copyto(frame.input("frame")[0], FRAMES[0])
     temporal.input("order")[:] = 0
@@ -160,7 +160,7 @@ def test_the_steady_state_allocates_nothing_on_the_card(here, bundle):
 
 def test_a_taken_row_is_not_overwritten_by_the_next_frame(here, bundle):
     """`take` waits in the temporal stream while the next frame is computed in the other one: events keep the order."""
-    cuda = logoformer.engine.cuda.layer.open_cuda(here.layer)
+    cuda = logoformer.engine.cuda.open.open_cuda(here.layer)
     frame, temporal = here.open(bundle, "frame", cuda), here.open(bundle, "temporal", cuda)
     tokens = []
     for slot, picture in enumerate(FRAMES[:4]):
@@ -202,7 +202,7 @@ def test_faces_in_one_batch_take_their_own_tokens(here, batched, tmp_path):
 
 
 def test_take_refuses_what_does_not_fit(card, bundle):
-    cuda = logoformer.engine.cuda.layer.open_cuda("cuda-python")
+    cuda = logoformer.engine.cuda.open.open_cuda("cuda-python")
     frame, temporal = card.open(bundle, "frame", cuda), card.open(bundle, "temporal", cuda)
     other = card.open(bundle, "frame")
     rows = temporal.inputs["ring"].shape[0]
@@ -317,7 +317,7 @@ def test_coexistence_the_current_context_is_put_back(bundle):
 
 def test_lazy_loading_is_asked_for_before_the_driver_starts(card, bundle, monkeypatch):
     monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
-    logoformer.engine.cuda.layer.open_cuda("cuda-python")
+    logoformer.engine.cuda.open.open_cuda("cuda-python")
     import os
 
     assert os.environ["CUDA_MODULE_LOADING"] == "LAZY"
@@ -330,7 +330,7 @@ def test_other_tensors_than_promised_are_refused(card, bundle):
     frame, clip = bundle.graph("frame", "fp32"), bundle.graph("clip", "fp32")
     data = card.engine_of(bundle.read_graph(frame))
     with pytest.raises(RefusedError, match="promises"):
-        TrtSession(card.trt, logoformer.engine.cuda.layer.open_cuda("cuda-python"), data, clip)
+        TrtSession(card.trt, logoformer.engine.cuda.open.open_cuda("cuda-python"), data, clip)
 
 
 def test_bytes_of_another_version_are_explained(card, bundle):
@@ -340,5 +340,5 @@ def test_bytes_of_another_version_are_explained(card, bundle):
     entry = bundle.graph("clip", "fp32")
     data = container.pack("10.7.0", "tensorrt", bundle.read_graph(entry))
     with pytest.raises(MachineError, match="does not take") as caught:
-        TrtSession(card.trt, logoformer.engine.cuda.layer.open_cuda("cuda-python"), data, entry)
+        TrtSession(card.trt, logoformer.engine.cuda.open.open_cuda("cuda-python"), data, entry)
     assert any("Version tag does not match" in line for line in caught.value.log)

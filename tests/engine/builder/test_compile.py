@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from logoformer.engine.builder import compile as compile_module
-from logoformer.engine.builder.compile import Compilation, build_failed
-from logoformer.engine.builder.engine import BuildOptions, build_engine, build_here
+from logoformer.engine.builder.compile import BuildOptions, Compilation, build_failed, build_here
+from logoformer.engine.builder.process import build_engine
 from logoformer.engine.machine.log import KEPT_LINES, LINE_LIMIT, BuildLog, ProgressRelay, make_logger, make_monitor
 from logoformer.engine.machine.targets import RTX_SMS
-from logoformer.engine.machine.trt_module import TrtModule, find_module
+from logoformer.engine.machine.tensorrt import TrtModule, find_module
 from logoformer.errors import BadInputError, LogoformerError, MachineError, RefusedError, UsageError
 
 Make = Callable[..., bytes]

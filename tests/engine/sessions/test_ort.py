@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.cli.main import main
-from logoformer.engine.sessions import ort_gpu
+from logoformer.engine.sessions import ort
 from logoformer.errors import DeviceLostError, MachineError
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (the extra 'cpu' or 'gpu')")
@@ -116,7 +116,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         InferenceSession=InferenceSession, get_available_providers=lambda: [TENSORRT, CUDA, "CPUExecutionProvider"],
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
-    monkeypatch.setattr(ort_gpu.ctypes, "CDLL", lambda name, mode=0: name)
+    monkeypatch.setattr(ort.ctypes, "CDLL", lambda name, mode=0: name)
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     return card
 

@@ -1,4 +1,4 @@
-"""The CUDA layer on pycuda: the primary context only, current while a session works and never otherwise.
+"""The CUDA layer on pycuda: the primary context only, current just while a session works.
 
 `pycuda.autoinit` and `make_context` make a context of their own, in which the handles of torch, ONNX Runtime and
 TensorRT mean nothing ("invalid resource handle"). Here the primary context is retained once a device and kept until the
@@ -23,7 +23,7 @@ _CONTEXTS: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDicti
 
 
 class PyCuda:
-    """One device; see `cuda.Cuda`.
+    """One device; see `layer.Cuda`.
 
     Raises:
         MachineError: pycuda is not installed or does not import, or there is no such card.

@@ -1,12 +1,13 @@
-"""The CUDA layer on cuda-python (`cuda-bindings`): the runtime API as it is, results checked.
+"""The CUDA layer on cuda-python (`cuda.bindings`): calls of the runtime API, each result checked.
 
 The runtime API uses each device's primary context by itself. Wheels exist for x86 and aarch64, and it has CUDA graphs.
+The package is optional: `rt` is bound when a device is opened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,12 @@ import numpy.typing as npt
 from ...errors import missing_package
 from .layer import CudaError, HostBlock, no_device
 
+if TYPE_CHECKING:
+    from cuda.bindings import runtime as rt
+
 
 class CudaPython:
-    """One device; see `cuda.Cuda`.
+    """One device; see `layer.Cuda`.
 
     Raises:
         MachineError: cuda-python is not installed, or there is no such card.
@@ -25,6 +29,7 @@ class CudaPython:
     has_graphs = True
 
     def __init__(self, device: int) -> None:
+        global rt
         try:
             from cuda.bindings import runtime as rt
         except ImportError as error:
@@ -47,13 +52,9 @@ class CudaPython:
             raise no_device(device, "cuda-python", str(fault)) from fault
 
     def _attribute(self, attribute: Any) -> int:
-        from cuda.bindings import runtime as rt
-
         return int(_take("cudaDeviceGetAttribute", rt.cudaDeviceGetAttribute(attribute, self.device)))
 
     def __enter__(self) -> object:
-        from cuda.bindings import runtime as rt
-
         before = int(_take("cudaGetDevice", rt.cudaGetDevice()))
         if before != self.device:
             _take("cudaSetDevice", rt.cudaSetDevice(self.device))
@@ -61,22 +62,16 @@ class CudaPython:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        from cuda.bindings import runtime as rt
-
         before = self._before.pop()
         if before != self.device:
             rt.cudaSetDevice(before)
 
     # ---------------------------------------------------------------------------------------------------------- memory
     def memory(self) -> tuple[int, int]:
-        from cuda.bindings import runtime as rt
-
         error, free, total = rt.cudaMemGetInfo()
         return (int(free), int(total)) if int(error) == 0 else (0, 0)
 
     def owns(self, pointer: int, size: int) -> bool:
-        from cuda.bindings import runtime as rt
-
         error, found = rt.cudaPointerGetAttributes(pointer)
         if int(error) != 0:
             return False
@@ -85,19 +80,13 @@ class CudaPython:
         return on_device and int(found.device) == self.device
 
     def alloc(self, size: int) -> int:
-        from cuda.bindings import runtime as rt
-
         return int(_take("cudaMalloc", rt.cudaMalloc(size)))
 
     def free(self, pointer: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaFree", rt.cudaFree(pointer))
 
     def alloc_host(self, size: int, *, mapped: bool) -> HostBlock:
         import ctypes
-
-        from cuda.bindings import runtime as rt
 
         flags = rt.cudaHostAllocMapped if mapped else rt.cudaHostAllocDefault
         pointer = int(_take("cudaHostAlloc", rt.cudaHostAlloc(size, flags)))
@@ -106,29 +95,19 @@ class CudaPython:
         return HostBlock(array, int(seen), pointer)
 
     def free_host(self, block: HostBlock) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaFreeHost", rt.cudaFreeHost(block.handle))
 
     # --------------------------------------------------------------------------------------------- streams and events
     def stream(self) -> int:
-        from cuda.bindings import runtime as rt
-
         return int(_take("cudaStreamCreateWithFlags", rt.cudaStreamCreateWithFlags(rt.cudaStreamNonBlocking)))
 
     def free_stream(self, stream: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaStreamDestroy", rt.cudaStreamDestroy(stream))
 
     def synchronize(self, stream: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaStreamSynchronize", rt.cudaStreamSynchronize(stream))
 
     def follow(self, stream: int, foreign: int) -> None:
-        from cuda.bindings import runtime as rt
-
         if foreign == 0:
             _take("cudaDeviceSynchronize", rt.cudaDeviceSynchronize())
             return
@@ -140,58 +119,38 @@ class CudaPython:
             self.free_event(event)  # the driver keeps it until the wait is over
 
     def event(self) -> int:
-        from cuda.bindings import runtime as rt
-
         return int(_take("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(rt.cudaEventDisableTiming)))
 
     def free_event(self, event: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaEventDestroy", rt.cudaEventDestroy(event))
 
     def record(self, event: int, stream: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaEventRecord", rt.cudaEventRecord(event, stream))
 
     def wait(self, stream: int, event: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaStreamWaitEvent", rt.cudaStreamWaitEvent(stream, event, 0))
 
     def synchronize_event(self, event: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaEventSynchronize", rt.cudaEventSynchronize(event))
 
     # ---------------------------------------------------------------------------------------------------------- copies
     def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
-        from cuda.bindings import runtime as rt
-
         kind = rt.cudaMemcpyKind.cudaMemcpyHostToDevice
         _take("cudaMemcpyAsync", rt.cudaMemcpyAsync(pointer, array.ctypes.data, array.nbytes, kind, stream))
 
     def to_host(self, array: npt.NDArray[np.uint8], pointer: int, stream: int) -> None:
-        from cuda.bindings import runtime as rt
-
         kind = rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         _take("cudaMemcpyAsync", rt.cudaMemcpyAsync(array.ctypes.data, pointer, array.nbytes, kind, stream))
 
     def on_device(self, to: int, source: int, size: int, stream: int) -> None:
-        from cuda.bindings import runtime as rt
-
         kind = rt.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         _take("cudaMemcpyAsync", rt.cudaMemcpyAsync(to, source, size, kind, stream))
 
     def fill(self, pointer: int, value: int, size: int, stream: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaMemsetAsync", rt.cudaMemsetAsync(pointer, value, size, stream))
 
     # ---------------------------------------------------------------------------------------------------------- graphs
     def capture(self, stream: int, body: Callable[[], bool]) -> tuple[int, int]:
-        from cuda.bindings import runtime as rt
-
         # Thread-local: a global capture would make allocations of other threads (a camera's, torch's) fail.
         mode = rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _take("cudaStreamBeginCapture", rt.cudaStreamBeginCapture(stream, mode))
@@ -214,13 +173,9 @@ class CudaPython:
         return key, nodes
 
     def launch(self, graph: int, stream: int) -> None:
-        from cuda.bindings import runtime as rt
-
         _take("cudaGraphLaunch", rt.cudaGraphLaunch(self._graphs[graph][0], stream))
 
     def free_graph(self, graph: int) -> None:
-        from cuda.bindings import runtime as rt
-
         executable, source = self._graphs.pop(graph)
         _take("cudaGraphExecDestroy", rt.cudaGraphExecDestroy(executable))
         _take("cudaGraphDestroy", rt.cudaGraphDestroy(source))
@@ -239,7 +194,5 @@ def _take(call: str, answer: Any) -> Any:
 
 
 def _described(error: Any) -> str:
-    from cuda.bindings import runtime as rt
-
     text = rt.cudaGetErrorString(error)[1]
     return f"{error.name} ({text.decode() if isinstance(text, bytes) else text})"

@@ -7,7 +7,7 @@ import platform
 import types
 
 import pytest
-from logoformer.engine.machine.trt_module import TrtModule, find_module
+from logoformer.engine.machine.tensorrt import TrtModule, find_module
 from logoformer.errors import MachineError, UsageError
 
 NAMES = ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings")
