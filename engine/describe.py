@@ -10,7 +10,7 @@ from ..bundle import Bundle
 from ..bundle.sealed import reading_fields
 from ..errors import UsageError, one_of
 from .builder.proof import Proof, prove
-from .plan.kernel_plan import KernelPlan
+from .plan.kernels import KernelPlan
 from .trust.index import engines_folder, read_index, verdict_of
 
 Progress = Callable[[str, int, int], None]

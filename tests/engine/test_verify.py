@@ -170,6 +170,6 @@ def test_inspect_needs_no_torch_and_shows_the_bar_figures(bundle: Path):
 @pytest.mark.slow
 def test_plans_by_name(bundle: Path):
     found = plans(bundle, graphs=["temporal"], precisions=["fp16"])
-    assert list(found) == ["temporal fp16"] and len(found["temporal fp16"].fused_attentions) == 4
+    assert list(found) == ["temporal fp16"] and len(found["temporal fp16"].with_role("attention")) == 4
     with pytest.raises(UsageError, match="temporal fp32"):
         plans(bundle, graphs=["spatial"])
