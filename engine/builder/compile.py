@@ -148,22 +148,11 @@ class Compilation:
             self.timing_cache = bytes(config.get_timing_cache().serialize())
         return bytes(plan), {**self._settings(config), "timing_cache": used}
 
-    def layer_types(self) -> dict[str, int]:
-        """Layers of the parsed network by type: {'CONVOLUTION': 20, ...}."""
-        return dict(Counter(layer.type.name.lower() for layer in self._layers()))
-
     def tensor_types(self) -> dict[str, int]:
         """Layer outputs of the parsed network by type: {'half': 310, ...}; strongly typed, so the engine keeps them."""
-        return dict(
-            Counter(
-                layer.get_output(index).dtype.name.lower()
-                for layer in self._layers()
-                for index in range(layer.num_outputs)
-            )
-        )
-
-    def _layers(self) -> list[Any]:
-        return [self.network.get_layer(index) for index in range(self.network.num_layers)]
+        layers = (self.network.get_layer(index) for index in range(self.network.num_layers))
+        types = (layer.get_output(index).dtype.name.lower() for layer in layers for index in range(layer.num_outputs))
+        return dict(Counter(types))
 
     def _configure(self, verbosity: str) -> Any:
         module, options = self.trt.module, self.options
@@ -306,7 +295,6 @@ class BuiltEngine:
         compute_capabilities: GPUs it was built for; with TensorRT the one of this machine.
         cuda: newest CUDA that the driver knows, such as '12.6'; empty where there is no driver.
         flags: settings as TensorRT gave them back.
-        layers: layers of the parsed network by type.
         tensor_types: layer outputs of the parsed network by type. Typing is strong: what is not 'half' here is not FP16
             in the engine either.
         log: TensorRT's warnings and errors.
@@ -321,7 +309,6 @@ class BuiltEngine:
     compute_capabilities: tuple[str, ...]
     cuda: str
     flags: Mapping[str, bool | int | str | None]
-    layers: Mapping[str, int]
     tensor_types: Mapping[str, int]
     log: tuple[str, ...]
     seconds: float
@@ -346,7 +333,7 @@ def build_here(
     log = BuildLog()
     begun = time.perf_counter()
     compilation = Compilation(trt, onnx, shown, options, log)
-    layers, tensor_types = compilation.layer_types(), compilation.tensor_types()
+    tensor_types = compilation.tensor_types()
     plan, flags = compilation.run("NONE", progress, timing_cache)
     gpu = find_gpu()
     this_gpu = () if gpu is None else (gpu.compute_capability,)
@@ -357,7 +344,6 @@ def build_here(
         compute_capabilities=options.compute_capabilities if options.target == "rtx" else this_gpu,
         cuda="" if gpu is None else gpu.cuda,
         flags=flags,
-        layers=layers,
         tensor_types=tensor_types,
         log=log.complaints,
         seconds=time.perf_counter() - begun,

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...bundle import Bundle, GraphEntry
 from ...errors import VerificationError, command, printable
-from ..plan.kernel_plan import KernelPlan
+from ..plan.kernels import KernelPlan
 from ..plan.macs import place_nodes
 from .compile import BuildOptions
 from .xray import Inspection, plan_of_inspection, xray

@@ -16,9 +16,9 @@ from ...errors import VerificationError
 from ..machine.log import BuildLog, Progress, make_logger
 from ..machine.tensorrt import find_module
 from ..plan.inspector import engine_information, parse_inspector
-from ..plan.kernel_plan import KernelPlan
-from ..plan.macs import network_macs, network_precisions, place_macs
-from ..plan.text import Kernel, parse_plan
+from ..plan.kernels import Kernel, KernelPlan
+from ..plan.macs import network_macs, place_macs
+from ..plan.rtx_log import parse_plan
 from .compile import BuildOptions, Compilation
 
 
@@ -62,9 +62,7 @@ def xray(
             next="pip install 'logoformer[rtx]'",
             log=unread[:10],
         )
-    network = compilation.network
-    counted, precisions = network_macs(trt.module, network), network_precisions(trt.module, network)
-    return _plan_of(sm, str(trt), counted, precisions, steps, unread, typed_macs)
+    return _plan_of(sm, str(trt), network_macs(trt.module, compilation.network), steps, unread, typed_macs)
 
 
 @dataclass(frozen=True)
@@ -74,20 +72,18 @@ class Inspection:
     Attributes:
         compiler: TensorRT's name and version.
         text: the engine inspector's JSON.
-        macs: multiply-accumulates by ONNX node, of the parsed network.
-        precisions: precision by ONNX node, of the parsed network.
+        parsed: see `KernelPlan`.
     """
 
     compiler: str
     text: str
-    macs: Mapping[str, int]
-    precisions: Mapping[str, str]
+    parsed: Mapping[str, tuple[int, str]]
 
 
 def inspect_here(
     onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
 ) -> Inspection:
-    """Compiles for the GPU of this machine and asks the engine inspector; see `build.inspect_engine`.
+    """Compiles for the GPU of this machine and asks the engine inspector; see `process.inspect_engine`.
 
     A build of its own, as `xray` is: shipped engines keep no details.
 
@@ -105,30 +101,26 @@ def inspect_here(
     compilation = Compilation(trt, onnx, shown, options, log)
     engine, _ = compilation.run("DETAILED", None, timing_cache)
     text = engine_information(trt.module, make_logger(trt.module, log), engine)
-    network = compilation.network
-    return Inspection(str(trt), text, network_macs(trt.module, network), network_precisions(trt.module, network))
+    return Inspection(str(trt), text, network_macs(trt.module, compilation.network))
 
 
 def plan_of_inspection(inspection: Inspection, typed_macs: Mapping[str, int] | None = None) -> KernelPlan:
-    """The kernel plan for 'this-gpu', read from an unverified shape (`inspector_plan.py`).
+    """The kernel plan for 'this-gpu', read from an unverified shape (`plan/inspector.py`).
 
     Raises:
         RefusedError: the inspector's answer is no JSON.
     """
     steps, unread = parse_inspector(inspection.text)
-    counted, precisions = inspection.macs, inspection.precisions
-    return _plan_of("this-gpu", inspection.compiler, counted, precisions, steps, unread, typed_macs)
+    return _plan_of("this-gpu", inspection.compiler, inspection.parsed, steps, unread, typed_macs)
 
 
 def _plan_of(
     sm: str,
     compiler: str,
-    counted: Mapping[str, int],
-    precisions: Mapping[str, str],
+    parsed: Mapping[str, tuple[int, str]],
     steps: tuple[Kernel, ...],
     unread: tuple[str, ...],
     typed_macs: Mapping[str, int] | None,
 ) -> KernelPlan:
-    placed, unplaced = place_macs(steps, counted)
-    parsed = {name: (count, precisions[name]) for name, count in counted.items()}
-    return KernelPlan(sm, compiler, steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), parsed)
+    placed, unplaced = place_macs(steps, {name: count for name, (count, _) in parsed.items()})
+    return KernelPlan(sm, compiler, steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), dict(parsed))

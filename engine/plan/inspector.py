@@ -13,7 +13,7 @@ from typing import Any
 
 from ...bundle.files import parse_json
 from ...errors import MachineError
-from .text import TYPES, Kernel, PlanTensor
+from .kernels import TYPES, Kernel, PlanTensor
 
 MAX_BYTES = 64 << 20
 _OUR_NAMES = {word.lower(): name for word, (name, _) in TYPES.items()} | {name: name for name, _ in TYPES.values()}
