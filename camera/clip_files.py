@@ -15,7 +15,7 @@ MAX_FRAMES = 2000  # of a recording that may still be one clip; what is longer i
 
 
 def read_clip(path: str | os.PathLike[str], sampling: Sampling, size: int) -> Clip:
-    """Reads a recording of one expression as the model was trained on it: its frames picked over the whole length.
+    """Reads a recording of one expression: frames picked over its whole length, as in training.
 
     Args:
         path: a video file (needs the extra `camera`), or a folder of numbered images.

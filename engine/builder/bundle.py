@@ -61,7 +61,7 @@ def build_bundle(
     trust: TrustStore | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Builds engines, records them in this user's trust store, and files them in the engine index.
+    """Builds engines, and records them in the trust store and the engine index.
 
     Args:
         path: the bundle.
@@ -219,7 +219,7 @@ class _Work:
         return tuple(replace(e, fallback=self.fallbacks.get(e.graph_sha256, {})) for e in self.entries)
 
     def _with_timing_cache(self, data: bytes, options: BuildOptions, entry: GraphEntry) -> BuiltEngine:
-        """Builds with what earlier builds measured on this GPU, if this user's own programs measured it."""
+        """Builds with the timing cache of this user's earlier builds on this GPU."""
         known, name = None, ""
         if options.target == "tensorrt":
             name = cache_name("timing", running(find_module(options.target)))
@@ -232,7 +232,7 @@ class _Work:
         return built
 
     def _steps(self) -> Progress | None:
-        """Tells how far one engine is, in hundredths: with one stage for all of it, what is left can be told."""
+        """Reports how far one engine is, in hundredths of one stage."""
         tell, name, overall = self.progress, self.name, OverallProgress()
         if tell is None:
             return None

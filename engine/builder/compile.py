@@ -149,7 +149,10 @@ class Compilation:
         return bytes(plan), {**self._settings(config), "timing_cache": used}
 
     def tensor_types(self) -> dict[str, int]:
-        """Layer outputs of the parsed network by type: {'half': 310, ...}; strongly typed, so the engine keeps them."""
+        """Layer outputs of the parsed network by type, such as {'half': 310}.
+
+        The network is strongly typed, so the engine keeps them.
+        """
         layers = (self.network.get_layer(index) for index in range(self.network.num_layers))
         types = (layer.get_output(index).dtype.name.lower() for layer in layers for index in range(layer.num_outputs))
         return dict(Counter(types))
@@ -190,7 +193,7 @@ class Compilation:
         return max(share, MIB), f"{'four fifths' if own else 'half'} of {free}"
 
     def _use_timing_cache(self, config: Any, known: bytes) -> str:
-        """Gives the configuration a timing cache; returns 'used' or 'new', or '' where there is none.
+        """Sets a timing cache; returns 'used', 'new', or '' where there is none.
 
         In TensorRT-RTX a timing cache is a deprecated name without a function.
         """
@@ -254,7 +257,10 @@ class Compilation:
 
 
 def _network_flags(module: Any) -> int:
-    """Explicit batch and strong typing, where they are still asked for: gone or implied in TensorRT 11 and in RTX."""
+    """Explicit batch and strong typing, where TensorRT still has flags for them.
+
+    They are gone or implied in TensorRT 11 and in RTX.
+    """
     flags = 0
     for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
         flag = getattr(module.NetworkDefinitionCreationFlag, name, None)
@@ -324,7 +330,7 @@ def build_here(
     shown: str = "the graph",
     timing_cache: bytes = b"",
 ) -> BuiltEngine:
-    """Compiles one graph in this very process: what the child of `process.build_engine` does, which see.
+    """Compiles one graph in this process, as the child of `process.build_engine` does.
 
     Raises:
         RefusedError, BadInputError, MachineError: see `process.build_engine`.

@@ -1,4 +1,4 @@
-"""Builds in a child process whose memory is watched: the parent's side, and the main function of the child.
+"""Builds in a child process whose memory is watched: both sides of it.
 
 A compiler may take all memory, crash, or take an hour. In a process of its own it can be watched and ended at any
 moment, and nothing of it is left. The child is given bytes and answers with bytes: the parent alone writes files.
@@ -111,7 +111,9 @@ def build_engine(
     shown: str = "the graph",
     timing_cache: bytes = b"",
 ) -> BuiltEngine:
-    """Compiles one graph in a child process. TensorRT-RTX needs no GPU for it; TensorRT builds for this machine's.
+    """Compiles one graph in a child process.
+
+    TensorRT-RTX needs no GPU for it; TensorRT builds for that of this machine.
 
     The child is ended, and nothing of it is left, when this call ends for whatever reason: an exception of `progress`,
     Ctrl-C, the end of this process, or memory that runs short.
@@ -142,7 +144,7 @@ def build_engine(
 def inspect_engine(
     onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
 ) -> Inspection:
-    """Has a child process compile the graph once more, with details, and ask TensorRT's engine inspector.
+    """Compiles the graph again in a child process, and asks TensorRT's engine inspector.
 
     Raises:
         MachineError: the child ran out of memory, crashed, or TensorRT does not tell.
@@ -191,7 +193,9 @@ def _message(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> list[bytes
 
 
 def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """What the child says, until it ends; memory is looked at meanwhile, and its log lines are logged here.
+    """Messages of the child until it ends.
+
+    Memory is watched meanwhile, and the child's log lines are logged here.
 
     Raises:
         MachineError: memory runs short.

@@ -1,4 +1,4 @@
-"""Is the precision that was asked for the precision that was built?
+"""Proof that the precision that was asked for is the precision that was built.
 
 Three counts of multiply-accumulates by precision: from the ONNX types, from the network that TensorRT parsed, and from
 the kernels as compiled. The first two only say what was asked for: builders fall back to another precision without a
@@ -40,7 +40,10 @@ class Proof:
 
     @property
     def share(self) -> float:
-        """Share of all multiply-accumulates whose kernel is of the precision; what could not be placed is not."""
+        """Share of all multiply-accumulates that kernels of the precision do.
+
+        What could not be placed does not count as done.
+        """
         total = sum(self.plan.macs) + sum(self.plan.unplaced_macs.values())
         return self.plan.macs_by_precision.get(self.precision, 0) / total if total else 0.0
 
@@ -59,7 +62,7 @@ class Proof:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The kernels that multiply in another precision, most work first, each with what the graph asked for."""
+        """Kernels that multiply in another precision, most work first, with the graph's own."""
         asked: dict[int, set[str]] = {}
         nodes: dict[int, list[str]] = {}
         for node, index in place_nodes(self.plan.steps, self.plan.parsed).items():

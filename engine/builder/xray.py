@@ -1,4 +1,4 @@
-"""Kernel plans of a graph: from TensorRT-RTX without a GPU, or from a device's engine inspector.
+"""Kernel plans of a graph, from TensorRT-RTX's log or a device's engine inspector.
 
 TensorRT-RTX compiles on any machine and, asked for details, prints its whole plan. That shows what a latency number
 would only hint at: whether attention was fused, whether data is moved for nothing, and in which precision the work is
@@ -67,7 +67,7 @@ def xray(
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a device's TensorRT says of a graph that it compiled, as plain values: it crosses processes.
+    """A device's own account of a graph that it compiled, as plain values.
 
     Attributes:
         compiler: TensorRT's name and version.
@@ -83,7 +83,9 @@ class Inspection:
 def inspect_here(
     onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
 ) -> Inspection:
-    """Compiles for the GPU of this machine and asks the engine inspector; see `process.inspect_engine`.
+    """Compiles for this machine's GPU and asks the engine inspector.
+
+    See `process.inspect_engine`.
 
     A build of its own, as `xray` is: shipped engines keep no details.
 

@@ -1,4 +1,6 @@
-"""Arrays that already stand on the card: `__cuda_array_interface__` (pycuda, cupy, numba, torch) and DLPack.
+"""Arrays in GPU memory: `__cuda_array_interface__` and DLPack.
+
+That is what pycuda, cupy, numba and torch offer.
 
 DLPack is asked first, because its producer makes our stream wait for its own; an interface without a `stream` (version
 2) says nothing of what is still being computed, so the whole device is waited for. Nothing is ever cast, copied into

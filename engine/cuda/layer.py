@@ -111,7 +111,7 @@ class Cuda(Protocol):
     def synchronize(self, stream: int) -> None: ...
 
     def follow(self, stream: int, foreign: int) -> None:
-        """What is put into `stream` from now on waits for what stands in another library's stream; 0: in any."""
+        """Makes `stream` wait for the work in another library's stream; 0: in any."""
         ...
 
     def event(self) -> int: ...
@@ -141,7 +141,7 @@ class Cuda(Protocol):
         ...
 
     def capture(self, stream: int, body: Callable[[], bool]) -> tuple[int, int]:
-        """Records what `body` puts into the stream, instead of running it; other threads are not disturbed.
+        """Records what `body` puts into the stream instead of running it, in this thread only.
 
         Args:
             stream: idle.

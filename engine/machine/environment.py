@@ -1,4 +1,4 @@
-"""What is running here: which TensorRT, which GPU, which platform. An engine is tied to all three.
+"""The TensorRT, GPU and platform of this machine, to all of which an engine is tied.
 
 The GPU is asked through the driver's own library, which stands wherever TensorRT can build: no CUDA package is needed,
 and no context, so that a program that only wants to know takes no memory on the device.
@@ -87,7 +87,9 @@ def find_gpu(device: int = 0) -> Gpu | None:
 
 
 def build_memory(target: str, device: int = 0) -> Memory:
-    """What a build can take: of the GPU's own memory, or of the machine's where they are one, or where no GPU is used.
+    """Memory that a build can take.
+
+    The GPU's own; or the machine's, where both are one or no GPU is used.
 
     Args:
         target: 'rtx' compiles on the processor; 'tensorrt' measures kernels on the GPU.

@@ -76,7 +76,7 @@ class BuildLog:
 
 
 def make_logger(module: Any, log: BuildLog) -> Any:
-    """An `ILogger` of this module that writes into `log`; TensorRT may call it from threads of its own."""
+    """An `ILogger` that writes into `log`; TensorRT may call it from threads of its own."""
 
     class Logger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -44,7 +44,7 @@ class Memory:
 
     @property
     def floor_bytes(self) -> int:
-        """Below this the kernel soon ends some process, and not surely the build: a fiftieth, 512 MiB at most."""
+        """Free memory below which the kernel may end any process: a fiftieth, 512 MiB at most."""
         return min(self.total_bytes // _FLOOR_SHARE, _FLOOR_MOST)
 
     @property
@@ -104,7 +104,7 @@ def needed_bytes(lines: Iterable[str]) -> int | None:
 
 
 def shortage(lines: Iterable[str], before: Memory | None, after: Memory | None) -> str:
-    """The cause of an error for a build that ran out of memory, with what was needed and what was free.
+    """The cause of an error for a build that ran out of memory, with figures.
 
     Args:
         lines: TensorRT's.

@@ -1,4 +1,4 @@
-"""Finds TensorRT: `tensorrt` (JetPack, data centre) or `tensorrt_rtx` (desktop, and builds without a GPU).
+"""Import of TensorRT: `tensorrt` (JetPack, data centre) or `tensorrt_rtx` (desktop).
 
 The meta package provides the plain import name; the wheels that hold the code are named `..._bindings`. Either will do.
 """

@@ -1,4 +1,6 @@
-"""Reads what TensorRT's engine inspector says of an engine: JSON in, `Kernel` out; for devices, which print no plan.
+"""A parser of what TensorRT's engine inspector says of an engine.
+
+JSON in, `Kernel` out; for TensorRT on devices, which prints no plan.
 
 The shape is UNVERIFIED: no device was at hand. It is taken from TensorRT's own documentation and from JSON that users
 posted (NVIDIA/TensorRT issues 4020 and 2418, versions 8.5 to 10): a list `Layers` of objects with `Name`, `LayerType`,
@@ -102,6 +104,9 @@ def _weights(item: Any) -> tuple[PlanTensor, ...]:
 
 
 def _type_in(text: str) -> str:
-    """The type that a description names: 'Channel major FP16 format where channel % 8 == 0' -> 'fp16'."""
+    """The type that a description names.
+
+    'Channel major FP16 format where channel % 8 == 0' gives 'fp16'.
+    """
     found = (_OUR_NAMES.get(word.lower()) for word in _WORD.findall(text))
     return next((name for name in found if name), text)

@@ -56,7 +56,7 @@ class PlanTensor:
 
     @property
     def bytes(self) -> int:
-        """Bytes that its elements take; 0 when the type is not known (`KernelPlan.unknown_types` names it)."""
+        """Bytes that its elements take; 0 for a type in `KernelPlan.unknown_types`."""
         bits = next((bits for name, bits in TYPES.values() if name == self.dtype), 0)
         strides = self.strides if len(self.strides) == len(self.shape) else (1,) * len(self.shape)
         elements = 1
@@ -100,7 +100,10 @@ class Kernel:
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """What a generated kernel does, in the compiler's syllables: ('Cast', 'Tran', 'Conc'); 'Etc' where it cut."""
+        """A generated kernel's operations, in the compiler's syllables.
+
+        Such as ('Cast', 'Tran', 'Conc'); 'Etc' where it cut the name.
+        """
         found = _GENERATED.match(self.name)
         return tuple(re.findall(r"[A-Z][a-z0-9]*", found.group(1))) if found else ()
 
@@ -190,7 +193,10 @@ class KernelPlan:
 
     @property
     def bytes(self) -> int:
-        """Bytes touched by all kernels: an upper bound on traffic, no cache thought of, gathers counted whole."""
+        """Bytes touched by all kernels: an upper bound on traffic.
+
+        Caches are ignored, and gathers count whole.
+        """
         return sum(kernel.bytes for kernel in self.kernels)
 
     @property

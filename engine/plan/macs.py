@@ -17,7 +17,7 @@ from .kernels import ARITHMETIC, COMPUTE_ROLES, Kernel
 
 
 def network_macs(module: Any, network: Any) -> dict[str, tuple[int, str]]:
-    """Counts the multiply-accumulates of each layer of a parsed network, and says in which precision they are asked.
+    """Multiply-accumulates of each layer of a parsed network, with the precision asked for.
 
     Products count `M * N * K` (attention's two products included), convolutions
     `output elements * input channels / groups * kernel elements`. Norms, pooling and element-wise work count nothing.

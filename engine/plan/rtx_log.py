@@ -78,7 +78,10 @@ def _parse_metadata(text: str) -> tuple[str, ...]:
 
 
 def _split_fields(text: str) -> dict[str, str]:
-    """Cuts 'Key: value, Key: value'; a value that begins with a bracket reaches to where its brackets close."""
+    """Splits 'Key: value, Key: value'.
+
+    A value that begins with a bracket reaches to where its brackets close.
+    """
     fields: dict[str, str] = {}
     found = _FIELD.match(text)
     while found:

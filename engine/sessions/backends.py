@@ -150,7 +150,10 @@ def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, 
 def _open_onnxruntime(
     bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
 ) -> Backend:
-    """On the CPU; on a card by name only: 'auto' takes no provider whose kernels nobody has judged."""
+    """ONNX Runtime on the CPU, or by name on a GPU.
+
+    'auto' takes no GPU provider: nobody has judged what it compiles.
+    """
     from . import ort
 
     chosen = choose_precision(bundle, precision, backend)
@@ -165,7 +168,7 @@ def _open_onnxruntime(
 
 
 def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
-    """Asks what is cheap first: a machine with no engine never loads TensorRT, one with no card neither."""
+    """TensorRT, cheap questions first: without engines or a GPU it is never loaded."""
     target = _TARGETS[backend]
     wanted = _acceptable(bundle, precision, backend)
     folder = engines_folder(bundle.path, options.get("engines_dir"))

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class Session(Protocol):
-    """What the engine needs of a backend. Not thread-safe: one session, one thread, that which opened it.
+    """A backend as the runtime needs it; used by the thread that opened it alone.
 
     `close` alone may come from another thread, and only while no call runs.
     """
@@ -46,7 +46,9 @@ class Session(Protocol):
         ...
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
-        """Copies another session's output into rows of one of this session's inputs, on the device if both are there.
+        """Copies another session's output into rows of one of this session's inputs.
+
+        On the device, if both are there.
 
         Ordered after the source's last `run`, and before whatever runs next in either session.
 

@@ -148,7 +148,7 @@ class OrtSession:
 
 
 class GpuSession(OrtSession):
-    """One graph on a card, by way of host buffers; the tokens of a stream go through the host too."""
+    """One graph on a GPU, through host buffers; a stream's tokens go through them too."""
 
     _lost = ""
 
@@ -201,7 +201,7 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
-    """The backend's entry point; `options` may hold `threads` and a `provider`, without which the CPU computes."""
+    """Opens a graph; `options` may hold `threads` and a `provider` other than the CPU."""
     provider = options.get("provider", CPU)
     kind = OrtSession if provider is CPU else GpuSession
     return kind(data, entry, options.get("threads"), provider)

@@ -1,4 +1,4 @@
-"""A deserialised engine with its context, its memory and its CUDA graph; TensorRT and TensorRT-RTX alike.
+"""A deserialised engine with its context, memory and CUDA graph.
 
 Only names that exist in TensorRT 10.3 ... 11.4 and TensorRT-RTX 1.7 are used, but for RTX's runtime cache, which only
 RTX is asked for. Addresses and streams are handed over as plain `int`: 10.3 takes nothing else.
@@ -27,7 +27,7 @@ _TOLERANCE = 1e-3  # kernels may add in another order from run to run; a wrong g
 
 
 class CacheStore(Protocol):
-    """Where RTX keeps the kernels that it compiled on this machine. Native code: the same trust as an engine."""
+    """Storage of the kernels that RTX compiled here: native code, trusted as an engine is."""
 
     def load(self) -> bytes | None:
         """The cache of this engine, checked; None when there is none that is trusted."""
@@ -167,7 +167,7 @@ class TrtEngine:
 
 
 class DeviceBuffers:
-    """The memory of one session: every tensor's place on the device, and the host memory beside it.
+    """The memory of one session: each tensor on the device and its host buffer.
 
     *Pinned*: each tensor has device memory and page-locked host memory, and is copied between them. *Mapped*: the
     page-locked memory is the tensor, and the device reads and writes it where it is; on a Jetson, whose CPU and GPU
@@ -214,7 +214,7 @@ class DeviceBuffers:
             raise error from fault
 
     def close(self) -> None:
-        """Gives the memory back. Arrays that were handed out are of no use any more. A second call does nothing."""
+        """Frees the memory; arrays that were handed out are invalid. May be called twice."""
         for pointer in () if self.mapped else self.pointers.values():
             with contextlib.suppress(CudaError):  # a device that is lost takes nothing back
                 self._cuda.free(pointer)
@@ -227,7 +227,7 @@ class DeviceBuffers:
 def capture_checked(
     cuda: Cuda, engine: TrtEngine, buffers: DeviceBuffers, stream: int, run: Callable[[int | None], None]
 ) -> tuple[int | None, str]:
-    """Captures an engine's enqueue as a CUDA graph, and keeps it only if a replay answers as a plain run does.
+    """Captures an engine's enqueue as a CUDA graph, with a checked replay.
 
     A graph can be empty, or have baked in what must not be: then it launches without an error and leaves the old answer
     standing. So two different inputs are answered plainly and by a replay, with the output poisoned before the replay.
