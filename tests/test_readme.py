@@ -34,7 +34,7 @@ def test_blocks_are_found_and_few_are_skipped(document: str):
     assert len(found) >= 5 and len(skipped) * 3 <= len(found)
     assert all(len(reason.split()) >= 3 for reason in skipped)
     assert {language for _, language, _ in found} == {"bash", "python"}
-    assert text_of(document).count("readme-test: skip") == len(skipped), "a marker that stands before no block"
+    assert text_of(document).count("readme-test: skip") == len(skipped), "a marker before no block"
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class BuildReport:
         engines: one entry a file.
         left_out: by engine file, GPUs that this graph could not be compiled for, with the builder's reason.
         seconds: build time by engine file.
-        notes: what a person should know: a precision that another stands in for, a cache that was not used.
+        notes: what a person should know: a precision that another replaces, a cache that was not used.
     """
 
     folder: Path
@@ -129,7 +129,7 @@ class _Work:
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    fallbacks: dict[str, dict[str, str]] = field(default_factory=dict)  # by the SHA-256 of the graph that stands in
+    fallbacks: dict[str, dict[str, str]] = field(default_factory=dict)  # by the SHA-256 of the replacing graph
 
     def compile(
         self, data: bytes, entry: GraphEntry, group: tuple[str, ...]
@@ -212,7 +212,7 @@ class _Work:
         """Notes that a graph is built because another one could not be."""
         reason = " ".join((error.what, *error.log[-1:]))
         self.fallbacks[other.sha256] = {"precision": entry.precision, "reason": reason}
-        self.notes.append(f"{entry.graph} {entry.precision} was NOT built; {other.precision} stands in: {reason}")
+        self.notes.append(f"{entry.graph} {entry.precision} was NOT built; {other.precision} replaces it: {reason}")
 
     def entries_with_fallbacks(self) -> tuple[EngineEntry, ...]:
         """What goes into the index."""
@@ -247,7 +247,7 @@ def _groups(options: BuildOptions, per_sm: bool) -> list[tuple[str, ...]]:
 
 
 def _stand_in(bundle: Bundle, entry: GraphEntry) -> GraphEntry | None:
-    """The FP16 graph that can stand in for an INT8 one, or None."""
+    """The FP16 graph that can replace an INT8 one, or None."""
     if entry.precision != "int8":
         return None
     wanted = (entry.graph, "fp16", entry.batch)

@@ -39,7 +39,7 @@ def xray(
         options: settings of the engine whose plan is wanted; target and GPUs are replaced.
         progress: called with (phase, steps done, steps).
         shown: how to name the graph in a message.
-        typed_macs: multiply-accumulates by precision as the ONNX types have them, to stand beside the other counts.
+        typed_macs: multiply-accumulates by precision as the ONNX types have them, shown beside the other counts.
 
     Raises:
         UsageError: a GPU that TensorRT-RTX does not build for.

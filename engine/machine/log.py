@@ -164,7 +164,7 @@ class OverallProgress:
         names = [name for name, _, _ in self._open]
         if phase in names:
             del self._open[names.index(phase) :]
-        while self._open and self._open[-1][1] >= self._open[-1][2]:  # ended: what begins now stands beside it
+        while self._open and self._open[-1][1] >= self._open[-1][2]:  # ended: what begins now is its neighbour
             self._open.pop()
         self._open.append((phase, done, max(total, 1)))
         inner = 0.0

@@ -18,7 +18,7 @@ _IMPORT_NAMES = {
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
 }
-_OLDEST = {"rtx": (1, 0), "tensorrt": (10, 3)}  # strongly typed networks, and the API that this room uses
+_OLDEST = {"rtx": (1, 0), "tensorrt": (10, 3)}  # strongly typed networks, and the API that is used here
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ class OrtSession:
         # Each session has its own pool, whose idle threads would go on spinning while the next session computes:
         # `frame` and `temporal` alternating took twice as long (60 ms against 30 ms for `base` on 2 cores).
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Q/DQ are computed as they stand. ONNX Runtime's own INT8 fusions of an FP16 graph gave another class than FP32
-        # on 8.4 % of 500 clips (trained `tiny`), the graph as it stands on 0.4 %, and they took longer.
+        # Q/DQ are computed as they are. ONNX Runtime's own INT8 fusions of an FP16 graph gave another class than FP32
+        # on 8.4 % of 500 clips (trained `tiny`), the graph as it is on 0.4 %, and they took longer.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         for key, value in provider.settings.items():
             options.add_session_config_entry(key, value)

@@ -125,7 +125,7 @@ class TrtEngine:
                 self._cache.save(data)
 
     def set_address(self, name: str, pointer: int) -> None:
-        """Where a tensor stands on the device.
+        """Sets a tensor's address on the device.
 
         Raises:
             MachineError: TensorRT does not take the address.

@@ -1,7 +1,7 @@
 """The builder may use only names that every supported TensorRT has.
 
 The lists are the intersection of the Python bindings 10.3.0, 10.7.0, 10.16.1, 11.4.0 and TensorRT-RTX 1.7.1, as far as
-this room needs them; names that only RTX has are listed apart and may stand only where RTX is sure.
+this package needs them; names that only RTX has are listed apart and may be used only where RTX is sure.
 """
 
 from __future__ import annotations
