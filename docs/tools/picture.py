@@ -1,0 +1,62 @@
+"""Draw `docs/answer.png`: one frame of a synthetic video with the answer of that moment beside it.
+
+    python docs/tools/picture.py BUNDLE        (`make picture` takes the bundle of `make demo`)
+
+The face is drawn by `logoformer synth`, the answer is computed, the panel is that of `logoformer run -o`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import logoformer
+import numpy as np
+from logoformer.bundle.files import parse_json, write_atomic
+from logoformer.camera.overlay import draw_panel
+from logoformer.camera.sources.open import open_source
+from logoformer.camera.sources.opencv import load_cv2
+from logoformer.model.synthetic.layout import write_untrimmed
+
+PICTURE = Path(__file__).parents[1] / "answer.png"
+SIDE = 360  # pixels
+LABEL = "happy"  # the expression whose end is shown
+
+
+def draw_answer(bundle: Path, out: Path, label: str = LABEL) -> str:
+    """Draws the picture; returns the label that the bundle gave.
+
+    Args:
+        bundle: of a model that was trained on the synthetic faces.
+        out: the PNG.
+        label: the expression that the face shows.
+    """
+    cv2 = load_cv2("Drawing a picture")
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / "video.mp4"
+        write_untrimmed(video, side=SIDE)
+        spans = parse_json(video.with_suffix(".json").read_bytes(), "the video's labels")
+        end_s = next(span["end_s"] for span in spans if span["label"] == label)
+        with (
+            logoformer.load(bundle) as runtime,
+            open_source(video) as source,
+            runtime.stream(hop=1, color="bgr") as stream,
+        ):
+            for captured in source:
+                result = stream.push(captured.frame, captured.time_s)
+                if result is not None and captured.time_s >= end_s - 0.1:
+                    break
+            shares = dict(zip(runtime.labels, result.probabilities.tolist(), strict=True))
+            line = {"label": result.label, "probabilities": shares}
+            panel = draw_panel(cv2, SIDE, runtime.labels, line, captured.time_s)
+    picture = np.concatenate([captured.frame, panel], axis=1)
+    written, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    if not written:
+        raise OSError(f"{out} could not be encoded")
+    write_atomic(out, data.tobytes())
+    return str(result.label)
+
+
+if __name__ == "__main__":
+    print(f"{PICTURE}: {draw_answer(Path(sys.argv[1]), PICTURE)}")
