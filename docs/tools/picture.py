@@ -53,7 +53,8 @@ def draw_answer(bundle: Path, out: Path, label: str = LABEL) -> str:
                 result = stream.push(captured.frame, captured.time_s)
                 if result is not None and captured.time_s >= end_s - 0.1:
                     break
-            line = {"label": result.label, "probabilities": dict(zip(runtime.labels, result.probabilities.tolist()))}
+            shares = dict(zip(runtime.labels, result.probabilities.tolist(), strict=True))
+            line = {"label": result.label, "probabilities": shares}
             panel = draw_panel(cv2, 2 * SIDE, runtime.labels, line, captured.time_s)
     shown = [seen[round(place * (len(seen) - 1))] for place in (0.05, 0.35, 0.65, 0.95)]
     frames = np.concatenate([np.concatenate(shown[:2], axis=1), np.concatenate(shown[2:], axis=1)])

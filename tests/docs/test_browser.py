@@ -18,7 +18,7 @@ MEASURE = """JSON.stringify({
   heading: document.querySelector('h1').textContent,
   broken: [...document.images].filter(image => image.complete && !image.naturalWidth).map(image => image.src),
   images: document.querySelectorAll('article img').length,
-  page: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color,
+  page: getComputedStyle(document.body).backgroundColor,
 })"""
 
 

@@ -69,7 +69,7 @@ def test_the_service_follows_the_exit_codes():
     assert found is not None and {int(code) for code in found[1].split()} == wanted and lost not in wanted
 
 
-# ----------------------------------------------------------------------------------------------------------- environment
+# --------------------------------------------------------------------------------------------------------- environment
 def variables() -> set[str]:
     """Names of environment variables in the package's source."""
     found = set(QUIET) | {"PYTHONPATH"}  # these two are not written beside `os.environ`

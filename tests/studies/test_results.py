@@ -1,4 +1,4 @@
-"""The committed results: the tables of docs/benchmarks.md are printed from them, and the ratios that they show are the bars'."""
+"""The committed results: docs/benchmarks.md is printed from them, and the ratios that they show are the bars'."""
 
 from pathlib import Path
 
