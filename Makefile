@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 RUN    := PYTHONDONTWRITEBYTECODE=1 $(PY)
 
-.PHONY: setup demo test lint bench wheel experiments clean
+.PHONY: setup demo test lint docs figures picture bench wheel experiments clean
 
 setup: $(STAMP)
 
@@ -30,13 +30,29 @@ lint: setup
 	mkdir -p build/types && ln -sfn ../.. build/types/logoformer
 	MYPYPATH=build/types $(PY) -m mypy -p logoformer
 
-# One interleaved run of every peer on `base`, FP32. README's table is printed from the report, never by hand.
+# The site, in build/docs: strict (a dead link, anchor or missing page fails) and without a network.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+# README's claim and table of figures, from benchmarks/results/.
+figures: setup
+	$(RUN) docs/tools/figures.py
+
+# The pictures of README and docs/architecture.md.
+picture: setup
+	test -d demo/face.bundle || $(MAKE) demo
+	$(RUN) docs/tools/picture.py demo/face.bundle
+	$(RUN) docs/tools/drawings.py
+
+# One interleaved run of every peer on `base`, FP32. The table of docs/benchmarks.md is printed from
+# the report, never by hand.
 bench: setup
 	rm -rf build/bench
 	$(RUN) -m logoformer init --preset base -o build/bench/base
 	$(RUN) -m logoformer export build/bench/base -o build/bench/base.bundle --precisions fp32 --clips 8
-	$(RUN) -m logoformer bench build/bench/base.bundle --iterations 140 -o build/bench/cpu-base.json --readme README.md
+	$(RUN) -m logoformer bench build/bench/base.bundle --iterations 140 -o build/bench/cpu-base.json --readme docs/benchmarks.md
 	cp build/bench/cpu-base.json benchmarks/results/cpu-base.json
+	$(RUN) docs/tools/figures.py
 
 # What a Jetson receives. Stale modules of an old build/ would be packed with it, so that goes first.
 wheel: setup

@@ -1,6 +1,6 @@
 """`python -m logoformer.studies.experiments`: figures of the demo and its machine.
 
-Writes `benchmarks/results/experiments.json` and the table between the markers in README, from the JSON, never by hand.
+Writes `benchmarks/results/experiments.json` and the table of docs/benchmarks.md, from the JSON, never by hand.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def demo_figures(report: DemoReport) -> dict[str, Any]:
 
 
 def experiments_table(results: Mapping[str, Any]) -> str:
-    """The table for README."""
+    """The table for docs/benchmarks.md."""
     lines = [
         "| seed | UAR on unseen people (clips) | frames reversed | frames shuffled | FP16 off by | streamed spans |"
         " last frames only |",
@@ -69,7 +69,7 @@ def main() -> int:
     bar.clear()
     results = measured("make experiments", runs=runs)
     write_results(RESULTS, results)
-    show_results(Path("README.md"), {"experiments": experiments_table(results)})
+    show_results(Path("docs/benchmarks.md"), {"experiments": experiments_table(results)})
     print(experiments_table(results))
     return 0
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(
-  chromium # tests/benchmarks/test_html_browser.py looks at the report with it
+  chromium # tests/benchmarks/report/test_browser.py and tests/docs/test_browser.py look at pages with it
   python3-gi gir1.2-gstreamer-1.0 gstreamer1.0-plugins-base # tests/test_examples.py runs examples/gstreamer_appsink.py
 )
 

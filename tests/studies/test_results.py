@@ -1,4 +1,4 @@
-"""The committed results: README's tables are printed from them, and the ratios that they show are the bars'."""
+"""The committed results: docs/benchmarks.md is printed from them, and the ratios that they show are the bars'."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def between(begin: str, end: str) -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
     return text.split(begin)[1].split(end)[0].lstrip("\n")
 
 

@@ -1,21 +1,14 @@
-"""The page in a real browser: Debian's Chromium, headless, over its DevTools protocol.
+"""The page in a real browser.
 
 Nothing may be loaded, nothing logged, nothing cut off, at the width of a phone and of a desk, in light and dark."""
 
 from __future__ import annotations
 
-import base64
-import itertools
-import json
-import os
 import re
-import shutil
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from headless import open_browser
 from logoformer.benchmarks.report.page import write_both
 from logoformer.benchmarks.report.records import Qualification, Series, Subject
 
@@ -40,92 +33,10 @@ MEASURE = """(() => {
 })()"""
 
 
-class Browser:
-    """A page of a headless Chromium."""
-
-    def __init__(self, program: str, profile: Path) -> None:
-        import websocket
-
-        words = [
-            program,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-        ]
-        words += ["--disable-background-networking", "--remote-debugging-port=0", "--remote-allow-origins=*"]
-        log = profile / "stderr.txt"
-        profile.mkdir()
-        with log.open("w") as stream:
-            self._process = subprocess.Popen([*words, f"--user-data-dir={profile}", "about:blank"], stderr=stream)
-        port = self._wait_for_port(log)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
-            page = next(target for target in json.load(answer) if target["type"] == "page")
-        self._socket = websocket.create_connection(page["webSocketDebuggerUrl"], timeout=60)
-        self._ids = itertools.count(1)
-        self.events: list[dict] = []
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def _wait_for_port(self, log: Path) -> str:
-        for _ in range(600):
-            found = re.search(r"DevTools listening on ws://127\.0\.0\.1:(\d+)/", log.read_text(errors="replace"))
-            if found:
-                return found[1]
-            assert self._process.poll() is None, log.read_text(errors="replace")
-            time.sleep(0.1)
-        raise AssertionError("Chromium did not open its debugging port")
-
-    def call(self, method: str, **parameters: object) -> dict:
-        number = next(self._ids)
-        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(self._socket.recv())
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
-            self.events.append(message)
-
-    def show(self, page: Path, width: int, scheme: str) -> dict:
-        """Opens a file at a width, in light or dark; gives what stands there."""
-        self.events.clear()
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
-        )
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(json.loads(self._socket.recv()))
-        return json.loads(self.call("Runtime.evaluate", expression=MEASURE)["result"]["value"])
-
-    def requests(self) -> list[str]:
-        sent = [event for event in self.events if event["method"] == "Network.requestWillBeSent"]
-        return [event["params"]["request"]["url"] for event in sent]
-
-    def complaints(self) -> list[dict]:
-        said = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Page.javascriptDialogOpening")
-        return [event for event in self.events if event["method"] in said]
-
-    def screenshot(self) -> bytes:
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
-
-    def close(self) -> None:
-        self._socket.close()
-        self._process.terminate()
-        self._process.wait(30)
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        assert not os.environ.get("CI"), "Chromium is missing in CI; tests/install-system.sh installs it"
-        pytest.skip("Chromium is not installed (tests/install-system.sh installs it)")
-    pytest.importorskip("websocket", reason="websocket-client is not installed (the extra 'dev')")
-    opened = Browser(program, tmp_path_factory.mktemp("browser") / "profile")
-    yield opened
-    opened.close()
+    with open_browser(tmp_path_factory.mktemp("browser") / "profile") as opened:
+        yield opened
 
 
 def seconds(count: int, step: float) -> tuple[float, ...]:
@@ -175,7 +86,7 @@ EXPECTED = [
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_the_page_draws_everything_and_asks_nobody(browser, page, width, scheme):
-    found = browser.show(page, width, scheme)
+    found = browser.show(page.as_uri(), width, scheme, MEASURE)
     assert browser.requests() == [page.as_uri()]
     assert browser.complaints() == []
     assert [chart["name"] for chart in found["charts"]] == EXPECTED
@@ -197,14 +108,14 @@ def test_a_browser_that_finds_fault_would_say_so(browser, page, tmp_path):
     bad.write_text(
         page.read_text().replace("</body>", "<script>console.error('x')</script><img src='near.png'></body>")
     )
-    browser.show(bad, 390, "light")
+    browser.show(bad.as_uri(), 390, "light", MEASURE)
     assert browser.complaints()  # the content policy forbids both, and Chromium reports it
     worse = tmp_path / "worse.html"
     worse.write_text(re.sub(r"<meta http-equiv[^>]*>", "", bad.read_text()))
-    browser.show(worse, 390, "light")
+    browser.show(worse.as_uri(), 390, "light", MEASURE)
     assert any(url.endswith("near.png") for url in browser.requests())
 
 
 def test_a_screenshot_is_not_blank(browser, page):
-    browser.show(page, 390, "light")
+    browser.show(page.as_uri(), 390, "light", MEASURE)
     assert len(browser.screenshot()) > 20_000

@@ -1,0 +1,125 @@
+"""Pages that are written by hand are compared with what they describe."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from logoformer import errors
+from logoformer.camera.sources.opencv import QUIET
+from logoformer.cli.options import EXIT_INTERRUPTED
+from logoformer.errors import LogoformerError
+
+ROOT = Path(__file__).parents[2]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def subclasses(cls: type) -> set[type]:
+    return {cls}.union(*map(subclasses, cls.__subclasses__()))
+
+
+def own_files() -> list[Path]:
+    words = ["git", "ls-files", "*.py", ":!tests", ":!docs", ":!examples"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split() if (ROOT / name).is_file()]
+
+
+# ------------------------------------------------------------------------------------------------------ troubleshooting
+def error_classes() -> set[str]:
+    """Every class of the package whose bases lead to LogoformerError, found in the source: none has to be imported."""
+    bases: dict[str, list[str]] = {}
+    for path in own_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = [ast.unparse(base).split(".")[-1] for base in node.bases]
+    found = {"LogoformerError"}
+    while more := {name for name, parents in bases.items() if found & set(parents)} - found:
+        found |= more
+    return found
+
+
+def test_every_error_class_has_a_paragraph_with_its_code():
+    text = page("troubleshooting.md")
+    assert set(re.findall(r"^### (\w+)$", text, re.MULTILINE)) == error_classes()
+    for cls in subclasses(LogoformerError) - {LogoformerError}:
+        if cls.__module__ == "logoformer.errors":
+            part = text.split(f"### {cls.__name__}\n")[1]
+            assert part.lstrip().startswith(f"Exit code {cls.exit_code}."), cls
+
+
+def test_every_exit_code_has_a_row():
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")} | {1, EXIT_INTERRUPTED}
+    rows = re.findall(r"^\| (\d+) \|", page("troubleshooting.md"), re.MULTILINE)
+    assert [int(code) for code in rows] == sorted(codes)
+
+
+def test_the_service_follows_the_exit_codes():
+    codes = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    lost = codes.pop("EXIT_DEVICE_LOST")
+    wanted = {value for name, value in codes.items() if name != "EXIT_OK"}
+    found = re.search(r"^RestartPreventExitStatus=([\d ]+)$", page("embedding.md"), re.MULTILINE)
+    assert found is not None and {int(code) for code in found[1].split()} == wanted and lost not in wanted
+
+
+# --------------------------------------------------------------------------------------------------------- environment
+def variables() -> set[str]:
+    """Names of environment variables in the package's source."""
+    found = set(QUIET) | {"PYTHONPATH"}  # these two are not written beside `os.environ`
+    for path in own_files():
+        text = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r"os\.(?:environ(?:\.\w+)?|getenv)[(\[]\s*\"([A-Z_0-9]+)\"", text))
+        found |= set(re.findall(r"\"((?:OMP|OPENBLAS|MKL)_NUM_THREADS)\"", text))
+    return found
+
+
+def test_every_environment_variable_has_a_row():
+    rows = re.findall(r"^\| (`[^|]+) \|", page("environment.md"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([A-Z_0-9]+)`", row)} == variables()
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+def between(text: str, begin: str, end: str) -> str:
+    return text.split(begin)[1].split(end)[0].lstrip("\n")
+
+
+def test_readme_shows_the_committed_figures(figures):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = between(text, *figures.TABLE)
+    assert table == figures.figures_table()
+    assert len(table.splitlines()) - 2 <= 8
+    assert between(text, *figures.CLAIM) == figures.claim()
+
+
+def test_the_drawings_are_those_of_the_script(drawings):
+    for name, svg in drawings.PICTURES.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == svg, "run: make picture"
+    picture = (ROOT / "docs" / "answer.png").stat()
+    assert 10_000 < picture.st_size <= 200_000
+
+
+def test_the_drawing_of_the_tree_has_every_folder(drawings):
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    for folder in folders:
+        assert f">{folder}/</text>" in drawings.PICTURES["tree.svg"], folder
+        assert f"| `{folder}/` |" in page("architecture.md"), folder
+
+
+def test_linux_is_said_where_rtx_is_installed():
+    for name in ("../README.md", "install.md"):
+        lines = [line for line in page(name).splitlines() if "[rtx," in line or "RTX card" in line]
+        assert lines and "Linux only" in page(name)
+
+
+def test_the_citation_names_the_paper_and_the_version():
+    import logoformer
+
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {logoformer.__version__}\n" in text and "https://arxiv.org/abs/2305.03343" in text
