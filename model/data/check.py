@@ -20,7 +20,7 @@ from ...bundle.files import read_regular
 from ...errors import LogoformerError, RefusedError
 from .clips import Progress
 from .datasets import find_layout, folds_of, open_listing
-from .images import MAX_BYTES, decode_image
+from .images import MAX_BYTES, open_image
 from .listing import Entry, Listing, frame_names
 from .videos import VIDEO_SUFFIXES, count_frames
 
@@ -248,8 +248,8 @@ def _gaps(names: Sequence[str]) -> tuple[str, int]:
 
 def _frame(folder: Path, name: str, sizes: Counter[str], found: list[Finding]) -> None:
     try:
-        height, width, _ = decode_image(read_regular(folder, name, MAX_BYTES), f"{folder}/{name}").shape
-        sizes[f"{width} x {height}"] += 1
+        image = open_image(read_regular(folder, name, MAX_BYTES), f"{folder}/{name}")
+        sizes["{} x {}".format(*image.size)] += 1
     except RefusedError as error:
         found.append(Finding("not a regular file", f"{folder}/{name}", error.what, fault=True))
     except LogoformerError as error:

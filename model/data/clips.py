@@ -71,7 +71,41 @@ class ClipSource(Protocol):
 Read = Callable[[ClipSource, int, Indices], Clip]  # (source, number of the clip, frames) -> the clip as it is shown
 
 
-class CachedClips:
+class ClipView:
+    """A clip source that shows another one; a subclass writes what it changes.
+
+    Args:
+        source: where the clips come from.
+    """
+
+    def __init__(self, source: ClipSource) -> None:
+        self.source, self.labels, self.size = source, source.labels, source.size
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def place(self, index: int) -> int:
+        """Number of a clip in the source."""
+        return index
+
+    def label(self, index: int) -> int:
+        """Class of a clip, an index into `labels`."""
+        return self.source.label(self.place(index))
+
+    def clip_id(self, index: int) -> str:
+        """Name of a clip."""
+        return self.source.clip_id(self.place(index))
+
+    def count(self, index: int) -> int:
+        """Frames of a clip."""
+        return self.source.count(self.place(index))
+
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
+        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB."""
+        return self.source.frames(self.place(index), indices, box)
+
+
+class CachedClips(ClipView):
     """Keeps the frames of another source in memory once they were decoded.
 
     What is kept are whole frames at the model's size. A part of a picture (`box`) is cut from the picture as it is
@@ -83,22 +117,9 @@ class CachedClips:
     """
 
     def __init__(self, source: ClipSource, max_bytes: int = 3 << 30) -> None:
-        self.source = source
-        self.labels = source.labels
-        self.size = source.size
+        super().__init__(source)
         self._left = max_bytes
         self._kept: dict[int, tuple[Clip, npt.NDArray[np.bool_]]] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def label(self, index: int) -> int:
-        """Class of a clip."""
-        return self.source.label(index)
-
-    def clip_id(self, index: int) -> str:
-        """Name of a clip."""
-        return self.source.clip_id(index)
 
     def count(self, index: int) -> int:
         """Frames of a clip."""
@@ -241,7 +262,7 @@ def balanced(labels: Sequence[int], batch: int, rng: np.random.Generator) -> lis
     return list(order.reshape(-1, batch))
 
 
-class Subset:
+class Subset(ClipView):
     """Some clips of another source, in the order given.
 
     Args:
@@ -250,27 +271,15 @@ class Subset:
     """
 
     def __init__(self, source: ClipSource, indices: Sequence[int] | Indices) -> None:
-        self.source, self.indices = source, [int(index) for index in indices]
-        self.labels, self.size = source.labels, source.size
+        super().__init__(source)
+        self.indices = [int(index) for index in indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def label(self, index: int) -> int:
-        """Class of a clip."""
-        return self.source.label(self.indices[index])
-
-    def clip_id(self, index: int) -> str:
-        """Name of a clip."""
-        return self.source.clip_id(self.indices[index])
-
-    def count(self, index: int) -> int:
-        """Frames of a clip."""
-        return self.source.count(self.indices[index])
-
-    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`."""
-        return self.source.frames(self.indices[index], indices, box)
+    def place(self, index: int) -> int:
+        """Number of a clip in the source."""
+        return self.indices[index]
 
 
 def split(source: ClipSource, share: float, seed: int) -> tuple[Subset, Subset]:

@@ -1,24 +1,17 @@
-"""Decoding one image of a data set, and the order of file names."""
+"""Decoding of single images, and the order of file names."""
 
 from __future__ import annotations
 
 import io
 import re
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ...clips import Frame
 from ...errors import BadInputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 16 << 20
 _MAX_SIDE = 4096
-
-
-def decode_image(data: bytes, shown: str) -> Frame:
-    """`open_image` as an array: uint8 `[H, W, 3]`, RGB."""
-    return np.asarray(open_image(data, shown))
 
 
 def open_image(data: bytes, shown: str) -> Image.Image:

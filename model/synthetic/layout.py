@@ -24,7 +24,8 @@ from ...clips import DFEW_LABELS
 from ...errors import BadInputError, MachineError, UsageError, one_of
 from ..data import ferv39k
 from ..data.clips import Progress
-from ..data.dfew import FOLDS, FRAMES, HEADER, SPLITS, clip_name, list_path
+from ..data.dfew import FOLDS, FRAMES, HEADER, clip_name, list_path
+from ..data.listing import SPLITS
 from .recordings import FIRST_VIDEO_IDENTITY, FPS, Recording, SyntheticClips, draw_untrimmed
 
 KINDS = ("dfew", "ferv39k", "video")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import BadInputError
+from ..data.augment import draw_looks
 from ..data.clips import ClipSource, Progress, at_random, balanced, batches, fingerprint, random_pick
 from ..networks.logoformer import LogoFormer, to_tensor
-from .augment import draw_looks
 from .distributed import World
 from .log import Figures, LogOptions, TrainLog
 from .metrics import uar_war

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from logoformer.clips import DFEW_LABELS
 from logoformer.errors import BadInputError, MachineError, UsageError
-from logoformer.model.data.dfew import DfewClips
+from logoformer.model.data.datasets import open_clips
+from logoformer.model.data.listing import Reading
 from logoformer.model.synthetic import layout as synthetic_layout
 from logoformer.model.synthetic.layout import synth, write_dfew, write_untrimmed
 from logoformer.model.synthetic.recordings import FIRST_VIDEO_IDENTITY, SyntheticClips, draw_untrimmed
@@ -56,7 +57,7 @@ def test_test_folds_partition_the_clips_and_people_are_disjoint(data):
 
 def test_frames_are_what_the_generator_draws(data):
     source = SyntheticClips(1, range(10), 7, 40)
-    reader = DfewClips(data, "test", 2, size=40)
+    reader = open_clips(data, "test", 2, Reading(40))
     index = 3
     number = int(reader.clip_id(index)) - 1
     assert reader.count(index) == source.count(number)

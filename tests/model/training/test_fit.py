@@ -11,10 +11,10 @@ import pytest
 import torch
 from logoformer.errors import BadInputError, UsageError
 from logoformer.model.checkpoint import load_checkpoint
+from logoformer.model.data.augment import draw_looks
 from logoformer.model.data.clips import at_random, random_pick
 from logoformer.model.networks.logoformer import LogoFormer, to_tensor
 from logoformer.model.training import fit as fitting
-from logoformer.model.training.augment import draw_looks
 from logoformer.model.training.distributed import World
 from logoformer.model.training.fit import Fit
 from logoformer.model.training.recipe import TrainConfig

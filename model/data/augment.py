@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...clips import Clip
-from ..data.clips import Box, ClipSource, Indices
+from .clips import Box, ClipSource, Indices
 
 AREA = (0.08, 1.0)  # Former-DFER's GroupRandomSizedCrop: share of the picture's area, and sides' ratio
 RATIO = (3 / 4, 4 / 3)

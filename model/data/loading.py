@@ -23,11 +23,11 @@ import numpy as np
 
 from ...clips import Sampling
 from ...errors import UsageError
-from ..data.clips import Indices, Progress, batches, in_order, random_pick
-from ..data.datasets import open_clips
-from ..data.images import open_image
-from ..data.listing import ListedClips, Reading
 from .augment import draw_looks
+from .clips import Indices, Progress, batches, in_order, random_pick
+from .datasets import open_clips
+from .images import open_image
+from .listing import ListedClips, Reading
 
 BATCH = 32
 REPEATS = 3

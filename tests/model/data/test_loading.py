@@ -12,9 +12,9 @@ import pytest
 from logoformer.cli import main as cli
 from logoformer.clips import Sampling
 from logoformer.errors import UsageError
+from logoformer.model.data import loading
+from logoformer.model.data.loading import measure_loading
 from logoformer.model.synthetic.layout import write_dfew
-from logoformer.model.training import loading
-from logoformer.model.training.loading import measure_loading
 
 SAMPLING = Sampling(segments=4, frames_per_segment=2)
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from logoformer.clips import resize
+from logoformer.model.data.augment import chance, draw_crop, draw_looks, draw_shifts
 from logoformer.model.data.clips import Box, CachedClips, Subset, cut
 from logoformer.model.data.datasets import open_clips
 from logoformer.model.data.listing import Reading
-from logoformer.model.training.augment import chance, draw_crop, draw_looks, draw_shifts
 from PIL import Image
 
 
