@@ -16,7 +16,7 @@ import torch
 
 from ...bundle.files import atomic_path, read_file
 from ...errors import BadInputError, command
-from ..pickles import load_plain
+from ..networks.weight_files import load_plain
 
 MAX_BYTES = 8 << 30
 FORMAT = "logoformer-training-2"

@@ -20,7 +20,7 @@ import torch
 
 from ...clips import check_color
 from ...errors import UsageError
-from ..checkpoint import check_target, save_checkpoint
+from ..checkpoint import check_replaceable, save_checkpoint
 from ..data.clips import ClipSource, Progress, check_source, split
 from ..networks.config import ModelConfig
 from ..networks.logoformer import LogoFormer
@@ -123,7 +123,7 @@ def train(
     """
     start = start or Start()
     began = time.perf_counter()
-    check_target(out_folder)  # now, not after hours
+    check_replaceable(out_folder)  # now, not after hours
     for source in (source_train, source_val):
         check_source(source, model_config.labels, model_config.image_size)
     chosen_on: ClipSource | None = source_val if config.select == "test-fold" else None
