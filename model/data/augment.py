@@ -25,7 +25,7 @@ _TRIES = 10
 
 
 @dataclass(frozen=True)
-class Look:
+class Augmentation:
     """How one clip is shown, once; call it to read the clip so.
 
     Attributes:
@@ -50,9 +50,9 @@ class Look:
         return mirror(clip) if self.mirrored else clip
 
 
-def draw_looks(
+def draw_augmentations(
     kind: str, groups: Sequence[Indices], size: int, when: tuple[int, int], rng: np.random.Generator
-) -> list[list[Look]]:
+) -> list[list[Augmentation]]:
     """How each clip of an epoch is shown.
 
     Args:
@@ -66,7 +66,7 @@ def draw_looks(
         return [draw_shifts(len(group), size, rng) for group in groups]
     if kind == "crop":
         return [[draw_crop(chance(*when, int(index))) for index in group] for group in groups]
-    return [[Look()] * len(group) for group in groups]
+    return [[Augmentation()] * len(group) for group in groups]
 
 
 def chance(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -83,10 +83,10 @@ def mirror(clip: Clip) -> Clip:
 
 
 # -------------------------------------------------------------------------------------------------------------- shift
-def draw_shifts(count: int, size: int, rng: np.random.Generator) -> list[Look]:
+def draw_shifts(count: int, size: int, rng: np.random.Generator) -> list[Augmentation]:
     """How 'shift' moves and mirrors the clips of one batch."""
     moves = rng.integers(0, 2 * (size // 16) + 1, (count, 2))
-    return [Look(move=(int(top), int(left)), mirrored=bool(rng.random() < 0.5)) for top, left in moves]
+    return [Augmentation(move=(int(top), int(left)), mirrored=bool(rng.random() < 0.5)) for top, left in moves]
 
 
 def shift(clip: Clip, top: int, left: int) -> Clip:
@@ -98,7 +98,7 @@ def shift(clip: Clip, top: int, left: int) -> Clip:
 
 
 # --------------------------------------------------------------------------------------------------------------- crop
-def draw_crop(rng: np.random.Generator) -> Look:
+def draw_crop(rng: np.random.Generator) -> Augmentation:
     """Former-DFER's rule: a random part of the picture, its shape a little distorted, mirrored half the time.
 
     A picture that ten draws do not fit is taken whole instead. Area and ratio are those of the picture as a square, as
@@ -110,5 +110,5 @@ def draw_crop(rng: np.random.Generator) -> Look:
         width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if width <= 1 and height <= 1:
             left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-            return Look(Box(left, top, left + width, top + height), mirrored=bool(rng.random() < 0.5))
-    return Look(mirrored=bool(rng.random() < 0.5))
+            return Augmentation(Box(left, top, left + width, top + height), mirrored=bool(rng.random() < 0.5))
+    return Augmentation(mirrored=bool(rng.random() < 0.5))

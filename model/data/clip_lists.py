@@ -14,9 +14,8 @@ from pathlib import Path
 
 from ...clips import DFEW_LABELS
 from ...errors import BadInputError, one_of
-from .images import natural
+from .decoding import VIDEO_SUFFIXES, natural
 from .listing import Entry, Listing, read_lines, safe_place, unique_entries
-from .videos import VIDEO_SUFFIXES
 
 MAFW_LISTS = "split/single/no_caption"
 MAFW_CLIPS = ("data/clips", "clips", "data")

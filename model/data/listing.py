@@ -18,8 +18,7 @@ from ...bundle.files import read_regular
 from ...clips import Clip, resize_image
 from ...errors import BadInputError, LogoformerError, UsageError, one_of
 from .clips import Box, ClipSource, ClipView, Indices, fingerprint
-from .images import MAX_BYTES, SUFFIXES, natural, open_image
-from .videos import VIDEO_SUFFIXES, count_frames, read_frames
+from .decoding import MAX_BYTES, SUFFIXES, VIDEO_SUFFIXES, count_frames, natural, open_image, read_frames
 
 SPLITS = ("train", "test")
 MAX_LIST_BYTES = 32 << 20

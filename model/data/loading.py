@@ -23,10 +23,10 @@ import numpy as np
 
 from ...clips import Sampling
 from ...errors import UsageError
-from .augment import draw_looks
+from .augment import draw_augmentations
 from .clips import Indices, Progress, batches, in_order, random_pick
 from .datasets import open_clips
-from .images import open_image
+from .decoding import open_image
 from .listing import ListedClips, Reading
 
 BATCH = 32
@@ -133,9 +133,9 @@ def _measure(
 
     def read_all() -> tuple[float, float]:
         """Seconds by the clock, and of CPU time of the whole process, which does nothing else meanwhile."""
-        looks = draw_looks(augment, groups, source.size, (0, 0), np.random.default_rng(0))
+        shown = draw_augmentations(augment, groups, source.size, (0, 0), np.random.default_rng(0))
         began, began_cpu = time.perf_counter(), time.process_time()
-        for clips, _ in batches(source, groups, pick, looks):
+        for clips, _ in batches(source, groups, pick, shown):
             tell(len(clips))
         return time.perf_counter() - began, time.process_time() - began_cpu
 

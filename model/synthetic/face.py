@@ -58,7 +58,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
     """Draws a person."""
     skin = _jitter(_SKINS[rng.integers(len(_SKINS))], 10.0, rng)
     redness = rng.uniform(0.15, 0.5)
-    lips = mix(skin, (170.0, 60.0, 66.0), redness)
+    lips = blend(skin, (170.0, 60.0, 66.0), redness)
     return Identity(
         half_width=rng.uniform(0.70, 0.82),
         jaw_taper=rng.uniform(0.22, 0.42),
@@ -271,7 +271,7 @@ def _band(x: Floats, upper: Floats, lower: Floats) -> Floats:
     return _xy(np.concatenate([x, x[:, ::-1]], 1), np.concatenate([upper, lower[:, ::-1]], 1))
 
 
-def mix(a: Color, b: Color, share: float) -> Color:
+def blend(a: Color, b: Color, share: float) -> Color:
     """From color `a` (share 0) to `b` (share 1)."""
     return (a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1]), a[2] + share * (b[2] - a[2]))
 

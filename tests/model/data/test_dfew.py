@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.clips import DFEW_LABELS, resize
 from logoformer.errors import BadInputError, RefusedError, UsageError
+from logoformer.model.data.decoding import open_image
 from logoformer.model.data.dfew import clip_name, dfew_listing, parse_list
-from logoformer.model.data.images import open_image
 from logoformer.model.data.listing import ListedClips, Reading
 from PIL import Image
 
