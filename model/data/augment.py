@@ -1,4 +1,4 @@
-"""Augmentation: every frame of a clip is treated alike, and chance belongs to the clip.
+"""Augmentation: one random change for all frames of a clip.
 
 What happens to a clip is decided by (seed, epoch, clip), not by its place in a batch. So the same clip looks the same
 in whatever batch, process or order it is read, which is what makes a training on two processes equal to one on one.
@@ -26,7 +26,7 @@ _TRIES = 10
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How one clip is shown, once; call it to read the clip so.
+    """One random change of a clip; call it to read the clip with it.
 
     Attributes:
         box: the part of the stored pictures; None is all of it.
@@ -44,7 +44,7 @@ class Augmentation:
         return self.change(source.frames(index, indices) if whole else source.frames(index, indices, self.box))
 
     def change(self, clip: Clip) -> Clip:
-        """What is done to frames that have the model's size: uint8 `[T, S, S, 3]`, the same shape."""
+        """Changes frames of the model's size: uint8 `[T, S, S, 3]`, the same shape."""
         if self.move is not None:
             clip = shift(clip, *self.move)
         return mirror(clip) if self.mirrored else clip
@@ -53,7 +53,7 @@ class Augmentation:
 def draw_augmentations(
     kind: str, groups: Sequence[Indices], size: int, when: tuple[int, int], rng: np.random.Generator
 ) -> list[list[Augmentation]]:
-    """How each clip of an epoch is shown.
+    """Draws the augmentation of each clip of an epoch.
 
     Args:
         kind: 'shift', 'crop' or 'none'.
@@ -70,12 +70,15 @@ def draw_augmentations(
 
 
 def chance(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The source of chance of one clip in one epoch."""
+    """The random generator of one clip in one epoch."""
     return np.random.default_rng([seed, epoch, index, 1])
 
 
 def mirror(clip: Clip) -> Clip:
-    """Left to right. Channel by channel: numpy copies backward pixels of three bytes four times slower."""
+    """Mirrors a clip left to right.
+
+    Channel by channel: numpy copies backward pixels of three bytes four times slower.
+    """
     out = np.empty_like(clip)
     for channel in range(clip.shape[3]):
         out[..., channel] = clip[:, :, ::-1, channel]
@@ -84,7 +87,7 @@ def mirror(clip: Clip) -> Clip:
 
 # -------------------------------------------------------------------------------------------------------------- shift
 def draw_shifts(count: int, size: int, rng: np.random.Generator) -> list[Augmentation]:
-    """How 'shift' moves and mirrors the clips of one batch."""
+    """Draws 'shift' for the clips of one batch."""
     moves = rng.integers(0, 2 * (size // 16) + 1, (count, 2))
     return [Augmentation(move=(int(top), int(left)), mirrored=bool(rng.random() < 0.5)) for top, left in moves]
 
@@ -92,14 +95,16 @@ def draw_shifts(count: int, size: int, rng: np.random.Generator) -> list[Augment
 def shift(clip: Clip, top: int, left: int) -> Clip:
     """Moves a clip by up to S/16 pixels each way, 0 ... 2 * S/16; the border repeats."""
     size = clip.shape[1]
-    room = size // 16
-    padded = np.pad(clip, ((0, 0), (room, room), (room, room), (0, 0)), mode="edge")
+    border = size // 16
+    padded = np.pad(clip, ((0, 0), (border, border), (border, border), (0, 0)), mode="edge")
     return padded[:, top : top + size, left : left + size]
 
 
 # --------------------------------------------------------------------------------------------------------------- crop
 def draw_crop(rng: np.random.Generator) -> Augmentation:
-    """Former-DFER's rule: a random part of the picture, its shape a little distorted, mirrored half the time.
+    """Draws 'crop' for one clip, by Former-DFER's rule.
+
+    A random part of the picture, its shape a little distorted, mirrored half the time.
 
     A picture that ten draws do not fit is taken whole instead. Area and ratio are those of the picture as a square, as
     which the network sees it; faces of this field's sets are square.

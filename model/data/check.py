@@ -1,4 +1,4 @@
-"""`logoformer data-check`: everything that is wrong with a data set, before hours are spent on it.
+"""Check of a data set before a training: `logoformer data-check`.
 
 Lists are read, every folder is looked into, every frame is decoded. A *fault* would spoil a training or a score; a
 *note* is something to know, such as clips that are shorter than the model's, or images that are not of the size that
@@ -29,7 +29,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class DataFinding:
-    """One thing found.
+    """One fault or note.
 
     Attributes:
         kind: such as 'damaged frame'.
@@ -46,7 +46,7 @@ class DataFinding:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data set is, and what is wrong with it.
+    """Contents of a data set, and its faults.
 
     Attributes:
         root: its folder.
@@ -72,14 +72,14 @@ class DataReport:
 
     @property
     def faults(self) -> tuple[DataFinding, ...]:
-        """What would spoil a training or a score."""
+        """The findings that would spoil a training or a score."""
         return tuple(finding for finding in self.findings if finding.fault)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def text(self) -> str:
-        """For people."""
+        """The report as readable text."""
         lines = [
             f"{self.root}: {self.layout}, {self.clips} clips, {self.frames} frames",
             "  classes  " + ", ".join(f"{name} {count}" for name, count in self.classes.items()),
@@ -145,7 +145,7 @@ def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -
 
 # -------------------------------------------------------------------------------------------------------------- lists
 def _listings(root: str | os.PathLike[str], layout: str, findings: list[DataFinding]) -> dict[tuple[str, int], Listing]:
-    """Every list that is there; what cannot be read is a fault."""
+    """Reads every list of the data set; one that cannot be read is a fault."""
     found = {}
     for fold in folds_of(root, layout):
         for split in ("train", "test"):
@@ -226,9 +226,8 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
         what = f"{missing} numbers are not there, the first after {gap}"
         found.append(DataFinding("gaps between frames", place, what, fault=False))
     if length < FEWEST:
-        found.append(
-            DataFinding("short clip", place, f"{length} frames; the policy for short clips decides", fault=False)
-        )
+        what = f"{length} frames; the policy for short clips decides"
+        found.append(DataFinding("short clip", place, what, fault=False))
     if entry.frames is not None and entry.frames != length:
         what = f"the list says {entry.frames} frames, there are {length}"
         found.append(DataFinding("frame count differs", place, what, fault=True))
@@ -236,7 +235,7 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
 
 
 def _gaps(names: Sequence[str]) -> tuple[str, int]:
-    """(the frame before the first gap, how many numbers are missing) of names in order that end in numbers."""
+    """Gaps in numbered names: (the frame before the first gap, how many numbers are missing)."""
     first, missing, before, last = "", 0, "", -1
     for name in names:
         digits = re.search(r"([0-9]{1,9})\.[a-zA-Z]+$", name)

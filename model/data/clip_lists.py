@@ -1,4 +1,4 @@
-"""Readers of the plain lists that most projects share, of MAFW's lists and of folders of videos.
+"""Readers of the plain lists of this field, of MAFW's lists and of folders of videos.
 
 * `<dir> <frames> <label>` or `<dir> <label>`, one clip a line, labels from 0 (Former-DFER's annotation folder and its
   descendants): `LISTS/train.txt`, `LISTS/test.txt`, or `..._set_1_train.txt` for the folds of DFEW;
@@ -27,7 +27,7 @@ MAFW_LABELS = (
 
 
 def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] = DFEW_LABELS) -> Listing:
-    """A list of frame folders.
+    """Reads a plain list of frame folders.
 
     Args:
         root: the folder that the list's paths start from.
@@ -75,7 +75,7 @@ def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] 
 
 
 def mafw_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Listing:
-    """One split of one fold of MAFW's single-labelled clips, as videos.
+    """Reads one split of one fold of MAFW's single-labelled clips, as videos.
 
     Raises:
         BadInputError: the list or the clips' folder is missing, or a line is damaged.
@@ -99,7 +99,7 @@ def mafw_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Lis
 
 
 def folder_listing(root: str | os.PathLike[str], split: str) -> Listing:
-    """Videos in one folder a class.
+    """Reads videos that lie in one folder a class.
 
     The classes are those of all splits, in DFEW's order where they are DFEW's, else alphabetical.
 

@@ -34,7 +34,7 @@ def clip_name(number: int) -> str:
 
 
 def list_path(split: str, fold: int) -> str:
-    """Where the list of one fold and split stands, relative to the root.
+    """Path of the list of one fold and split, relative to the root.
 
     Raises:
         UsageError: there is no such fold or split.
@@ -91,7 +91,7 @@ def parse_list(data: bytes, shown: str) -> tuple[Entry, ...]:
 
 
 def dfew_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Listing:
-    """One split of one fold.
+    """Reads one split of one fold.
 
     Args:
         root: the folder that holds `Clip` and `EmoLabel_DataSplit`.

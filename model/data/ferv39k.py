@@ -33,7 +33,7 @@ SCENES = (
 
 
 def ferv39k_listing(root: str | os.PathLike[str], split: str) -> Listing:
-    """One split, from whichever of the two kinds of list is there.
+    """Reads one split, from either kind of list.
 
     Args:
         root: the folder that holds `2_ClipsforFaceCrop`.

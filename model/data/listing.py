@@ -1,4 +1,4 @@
-"""Listed clips: the entries of a data set's lists, and a clip source that reads their frames.
+"""Entries of a data set's lists, and the clip source that reads their frames.
 
 A reader of a data set turns its lists into a `Listing`; `ListedClips` makes a clip source of it. What is wrong with a
 list is refused by the reader, loudly: a label that is off by one trains without complaint and scores nothing.
@@ -59,13 +59,13 @@ class Listing:
     source: str
 
     def fingerprint(self) -> str:
-        """Of the names and classes in it, in order."""
+        """SHA-256 of the names and classes, in order."""
         return fingerprint((entry.name, entry.label) for entry in self.entries)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How clips are read.
+    """Settings for reading clips.
 
     Attributes:
         size: S, the side that frames are resized to.
@@ -130,7 +130,7 @@ class ListedClips:
         return self._entries[index].name
 
     def count(self, index: int) -> int:
-        """Frames of a clip, as sampling shall see them.
+        """Frames of a clip, as sampling counts them.
 
         Raises:
             BadInputError: its folder or file is missing or holds no images.
@@ -162,7 +162,7 @@ class ListedClips:
         return pixels[back]
 
     def files(self, index: int, indices: Sequence[int] | Indices) -> list[bytes]:
-        """The frames asked for as they lie on the disk, each once; nothing of a video.
+        """The encoded files of the frames asked for, each once; none for a video.
 
         Raises:
             BadInputError, RefusedError: as `frames`.
@@ -299,7 +299,7 @@ def frame_names(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def safe_place(text: str, shown: str) -> str:
-    """A path from a list, below its root.
+    """Checks that a path from a list lies below its root, and returns it.
 
     Raises:
         BadInputError: absolute, empty, or climbing out.

@@ -125,7 +125,7 @@ class LogoFormer(nn.Module):
         return features
 
     def positions(self) -> Tensor:
-        """What is added to the tokens, `[N, d]`, natural order."""
+        """The positions added to the tokens, `[N, d]`, natural order."""
         temporal = torch.zeros_like(self.cls) if self.pos_temporal is None else self.pos_temporal[:, None]
         return (self.pos_spatial + temporal).expand(self.config.frames, -1, -1).flatten(0, 1)
 
@@ -140,7 +140,7 @@ class LogoFormer(nn.Module):
 
 
 def untrained(config: ModelConfig, seed: int = 0) -> LogoFormer:
-    """A model with random weights, in evaluation mode; the caller's random state stays as it was."""
+    """A model with random weights, in evaluation mode; the caller's random state is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LogoFormer(config).eval()

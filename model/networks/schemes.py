@@ -1,4 +1,4 @@
-"""Five other ways to attend over space and time, to compare LOGO-Former with.
+"""Five other schemes of attention over space and time, for comparison with LOGO-Former.
 
 * joint: every token asks every token. O(T^2 S^2)
 * space: every frame for itself, a [CLS] in each, averaged at the end; no temporal positions, so the order of the frames
@@ -27,7 +27,7 @@ from .config import ModelConfig
 
 
 class _Block(nn.Module):
-    """What all blocks end with: the feed-forward network on everything."""
+    """Base of the blocks: all end with the feed-forward network on every token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pre-trained ResNet-18 weights, in the layouts that this field passes around.
+"""Pre-trained ResNet-18 weights, in the layouts that are common in this field.
 
 * `{'state_dict': {'module.conv1.weight', ..., 'module.fc.*', 'module.feature.*'}}` (MS-Celeb-1M, in the lineage of
   Region-Attention-Network and LOGO-Former),
@@ -32,7 +32,7 @@ _PREFIXES = ("module.", "backbone.", "model.", "")
 
 @dataclass(frozen=True)
 class TrunkWeights:
-    """What was loaded.
+    """Record of the weights that were loaded into a trunk.
 
     Attributes:
         file: its name.
@@ -56,7 +56,7 @@ class TrunkWeights:
         return asdict(self)
 
     def line(self) -> str:
-        """One line for a person."""
+        """The record as one readable line."""
         prefix = f" behind the prefix {self.prefix!r}" if self.prefix else ""
         return f"{self.file}: {self.matched} of {self.wanted} tensors of the trunk loaded{prefix}, {self.color}"
 

@@ -33,7 +33,7 @@ _JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class SynthResult:
-    """What was written.
+    """Record of what was written.
 
     Attributes:
         path: the data set's folder, or the video.
@@ -102,7 +102,10 @@ def synth(
 
 # ----------------------------------------------------------------------------------------------------------- data set
 def _dfew(source: SyntheticClips) -> tuple[list[str], dict[str, str]]:
-    """(folder of each clip, text of each list by its path) of DFEW's layout; person n is tested in fold n % 5 + 1."""
+    """DFEW's layout: (folder of each clip, text of each list by its path).
+
+    Person n is tested in fold n % 5 + 1.
+    """
     lists: dict[str, str] = {}
     for fold in FOLDS:
         rows: dict[str, list[str]] = {split: [",".join(HEADER)] for split in SPLITS}
@@ -114,7 +117,10 @@ def _dfew(source: SyntheticClips) -> tuple[list[str], dict[str, str]]:
 
 
 def _ferv39k(source: SyntheticClips) -> tuple[list[str], dict[str, str]]:
-    """(folder of each clip, text of each list by its path) of FERV39k's layout; every fifth person is tested."""
+    """FERV39k's layout: (folder of each clip, text of each list by its path).
+
+    Every fifth person is tested.
+    """
     clips, counts = [], Counter[tuple[str, str]]()
     for index in range(len(source)):
         scene = ferv39k.SCENES[index // source.per_identity % len(ferv39k.SCENES)]

@@ -174,7 +174,9 @@ def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progr
 
 
 def features_of(model: LogoFormer, source: ClipSource, progress: Progress | None = None) -> npt.NDArray[np.float32]:
-    """Input of the classifier for each clip, centre-sampled, in evaluation mode: float32 `[N, d]`.
+    """Features of each clip, as the classifier reads them: float32 `[N, d]`.
+
+    Clips are centre-sampled, the model is in evaluation mode.
 
     Raises:
         BadInputError: the clips do not fit the model.
@@ -186,7 +188,7 @@ def features_of(model: LogoFormer, source: ClipSource, progress: Progress | None
 
 @contextlib.contextmanager
 def _evaluating(model: LogoFormer, source: ClipSource, ask: Callable[[Tensor], Tensor]) -> Iterator[Predict]:
-    """A function of the model on uint8 clips, with the model in evaluation mode inside the block."""
+    """Gives a function of uint8 clips; inside the block the model is in evaluation mode."""
     check_source(source, model.config.labels, model.config.image_size)
     device = next(model.parameters()).device
 
@@ -206,7 +208,7 @@ def _evaluating(model: LogoFormer, source: ClipSource, ask: Callable[[Tensor], T
 def _answers(
     predict: Predict, source: ClipSource, pick: Pick, progress: Callable[[int], object] | None
 ) -> npt.NDArray[np.floating[Any]]:
-    """Answers for all clips in their order, `[N, ...]`; `progress` gets the number of clips done."""
+    """Answers for all clips in order, `[N, ...]`; `progress` gets the number of clips done."""
     found, done = [], 0
     for clips, _ in batches(source, in_order(len(source), _BATCH), pick):
         found.append(predict(clips))

@@ -158,9 +158,8 @@ class Fit:
             ahead = groups[max(0, len(self.losses) - step) :][: self.total - max(step, len(self.losses))]
             if ahead:
                 # Drawn for the whole epoch, before anything is shared out or skipped: it follows (seed, epoch, clip).
-                drawn = draw_augmentations(
-                    config.augment, groups, self.model.config.image_size, (config.seed, epoch), rng
-                )
+                size = self.model.config.image_size
+                drawn = draw_augmentations(config.augment, groups, size, (config.seed, epoch), rng)
                 first = max(0, len(self.losses) - step)
                 shares, shown = [], []
                 for group, changes in zip(ahead, drawn[first:], strict=False):

@@ -22,7 +22,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class LogOptions:
-    """Where figures go, beside the JSON lines.
+    """Destinations of figures, beside the JSON lines.
 
     Attributes:
         tensorboard: a folder for event files; None writes none.
@@ -73,7 +73,7 @@ class TrainLog:
                 self._events.add_scalar(name, value, step)
 
     def note(self, figures: Figures) -> None:
-        """Shows a loss, or from here on the scores of an epoch, which say of which clips they are."""
+        """Shows a loss, and the scores of the last epoch with the clips that they are of."""
         if self._options.note is None or not self._first:
             return
         if "loss" in figures:

@@ -4,7 +4,7 @@ Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generaliza
 climb to w + rho * g / |g|, take the gradient there, and apply it at w. The adaptive form scales by |w| first (Kwon et
 al., "ASAM", ICML 2021, arXiv 2102.11600).
 
-Two rules that are easily broken stand here and in `train.py`: the second pass must not update BatchNorm's running
+Two rules that are easily broken are kept here and in `step.py`: the second pass must not update BatchNorm's running
 statistics (`frozen_statistics`), and weights return to w exactly (they are restored from a copy, not subtracted back).
 """
 
@@ -55,7 +55,7 @@ def restore(before: Iterable[tuple[Tensor, Tensor]]) -> None:
 
 @contextlib.contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm goes on normalising by the batch, but its running statistics stay what they are.
+    """Keeps BatchNorm's running statistics; it goes on normalising by the batch.
 
     SAM's second pass sees the same batch at other weights; counting it would weigh every batch twice, once at weights
     that are nobody's.

@@ -1,4 +1,4 @@
-"""One optimiser step: micro-batches, two processes or one, SAM, autocast.
+"""One optimiser step: micro-batches, several processes, SAM, autocast.
 
 The gradient of a step is the mean over its micro-batches and over all processes. With SAM each micro-batch is passed
 twice: uphill first, then for the gradient that counts. Without `sam_sync` each micro-batch climbs along its own
@@ -86,7 +86,7 @@ class Stepper:
         return [*losses, backward(micro_batches[-1])]
 
     def _climb(self, batch: MicroBatch, parameters: Sequence[nn.Parameter], count: int) -> Tensor:
-        """SAM on one micro-batch: its own uphill step, then the gradient there on top of what was gathered."""
+        """SAM on one micro-batch; adds its gradient to those gathered."""
         gathered = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
@@ -101,7 +101,7 @@ class Stepper:
         return loss
 
     def _backward(self, batch: MicroBatch, count: int, *, counted: bool = True) -> Tensor:
-        """The gradient of one micro-batch; its answers are `counted` at the weights that they are asked of."""
+        """The gradient of one micro-batch; with `counted` its answers enter the confusion matrix."""
         clips, labels = batch
         kind = _AUTOCAST.get(self.config.precision)
         with torch.autocast(clips.device.type, kind, enabled=kind is not None):

@@ -36,7 +36,7 @@ from .resume import forget_state
 
 @dataclass(frozen=True)
 class Start:
-    """What a training begins from.
+    """Starting point of a training.
 
     Attributes:
         trunk: a file of pre-trained ResNet weights; None begins at random.
@@ -57,7 +57,7 @@ class Start:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left.
+    """Result of a training.
 
     Attributes:
         checkpoint: its folder.
