@@ -1,7 +1,7 @@
 """Clip sources, and batches of their clips.
 
 A clip source is anything with the five methods of `ClipSource`: a data set on disk (`listing.py`), the synthetic faces
-(`synthetic/recordings.py`). It delivers only the frames asked for, because a training step looks at 8 or 16 of a hundred.
+(`synthetic/recordings.py`). It delivers only the frames asked for: a training step looks at 8 or 16 of a hundred.
 """
 
 from __future__ import annotations
@@ -252,7 +252,8 @@ def at_random(count: int, batch: int, rng: np.random.Generator) -> list[Indices]
 def balanced(labels: Sequence[int], batch: int, rng: np.random.Generator) -> list[Indices]:
     """Groups clips into full batches with every class equally often.
 
-    As many batches as `at_random` would give. A class with few clips repeats them, each as often as the others of its class before any comes again.
+    As many batches as `at_random` would give. A class with few clips repeats them, each as often as the others of its
+    class before any comes again.
     """
     count, classes = len(labels), sorted(set(labels))
     members = {c: np.flatnonzero(np.asarray(labels) == c) for c in classes}
