@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a model scored.
+    """Scores of a model.
 
     Attributes:
         uar: mean recall of the classes that occur, 0..1.
