@@ -150,7 +150,7 @@ class Compilation:
 
     def tensor_types(self) -> dict[str, int]:
         """Layer outputs of the parsed network by type: {'half': 310, ...}; strongly typed, so the engine keeps them."""
-        layers = (self.network.get_layer(index) for index in range(self.network.num_layers))
+        layers = [self.network.get_layer(index) for index in range(self.network.num_layers)]
         types = (layer.get_output(index).dtype.name.lower() for layer in layers for index in range(layer.num_outputs))
         return dict(Counter(types))
 
