@@ -9,6 +9,7 @@ Everything here is lazy: importing this package imports nothing else of it.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from .engine import Stream as Stream
     from .engine import Worker as Worker
     from .engine import load as load
+
+# The package logs under its own name and is silent until somebody adds a handler.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 __all__ = ["Bundle", "Result", "Runtime", "Stream", "Worker", "load"]

@@ -1,9 +1,9 @@
-"""What a clip is: labels, the one resize, and which frames are looked at.
+"""Clips: labels, the resize, and which frames are sampled.
 
 Training, calibration, evaluation and the camera all use the functions of this file, so that the network sees the same
 thing everywhere. Only numpy and Pillow are needed.
 
-A clip is uint8 `[T, H, W, 3]`. Two sampling rules stand here and agree with each other:
+A clip is uint8 `[T, H, W, 3]`. Two sampling rules agree with each other:
 
 * `centre_indices` picks T of a recording's n frames (Former-DFER's test rule: S segments, D neighbouring frames from
   the middle of each);
@@ -137,7 +137,7 @@ def random_indices(count: int, sampling: Sampling, rng: np.random.Generator) -> 
 
 
 def pattern_ages(sampling: Sampling) -> npt.NDArray[np.float64]:
-    """How long before the newest frame each of the T frames was taken, were the span a recording.
+    """Ages of the T frames against the newest one, were the span a recording.
 
     Returns:
         float64 `[T]`, seconds, in the order of the clip.
@@ -217,7 +217,7 @@ def check_color(color: str | None) -> str:
 
 
 def resize(frame: Frame, size: int) -> Frame:
-    """The one resize: Pillow's bilinear filter with its support scaled to the step (antialiased).
+    """Resize by Pillow's bilinear filter, antialiased; the only resize of this program.
 
     Training, calibration and the runtime all call this, because two libraries' "bilinear" differ by up to 30 grey
     levels on textured input.
@@ -235,7 +235,7 @@ def resize(frame: Frame, size: int) -> Frame:
 
 
 def resize_image(image: Image.Image, size: int) -> Image.Image:
-    """`resize` for a picture that Pillow holds already: the same pixels, without the way through an array."""
+    """`resize` for a Pillow image: the same pixels, without an array in between."""
     if image.size == (size, size):
         return image
     # Columns first, then rows, asked for one by one: what lies between is rounded to bytes, so the order shows, and
@@ -293,7 +293,7 @@ def window_order(frames: int, grid: int, window: tuple[int, int, int]) -> npt.ND
         window: (f, h, w); each divides its axis.
 
     Returns:
-        int64 `[T*g*g]`: the natural index that stands at each place.
+        int64 `[T*g*g]`: the natural index at each place.
     """
     f, h, w = window
     natural = np.arange(frames * grid * grid).reshape(frames // f, f, grid // h, h, grid // w, w)

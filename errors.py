@@ -1,4 +1,4 @@
-"""How logoformer fails: what happened, the likely cause, the command to run next.
+"""Errors: what happened, the likely cause, the command to run next.
 
 Every error a user can meet is one of the classes below. Its exit code is part of the command line's contract: a
 supervisor (systemd, a shell script, CI) may rely on it.
@@ -22,7 +22,7 @@ EXIT_DEVICE_LOST = 7
 
 
 def printable(text: object, limit: int = 2000) -> str:
-    r"""Escapes what a terminal would obey, so that a hostile file name cannot move the cursor or forge a line.
+    r"""Escape control characters, so that a hostile file name cannot forge a line.
 
     Args:
         text: anything; `str()` is taken.
@@ -92,13 +92,13 @@ class UsageError(LogoformerError):
 
 
 class BadInputError(LogoformerError):
-    """The user's data cannot be used: a clip, video, checkpoint or data set of the wrong shape or content."""
+    """A clip, video, checkpoint or data set of the wrong shape or content."""
 
     exit_code = EXIT_BAD_INPUT
 
 
 class RefusedError(LogoformerError):
-    """An artifact was refused before it reached a runtime: changed, foreign, too new, or carrying code."""
+    """An artifact refused before use: changed, foreign, too new, or carrying code."""
 
     exit_code = EXIT_REFUSED
 

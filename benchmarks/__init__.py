@@ -1,1 +1,1 @@
-"""Measuring a bundle: load, statistics, peers, the machine beside the numbers, one report."""
+"""Benchmarks of a bundle: load, baselines, sensors, roofline, statistics and the report."""

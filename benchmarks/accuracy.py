@@ -1,11 +1,11 @@
-"""Proof that what was timed was right.
+"""Accuracy checks of the artifact that is timed, before and after timing.
 
 A benchmark that only takes the time can be won by a wrong answer. Three comparisons, all on the artifact that is timed:
 
 * before: its golden answers against the PyTorch model's (`engine.golden`);
 * after: every answer that was given to a clip *while it was timed* against that verified answer (MLPerf's TEST01 in
   small);
-* after: some answers of the timed stream against `engine(clip)` on the frames that the stream must have picked.
+* after: some answers of the timed stream against `runtime(clip)` on the frames that the stream must have picked.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy.typing as npt
 
 from ..bundle import Golden
 from ..engine import Runtime
-from ..engine.golden import SHARES, centred_logits, clip_answers, distance, pair_answers
+from ..engine.golden import SHARES, centred_logits, distance, golden_answers
 from ..errors import VerificationError, command
-from .baselines.contract import REPEAT_TOLERANCE, Answer, Inputs, Peer
+from .baselines.contract import APART, REPEAT_TOLERANCE, Baseline, Inputs, StepAnswer
 
 STREAM_CHECKS = 5
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What was compared on the artifact that was timed, and the largest difference found.
+    """Comparisons made on the artifact that was timed, with the largest difference found.
 
     Shares are logit differences over the deviation between the golden clips, as in `engine.golden.distance`.
 
@@ -40,7 +40,7 @@ class Accuracy:
         agreement: share of golden clips with PyTorch's class, the lower of the two.
         timed_answers: answers to clips compared with verified ones after timing.
         timed_difference: largest difference of a probability among them.
-        stream_answers: answers of the timed stream compared with `engine(clip)`.
+        stream_answers: answers of the timed stream compared with `runtime(clip)`.
         stream_share: largest among them.
     """
 
@@ -59,10 +59,10 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Verified:
-    """What is known before the first step is timed.
+    """Verified answers of a runtime, from before the first step is timed.
 
     Attributes:
-        answers: float32 `[G, C]`, the engine's own answers to the golden clips.
+        answers: float32 `[G, C]`, the runtime's own answers to the golden clips.
         deviation: between the golden clips, of a centred logit.
         clip_share, pair_share, agreement: see `Accuracy`.
     """
@@ -74,51 +74,57 @@ class Verified:
     agreement: float
 
 
-def verify_before(engine: Runtime, golden: Golden) -> Verified:
+def verify_before(runtime: Runtime, golden: Golden) -> Verified:
     """Answers the golden clips.
 
     Raises:
         VerificationError: an answer is too far from the PyTorch model's.
     """
-    answers = clip_answers(engine, golden)
+    answers, by_pair = golden_answers(runtime, golden)
     clip_share, clip_agreement = distance(answers, golden.probabilities)
-    pair_share, pair_agreement = distance(pair_answers(engine, golden), golden.probabilities)
+    pair_share, pair_agreement = distance(by_pair, golden.probabilities)
     for what, share in (("The clip graph", clip_share), ("The pair frame + temporal", pair_share)):
-        if not share <= SHARES[engine.precision]:
+        if not share <= SHARES[runtime.precision]:
             raise VerificationError(
-                f"{what} of {engine.bundle.path} in {engine.precision} differs from the golden answers by {share:.2%} "
-                f"of the deviation between clips; {SHARES[engine.precision]:.1%} is allowed. "
+                f"{what} of {runtime.bundle.path} in {runtime.precision} differs from the golden answers by "
+                f"{share:.2%} of the deviation between clips; {SHARES[runtime.precision]:.1%} is allowed. "
                 "A wrong answer is not worth timing.",
-                next=command("logoformer", "verify", engine.bundle.path),
+                next=command("logoformer", "verify", runtime.bundle.path),
             )
     deviation = float(np.sqrt(centred_logits(golden.probabilities).var(0).mean()))
     return Verified(answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
 
 
-def graph_digests(engine: Runtime) -> dict[str, str]:
-    """SHA-256 of each graph that an engine runs."""
+def graph_digests(runtime: Runtime) -> dict[str, str]:
+    """SHA-256 of each graph that a runtime runs."""
     graphs = ("clip", "frame", "temporal")
-    return {name: engine.bundle.graph(name, engine.precision).sha256 for name in graphs}
+    return {name: runtime.bundle.graph(name, runtime.precision).sha256 for name in graphs}
 
 
 @dataclass(frozen=True)
 class ClipAnswer:
-    """What `peer` answered to golden clip `clip` while it was timed: float32 `[C]`, and how far off it may be."""
+    """A baseline's answer to a golden clip while it was timed: float32 `[C]`, and its tolerance."""
 
     clip: int
     probabilities: npt.NDArray[np.float32]
-    peer: str = ""
+    baseline: str = ""
     tolerance: float = REPEAT_TOLERANCE
 
 
 @dataclass(frozen=True)
 class StreamAnswer:
-    """What a timed stream of `peer` answered for its frame `frame`, having begun at `offset` of the rotation."""
+    """A timed stream's answer for one frame; the stream began at `offset` of the rotation."""
 
     frame: int
     offset: int
     probabilities: npt.NDArray[np.float32]
-    peer: str = ""
+    baseline: str = ""
+
+
+def stream_answers(frame: int, answer: StepAnswer, baseline: str = "") -> list[StreamAnswer]:
+    """The answers of one step for every face; face i began at frame `i * APART`."""
+    faces = (answer, *answer.others)
+    return [StreamAnswer(frame, face * APART, one.probabilities, baseline) for face, one in enumerate(faces)]
 
 
 def sampled(count: int, checks: int = STREAM_CHECKS) -> list[int]:
@@ -126,25 +132,25 @@ def sampled(count: int, checks: int = STREAM_CHECKS) -> list[int]:
     return sorted({int(place) for place in np.linspace(0, count - 1, checks)})
 
 
-def recording(peer: Peer, into: dict[int, Answer]) -> Callable[[int], None]:
+def recording(baseline: Baseline, into: dict[int, StepAnswer]) -> Callable[[int], None]:
     """The step that is timed: it answers, and keeps the answer under its index."""
 
     def step(index: int) -> None:
-        into[index] = peer.answer(index)
+        into[index] = baseline.answer(index)
 
     return step
 
 
 def check_after(
-    engine: Runtime, inputs: Inputs, verified: Verified, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
+    runtime: Runtime, inputs: Inputs, verified: Verified, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
 ) -> Accuracy:
     """Compares what was answered while it was timed with what was verified before.
 
     Args:
-        engine: any engine of the bundle that was timed.
+        runtime: any runtime of the bundle that was timed.
         inputs: what was fed.
         verified: from `verify_before`.
-        clips: answers to clips, of every mode and of every peer with the bundle's own weights.
+        clips: answers to clips, of every mode and of every baseline with the bundle's own weights.
         streams: a sample of the answers of streams.
 
     Raises:
@@ -154,21 +160,21 @@ def check_after(
     for answer in clips:
         wanted = verified.answers[answer.clip % len(verified.answers)]
         found = float(np.abs(answer.probabilities - wanted).max())
-        shown = f"{answer.peer}: {found:.2g}, {answer.tolerance:g} is allowed"
-        _require(engine, "to a clip", found <= answer.tolerance, shown)
+        shown = f"{answer.baseline}: {found:.2g}, {answer.tolerance:g} is allowed"
+        _require(runtime, "to a clip", found <= answer.tolerance, shown)
         difference = max(difference, found)
     share = 0.0
     if streams:
-        seen = [engine(inputs.seen_by_stream(a.frame, engine.bundle, a.offset), color="rgb") for a in streams]
+        seen = [runtime(inputs.seen_by_stream(a.frame, runtime.bundle, a.offset), color="rgb") for a in streams]
         streamed = np.stack([answer.probabilities for answer in streams])
         distances = np.abs(centred_logits(streamed) - centred_logits(np.stack([one.probabilities for one in seen])))
         share = float(distances.max()) / verified.deviation
-        allowed = 2 * SHARES[engine.precision]  # either side may be that far from the truth
-        _require(engine, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
+        allowed = 2 * SHARES[runtime.precision]  # either side may be that far from the truth
+        _require(runtime, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
     return Accuracy(
-        precision=engine.precision,
-        graphs=graph_digests(engine),
-        verdict=str(engine.bundle.precisions.get(engine.precision, {}).get("verdict", "none")),
+        precision=runtime.precision,
+        graphs=graph_digests(runtime),
+        verdict=str(runtime.bundle.precisions.get(runtime.precision, {}).get("verdict", "none")),
         golden_clips=len(verified.answers),
         clip_share=verified.clip_share,
         pair_share=verified.pair_share,
@@ -180,10 +186,10 @@ def check_after(
     )
 
 
-def _require(engine: Runtime, what: str, good: bool, numbers: str) -> None:
+def _require(runtime: Runtime, what: str, good: bool, numbers: str) -> None:
     if not good:  # a NaN compares false and ends here too
         raise VerificationError(
             f"An answer {what} that was given while it was timed differs from the verified one: {numbers}.",
             cause="a race, a cache, or a runtime that answers otherwise under load",
-            next=command("logoformer", "verify", engine.bundle.path),
+            next=command("logoformer", "verify", runtime.bundle.path),
         )

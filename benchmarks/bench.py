@@ -1,6 +1,6 @@
 """`bench`: one run, one report.
 
-The order matters. The machine's state is read first; answers are verified before anything is timed; all peers are
+The order matters. The machine's state is read first; answers are verified before anything is timed; all baselines are
 timed in one interleaved run; and the answers they gave *while* being timed are compared with the verified ones, so that
 nobody is fast by being wrong. Sensors are read beside everything that is timed.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from ..bundle import Bundle
 from ..engine import Runtime, load
 from ..errors import UsageError, command, one_of
-from .accuracy import check_after, graph_digests, recording, verify_before
+from .accuracy import Accuracy, Verified, check_after, graph_digests, recording, verify_before
 from .baselines.contract import (
     CLIP,
     CLIP_AGAIN,
@@ -25,55 +25,53 @@ from .baselines.contract import (
     OTHERS,
     STREAM,
     STREAM_AGAIN,
-    Answer,
+    Baseline,
     Inputs,
-    Peer,
     Skipped,
-    clip_peer,
+    StepAnswer,
+    clip_baseline,
     open_ours,
-    stream_peer,
+    stream_baseline,
 )
-from .baselines.list import open_others
+from .baselines.opening import open_others
 from .baselines.trtexec import compare_trtexec
-from .load.cache import cache_check
 from .load.closed import LoadConfig, Progress, overhead_us
-from .load.cold import cold_starts
-from .load.idle import idle_gaps
+from .load.first_answer import cold_starts, idle_gaps
 from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
-from .load.overhead import measure_wrapper
-from .qualify import judge
+from .load.overhead import cache_check, measure_wrapper
+from .qualify import qualify
 from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
 from .report.report import Report
-from .report.rows import compare, with_energy
+from .report.rows import comparisons_of, with_energy
 from .roofline.report import floors
-from .sensors.all import Sensors, device_of, this_machine
+from .sensors.find import Sensors, device_of, this_machine
 from .sensors.machine import Machine, read_machine, usable_cpus
 from .sensors.telemetry import Sampler
 from .statistics import ratio
 
 ROUNDS = 20  # what the bootstrap draws from
-REST_S = 0.05  # twice as long as the thread pools of any peer were seen to spin after their last work
+REST_S = 0.05  # twice as long as the thread pools of any baseline were seen to spin after their last work
 IDLE_S = 1.0  # of power samples before the run, where there is a power sensor
 BUSY = 0.5  # load average per CPU from which on a note says that others were running
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What to run.
+    """Settings of one benchmark run.
 
     Attributes:
         bundle: its folder.
-        iterations: timed results of each peer, at least ROUNDS; rounded up to whole rounds. 662 give a p99.
-        warmup: untimed results of each peer before.
-        threads: CPU threads of each peer; None: every CPU that this process may use.
+        iterations: timed results of each baseline, at least ROUNDS; rounded up to whole rounds. 662 give a p99.
+        warmup: untimed results of each baseline before.
+        threads: CPU threads of each baseline; None: every CPU that this process may use.
         precision: 'verdict', or one by name.
-        others: which of `peers.OTHERS` to time beside ours, in the mode 'closed'.
+        others: which of `baselines.contract.OTHERS` to time beside ours, in the mode 'closed'.
         seed: of the order within the rounds.
         modes: some of `records.MODES`.
-        backend: of `engine.load`.
+        backend: of `logoformer.load`.
         rate_hz: frames per second of the mode 'paced'; None: those that the model was trained for.
         hop: frames for one answer of the modes 'paced' and 'multi'.
-        streams: faces of the mode 'multi'; None: as many as the bundle has room for.
+        streams: faces of the mode 'multi'; None: as many as the bundle's arena holds.
         trtexec: whether to run trtexec on the bundle's engines, where it is installed.
         roofline: whether the computed floors go into the report; compiling the plans takes seconds.
     """
@@ -101,7 +99,7 @@ class BenchConfig:
             )
         if self.warmup < 0 or (self.threads is not None and self.threads < 1):
             raise UsageError(f"warmup must be at least 0 and threads at least 1; got {self.warmup} and {self.threads}.")
-        for what, given, known in (("peer", self.others, OTHERS), ("mode", self.modes, MODES)):
+        for what, given, known in (("baseline", self.others, OTHERS), ("mode", self.modes, MODES)):
             unknown = [name for name in given if name not in known]
             if unknown:
                 raise UsageError(f"Unknown {what} {one_of(unknown)}.", next=f"choose from {one_of(known)}")
@@ -127,31 +125,39 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
     Raises:
         BadInputError: there is no bundle.
         RefusedError: something in it is not what its index promises.
-        UsageError: more streams than the bundle has room for.
+        UsageError: more streams than the bundle's arena holds.
         VerificationError: its answers are not the golden ones, or were others while it was timed.
         MachineError: the backend cannot run here, or says GPU on a machine without one.
+    """
+    return report_of(BenchRun, config, progress, sensors)
+
+
+def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | None, sensors: Sensors | None) -> Report:
+    """Runs one kind of benchmark beside the sensors, checks its answers, builds the report.
+
+    Args:
+        kind: `BenchRun`, or one that measures something else.
+        config: what to run.
+        progress: called with (stage, done, total).
+        sensors: what is read beside the run; None: all of this machine's.
     """
     machine = read_machine()
     sensors = sensors or this_machine()
     with contextlib.ExitStack() as closing:
-        run = _Run(config, sensors, closing, progress)
+        run = kind(config, sensors, closing, progress)
         sampler = Sampler(sensors.sensors, sensors.facts)
         with sampler:
             if any(sensor.kind == "power" for sensor in sensors.sensors):
                 time.sleep(IDLE_S)
             run.zero_ns = time.perf_counter_ns()
-            for mode in [mode for mode in MODES if mode in config.modes]:
-                getattr(run, mode)()
+            run.measure()
             seconds = (time.perf_counter_ns() - run.zero_ns) / 1e9
         telemetry = sampler.result(run.zero_ns)
-        parts = run.parts
-        clips = [answer for part in parts for answer in part.clips]
-        streams = [answer for part in parts for answer in part.streams]
-        accuracy = check_after(run.engine, run.inputs, run.verified, clips, streams)
-        wrapper = measure_wrapper(run.bundle, run.engine.precision, run.inputs)
+        accuracy = run.checked()
+        wrapper = measure_wrapper(run.bundle, run.runtime.precision, run.inputs)
         subject = _subject(run)
-        trtexec, skipped = compare_trtexec(run.bundle, run.engine.precision, sensors) if config.trtexec else ((), ())
-    rows = with_energy([row for part in parts for row in part.rows], telemetry)
+        trtexec, skipped = compare_trtexec(run.bundle, run.runtime.precision, sensors) if config.trtexec else ((), ())
+    rows = with_energy([row for part in run.parts for row in part.rows], telemetry)
     ours = [row for row in rows if row.name not in run.foreign]
     return Report(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -160,24 +166,24 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
         settings=_settings(run),
         rows=rows,
         skipped=(*run.skipped, *skipped),
-        comparisons=tuple(comparison for part in parts for comparison in part.comparisons),
-        accuracy=(accuracy,),
+        comparisons=tuple(comparison for part in run.parts for comparison in part.comparisons),
+        accuracy=accuracy,
         cache=run.cache,
         cold=run.cold_start,
         idle_gaps=run.gaps,
         telemetry=telemetry,
-        qualification=judge(ours, machine, telemetry, run.cache),
+        qualification=qualify(ours, machine, telemetry, run.cache),
         trtexec=trtexec,
         roofline=floors(run.bundle, subject, machine, run.threads, rows, progress) if config.roofline else None,
         wrapper=wrapper,
         harness_us=harness_us(),
         seconds=seconds,
-        notes=tuple(notes_of(machine, run.device, run.engine.precision, run.foreign)),
+        notes=tuple(notes_of(machine, run.device, run.runtime.precision, run.foreign)),
     )
 
 
 def load_of(config: BenchConfig) -> LoadConfig:
-    """How much load, and in which pattern."""
+    """Number and pattern of timed steps."""
     return LoadConfig(
         rounds=ROUNDS,
         block=-(-config.iterations // ROUNDS),
@@ -189,14 +195,14 @@ def load_of(config: BenchConfig) -> LoadConfig:
 
 
 def harness_us() -> float:
-    """What the generator and the keeping of answers add to one latency, in microseconds: median over no work."""
-    empty = Answer(None, {})  # type: ignore[arg-type]
-    hollow = Peer("hollow", "nothing", "none", False, lambda _index: empty, "none")
+    """Microseconds that generator and recording add to one latency: median over no work."""
+    empty = StepAnswer(None, {})  # type: ignore[arg-type]
+    hollow = Baseline("hollow", "nothing", "none", False, lambda _index: empty, "none")
     return overhead_us(recording(hollow, {}))
 
 
-class _Run:
-    """One run's engines and what the modes gave; each mode is a method of its name."""
+class BenchRun:
+    """The runtimes of one run and what its modes gave; each mode is a method of its name."""
 
     def __init__(
         self, config: BenchConfig, sensors: Sensors, closing: contextlib.ExitStack, progress: Progress | None
@@ -210,13 +216,16 @@ class _Run:
         self.faces = config.streams or self.bundle.stream.faces
         if "multi" in config.modes and not 2 <= self.faces <= self.bundle.stream.faces:
             raise UsageError(
-                f"{self.faces} streams were asked for; this bundle's ring arena has room for "
+                f"{self.faces} streams were asked for; this bundle's ring arena holds "
                 f"{self.bundle.stream.faces}, and 'multi' needs at least 2.",
                 next=command("logoformer", "export", "CHECKPOINT", "-o", config.bundle, "--faces", "8"),
             )
-        self.engine = self.open()
-        self.device, self.gpu = device_of(self.engine.backend, sensors), sensors.gpu
-        self.verified = verify_before(self.engine, self.bundle.golden())
+        runtimes = [self.open(precision) for precision in self.precisions()]
+        self.runtime = runtimes[0]
+        self.device, self.gpu = device_of(self.runtime.backend, sensors), sensors.gpu
+        self.proofs: dict[str, tuple[Runtime, Verified]] = {
+            runtime.precision: (runtime, verify_before(runtime, self.bundle.golden())) for runtime in runtimes
+        }
         self.zero_ns = 0
         self.parts: list[ModeResult] = []
         self.skipped: list[Skipped] = []
@@ -225,35 +234,55 @@ class _Run:
         self.cold_start: ColdStart | None = None
         self.gaps: tuple[IdleGap, ...] = ()
 
-    def open(self) -> Runtime:
-        return open_ours(self.bundle, self.config.precision, self.threads, self.closing, self.config.backend)
+    def open(self, precision: str | None = None) -> Runtime:
+        """One more runtime, in the precision of the configuration unless another is named."""
+        wanted = precision or self.config.precision
+        return open_ours(self.bundle, wanted, self.threads, self.closing, self.config.backend)
+
+    def precisions(self) -> list[str]:
+        """Those whose answers are verified before anything is timed."""
+        return [self.config.precision]
+
+    def measure(self) -> None:
+        """Runs the modes of the configuration."""
+        for mode in MODES:
+            if mode in self.config.modes:
+                getattr(self, mode)()
+
+    def checked(self) -> tuple[Accuracy, ...]:
+        """Compares what was answered while it was timed with what was verified before."""
+        clips = [answer for part in self.parts for answer in part.clips]
+        streams = [answer for part in self.parts for answer in part.streams]
+        return tuple(
+            check_after(runtime, self.inputs, proof, clips, streams) for runtime, proof in self.proofs.values()
+        )
 
     def closed(self) -> None:
-        engines = [self.engine, *(self.open() for _ in range(4))]
+        runtimes = [self.runtime, *(self.open() for _ in range(4))]
         ours = [
-            clip_peer(engine, self.inputs, name, self.device)
-            for engine, name in zip(engines, (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=False)
+            clip_baseline(runtime, self.inputs, name, self.device)
+            for runtime, name in zip(runtimes, (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=False)
         ]
         ours += [
-            stream_peer(engine, self.inputs, name, device=self.device)
-            for engine, name in zip(engines[3:], (STREAM, STREAM_AGAIN), strict=True)
+            stream_baseline(runtime, self.inputs, name, device=self.device)
+            for runtime, name in zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
         ]
-        wanted, precision = self.config.others, self.engine.precision
+        wanted, precision = self.config.others, self.runtime.precision
         others, skipped = open_others(
             wanted, self.bundle, precision, self.threads, self.inputs, self.closing, self.progress, self.gpu
         )
         self.skipped += skipped
-        self.foreign = tuple(peer.name for peer in others)
+        self.foreign = tuple(baseline.name for baseline in others)
         part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)
-        self.parts.append(ModeResult(part.rows, part.clips, part.streams, tuple(compare(result.latency_ms))))
+        self.parts.append(ModeResult(part.rows, part.clips, part.streams, tuple(comparisons_of(result.latency_ms))))
         repeated = ratio(result.latency_ms[CLIP_REPEATED], result.latency_ms[CLIP])
         noise = ratio(result.latency_ms[CLIP], result.latency_ms[CLIP_AGAIN]).noise
-        self.cache = cache_check(self.engine, self.inputs, repeated, noise)
+        self.cache = cache_check(self.runtime, self.inputs, repeated, noise)
 
     def paced(self) -> None:
         hop, load_ = self.config.hop, self.load
-        engine = self.open()
-        part = run_paced(engine, self.inputs, self.rate_hz, hop, load_, self.device, self.zero_ns, self.progress)
+        runtime = self.open()
+        part = run_paced(runtime, self.inputs, self.rate_hz, hop, load_, self.device, self.zero_ns, self.progress)
         self.parts.append(part)
 
     def multi(self) -> None:
@@ -265,23 +294,23 @@ class _Run:
         workers = workers_of(self.device, self.threads)
         each = max(self.threads // workers, 1)
 
-        def open_engine() -> Runtime:
-            return load(Bundle(self.config.bundle), backend=self.config.backend, precision=self.engine.precision,
+        def open_runtime() -> Runtime:
+            return load(Bundle(self.config.bundle), backend=self.config.backend, precision=self.runtime.precision,
                         threads=each)  # fmt: skip
 
-        self.parts.append(run_offline(open_engine, self.inputs, workers, self.load, self.device, self.zero_ns))
+        self.parts.append(run_offline(open_runtime, self.inputs, workers, self.load, self.device, self.zero_ns))
 
     def cold(self) -> None:
         c = self.config
-        self.cold_start = cold_starts(c.bundle, c.backend, self.engine.precision, self.threads, progress=self.progress)
+        self.cold_start = cold_starts(c.bundle, c.backend, self.runtime.precision, self.threads, progress=self.progress)
 
     def idle(self) -> None:
-        peer = clip_peer(self.open(), self.inputs, CLIP, self.device)
-        self.gaps = idle_gaps(peer.answer, progress=self.progress, seed=self.config.seed)
+        baseline = clip_baseline(self.open(), self.inputs, CLIP, self.device)
+        self.gaps = idle_gaps(baseline.answer, progress=self.progress, seed=self.config.seed)
 
 
 # --------------------------------------------------------------------------------------------------------------- report
-def _settings(run: _Run) -> Settings:
+def _settings(run: BenchRun) -> Settings:
     return Settings(
         modes=tuple(mode for mode in MODES if mode in run.config.modes),
         threads=run.threads,
@@ -296,14 +325,14 @@ def _settings(run: _Run) -> Settings:
     )
 
 
-def _subject(run: _Run) -> Subject:
-    engine, preset = run.engine, str(run.bundle.manifest["model"].get("preset", ""))
+def _subject(run: BenchRun) -> Subject:
+    runtime, preset = run.runtime, str(run.bundle.manifest["model"].get("preset", ""))
     name = run.bundle.path.resolve().name
-    return Subject(name, preset, engine.precision, engine.backend, run.device, graph_digests(engine))
+    return Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))
 
 
 def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
-    """What a reader must know before quoting a figure."""
+    """Notes that a reader needs before quoting a figure."""
     notes = []
     if device == CPU:
         notes.append("Measured on the CPU. Nothing here says how fast a GPU would be.")

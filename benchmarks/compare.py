@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ..errors import BadInputError, command
-from .report.records import Comparison, Row
+from .report.records import ReportRow, RowComparison
 from .report.report import Report
 from .report.text_tables import columns
 from .statistics import MIN_ROUNDS, Ratio, minimum_samples, ratio_of_runs
@@ -49,7 +51,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """What lies between two reports.
+    """Differences between two reports.
 
     Attributes:
         margin: share from which on a slowdown counts.
@@ -98,7 +100,10 @@ def compare_reports(before: Report, after: Report, margin: float = MARGIN) -> Ch
 
 
 def compare_rows(
-    before: Sequence[Row], after: Sequence[Row], comparisons: Sequence[Comparison], margin: float = MARGIN
+    before: Sequence[ReportRow],
+    after: Sequence[ReportRow],
+    comparisons: Sequence[RowComparison],
+    margin: float = MARGIN,
 ) -> tuple[Change, ...]:
     """Compares rows of one name and mode.
 
@@ -113,11 +118,11 @@ def compare_rows(
     return tuple(_change(a, b, _noise(comparisons, a.name), margin) for a, b in pairs if _same(a, b))
 
 
-def _same(a: Row, b: Row) -> bool:
+def _same(a: ReportRow, b: ReportRow) -> bool:
     return a.mode == b.mode and min(len(a.latency_ms), len(b.latency_ms)) >= MIN_ROUNDS
 
 
-def _change(a: Row, b: Row, noise: float | None, margin: float) -> Change:
+def _change(a: ReportRow, b: ReportRow, noise: float | None, margin: float) -> Change:
     before, after = a.rounds(), b.rounds()
     median = ratio_of_runs(after, before)
     enough = min(before.size, after.size) >= minimum_samples(90)
@@ -134,13 +139,11 @@ def _change(a: Row, b: Row, noise: float | None, margin: float) -> Change:
     )
 
 
-def _median(row: Row) -> float:
-    ordered = sorted(ms for block in row.latency_ms for ms in block)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+def _median(row: ReportRow) -> float:
+    return float(np.median([ms for block in row.latency_ms for ms in block]))
 
 
-def _noise(comparisons: Sequence[Comparison], name: str) -> float | None:
+def _noise(comparisons: Sequence[RowComparison], name: str) -> float | None:
     found = [
         comparison.noise
         for comparison in comparisons
@@ -173,7 +176,7 @@ def _graphs(report: Report) -> str:
     return ", ".join(f"{name} {digest[:8]}" for name, digest in sorted(report.subject.graphs.items()))
 
 
-def text(changes: Changes) -> str:
+def changes_text(changes: Changes) -> str:
     """For a terminal."""
     lines = [["row", "mode", "before ms", "after ms", "median", "99 %", "p90", "A/A", ""]]
     for row in changes.rows:

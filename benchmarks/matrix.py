@@ -6,40 +6,28 @@ answered. So a cell says what a camera program pays for a round of answers, and 
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from ..bundle import MIXED, PRECISIONS, Bundle
-from ..engine import Runtime
 from ..errors import UsageError, VerificationError, command, one_of
-from .accuracy import Verified, check_after, graph_digests, verify_before
-from .baselines.contract import CLIP, STREAM, Answer, Inputs, Peer, answer_of, clip_peer, open_ours
-from .bench import BenchConfig, harness_us, load_of, notes_of
+from .accuracy import Accuracy, check_after
+from .baselines.contract import CLIP, STREAM, Baseline, clip_baseline, faces_baseline
+from .bench import BenchConfig, BenchRun, report_of
 from .load.closed import Progress
-from .load.modes import APART, run_closed
-from .load.overhead import measure_wrapper
-from .qualify import judge
-from .report.records import Row, Settings, Subject
+from .load.modes import run_closed
+from .report.records import ReportRow
 from .report.report import Report
-from .report.rows import with_energy
 from .report.text_tables import columns, ms
-from .roofline.report import floors
-from .sensors.all import Sensors, device_of, this_machine
-from .sensors.machine import read_machine, usable_cpus
-from .sensors.telemetry import Sampler
+from .sensors.find import Sensors
 
 HOPS = (1, 4, 8)
-Cell = tuple[Peer, int]  # and its streams
 
 
 def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors: Sensors | None = None) -> Report:
     """Measures every cell of a bundle on this machine.
 
     Args:
-        config: what to run; with the precision 'verdict', all that were accepted. Its modes and peers are not run.
+        config: what to run; with the precision 'verdict', all that were accepted. Its modes and baselines are not run.
         progress: called with (stage, done, total).
         sensors: what is read beside the run; None: all of this machine's.
 
@@ -50,67 +38,43 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors:
         VerificationError: no precision was accepted, or answers are not the golden ones.
         MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
-    machine, sensors, began = read_machine(), sensors or this_machine(), time.perf_counter_ns()
-    threads, load = config.threads or usable_cpus(), load_of(config)
-    bundle = Bundle(config.bundle)
-    inputs = Inputs.of(bundle)
-    with contextlib.ExitStack() as closing:
+    return report_of(MatrixRun, replace(config, modes=("closed",), rate_hz=None, trtexec=False), progress, sensors)
 
-        def open_engine(precision: str) -> Runtime:
-            return open_ours(bundle, precision, threads, closing, config.backend)
 
-        proofs: dict[str, tuple[Runtime, Verified]] = {}
-        for precision in precisions_of(bundle, config.precision):
-            engine = open_engine(precision)
-            proofs[precision] = engine, verify_before(engine, bundle.golden())
-        first = next(iter(proofs.values()))[0]
-        device = device_of(first.backend, sensors)
-        cells = [cell for precision in proofs for cell in _cells(bundle, precision, inputs, open_engine, device)]
-        with Sampler(sensors.sensors, sensors.facts) as sampler:
-            zero_ns = time.perf_counter_ns()
-            part, _ = run_closed([peer for peer, _ in cells], load, zero_ns, progress)
-            seconds = (time.perf_counter_ns() - began) / 1e9
-        of_cell = {peer.name: peer.precision for peer, _ in cells}
-        accuracy = tuple(
+class MatrixRun(BenchRun):
+    """Every cell of precision x graph x hop x streams."""
+
+    def precisions(self) -> list[str]:
+        return precisions_of(self.bundle, self.config.precision)
+
+    def measure(self) -> None:
+        self.cells = [cell for precision in self.proofs for cell in self._cells(precision)]
+        part, _ = run_closed(self.cells, self.load, self.zero_ns, self.progress)
+        self.parts.append(part)
+
+    def checked(self) -> tuple[Accuracy, ...]:
+        (part,) = self.parts
+        precision_of = {cell.name: cell.precision for cell in self.cells}
+        return tuple(
             check_after(
-                engine,
-                inputs,
+                runtime,
+                self.inputs,
                 proof,
-                [answer for answer in part.clips if of_cell[answer.peer] == precision],
-                [answer for answer in part.streams if of_cell[answer.peer] == precision],
+                [answer for answer in part.clips if precision_of[answer.baseline] == precision],
+                [answer for answer in part.streams if precision_of[answer.baseline] == precision],
             )
-            for precision, (engine, proof) in proofs.items()
+            for precision, (runtime, proof) in self.proofs.items()
         )
-        telemetry = sampler.result(zero_ns)
-        counted = zip(part.rows, cells, strict=True)
-        rows = with_energy([_for_streams(row, streams) for row, (_, streams) in counted], telemetry)
-        preset, name = str(bundle.manifest["model"].get("preset", "")), bundle.path.resolve().name
-        subject = Subject(name, preset, first.precision, first.backend, device, graph_digests(first))
-        settings = Settings(
-            ("closed",), threads, load.rounds, load.block, load.settle, load.rest_s, load.warmup, load.seed,
-            len(inputs.clips), inputs.fps,
-        )  # fmt: skip
-        return Report(
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            machine=machine,
-            subject=subject,
-            settings=settings,
-            rows=rows,
-            skipped=(),
-            comparisons=(),
-            accuracy=accuracy,
-            cache=None,
-            cold=None,
-            idle_gaps=(),
-            telemetry=telemetry,
-            qualification=judge(rows, machine, telemetry, None),
-            trtexec=(),
-            roofline=floors(bundle, subject, machine, threads, rows, progress) if config.roofline else None,
-            wrapper=measure_wrapper(bundle, first.precision, inputs),
-            harness_us=harness_us(),
-            seconds=seconds,
-            notes=tuple(notes_of(machine, device, first.precision, ())),
-        )
+
+    def _cells(self, precision: str) -> list[Baseline]:
+        """The clip graph, then every hop with one stream, two, and as many as the arena holds."""
+        cells = [clip_baseline(self.open(precision), self.inputs, f"{CLIP} {precision}", self.device)]
+        faces = self.bundle.stream.faces
+        for streams in sorted({1, min(2, faces), faces}):
+            for hop in HOPS:
+                name = f"{STREAM} {precision} hop {hop} x {streams}"
+                cells.append(faces_baseline(self.open(precision), self.inputs, name, hop, streams, self.device))
+        return cells
 
 
 def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
@@ -135,36 +99,6 @@ def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
     return found
 
 
-def _cells(
-    bundle: Bundle, precision: str, inputs: Inputs, open_engine: Callable[[str], Runtime], device: str
-) -> list[Cell]:
-    """Of one precision: the clip graph, then every hop with one stream, two, and as many as the arena holds."""
-    cells: list[Cell] = [(clip_peer(open_engine(precision), inputs, f"{CLIP} {precision}", device), 1)]
-    for streams in sorted({1, min(2, bundle.stream.faces), bundle.stream.faces}):
-        for hop in HOPS:
-            name = f"{STREAM} {precision} hop {hop} x {streams}"
-            cells.append((streams_peer(open_engine(precision), inputs, name, hop, streams, device), streams))
-    return cells
-
-
-def streams_peer(engine: Runtime, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Peer:
-    """`engine.step` for several faces, until each of them is answered; the first one's answer is checked."""
-    faces = [engine.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(streams)]
-
-    def answer(index: int) -> Answer:
-        for frame in range(index * hop, (index + 1) * hop):
-            time_s = frame / inputs.fps
-            asked = {face: (inputs.frame(frame + APART * place), time_s) for place, face in enumerate(faces)}
-            results = engine.step(asked)
-        found = [result for result in results.values() if result is not None]
-        if len(found) != streams:
-            raise VerificationError(f"{name}: {len(found)} of {streams} faces were answered at step {index}.")
-        return answer_of(found[0])
-
-    what = f"engine.step: {hop} new uint8 frame(s) of each of {streams} face(s) -> {streams} x probabilities"
-    return Peer(name, what, engine.precision, True, answer, engine.backend, device, hop)
-
-
 # -------------------------------------------------------------------------------------------------------------- report
 def grid(report: Report) -> str:
     """The cells as a table for a terminal: p50 of a step, and answers a second."""
@@ -179,11 +113,6 @@ def grid(report: Report) -> str:
     return "\n".join([head, *columns(lines)]) + "\n"
 
 
-def _cell(row: Row) -> str:
+def _cell(row: ReportRow) -> str:
     found = row.summary.at(50.0)
     return f"{ms(found.value_ms) if found else '-'} ({row.throughput_hz:.0f}/s)"
-
-
-def _for_streams(row: Row, streams: int) -> Row:
-    """A step answers every stream: its latency is theirs together, and so many answers a second more."""
-    return replace(row, streams=streams, throughput_hz=row.throughput_hz * streams)

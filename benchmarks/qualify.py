@@ -1,4 +1,4 @@
-"""Whether a run's figures describe the device, or only this run of it.
+"""Qualification of a run: checks that its figures describe the device, not only this run.
 
 A latency without the state of the machine is an anecdote: a board in another power mode, a clock that fell while it
 was measured, a second program on the card. Each bound below is either held, or stands as a reason beside the figures.
@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .report.records import CPU, CacheCheck, Qualification, Row, Series, Telemetry
+from .report.records import CPU, CacheCheck, Qualification, ReportRow, Series, Telemetry
 from .sensors.machine import Machine
-from .sensors.telemetry import GOVERNOR, GPU_LOAD_BEFORE, OTHER_GPU_USERS, POWER_MODE
+from .sensors.telemetry import GOVERNOR, GPU_LOAD_BEFORE, OTHER_GPU_USERS, POWER_MODE, within
 from .statistics import minimum_samples
 
 COV = 0.05  # of a latency in a closed loop; trtexec warns from 2.5 % of GPU time on, which has no host in it
@@ -27,7 +27,9 @@ GPU_BUSY_PERCENT = 5.0  # of the GPU before the run, by whoever it was
 Finding = tuple[bool, str]
 
 
-def judge(rows: Sequence[Row], machine: Machine, telemetry: Telemetry, cache: CacheCheck | None) -> Qualification:
+def qualify(
+    rows: Sequence[ReportRow], machine: Machine, telemetry: Telemetry, cache: CacheCheck | None
+) -> Qualification:
     """Judges a run.
 
     Args:
@@ -52,7 +54,7 @@ def judge(rows: Sequence[Row], machine: Machine, telemetry: Telemetry, cache: Ca
     return Qualification(not reasons, reasons, tuple(text for good, text in found if good))
 
 
-def timed_windows(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
+def timed_windows(rows: Sequence[ReportRow]) -> npt.NDArray[np.float64]:
     """(begin, end) of every timed block in seconds, float64 `[W, 2]`."""
     found = [
         (at[0], at[-1] + latency[-1] / 1e3)
@@ -64,21 +66,14 @@ def timed_windows(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
     return np.asarray(found, np.float64).reshape(-1, 2)
 
 
-def within(series: Series, windows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The values of a series that were taken inside the windows, float64 `[n]`."""
-    times, values = np.asarray(series.t_s, np.float64), np.asarray(series.value, np.float64)
-    inside = ((times[:, None] >= windows[:, 0]) & (times[:, None] <= windows[:, 1])).any(1)
-    return values[inside]
-
-
 # -------------------------------------------------------------------------------------------------------------- checks
-def _samples(rows: Sequence[Row]) -> Iterator[Finding]:
+def _samples(rows: Sequence[ReportRow]) -> Iterator[Finding]:
     need = minimum_samples(90)
     least = min((row.summary.n for row in rows), default=0)
     yield least >= need, f"{least} samples of each row, {need} needed for a p90"
 
 
-def _steady(rows: Sequence[Row]) -> Iterator[Finding]:
+def _steady(rows: Sequence[ReportRow]) -> Iterator[Finding]:
     closed = [row for row in rows if row.mode == "closed"]  # the other modes show queueing and contention on purpose
     if closed:
         worst = max(closed, key=lambda row: row.summary.cov)
@@ -92,7 +87,7 @@ def _steady(rows: Sequence[Row]) -> Iterator[Finding]:
         )
 
 
-def drift_of(row: Row) -> float:
+def drift_of(row: ReportRow) -> float:
     """Median latency of the last third of the rounds over that of the first third, less 1."""
     rounds = row.rounds()
     third = max(len(rounds) // 3, 1)

@@ -1,4 +1,4 @@
-"""What may be said about a series of latencies, and how surely.
+"""Percentiles, bounds and bootstrap intervals of latencies.
 
 Three definitions of a percentile meet here and are kept apart by name:
 
@@ -17,6 +17,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ MIN_ROUNDS = 8  # fewer cannot be resampled honestly: the interval would shrink 
 
 # --------------------------------------------------------------------------------------------- MLPerf early stopping
 def binomial_cdf(k: int, n: int, chance: float) -> float:
-    """P(at most k of n independent events happen), summed in logarithms: (1 - chance)**n alone may underflow.
+    """P(at most k of n independent events happen), summed in logarithms against underflow.
 
     Args:
         k: at least 0.
@@ -51,7 +52,7 @@ def binomial_cdf(k: int, n: int, chance: float) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def discardable(n: int, percentile: float, confidence: float = CONFIDENCE) -> int:
-    """MLPerf's t: the largest t >= 1 with BinomCDF(t; n, 1 - p) <= 1 - c, or 0 when even t = 1 is too bold.
+    """MLPerf's t: the largest t >= 1 with BinomCDF(t; n, 1 - p) <= 1 - c, or 0 without one.
 
     With t, the estimate is the maximum after the t - 1 highest of n latencies were dropped.
 
@@ -75,7 +76,7 @@ def discardable(n: int, percentile: float, confidence: float = CONFIDENCE) -> in
 
 @functools.lru_cache(maxsize=64)
 def minimum_samples(percentile: float, confidence: float = CONFIDENCE, t: int = 1) -> int:
-    """The fewest samples that allow t: 64 for p90, 130 for p95, 662 for p99, 6636 for p99.9 (t = 1, c = 0.99).
+    """The fewest samples that allow t: 64 for p90, 662 for p99, 6636 for p99.9 (t = 1).
 
     Args:
         percentile: 0..100, both excluded.
@@ -96,7 +97,7 @@ def minimum_samples(percentile: float, confidence: float = CONFIDENCE, t: int = 
 
 
 def upper_bound(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float | None:
-    """A latency that the true percentile exceeds with a chance of at most 1 %, or None below the minimum count."""
+    """A latency above the true percentile at 99 % confidence; None with too few samples."""
     ordered = np.sort(np.asarray(latencies_ms, np.float64))
     t = discardable(len(ordered), percentile)
     return float(ordered[len(ordered) - t]) if t else None
@@ -104,12 +105,12 @@ def upper_bound(latencies_ms: Sequence[float] | FloatArray, percentile: float) -
 
 # ------------------------------------------------------------------------------------------------ sample percentiles
 def numpy_percentile(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float:
-    """The sample's percentile, linear between neighbours (numpy's default, Hyndman and Fan's type 7)."""
+    """The sample's percentile, linear between neighbours (numpy's default)."""
     return float(np.percentile(np.asarray(latencies_ms, np.float64), percentile))
 
 
 def trtexec_percentile(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float:
-    """What trtexec calls a percentile: sorted[max(n - 1 - int((1 - p / 100) * n), 0)], in single precision.
+    """Trtexec's percentile: sorted[max(n - 1 - int((1 - p / 100) * n), 0)], single precision.
 
     The single precision is visible: for n = 100 and p = 99 it excludes no sample where exact arithmetic excludes one.
     """
@@ -186,7 +187,7 @@ class Summary:
 # -------------------------------------------------------------------------------------------------------------- ratios
 @dataclass(frozen=True)
 class Ratio:
-    """How two interleaved candidates compare: median latency of one over the median of the other.
+    """Median latency of one candidate over the median of another, with its interval.
 
     Attributes:
         value: the ratio; below 1 the numerator is faster.
@@ -199,7 +200,7 @@ class Ratio:
 
     @property
     def noise(self) -> float:
-        """How far the interval reaches from 1. For one candidate against itself (A/A) it is the run's noise."""
+        """Distance of the interval's farther end from 1; of a candidate against itself, the noise."""
         return max(abs(self.high - 1.0), abs(self.low - 1.0))
 
 
@@ -227,9 +228,7 @@ def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0, r
     for i in range(resamples):
         rounds = rng.integers(len(a), size=len(a))
         drawn[i] = np.median(a[rounds]) / np.median(b[rounds])
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    return Ratio(float(np.median(a) / np.median(b)), float(low), float(high))
+    return _with_interval(np.median(a) / np.median(b), drawn)
 
 
 def ratio_of_runs(
@@ -264,8 +263,10 @@ def ratio_of_runs(
         found: FloatArray = np.percentile(drawn.reshape(resamples, -1), percentile, axis=1)
         return found
 
-    drawn = draws(a) / draws(b)
+    return _with_interval(np.percentile(a, percentile) / np.percentile(b, percentile), draws(a) / draws(b))
+
+
+def _with_interval(value: np.floating[Any], drawn: FloatArray) -> Ratio:
     tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    value = np.percentile(a, percentile) / np.percentile(b, percentile)
     return Ratio(float(value), float(low), float(high))

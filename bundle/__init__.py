@@ -1,13 +1,27 @@
-"""The bundle: the folder that a checkpoint becomes and a device runs."""
+"""The bundle, the folder that a checkpoint becomes and a device runs.
 
-from .bundle import GRAPHS as GRAPHS
-from .bundle import MIXED as MIXED
-from .bundle import PRECISIONS as PRECISIONS
-from .bundle import SWEEP_AFTER_S as SWEEP_AFTER_S
-from .bundle import Bundle as Bundle
-from .bundle import BundleWriter as BundleWriter
-from .bundle import Golden as Golden
-from .bundle import GraphEntry as GraphEntry
-from .bundle import StreamSpec as StreamSpec
-from .bundle import TensorSpec as TensorSpec
-from .bundle import replace_manifest as replace_manifest
+    face.bundle/
+      manifest.json                                  the one index, with a digest over itself
+      graphs/<graph>.<precision>.b<N>.<hash8>.onnx
+      golden/<hash8>.npz
+      calibration/<hash8>.json                       which clips INT8 was calibrated on, and the ranges they gave
+      engines/                                       see engine/trust/index.py; may live elsewhere
+
+Files are named by their content and never change. A change writes new files and then replaces the index in one step,
+so a reader always sees a whole bundle; what no index names any more is swept an hour later at the earliest.
+
+Nothing of a bundle reaches a runtime before it was checked: regular file, no link, size, digest, hash. A digest is not
+authenticity: it tells damage, not malice (SECURITY.md).
+"""
+
+from .entries import GRAPHS as GRAPHS
+from .entries import MIXED as MIXED
+from .entries import PRECISIONS as PRECISIONS
+from .entries import Golden as Golden
+from .entries import GraphEntry as GraphEntry
+from .entries import StreamSpec as StreamSpec
+from .entries import TensorSpec as TensorSpec
+from .reader import Bundle as Bundle
+from .sealed import SWEEP_AFTER_S as SWEEP_AFTER_S
+from .writer import BundleWriter as BundleWriter
+from .writer import replace_manifest as replace_manifest

@@ -1,4 +1,4 @@
-"""How bytes reach the disk and come back.
+"""Atomic writing, guarded reading, and JSON with limits.
 
 Writing is atomic: a temporary file in the same folder, fsync, rename. Reading is suspicious: only regular files, no
 symbolic link on the way, a size limit, and the bytes that were checked are the bytes that are used (no second open).
@@ -45,9 +45,9 @@ def read_regular(root: str | os.PathLike[str], name: str, max_bytes: int, *, pri
         The whole file.
 
     Raises:
-        RefusedError: a link, FIFO, device or folder stands there, the name climbs out, the file is too large, or it is
+        RefusedError: it is a link, FIFO, device or folder, the name climbs out, the file is too large, or it is
             not private.
-        BadInputError: nothing stands there, or it may not be read.
+        BadInputError: it does not exist, or it may not be read.
     """
     parts = PurePosixPath(name).parts
     if (
@@ -78,7 +78,7 @@ def read_regular(root: str | os.PathLike[str], name: str, max_bytes: int, *, pri
 
 
 def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """Reads one file that the user named, with the same care (the last component may not be a link).
+    """Read one file that the user named; its last component may not be a link.
 
     Raises:
         RefusedError: not a regular file, or larger than `max_bytes`.
@@ -138,7 +138,7 @@ def _reading_failed(error: OSError, shown: str) -> Exception:
 # ------------------------------------------------------------------------------------------------------------ writing
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside `target` and renames it there when the block ends well.
+    """Give a temporary path beside `target`, renamed to it when the block ends well.
 
     For writers that want a path (a video writer, torch). On any error, `KeyboardInterrupt` included, the temporary
     file is removed and `target` is what it was.

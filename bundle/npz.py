@@ -56,7 +56,10 @@ def load_npz(data: bytes, shown: str, max_expanded_bytes: int) -> dict[str, npt.
 
 
 def _expand(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """One member, never more of it than it says: `ZipFile.read` would expand up to 2 GiB and cut off afterwards."""
+    """Expand one member, never more of it than it declares.
+
+    `ZipFile.read` would expand up to 2 GiB and cut off afterwards.
+    """
     if info.compress_type not in _METHODS:
         raise ValueError(f"compression method {info.compress_type}")
     with archive.open(info) as member:
@@ -64,7 +67,10 @@ def _expand(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _read_npy(data: bytes) -> npt.NDArray[Any]:
-    """One array; its header must promise exactly the bytes that follow, so nothing is allocated on its word."""
+    """Read one array, whose header must declare exactly the bytes that follow.
+
+    So nothing is allocated on its word.
+    """
     stream = io.BytesIO(data)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError("an npy of another version than 1.0")

@@ -1,4 +1,4 @@
-"""Reads the wire format of an ONNX file just far enough to refuse tensors that live in other files.
+"""ONNX's wire format, read far enough to refuse tensors that are stored in other files.
 
 An ONNX tensor may say "my data lies in that file". Runtimes disagree about what to do then: TensorRT-RTX opens the path
 below the *current directory* even when it is given bytes. So the question is settled here, on the bytes, before a

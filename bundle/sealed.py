@@ -1,4 +1,4 @@
-"""The rules of a folder with a sealed index, which the bundle and its engines share.
+"""Folders with a sealed index: the rules that the bundle and its engines share.
 
 Files are named by their content and never change; the index carries a digest over itself and is replaced last. Nothing
 that an index says is believed before its fields were checked, and no file is used before it is what the index names.
@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from ..errors import BadInputError, MachineError, RefusedError, UsageError, comm
 from .files import dump_json, parse_json, read_regular, sha256, writing_failed
 
 MAX_COUNT = (1 << 31) - 1
+SWEEP_AFTER_S = 3600.0
 _HEX = re.compile(r"[0-9a-f]{64}")
 _HOSTILE = "a damaged or hostile folder"
 _T = TypeVar("_T")
@@ -64,7 +65,7 @@ def unseal(data: bytes, shown: str, format_name: str, version: int) -> dict[str,
 
 @contextlib.contextmanager
 def reading_fields(shown: str) -> Iterator[None]:
-    """Turns whatever a missing or strange field makes the block raise into a refusal.
+    """Turn what the block raises for a missing or strange field into a refusal.
 
     Args:
         shown: the index, as to be named in the message.
@@ -168,7 +169,9 @@ def read_stored(root: str | os.PathLike[str], file: str, digest: str, size: int,
 
 @contextlib.contextmanager
 def only_writer(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Keeps other writers of the folder out for the block. Readers need no lock: they always see a whole index.
+    """Keep other writers of the folder out for the block.
+
+    Readers need no lock: they always see a whole index.
 
     Args:
         folder: that will be written.
@@ -176,7 +179,7 @@ def only_writer(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         MachineError: another process is writing, or the folder may not be written.
-        RefusedError: something other than a file stands in the lock's place.
+        RefusedError: the lock is something other than a file.
     """
     lock = folder / ".lock"
     # Neither does a link lead elsewhere, nor a FIFO make this wait for a reader.
@@ -209,3 +212,29 @@ def _lock(descriptor: int, folder: Path, give_up: float) -> None:
         except OSError as error:
             raise writing_failed(error, folder) from error
         time.sleep(0.02)
+
+
+def sweep(
+    root: Path, leftovers: Iterable[Path], ours: re.Pattern[str], named: set[str], named_before: set[str]
+) -> None:
+    """Remove files that no index has named for an hour.
+
+    A reader of the last index may still want its files.
+
+    Args:
+        root: the folder of the index, which has been replaced: what cannot be removed is no failure.
+        leftovers: files below it.
+        ours: names that this program gives; other files are left alone.
+        named: paths below the folder that the index names; a `.sig` belongs to the file that it signs.
+        named_before: those that the index before it named; their hour begins now, not when they were written.
+    """
+    now = time.time()
+    for item in leftovers:
+        name = item.relative_to(root).as_posix().removesuffix(".sig")
+        with contextlib.suppress(OSError):
+            if name in named or not ours.fullmatch(item.name) or item.parent.is_symlink():
+                continue
+            if name in named_before:
+                os.utime(item, follow_symlinks=False)
+            elif now - item.lstat().st_mtime > SWEEP_AFTER_S:
+                item.unlink()

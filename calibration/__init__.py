@@ -1,1 +1,1 @@
-"""Which clips stand for the camera: the choice that range scans, parity and calibration rest on."""
+"""INT8: calibration clips, ranges, placement, the accuracy gate, fine-tuning."""

@@ -1,4 +1,4 @@
-"""From a histogram of absolute values to the range that INT8 represents.
+"""The range that INT8 represents, from a histogram of absolute values.
 
 Beyond the range values are clipped, inside it they are rounded to 127 steps: a smaller range trades clipping for finer
 steps. `max` clips nothing; the others choose.
@@ -43,7 +43,10 @@ def _candidates(histogram: Histogram) -> range:
 
 
 def _mean_square(histogram: Histogram) -> int:
-    """The edge with the least mean square error of rounding and clipping, values taken at the middle of their bins."""
+    """The edge with the least mean square error of rounding and clipping.
+
+    Values are taken at the middle of their bins.
+    """
     middle = np.arange(len(histogram)) + 0.5
     weight = histogram.astype(np.float64)
 
@@ -56,7 +59,7 @@ def _mean_square(histogram: Histogram) -> int:
 
 
 def _entropy(histogram: Histogram) -> int:
-    """The edge at which the quantized distribution loses least of the clipped one (Kullback-Leibler divergence).
+    """The edge with the least Kullback-Leibler divergence of quantized from clipped values.
 
     The construction is that of TensorRT's calibrator (S. Migacz, "8-bit inference with TensorRT", GTC 2017): the
     clipped distribution has what lies beyond added to its last bin; the quantized one merges bins to 128 levels and
@@ -82,7 +85,10 @@ def _entropy(histogram: Histogram) -> int:
 
 
 def _kullback_leibler(p: Floats, q: Floats) -> float:
-    """KL(p || q) of two histograms; where q is empty half a count stands in, else one outlier would forbid all."""
+    """KL(p || q) of two histograms.
+
+    Where q is empty half a count is taken, else one outlier would forbid all.
+    """
     held = p > 0
     p_held, q_held = p[held] / p.sum(), np.maximum(q[held], 0.5) / max(q.sum(), 0.5)
     return float((p_held * np.log(p_held / q_held)).sum())

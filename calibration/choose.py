@@ -8,38 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..bundle.files import sha256
-from ..clips import Clip, Sampling, centre_indices
+from ..clips import Sampling, centre_indices
 from ..errors import BadInputError
 
+if TYPE_CHECKING:
+    from ..model.data.clips import ClipSource
+
 Progress = Callable[[str, int, int], None]
-
-
-class Source(Protocol):
-    """The part of a clip source that is needed here (see `model/data/clips.py`)."""
-
-    def __len__(self) -> int: ...
-
-    def label(self, index: int) -> int:
-        """Class of a clip."""
-        ...
-
-    def clip_id(self, index: int) -> str:
-        """Name of a clip."""
-        ...
-
-    def count(self, index: int) -> int:
-        """Frames of a clip."""
-        ...
-
-    def frames(self, index: int, indices: npt.NDArray[np.int64]) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,7 @@ class ChosenClips:
 
 
 def choose(
-    source: Source, sampling: Sampling, count: int, seed: int = 0, progress: Progress | None = None
+    source: ClipSource, sampling: Sampling, count: int, seed: int = 0, progress: Progress | None = None
 ) -> ChosenClips:
     """Chooses and reads clips.
 

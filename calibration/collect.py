@@ -1,4 +1,4 @@
-"""What values the activations take: the FP32 clip graph on the chosen clips, tensor by tensor.
+"""Ranges of activations: the FP32 clip graph run on the chosen clips, tensor by tensor.
 
 Two passes on ONNX Runtime: the largest absolute value of each tensor, then a histogram over 0 ... that value. One clip
 is held at a time. The calibrators of ONNX Runtime, which ModelOpt uses too, keep every tensor of every clip until the
@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from ..errors import BadInputError, missing_package
 from .amax import BINS, amax_of
+from .choose import Progress
 from .placement import sites
 from .quantize import QuantizeConfig, Ranges
 
 if TYPE_CHECKING:
     import onnx
 
-Progress = Callable[[str, int, int], None]
 Clips = npt.NDArray[np.uint8]  # [N, T, S, S, 3]
 Step = Callable[[str, npt.NDArray[np.float32]], None]
 

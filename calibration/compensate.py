@@ -59,7 +59,9 @@ def compensate(
     clips: npt.NDArray[np.uint8],
     progress: Progress | None = None,
 ) -> dict[str, Steps]:
-    """Steps of every quantized weight by the name of its node; equal for equal clips and threads.
+    """Round every quantized weight: its steps by the name of its node.
+
+    Equal for equal clips and threads.
 
     Args:
         model: the FP32 clip graph.
@@ -207,7 +209,7 @@ def _columns(node: onnx.NodeProto, read: Tensor) -> Tensor:
 
 
 def _rows(node: onnx.NodeProto, reads: Sequence[Tensor], random: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Some rows of every run, from few images each: all patches of all images would be gigabytes."""
+    """Pick some rows of every run; all patches of all images would be gigabytes."""
     import torch
 
     first = _columns(node, reads[0][:1])

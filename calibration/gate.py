@@ -1,4 +1,4 @@
-"""The accuracy gate: may this precision be used instead of FP32?
+"""The accuracy gate: whether a precision may replace FP32.
 
 The verdict rests on the bound, not on the measured drop: a drop of nothing on thirty clips proves nothing. Few clips
 give `insufficient clips`, never `accept`.
@@ -10,14 +10,18 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..clips import Sampling, centre_indices
 from ..errors import UsageError
-from .choose import Progress, Source
-from .paired import Comparison
+from .choose import Progress
+from .paired import PairedComparison
+
+if TYPE_CHECKING:
+    from ..model.data.clips import ClipSource
 
 Evaluate = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
@@ -57,7 +61,7 @@ class Judgement:
 
 
 def clips_needed(drop: float) -> int:
-    """Fewest clips on which a budget may be called kept: 4000 for 0.5 points of UAR, 500 for 2 points.
+    """Fewest clips that can prove a budget: 4000 for 0.5 points of UAR, 500 for 2 points.
 
     A power law through these two points. There, a precision that loses nothing still keeps its bound within the budget
     if it answers like FP32 on 96.3 % of the clips (0.5 points) or on 92.6 % (2 points).
@@ -65,8 +69,8 @@ def clips_needed(drop: float) -> int:
     return min(MOST_NEEDED, math.ceil(round(MOST_NEEDED * math.pow(0.005 / drop, 1.5), 6)))
 
 
-def judge(found: Comparison, budget: Budget, precision: str, excluded: Sequence[str] = ()) -> Judgement:
-    """Decides.
+def judge_precision(found: PairedComparison, budget: Budget, precision: str, excluded: Sequence[str] = ()) -> Judgement:
+    """Judge a precision by its answers.
 
     Args:
         found: the precision's answers against FP32's.
@@ -96,8 +100,10 @@ def judge(found: Comparison, budget: Budget, precision: str, excluded: Sequence[
     return Judgement(INSUFFICIENT, f"the measured drop keeps the budget, its bound does not; {numbers}")
 
 
-def mix(whole: Judgement, alone: Mapping[str, Judgement]) -> tuple[Judgement, str | None]:
-    """When INT8 as a whole is not accepted: whether one graph of the pair may be INT8 and the other FP16.
+def mixed_verdict(whole: Judgement, alone: Mapping[str, Judgement]) -> tuple[Judgement, str | None]:
+    """Decide whether one graph of the pair may be INT8 and the other FP16.
+
+    For when INT8 as a whole is not accepted.
 
     Args:
         whole: on INT8 in all graphs.
@@ -133,7 +139,7 @@ class HeldOut:
 
 def answer(
     evaluators: Mapping[str, Evaluate],
-    source: Source,
+    source: ClipSource,
     sampling: Sampling,
     indices: Sequence[int],
     progress: Progress | None = None,

@@ -1,4 +1,4 @@
-"""Two precisions on the same clips: what one loses against the other, and how surely.
+"""Paired comparison of two precisions on the same clips, with confidence bounds.
 
 Answers to the same clips are paired: nearly all are right or wrong together, and only the few on which the two differ
 carry news. Comparing the two scores as if they came from different clips would need ten times as many.
@@ -43,8 +43,8 @@ class WorstClip:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the second set of answers loses against the first.
+class PairedComparison:
+    """Loss of the second set of answers against the first.
 
     Attributes:
         clips: N.
@@ -83,12 +83,12 @@ class Comparison:
         return asdict(self)
 
 
-def compare(
+def compare_answers(
     before: npt.NDArray[np.float32],
     after: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
     ids: Sequence[str],
-) -> Comparison:
+) -> PairedComparison:
     """Compares two sets of probabilities for the same clips.
 
     Args:
@@ -111,7 +111,7 @@ def compare(
     drop, bound, floor = drop_interval(right, still, labels)
     lost, gained = int((right & ~still).sum()), int((still & ~right).sum())
     whole = bool(finite.all())
-    return Comparison(
+    return PairedComparison(
         clips=len(labels),
         uar_before=_uar(right, labels),
         uar=_uar(still, labels),
@@ -133,7 +133,10 @@ def compare(
 
 
 def logit_differences(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Absolute differences of centred logits as shares of the first's deviation between clips: float64 `[N, C]`."""
+    """Absolute differences of centred logits, float64 `[N, C]`.
+
+    They are shares of the first's deviation between clips.
+    """
     wanted, given = centred_logits(before), centred_logits(after)
     deviation = float(np.sqrt(wanted.var(0).mean()))
     shares: npt.NDArray[np.float64] = np.abs(given - wanted) / max(deviation, 1e-30)
@@ -173,7 +176,9 @@ def drop_interval(
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """The exact two-sided p value: twice the binomial tail of the smaller count at chance 1/2, at most 1.
+    """The exact two-sided p value of McNemar's test.
+
+    Twice the binomial tail of the smaller count at chance 1/2, at most 1.
 
     >>> mcnemar(0, 0), mcnemar(5, 0)
     (1.0, 0.0625)

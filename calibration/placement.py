@@ -1,4 +1,4 @@
-"""Where INT8 goes: the placement policy, and the groups that an accuracy gate may take out of it.
+"""Placement of INT8: the policy, and the groups that an accuracy gate may exclude.
 
 TensorRT runs a product in INT8 when both its operands come straight from a DequantizeLinear. The policy, each rule kept
 because the kernel plan of `base` (TensorRT-RTX 1.7.1, sm86) is smaller with it; the lint of `export/lint.py` checks the
@@ -16,11 +16,13 @@ result:
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..bundle.onnx_graph import OnnxGraph, infer_onnx
 from ..errors import UsageError, one_of
 
 if TYPE_CHECKING:
@@ -65,31 +67,29 @@ def sites(model: onnx.ModelProto, *, attention: bool = True, exclude: tuple[str,
     Raises:
         UsageError: a node that belongs to no group.
     """
-    graph = model.graph
-    shapes = _shapes(model)
-    weights = {item.name for item in graph.initializer}
+    graph = infer_onnx(model)
     found: list[Site] = []
-    for node in graph.node:
-        if node.op_type == "Conv" and node.input[1] in weights:
+    for node in graph.nodes:
+        if node.op not in ("Conv", "MatMul") or node.inputs[1] not in graph.weights:
+            continue
+        if node.op == "Conv":
             found.append(Site(node.name, group_of(node.name), (0,), 1, 0))
-        elif node.op_type == "MatMul" and node.input[1] in weights:
-            *batch, rows, _ = shapes[node.input[0]]
-            if _product(batch) * rows >= MIN_ROWS:
-                found.append(Site(node.name, group_of(node.name), (0,), 1, 1))
+        elif math.prod(graph.tensors[node.inputs[0]].shape[:-1]) >= MIN_ROWS:
+            found.append(Site(node.name, group_of(node.name), (0,), 1, 1))
     found = [site for site in found if site.group not in exclude]
     chosen = {site.node for site in found}
     if attention:
-        for products, projections, fits in _attentions(graph, shapes):
+        for products, projections, fits in _attentions(graph):
             if fits and projections <= chosen and group_of(products[0]) not in exclude:
                 found += [Site(name, group_of(name), (0, 1)) for name in products]
     chosen |= {site.node for site in found}
     found += _shortcuts(graph, chosen)
-    order = {node.name: index for index, node in enumerate(graph.node)}
+    order = {node.name: index for index, node in enumerate(graph.nodes)}
     return tuple(sorted(found, key=lambda site: order[site.node]))
 
 
 def groups(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
-    """The groups that can be left in FP16: {'trunk.layer1': (node, ...), 'block0.local.qkv': ...}, in graph order."""
+    """The groups that can be left in FP16, each with its nodes, in graph order."""
     found: dict[str, list[str]] = defaultdict(list)
     for site in sites(model):
         found[site.group].append(site.node)
@@ -108,7 +108,7 @@ def check_exclude(exclude: tuple[str, ...], known: dict[str, tuple[str, ...]]) -
 
 
 def group_of(node: str) -> str:
-    """The group of a node: 'trunk.layer1', 'project', 'block0.local.qkv', 'block0.local.bmm', 'block0.ffn'.
+    """The group of a node, such as 'trunk.layer1', 'project' or 'block0.local.qkv'.
 
     Raises:
         UsageError: the name is not one that the exporter gives.
@@ -127,64 +127,39 @@ def group_of(node: str) -> str:
     return f"block{number}.{where}.{'qkv' if part in ('q', 'k', 'v') else part or 'bmm'}"
 
 
-def _product(sizes: list[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    from onnx import shape_inference
-
-    graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    return {
-        value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
-        for value in [*graph.input, *graph.output, *graph.value_info]
-    }
-
-
-def _attentions(
-    graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]
-) -> list[tuple[tuple[str, str], set[str], bool]]:
-    """Of each attention: its two products, its four projections, whether a fused INT8 kernel exists for its shape."""
-    maker = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
+def _attentions(graph: OnnxGraph) -> list[tuple[tuple[str, str], set[str], bool]]:
+    """Find attentions: two products, four projections, whether a fused INT8 kernel exists."""
 
     def made_by(name: str) -> str:
-        while maker[name].op_type in _PASSES:
-            name = maker[name].input[0]
-        return str(maker[name].name)
+        while graph.maker[name].op in _PASSES:
+            name = graph.maker[name].inputs[0]
+        return graph.maker[name].name
 
     found = []
-    for softmax in graph.node:
-        first = maker.get(softmax.input[0]) if softmax.op_type == "Softmax" else None
-        if first is None or first.op_type != "MatMul":
+    for softmax in graph.nodes:
+        first = graph.maker.get(softmax.inputs[0]) if softmax.op == "Softmax" else None
+        if first is None or first.op != "MatMul":
             continue
-        (second,) = readers[softmax.output[0]]
-        out = readers[second.output[0]][0]
-        while out.op_type in _PASSES:
-            out = readers[out.output[0]][0]
-        projections = {made_by(first.input[0]), made_by(first.input[1]), made_by(second.input[1]), out.name}
-        head, (queries, keys) = shapes[first.input[0]][-1], shapes[first.output[0]][-2:]
+        (second,) = graph.readers[softmax.outputs[0]]
+        out = graph.readers[second.outputs[0]][0]
+        while out.op in _PASSES:
+            out = graph.readers[out.outputs[0]][0]
+        projections = {made_by(first.inputs[0]), made_by(first.inputs[1]), made_by(second.inputs[1]), out.name}
+        head, (queries, keys) = graph.tensors[first.inputs[0]].shape[-1], graph.tensors[first.outputs[0]].shape[-2:]
         fits = head in HEAD_SIZES and max(queries, keys) <= MAX_SEQUENCE
         found.append(((first.name, second.name), projections, fits))
     return found
 
 
-def _shortcuts(graph: onnx.GraphProto, chosen: set[str]) -> list[Site]:
-    """The residual sums of the trunk whose shortcut is also the input of a quantized convolution."""
-    maker = {name: node for node in graph.node for name in node.output}
-    quantized = {node.input[0] for node in graph.node if node.op_type == "Conv" and node.name in chosen}
+def _shortcuts(graph: OnnxGraph, chosen: set[str]) -> list[Site]:
+    """Residual sums of the trunk whose shortcut is the input of a quantized convolution."""
+    quantized = {node.inputs[0] for node in graph.nodes if node.op == "Conv" and node.name in chosen}
     found = []
-    for node in graph.node:
-        if node.op_type != "Add" or not _TRUNK.match(node.name):
+    for node in graph.nodes:
+        if node.op != "Add" or not _TRUNK.match(node.name):
             continue
-        made_by_conv = [getattr(maker.get(name), "name", "") in chosen for name in node.input]
+        made_by_conv = [getattr(graph.maker.get(name), "name", "") in chosen for name in node.inputs]
         for slot in (0, 1):
-            if node.input[slot] in quantized and made_by_conv[1 - slot]:
+            if node.inputs[slot] in quantized and made_by_conv[1 - slot]:
                 found.append(Site(node.name, group_of(node.name), (slot,)))
     return found

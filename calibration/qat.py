@@ -1,4 +1,4 @@
-"""Fine-tuning a network while it is quantized.
+"""Quantization-aware fine-tuning.
 
 The FP32 clip graph is trained with every operand that the placement policy quantizes rounded to INT8 in the forward
 pass; in the backward pass rounding is passed over (the straight-through estimator, Bengio et al. 2013, arXiv
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -73,7 +73,7 @@ class QatConfig:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came out.
+    """Result of the fine-tuning.
 
     Attributes:
         weights: by initializer name.
@@ -101,7 +101,9 @@ def fine_tune(
     config: QatConfig,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Trains, and keeps the step that answers clips that were held back most like FP32; the beginning counts too.
+    """Train, and keep the step that answers held-back clips most like FP32.
+
+    The beginning counts as a step too.
 
     Args:
         model: the FP32 clip graph.
@@ -169,7 +171,9 @@ def fine_tune(
 
 
 def _rate(step: int, steps: int) -> float:
-    """Learning rate as a share of the highest: a line up over a tenth of the steps, then half a cosine down to 0.
+    """Learning rate as a share of the highest.
+
+    A line up over a tenth of the steps, then half a cosine down to 0.
 
     Adam's first steps have full length whatever the gradient: from a network that is nearly right they lead away.
     """
@@ -255,15 +259,12 @@ def augmented(
         yield np.stack(clips)
 
 
-def record(config: QatConfig, tuned: Tuned, source: str) -> dict[str, Any]:
+def fine_tuning_record(config: QatConfig, tuned: Tuned, source: str) -> dict[str, Any]:
     """What the manifest keeps, as JSON values."""
     return {
+        **asdict(config),
         "source": source,
         "steps": len(tuned.losses),
-        "batch": config.batch,
-        "learning_rate": config.learning_rate,
-        "range_rate": config.range_rate,
-        "seed": config.seed,
         "divergence_before": tuned.before,
         "divergence_after": tuned.after,
         "kept_step": tuned.kept_step,

@@ -1,4 +1,4 @@
-"""From an FP16 graph and ranges to an INT8 graph: QuantizeLinear and DequantizeLinear where the policy says.
+"""INT8 graphs: QuantizeLinear and DequantizeLinear put into FP16 graphs by the policy.
 
 The graph that comes out is FP16 wherever it is not INT8. Scales have the type of the tensor that they scale; weights
 are INT8 initializers behind one DequantizeLinear, so the file is about a quarter of FP32.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.onnx_graph import infer_onnx
 from ..errors import BadInputError, UsageError, one_of
 from .amax import LEVELS
 from .placement import Site, groups, sites
@@ -53,7 +54,7 @@ class QuantizeConfig:
 
 @dataclass(frozen=True)
 class Ranges:
-    """The largest absolute value that INT8 shall represent, by the tensor's name in the FP32 graphs.
+    """Largest absolute values that INT8 represents, by tensor name in the FP32 graphs.
 
     The names are those of the clip graph; `frame` and `temporal` hold the same nodes under the same names, so one set
     serves all three and the streaming pair rounds as the clip graph does.
@@ -113,7 +114,7 @@ class _Writer:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self.ranges, self.fold, self.steps = ranges, fold, steps
-        self.types = _float_types(model)
+        self.types = {name: tensor.kind for name, tensor in infer_onnx(model).tensors.items()}
         self.weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.dequantized: dict[tuple[str, int | None], str] = {}
@@ -147,7 +148,7 @@ class _Writer:
                     cause="ranges of another network, or an activation that overflows",
                     next="calibrate again with the clip graph of this checkpoint",
                 )
-            scale = round_up(np.asarray(amax / LEVELS), self.types[tensor])
+            scale = round_up(np.asarray(amax / LEVELS), self._onnx.helper.tensor_dtype_to_np_dtype(self.types[tensor]))
             self._pair(tensor, scale, None, quantize=True)
         return self.dequantized[tensor, None]
 
@@ -189,7 +190,10 @@ class _Writer:
 
 
 def weight_scale(values: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
-    """The scale of each output channel of a weight, in the weight's type: 127 steps reach its largest value."""
+    """The scale of each output channel of a weight, in the weight's type.
+
+    127 steps reach the channel's largest value.
+    """
     others = tuple(place for place in range(values.ndim) if place != axis)
     return round_up(np.abs(values.astype(np.float64)).max(others) / LEVELS, values.dtype)
 
@@ -205,12 +209,3 @@ def round_up(scale: npt.NDArray[np.float64], dtype: npt.DTypeLike) -> npt.NDArra
     # `where` and not an index: a scale of no dimension must stay one. A vector of one element is the same number, but
     # with it TensorRT-RTX 1.7.1 runs every convolution in FP16.
     return np.asarray(np.where(rounded.astype(np.float64) < wanted, up, rounded))
-
-
-def _float_types(model: onnx.ModelProto) -> dict[str, npt.DTypeLike]:
-    """Numpy types of all tensors."""
-    from onnx import helper, shape_inference
-
-    graph = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
-    values = [*graph.input, *graph.output, *graph.value_info]
-    return {v.name: helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type) for v in values}

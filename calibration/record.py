@@ -1,4 +1,4 @@
-"""The calibration set: what is refused, and what is written down of it.
+"""Checks of the calibration set, and its record in the bundle.
 
 A range is only as good as the clips that it was taken on, and a bad set gives no error: random or constant clips make
 meaningless scales. So a set that cannot stand for the camera is refused, and the record in the bundle says which clips
@@ -78,7 +78,7 @@ def _copies(ids: Sequence[str], hashes: Sequence[str]) -> list[str]:
     return found
 
 
-def record(
+def calibration_record(
     chosen: ChosenClips,
     ranges: Ranges,
     config: QuantizeConfig,
@@ -89,7 +89,7 @@ def record(
     sampling: Sampling,
     tools: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What the bundle keeps, as JSON values; equal for equal clips, seed and tools.
+    """Make the bundle's calibration record; equal for equal clips, seed and tools.
 
     Args:
         chosen: the clips.

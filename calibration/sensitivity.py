@@ -1,4 +1,4 @@
-"""Which groups of layers INT8 harms, and which to leave out.
+"""Sensitivity of layer groups to INT8, and the groups to exclude.
 
 One group at a time is quantized and everything else is FP16: what the answers lose is that group's doing. The harm is
 the root mean square difference of the logits, as a share of their deviation between clips; it needs no labels and tells
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..errors import VerificationError
 from .choose import Progress
 from .gate import Budget
-from .paired import Z_95, Comparison, compare
+from .paired import Z_95, PairedComparison, compare_answers
 
 if TYPE_CHECKING:
     import onnx
@@ -71,7 +71,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What was found.
+    """Harm of every group, and the steps of the exclusion.
 
     Attributes:
         groups: the most harmful first.
@@ -120,8 +120,8 @@ def sensitivity(
     """
     ids = [str(index) for index in range(len(labels))]
 
-    def against(excluded: tuple[str, ...]) -> Comparison:
-        return compare(truth, evaluate(quantize(excluded)), labels, ids)
+    def against(excluded: tuple[str, ...]) -> PairedComparison:
+        return compare_answers(truth, evaluate(quantize(excluded)), labels, ids)
 
     rows: dict[str, GroupHarm] = {}
     ordered = sorted(macs, key=lambda name: name.endswith(".bmm"))  # their companions first
@@ -159,7 +159,9 @@ def sensitivity(
 
 
 def companions(group: str, known: Mapping[str, object]) -> tuple[str, ...]:
-    """What is quantized with a group: the products of an attention only with its projections (see `placement`).
+    """Groups that are quantized with a group.
+
+    The products of an attention only with its projections, see `placement`.
 
     >>> companions("block0.local.bmm", {"block0.local.qkv": 1, "block0.local.out": 1, "block0.local.bmm": 1})
     ('block0.local.qkv', 'block0.local.out')
@@ -168,8 +170,10 @@ def companions(group: str, known: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(name for name in (f"{stem}.qkv", f"{stem}.out") if name in known) if part == "bmm" else ()
 
 
-def holds(found: Comparison, budget: Budget) -> bool:
-    """Whether the budget may hold: the logits are close, and neither agreement nor drop is refuted (95 %, one-sided).
+def holds(found: PairedComparison, budget: Budget) -> bool:
+    """Whether the budget may hold.
+
+    The logits are close, and neither agreement nor drop is refuted (95 %, one-sided).
 
     A hundred clips cannot prove half a point: one clip is more than that. They can refute; the gate proves, on more.
     """
@@ -177,11 +181,11 @@ def holds(found: Comparison, budget: Budget) -> bool:
     return _harm(found) <= RMS_LIMIT and found.agreement + reach >= budget.agreement and found.floor <= budget.drop
 
 
-def _harm(found: Comparison) -> float:
+def _harm(found: PairedComparison) -> float:
     return math.inf if found.rms_share is None else found.rms_share
 
 
-def table(found: Sensitivity) -> list[Sequence[str]]:
+def sensitivity_table(found: Sensitivity) -> list[Sequence[str]]:
     """Rows for `terminal.table`: a heading, then the groups."""
     rows: list[Sequence[str]] = [["group", "harm", "agree", "MACs in INT8", "excluded"]]
     for row in found.groups:

@@ -1,4 +1,4 @@
-"""Moving outlier channels from activations into weights, before quantization.
+"""SmoothQuant: outlier channels moved from activations into weights.
 
 Behind a LayerNormalization some channels can be a hundred times as large as the rest. One scale must serve them all,
 and the rest is rounded away. The norm's gain and bias are divided by a factor for each channel, the rows of the weights
@@ -12,13 +12,14 @@ before the global attention is read by the pooling too.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ..bundle.onnx_graph import infer_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -48,19 +49,15 @@ class Norm:
 
 def norms(model: onnx.ModelProto) -> tuple[Norm, ...]:
     """The norms of a graph that can be smoothed, in graph order."""
-    constants = {item.name for item in model.graph.initializer}
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in model.graph.node:
-        for name in set(node.input):
-            readers[name].append(node)
+    graph = infer_onnx(model)
     found = []
-    for node in model.graph.node:
-        if node.op_type != "LayerNormalization":
+    for node in graph.nodes:
+        reading = graph.readers.get(node.outputs[0], [])
+        if node.op != "LayerNormalization" or not reading:
             continue
-        reading = readers[node.output[0]]
-        if reading and all(r.op_type == "MatMul" and r.input[1] in constants for r in reading):
-            weights = tuple(r.input[1] for r in reading)
-            found.append(Norm(node.name, node.output[0], node.input[1], node.input[2], weights))
+        if all(r.op == "MatMul" and r.inputs[1] in graph.weights for r in reading):
+            weights = tuple(r.inputs[1] for r in reading)
+            found.append(Norm(node.name, node.outputs[0], node.inputs[1], node.inputs[2], weights))
     return tuple(found)
 
 

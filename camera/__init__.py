@@ -1,1 +1,1 @@
-"""Sources of frames, the face in them, the stream of answers, and the video that shows both. Needs only `engine`."""
+"""Frames from files, folders and cameras, streamed through a runtime."""

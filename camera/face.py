@@ -1,4 +1,4 @@
-"""Which part of a frame is the face. For now the user says so; nothing is detected."""
+"""The face in a frame: the whole or the centre, as the user says; nothing is detected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Face:
 
 
 def check_face(mode: str) -> str:
-    """Accepts one of `FACES`.
+    """Check that a mode is one of `FACES`.
 
     Raises:
         UsageError: anything else.
@@ -35,7 +35,7 @@ def check_face(mode: str) -> str:
 
 
 def find_face(frame: Frame, mode: str) -> Face:
-    """The face of one frame.
+    """Crop the face of one frame.
 
     Args:
         frame: uint8 `[H, W, 3]`.

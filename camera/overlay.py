@@ -1,6 +1,6 @@
-"""The overlay video: the frame, and beside it the answer of that moment (label, probability bars, time).
+"""Overlay video: the frame, and beside it its answer (label, probability bars, time).
 
-The panel stands beside the picture, not on it: a face crop of 64 pixels has no room to spare.
+The panel is beside the picture, not on it: a face crop of 64 pixels is too small to draw on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from ..bundle.files import atomic_path
 from ..clips import Frame
 from ..errors import MachineError
-from .sources.contract import Captured
+from .sources.contract import TimedFrame
 from .sources.opencv import load_cv2
 
 MIN_HEIGHT, MAX_HEIGHT = 320, 1080
@@ -35,7 +35,7 @@ BACKGROUND, TRACK, BAR, BEST, TEXT, DIM = (
 
 
 class Overlay:
-    """Draws and writes one frame after the other. Made by `open_overlay`.
+    """Writer of an overlay video, frame by frame. Made by `open_overlay`.
 
     Args:
         part: the file to write.
@@ -50,7 +50,7 @@ class Overlay:
         self._size = (0, 0)  # width, height of the picture
         self.frames = 0
 
-    def add(self, captured: Captured, box: tuple[int, int, int, int], line: Mapping[str, Any] | None) -> None:
+    def add(self, captured: TimedFrame, box: tuple[int, int, int, int], line: Mapping[str, Any] | None) -> None:
         """Writes one frame.
 
         Args:
@@ -82,12 +82,12 @@ class Overlay:
             )
 
     def close(self) -> None:
-        """Writes the file's index; without it nothing can play the video."""
+        """Write the file's index, without which nothing can play the video."""
         if self._writer is not None:
             self._writer.release()
 
     def check(self) -> None:
-        """Reads the length back: OpenCV's writer keeps a full disk to itself.
+        """Read the length back: OpenCV's writer does not report a full disk.
 
         Raises:
             MachineError: the file does not hold what was written to it.
@@ -105,9 +105,9 @@ class Overlay:
 
 @contextlib.contextmanager
 def open_overlay(target: Path, labels: Sequence[str], fps: float) -> Iterator[Overlay]:
-    """Opens an overlay video that appears at `target` when the block ends well, and leaves nothing otherwise.
+    """Open an overlay video that appears at `target` when the block ends well.
 
-    At least one frame must be added.
+    Otherwise nothing is left behind. At least one frame must be added.
 
     Raises:
         MachineError: the folder or the disk does not take it, or OpenCV is not installed.
@@ -126,8 +126,8 @@ def panel_width(height: int) -> int:
     return _even(height * PANEL_SHARE)
 
 
-def fit(cv2: Any, captured: Captured, box: tuple[int, int, int, int], size: tuple[int, int]) -> Frame:
-    """The frame as large as `size` allows, on black, with the face framed where it is not the whole.
+def fit(cv2: Any, captured: TimedFrame, box: tuple[int, int, int, int], size: tuple[int, int]) -> Frame:
+    """Scale a frame to fit `size`, on black, with a box around a face that is not the whole.
 
     Args:
         cv2: the module.
@@ -155,7 +155,7 @@ def fit(cv2: Any, captured: Captured, box: tuple[int, int, int, int], size: tupl
 
 
 def draw_panel(cv2: Any, height: int, labels: Sequence[str], line: Mapping[str, Any] | None, time_s: float) -> Frame:
-    """The panel: the label, a bar for every class (the likeliest `MAX_BARS` of many), the time.
+    """Draw the panel: label, a bar for every class (the likeliest `MAX_BARS` of many), time.
 
     Args:
         cv2: the module.
@@ -171,10 +171,10 @@ def draw_panel(cv2: Any, height: int, labels: Sequence[str], line: Mapping[str, 
     panel: Frame = np.full((height, width, 3), BACKGROUND, np.uint8)
     margin = round(12 * unit)
 
-    def write(text: str, left: float, base: float, scale: float, room: float, color: tuple[int, ...]) -> None:
+    def write(text: str, left: float, base: float, scale: float, limit: float, color: tuple[int, ...]) -> None:
         thickness = max(1, round(2 * scale * unit))
         # OpenCV's letters are ASCII; another character would come out as several question marks.
-        text = fit_text(cv2, text.encode("ascii", "replace").decode(), scale * unit, thickness, room)
+        text = fit_text(cv2, text.encode("ascii", "replace").decode(), scale * unit, thickness, limit)
         place = (round(left), round(base))
         cv2.putText(panel, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale * unit, color, thickness, cv2.LINE_AA)
 
@@ -206,11 +206,11 @@ def draw_panel(cv2: Any, height: int, labels: Sequence[str], line: Mapping[str, 
     return panel
 
 
-def fit_text(cv2: Any, text: str, scale: float, thickness: int, room: float) -> str:
-    """The text, cut to what fits into `room` pixels and marked with '..' where it was cut."""
+def fit_text(cv2: Any, text: str, scale: float, thickness: int, limit: float) -> str:
+    """Cut a text to `limit` pixels, marked with '..' where it was cut."""
 
     def wide(candidate: str) -> bool:
-        return bool(cv2.getTextSize(candidate, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)[0][0] > room)
+        return bool(cv2.getTextSize(candidate, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)[0][0] > limit)
 
     if not wide(text):
         return text

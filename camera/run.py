@@ -1,4 +1,4 @@
-"""The verb `run`: frames in, one JSON line per answer out, and a video of both where one is wanted."""
+"""Run a source of frames through a runtime: one JSON line an answer, and an overlay video."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..bundle.files import writing_failed
 from ..errors import LogoformerError, UsageError, VerificationError
 from .face import check_face, find_face
 from .overlay import Overlay, open_overlay
-from .sources.contract import Captured, Source
+from .sources.contract import FrameSource, TimedFrame
 
 if TYPE_CHECKING:
     from ..engine import Result, Runtime
@@ -27,7 +27,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did.
+    """Counts of a run, and how it ended.
 
     Attributes:
         frames: frames looked at.
@@ -48,9 +48,9 @@ class RunSummary:
     out: Path | None
 
 
-def run(
-    engine: Runtime,
-    source: Source,
+def run_source(
+    runtime: Runtime,
+    source: FrameSource,
     face: str = "whole",
     hop: int = 4,
     warmup: str = "wait",
@@ -59,13 +59,13 @@ def run(
     on_result: Callable[[Line], None],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RunSummary:
-    """Streams a source through an engine.
+    """Stream a source through a runtime.
 
     A source that ends before the first answer was due gets one answer at the end from what there is, marked
     `"partial": true`. Ctrl-C and a closed pipe end the run, not the program: the overlay video is whole up to there.
 
     Args:
-        engine: what `logoformer.load` gave.
+        runtime: what `logoformer.load` gave.
         source: opened by the caller, who also closes it.
         face: 'whole' or 'center', see `face.find_face`.
         hop: frames from one answer to the next.
@@ -88,21 +88,21 @@ def run(
     feed = _Feed(source)
     frames = results = 0
     stopped = ""
-    last: Captured | None = None
+    last: TimedFrame | None = None
     overlay: Overlay | None = None
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(engine.stream(hop=hop, color=source.color, warmup=warmup))
+        stream = stack.enter_context(runtime.stream(hop=hop, color=source.color, warmup=warmup))
         line: Line | None = None
         try:
             for captured in feed:
                 if target is not None and overlay is None:
                     # Opened at the first frame: a source without one leaves no video behind.
-                    overlay = stack.enter_context(open_overlay(target, engine.bundle.labels, source.fps))
+                    overlay = stack.enter_context(open_overlay(target, runtime.bundle.labels, source.fps))
                 found = find_face(captured.frame, face)
                 result = stream.push(found.pixels, captured.time_s)
                 frames, last = frames + 1, captured
                 if result is not None:
-                    line = result_line(engine.bundle.labels, result, captured)
+                    line = result_line(runtime.bundle.labels, result, captured)
                     results += 1
                     on_result(line)
                 if overlay is not None:
@@ -110,10 +110,10 @@ def run(
                 if progress is not None:
                     progress("run", frames, source.count or 0)
             if last is not None and results == 0 and (result := stream.flush()) is not None:
-                line = result_line(engine.bundle.labels, result, last) | {"partial": True}
+                line = result_line(runtime.bundle.labels, result, last) | {"partial": True}
                 results = 1
                 on_result(line)
-                if overlay is not None:  # every frame stands there without an answer: show the last one once more
+                if overlay is not None:  # every frame was written without an answer: show the last one once more
                     overlay.add(last, find_face(last.frame, face).box, line)
         except KeyboardInterrupt:
             stopped = "interrupt"
@@ -133,16 +133,16 @@ def run(
 
 
 class _Feed:
-    """Iterates a source and keeps its failure for later, so that what came before it is finished first."""
+    """Iterator over a source that keeps its failure: the frames before it are finished first."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: FrameSource) -> None:
         self._frames = iter(source)
         self.failure: LogoformerError | None = None
 
     def __iter__(self) -> _Feed:
         return self
 
-    def __next__(self) -> Captured:
+    def __next__(self) -> TimedFrame:
         try:
             return next(self._frames)
         except LogoformerError as error:
@@ -150,8 +150,8 @@ class _Feed:
             raise StopIteration from error
 
 
-def result_line(labels: tuple[str, ...], result: Result, captured: Captured) -> Line:
-    """One answer as plain JSON values.
+def result_line(labels: tuple[str, ...], result: Result, captured: TimedFrame) -> Line:
+    """Convert an answer to plain JSON values.
 
     Args:
         labels: the C class names.
@@ -184,7 +184,7 @@ def result_line(labels: tuple[str, ...], result: Result, captured: Captured) -> 
 
 
 def json_lines(stream: TextIO) -> Callable[[Line], None]:
-    """Gives an `on_result` that writes one line of JSON for each answer and flushes it.
+    """Make an `on_result` that writes one line of JSON for each answer and flushes it.
 
     The function it gives raises BrokenPipeError when the reader went away (which `run` takes as the end), and
     MachineError when the disk behind the stream is full.
@@ -205,7 +205,7 @@ def json_lines(stream: TextIO) -> Callable[[Line], None]:
     return write
 
 
-def _check_target(target: Path, source: Source) -> Path:
+def _check_target(target: Path, source: FrameSource) -> Path:
     if target.suffix.lower() != ".mp4":
         raise UsageError(f"The overlay video is an .mp4; {target} is named otherwise.", next=f"-o {target.stem}.mp4")
     if target.is_dir():

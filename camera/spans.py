@@ -1,4 +1,4 @@
-"""How well a stream reads a long video whose expressions are labelled.
+"""Accuracy of a stream on long videos whose expressions are labelled.
 
 At the end of each labelled span two readings are taken: the stream's, which picks the training pattern out of the last
 seconds, and the naive one, the last T frames as they came. The second is what most camera programs would do.
@@ -82,7 +82,7 @@ def _uar(confusion: npt.NDArray[np.int64]) -> float:
 
 
 def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[LabelledSpan]:
-    """Reads `[{"start_s", "end_s", "label"}]`, ascending.
+    """Read `[{"start_s", "end_s", "label"}]`, ascending.
 
     Raises:
         BadInputError: not such a list, or a label that the model does not have.
@@ -101,25 +101,25 @@ def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[Labe
 
 
 def score_spans(
-    engine: Runtime, videos: Sequence[str | os.PathLike[str]], progress: Progress | None = None
+    runtime: Runtime, videos: Sequence[str | os.PathLike[str]], progress: Progress | None = None
 ) -> SpanScore:
-    """Streams videos and takes both readings at the last frame of every span.
+    """Stream videos and take both readings at the last frame of every span.
 
     Args:
-        engine: what `logoformer.load` gave.
+        runtime: what `logoformer.load` gave.
         videos: each with its spans in a `.json` of the same name beside it.
         progress: called with (stage, videos done, videos).
     """
-    classes, size = len(engine.labels), engine.bundle.frames
+    classes, size = len(runtime.labels), runtime.bundle.frames
     stream_confusion = np.zeros((classes, classes), np.int64)
     naive_confusion = np.zeros((classes, classes), np.int64)
     frames = 0
     for done, video in enumerate(videos):
         if progress is not None:
             progress("stream videos", done, len(videos))
-        spans = deque(read_spans(Path(video).with_suffix(".json"), engine.labels))
+        spans = deque(read_spans(Path(video).with_suffix(".json"), runtime.labels))
         last: deque[Frame] = deque(maxlen=size)
-        with open_source(video) as source, engine.stream(hop=1 << 30, color=source.color) as stream:
+        with open_source(video) as source, runtime.stream(hop=1 << 30, color=source.color) as stream:
             step_s = 1.0 / source.fps
             for captured in source:
                 stream.push(captured.frame, captured.time_s)
@@ -130,7 +130,7 @@ def score_spans(
                     answer = stream.flush()
                     if answer is not None:
                         stream_confusion[label, answer.index] += 1
-                    naive_confusion[label, engine(np.stack(last), color=source.color).index] += 1
+                    naive_confusion[label, runtime(np.stack(last), color=source.color).index] += 1
     if progress is not None:
         progress("stream videos", len(videos), len(videos))
     return SpanScore(stream_confusion, naive_confusion, frames)

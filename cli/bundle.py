@@ -1,12 +1,12 @@
-"""The verbs of a bundle: export, build, verify, trust, inspect."""
+"""The verbs export, quantize, build, verify, trust and inspect."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from ..benchmarks.report.text_tables import table
 from ..errors import UsageError, command, printable
+from . import choices
 from .options import AddVerb, data_option, engines_dir_option, seed_option, show, threads_option
 from .terminal import Bar
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..workflows.quantize import Calibration
 
+_SMS = ", ".join(choices.RTX_SMS)  # not choices of the parser: the library's error says what other GPUs take
+
 
 def _export(a: argparse.Namespace, bar: Bar) -> int:
     from ..export.exporter import ExportConfig
-    from ..workflows.verbs import export_checkpoint, export_summary
+    from ..workflows.export import export_checkpoint, export_summary
 
     config = ExportConfig(
         precisions=tuple(p for p in a.precisions if p != "int8"), faces=a.faces, max_fps=a.max_fps,
@@ -32,19 +34,20 @@ def _export(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _quantize(a: argparse.Namespace, bar: Bar) -> int:
+    from ..workflows.export import export_summary
     from ..workflows.quantize import quantize
-    from ..workflows.verbs import export_summary
 
     calibration = _calibration(a, a.data)
     if a.sensitivity is None:
         bundle = quantize(a.bundle, calibration, bar)
         return show(a, bar, export_summary(bundle), _exported(bundle))
-    from ..calibration.sensitivity import table as rows
-    from ..workflows.tune import quantize_sensitively
+    from ..benchmarks.report.text_tables import table
+    from ..calibration.sensitivity import sensitivity_table
+    from ..workflows.sensitivity import quantize_sensitively
 
     bundle, found = quantize_sensitively(a.bundle, calibration, a.sensitivity, progress=bar)
     data = {**export_summary(bundle), "sensitivity": found.to_json()}
-    return show(a, bar, data, f"{table(rows(found))}\n{_exported(bundle)}")
+    return show(a, bar, data, f"{table(sensitivity_table(found))}\n{_exported(bundle)}")
 
 
 def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:
@@ -76,7 +79,7 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
         optimization_level=a.optimization_level,
         hardware_compatible=a.hardware_compatible,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop ends a build as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM from a supervisor ends a build as Ctrl-C does
     done = build_bundle(
         a.bundle, options, precisions=a.precision, graphs=a.graph, per_sm=a.per_sm, plan_sm=a.plan_sm,
         engines_dir=a.engines_dir, allow_fallback=a.allow_fallback, progress=bar,
@@ -96,6 +99,7 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
         return _accuracy(a, bar)
     if a.layers is not None:
         return _layers(a, bar)
+    from ..benchmarks.report.text_tables import table
     from ..engine.verify import verify
 
     report = verify(a.bundle, engines_dir=a.engines_dir, threads=a.threads, write=not a.no_write, progress=bar)
@@ -116,7 +120,8 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
-    from ..workflows.judge import accuracy_rows, judge_on_data
+    from ..benchmarks.report.text_tables import table
+    from ..workflows.verify_accuracy import accuracy_rows, judge_on_data
 
     if not a.data:
         raise UsageError(
@@ -133,7 +138,8 @@ def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _layers(a: argparse.Namespace, bar: Bar) -> int:
-    from ..workflows.judge import explain_layers
+    from ..benchmarks.report.text_tables import table
+    from ..workflows.verify_layers import explain_layers
 
     reports = explain_layers(a.bundle, a.layers, progress=bar)
     lines = []
@@ -147,7 +153,7 @@ def _layers(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _trust(a: argparse.Namespace, bar: Bar) -> int:
-    from ..engine.trust.verb import manage
+    from ..engine.trust.manage import manage
 
     done = manage(a.file, add_key=a.add_key, name=a.name, sign=a.sign, key=a.key, remove=a.remove, list_all=a.list)
     return show(a, bar, done.data, "\n".join(done.lines))
@@ -159,9 +165,8 @@ def _inspect(a: argparse.Namespace, bar: Bar) -> int:
     if a.preset or a.frames or a.sizes or a.out:
         raise UsageError("--preset, --frames, --sizes and --out go with --complexity.", next="add --complexity")
     if a.bundle is None:
-        raise UsageError("Which bundle shall be inspected?", next=command("logoformer", "inspect", "BUNDLE"))
-    from ..engine.describe import describe, describe_text, proofs
-    from ..engine.tensors import tensors, tensors_text
+        raise UsageError("inspect needs a bundle.", next=command("logoformer", "inspect", "BUNDLE"))
+    from ..engine.describe import describe, describe_text, proofs, tensors, tensors_text
 
     if a.tensors:
         return show(a, bar, tensors(a.bundle), tensors_text(a.bundle))
@@ -174,17 +179,18 @@ def _inspect(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _complexity(a: argparse.Namespace, bar: Bar) -> int:
-    from ..workflows.scheme_report import inspect_complexity, text
+    from ..workflows.complexity import complexity_text, inspect_complexity
 
     costs = inspect_complexity(a.bundle, a.preset, frames=a.frames, sizes=a.sizes, out=a.out, progress=bar)
-    return show(a, bar, costs.to_json(), text(costs))
+    return show(a, bar, costs.to_json(), complexity_text(costs))
 
 
 def _int8_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--calibration-clips", type=int, default=128, metavar="N", help="to calibrate on; default 128")
     p.add_argument("--few", action="store_true", help="accept fewer than 64 calibration clips")
     p.add_argument(
-        "--method", default="max", metavar="M", help="of ranges: max (default), entropy, percentile or mse"
+        "--method", default="max", choices=choices.METHODS, metavar="M",
+        help="how ranges are chosen: max (default), entropy, percentile or mse",
     )  # fmt: skip
     p.add_argument("--exclude", nargs="+", default=[], metavar="GROUP", help="left in FP16, such as block0.ffn")
     p.add_argument("--smooth", action="store_true", help="move outlier channels from activations into weights first")
@@ -197,12 +203,16 @@ def add(verb: AddVerb) -> None:
     p = verb("export", _export, "turn a checkpoint into a bundle", "logoformer export ckpt -o face.bundle")
     p.add_argument("checkpoint", help="a checkpoint folder or .pt file")
     p.add_argument("-o", "--out", metavar="DIR", help="the bundle; default: CHECKPOINT.bundle")
-    p.add_argument("--precisions", nargs="+", default=["fp32", "fp16"], metavar="P", help="default: fp32 fp16")
+    p.add_argument(
+        "--precisions", nargs="+", default=["fp32", "fp16"], choices=choices.PRECISIONS, metavar="P",
+        help="fp32, fp16, int8; default: fp32 fp16",
+    )  # fmt: skip
     p.add_argument("--faces", type=int, default=4, metavar="N", help="streams that share the ring; default 4")
     p.add_argument("--max-fps", type=float, default=30.0, metavar="X", help="fastest camera kept whole; default 30")
     p.add_argument(
-        "--frame-batches", type=int, nargs="+", default=[], metavar="B", help="2, 4, 8: several faces in one call"
-    )
+        "--frame-batches", type=int, nargs="+", default=[], choices=choices.FRAME_BATCHES, metavar="B",
+        help="2, 4, 8: several faces in one call",
+    )  # fmt: skip
     data_option(p, required=False)
     p.add_argument("--clips", type=int, default=32, metavar="N", help="for ranges and parity; default 32")
     p.add_argument("--share-clips", action="store_true", help="allow clips of --data to be stored in the bundle")
@@ -226,19 +236,32 @@ def add(verb: AddVerb) -> None:
         "build", _build, "compile a bundle's graphs to TensorRT engines", "logoformer build face.bundle --target rtx"
     )
     p.add_argument("bundle")
-    p.add_argument("--target", default="rtx", metavar="T", help="rtx (default; needs no GPU) or tensorrt (this GPU)")
-    p.add_argument("--gpus", nargs="+", default=[], metavar="SM", help="rtx: such as sm86 sm89; default: all six")
+    p.add_argument(
+        "--target", default="rtx", choices=choices.TARGETS, metavar="T",
+        help="rtx (default; needs no GPU) or tensorrt (this GPU)",
+    )  # fmt: skip
+    p.add_argument("--gpus", nargs="+", default=[], metavar="SM", help=f"rtx: some of {_SMS}; default: all")
     p.add_argument("--per-sm", action="store_true", help="rtx: one engine for each GPU instead of one for all")
-    p.add_argument("--precision", nargs="+", default=[], metavar="P", help="default: those that were accepted")
-    p.add_argument("--graph", nargs="+", default=[], metavar="G", help="clip, frame, temporal; default: all")
-    p.add_argument("--plan-sm", metavar="SM", help="also file the kernel plan for this GPU")
+    p.add_argument(
+        "--precision", nargs="+", default=[], choices=(*choices.PRECISIONS, choices.MIXED), metavar="P",
+        help="fp32, fp16, int8, mixed; default: those that were accepted",
+    )  # fmt: skip
+    p.add_argument(
+        "--graph",
+        nargs="+",
+        default=[],
+        choices=choices.GRAPHS,
+        metavar="G",
+        help="clip, frame, temporal; default: all",
+    )
+    p.add_argument("--plan-sm", metavar="SM", help=f"also store the kernel plan for one of {_SMS}")
     p.add_argument("--allow-fallback", action="store_true", help="fp16 in place of an int8 graph that does not build")
     p.add_argument("--hardware-compatible", action="store_true", help="tensorrt: for all GPUs from Ampere on; slower")
     p.add_argument("--workspace-mib", type=int, metavar="N", help="scratch memory; default: by what is free")
     p.add_argument("--optimization-level", type=int, choices=range(6), help="the builder's effort")
     engines_dir_option(p)
 
-    p = verb("verify", _verify, "hold this machine's answers against the golden ones", "logoformer verify face.bundle")
+    p = verb("verify", _verify, "compare this machine's answers with the golden ones", "logoformer verify face.bundle")
     p.add_argument("bundle")
     p.add_argument("--no-write", action="store_true", help="do not record the verdicts in the bundle")
     p.add_argument("--accuracy", action="store_true", help="judge FP16 and INT8 against FP32 on --data's test split")
@@ -249,7 +272,7 @@ def add(verb: AddVerb) -> None:
     threads_option(p)
 
     p = verb(
-        "trust", _trust, "say which engines from elsewhere may run here",
+        "trust", _trust, "allow engines that were built elsewhere to run here",
         "logoformer trust face.bundle/engines/rtx1.7.1-sm86/clip.fp16.b1.0123abcd.engine",
     )  # fmt: skip
     p.add_argument("file", nargs="?", help="an engine file: show its hash and origin, and trust it from now on")
@@ -258,7 +281,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--sign", metavar="FILE", help="write FILE.sig; needs --key")
     p.add_argument("--key", metavar="PRIVATE", help="with --sign: a private Ed25519 key (PEM, mode 0600)")
     p.add_argument("--list", action="store_true", help="what is trusted now")
-    p.add_argument("--remove", metavar="HASH", help="take trust back: first digits of an engine's hash or of a key")
+    p.add_argument("--remove", metavar="HASH", help="withdraw trust: first digits of an engine's hash or of a key")
 
     p = verb("inspect", _inspect, "show what is in a bundle", "logoformer inspect face.bundle --plan --graph temporal")
     p.add_argument("bundle", nargs="?", help="optional with --complexity")
@@ -268,13 +291,22 @@ def add(verb: AddVerb) -> None:
         action="store_true",
         help="compile with TensorRT-RTX (no GPU needed), list the kernels, prove the precision",
     )
-    p.add_argument("--graph", nargs="+", default=[], metavar="G", help="with --plan: which; default: all")
-    p.add_argument("--precision", nargs="+", default=[], metavar="P", help="with --plan: which; default: all")
-    p.add_argument("--sm", default="sm86", metavar="SM", help="with --plan: for which GPU; default sm86")
+    p.add_argument(
+        "--graph", nargs="+", default=[], choices=choices.GRAPHS, metavar="G",
+        help="with --plan: clip, frame, temporal; default: all",
+    )  # fmt: skip
+    p.add_argument(
+        "--precision", nargs="+", default=[], choices=choices.PRECISIONS, metavar="P",
+        help="with --plan: fp32, fp16, int8; default: all",
+    )  # fmt: skip
+    p.add_argument("--sm", default="sm86", metavar="SM", help=f"with --plan: for one of {_SMS}; default sm86")
     p.add_argument(
         "--complexity", action="store_true", help="MACs and measured CPU time of the six attention schemes; minutes"
     )
-    p.add_argument("--preset", metavar="NAME", help="with --complexity and no bundle: of the model; default base")
+    p.add_argument(
+        "--preset", choices=choices.PRESETS, metavar="NAME",
+        help="with --complexity and no bundle: of the model: base (default), wide or tiny",
+    )  # fmt: skip
     p.add_argument("--frames", type=int, nargs="+", default=[], metavar="T", help="with --complexity: frames of a clip")
     p.add_argument(
         "--sizes", type=int, nargs="+", default=[], metavar="PX", help="with --complexity: sides, which set S"

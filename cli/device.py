@@ -1,4 +1,4 @@
-"""The verbs on a device: run, doctor, selftest; and the whole way, demo."""
+"""The verbs run, doctor, selftest and demo."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ import contextlib
 import signal
 import sys
 
-from ..benchmarks.report.text_tables import table
+from ..errors import printable
+from . import choices
 from .options import EXIT_INTERRUPTED, AddVerb, runtime_arguments, runtime_options, say, seed_option, show
-from .terminal import Bar
+from .terminal import Bar, answer_lines
 
 
 def _run(a: argparse.Namespace, bar: Bar) -> int:
-    from ..camera.run import json_lines, run
+    from ..camera.run import json_lines, run_source
     from ..camera.sources.open import open_source
     from ..engine import load
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a supervisor's stop ends a run as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM from a supervisor ends a run as Ctrl-C does
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(load(a.bundle, selftest=a.selftest, **runtime_arguments(a)))
-        fps = engine.bundle.sampling.fps if a.fps is None else a.fps
+        runtime = stack.enter_context(load(a.bundle, selftest=a.selftest, **runtime_arguments(a)))
+        fps = runtime.bundle.sampling.fps if a.fps is None else a.fps
         source = stack.enter_context(open_source(a.source, fps))
+        terminal = sys.stdout.isatty()
+        on_result = answer_lines(runtime.labels) if terminal and not a.json else json_lines(sys.stdout)
         # The bar would break up the lines where both go to the same terminal.
-        progress = None if sys.stdout.isatty() else bar
-        done = run(engine, source, a.face, a.hop, a.warmup, a.out, on_result=json_lines(sys.stdout), progress=progress)
+        progress = None if terminal else bar
+        done = run_source(runtime, source, a.face, a.hop, a.warmup, a.out, on_result=on_result, progress=progress)
     bar.clear()
-    where = f"; {done.out}" if done.out else ""
-    print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{where}", file=sys.stderr)
+    if not a.quiet:
+        where = f"; {printable(done.out)}" if done.out else ""
+        print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{where}", file=sys.stderr)
     return EXIT_INTERRUPTED if done.stopped == "interrupt" else 0
 
 
@@ -41,11 +45,12 @@ def _doctor(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _selftest(a: argparse.Namespace, bar: Bar) -> int:
+    from ..benchmarks.report.text_tables import table
     from ..engine import load
-    from ..engine.selftest import selftest
+    from ..engine.golden import selftest
 
-    with load(a.bundle, **runtime_arguments(a)) as engine:
-        report = selftest(engine)
+    with load(a.bundle, **runtime_arguments(a)) as runtime:
+        report = selftest(runtime)
     rows = [["what", "off by", "allowed", ""]]
     for check in report.checks:
         off = "not finite" if check.share is None else f"{check.share:.4%}"
@@ -60,7 +65,7 @@ def _selftest(a: argparse.Namespace, bar: Bar) -> int:
 def _demo(a: argparse.Namespace, bar: Bar) -> int:
     from ..workflows.demo import demo
 
-    report = demo(a.out, seed=a.seed, progress=bar, say=(lambda _: None) if a.json else say(bar))
+    report = demo(a.out, seed=a.seed, progress=bar, say=say(a, bar))
     return show(a, bar, report.to_json(), report.table())
 
 
@@ -71,24 +76,28 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("bundle")
     p.add_argument("source", help="a video file, a folder of frames, or a camera's index")
-    p.add_argument("--face", default="whole", metavar="F", help="whole frame (default), or its center square")
+    p.add_argument(
+        "--face", default="whole", choices=choices.FACES, metavar="F",
+        help="whole (default): the frame as it is; center: the square in its middle",
+    )  # fmt: skip
     p.add_argument("--hop", type=int, default=4, metavar="N", help="frames from one answer to the next; default 4")
     p.add_argument(
-        "--warmup", default="wait", metavar="W", help="wait (default) for a full span, or repeat the first frame"
-    )
+        "--warmup", default="wait", choices=choices.WARMUPS, metavar="W",
+        help="wait (default) for a full span, or repeat the first frame",
+    )  # fmt: skip
     p.add_argument("--fps", type=float, metavar="X", help="for a folder of frames")
     p.add_argument("-o", "--out", metavar="MP4", help="also write a video with the answers drawn in")
     p.add_argument(
-        "--selftest", action="store_true", help="answer the golden clips first; end with 5 if they are wrong"
+        "--selftest", action="store_true", help="answer the golden clips first; exit code 5 if an answer is wrong"
     )
     runtime_options(p)
 
-    verb("doctor", _doctor, "say what of this machine works, and how to mend what does not", "logoformer doctor")
+    verb("doctor", _doctor, "check this machine, and say how to fix what does not work", "logoformer doctor")
 
     p = verb("selftest", _selftest, "answer the golden clips on this device", "logoformer selftest face.bundle")
     p.add_argument("bundle")
     runtime_options(p)
 
-    p = verb("demo", _demo, "the whole way on synthetic faces, without a GPU", "logoformer demo -o demo")
+    p = verb("demo", _demo, "synthesize, train, export, build and measure, without a GPU", "logoformer demo -o demo")
     p.add_argument("-o", "--out", default="demo", metavar="DIR", help="default: demo")
     seed_option(p)

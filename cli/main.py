@@ -1,41 +1,48 @@
 """The command line: parses, calls one function, prints. No logic.
 
-Every verb takes `--json`. Exit codes are those of `errors.py`. Nothing heavy is imported before a verb is known, so
-`--help` answers at once. The verbs stand in `cli/model.py`, `cli/bundle.py`, `cli/device.py`, `cli/bench.py`.
+Every verb takes `--json`, `-v` and `-q`. Exit codes are those of `errors.py`. Nothing heavy is imported before a verb
+is known, so `--help` answers at once. Each group of verbs is a file: `model.py`, `bundle.py`, `device.py`, `bench.py`,
+`completion.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import LogoformerError, MachineError, command, missing_package
+from ..errors import EXIT_OK, LogoformerError, MachineError, command, missing_package
 from . import bench as cli_bench
 from . import bundle as cli_bundle
+from . import completion as cli_completion
 from . import device as cli_device
 from . import model as cli_model
+from .logs import logging_to_stderr
 from .options import EXIT_INTERRUPTED, Handler
+from .parser import CommandParser
 from .terminal import Bar
 
 # Which extra of pyproject brings what a verb imports. The other verbs run on numpy, Pillow and one backend.
 EXTRAS = {
     "init": "train", "synth": "train", "train": "train", "evaluate": "train", "data-check": "train",
-    "export": "export", "quantize": "export", "demo": "export,rtx",
+    "export": "export", "quantize": "export", "demo": "export,rtx", "completion": "completion",
 }  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; the reference in docs/ is made from it."""
+    parser = CommandParser(
         prog="logoformer",
         description="LOGO-Former from a PyTorch checkpoint to a camera on an edge GPU.",
-        epilog="Exit codes: 1 bench-compare found a regression, 2 usage, 3 bad input, 4 refused, 5 verification "
-        "failed, 6 environment, 7 device lost.",
+        epilog="Exit codes: 0 success, 1 bench-compare found a regression, 2 wrong usage, 3 bad input, 4 artifact "
+        "refused, 5 verification failed, 6 something is missing on this machine, 7 device lost, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"logoformer {__version__}")
+    parser.set_defaults(root=parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, handler: Handler, help: str, example: str) -> argparse.ArgumentParser:
@@ -48,9 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         )
         p.set_defaults(handler=handler)
         p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+        loudness = p.add_mutually_exclusive_group()
+        loudness.add_argument("-v", "--verbose", action="count", default=0, help="log what is done; -vv: every detail")
+        loudness.add_argument("-q", "--quiet", action="store_true", help="no progress, no warnings: errors only")
         return p
 
-    for group in (cli_model, cli_bundle, cli_device, cli_bench):
+    for group in (cli_model, cli_bundle, cli_device, cli_bench, cli_completion):
         group.add(verb)
     return parser
 
@@ -58,8 +68,22 @@ def _parser() -> argparse.ArgumentParser:
 # ----------------------------------------------------------------------------------------------------------------- main
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point. Returns the exit code."""
-    a = _parser().parse_args(argv)
-    bar = Bar(quiet=a.json)
+    _escape_what_cannot_be_encoded()
+    parser = make_parser()
+    words = sys.argv[1:] if argv is None else list(argv)
+    if not words:
+        parser.print_help()
+        return EXIT_OK
+    try:
+        a = parser.parse_args(words)
+    except SystemExit as end:  # --help, --version or a wrong call, which is printed already
+        return int(end.code or 0)
+    bar = Bar(quiet=a.json or a.quiet)
+    with logging_to_stderr(bar, a.verbose, a.quiet):
+        return _run(a, bar)
+
+
+def _run(a: argparse.Namespace, bar: Bar) -> int:
     handler: Handler = a.handler
     try:
         return handler(a, bar)
@@ -67,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(a, bar, raised if isinstance(raised, LogoformerError) else _missing(a.verb, raised))
     except KeyboardInterrupt:
         bar.clear()
-        print(f"logoformer {a.verb}: interrupted; what stood on the disk before is unchanged", file=sys.stderr)
+        print(f"logoformer {a.verb}: interrupted; files already on disk are unchanged", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         _settle_output()
@@ -78,8 +102,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(a, bar, MachineError(f"The operating system reports: {error}.", next="df -h"))
 
 
+def _escape_what_cannot_be_encoded() -> None:
+    """Prints labels and file names as escapes where the output's encoding lacks their characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _settle_output() -> None:
-    """Lets go of output that cannot be written; the interpreter would complain of it once more at its end."""
+    """Discards output that cannot be written, so that the interpreter does not report it again when it exits."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -97,5 +128,5 @@ def _fail(a: argparse.Namespace, bar: Bar, error: LogoformerError) -> int:
 def _missing(verb: str, error: ModuleNotFoundError) -> MachineError:
     module = (error.name or "").partition(".")[0]
     if verb not in EXTRAS or module in ("", "logoformer"):
-        raise error  # a fault of ours, not of the installation
+        raise error  # a bug in this package, not in the installation
     return missing_package(module, EXTRAS[verb], f"The verb {verb}")

@@ -1,4 +1,4 @@
-"""The verbs of a researcher: init, synth, train, evaluate."""
+"""The verbs init, synth, train, data-check and evaluate."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..benchmarks.report.text_tables import table
 from ..errors import EXIT_BAD_INPUT, EXIT_OK, UsageError
+from . import choices
 from .options import AddVerb, data_option, seed_option, show
 from .terminal import Bar
 
@@ -34,7 +34,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
     from ..model.training.log import LogOptions
     from ..model.training.recipe import override, recipe
     from ..model.training.train import Start
-    from ..workflows.verbs import train_on
+    from ..workflows.train import train_on
 
     chosen = recipe(a.recipe)
     config = override(chosen.train, [*a.set, *([f"select={a.select}"] if a.select else ())])
@@ -58,7 +58,7 @@ def _train(a: argparse.Namespace, bar: Bar) -> int:
 def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
     from ..calibration.qat import QatConfig
     from ..model.training.recipe import override
-    from ..workflows.tune import fine_tune_on
+    from ..workflows.fine_tune import fine_tune_on
 
     config = override(QatConfig(), a.set)
     bundle, done = fine_tune_on(a.qat, a.data, config, fold=a.fold, progress=bar)
@@ -71,7 +71,8 @@ def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
-    from ..workflows.verbs import evaluate_on, write_evaluation
+    from ..benchmarks.report.text_tables import table
+    from ..workflows.evaluate import evaluate_on, write_evaluation
 
     if a.tsne and not a.out:
         raise UsageError("--tsne draws a picture; no folder for it is given.", next="name it with -o DIR")
@@ -103,7 +104,7 @@ def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _left_out(dropped: int, damaged: Sequence[str]) -> list[str]:
-    """Lines about clips and frames that a figure does without."""
+    """Lines about the clips and frames that were left out."""
     lines = []
     if dropped:
         lines.append(f"left out: {dropped} clips of fewer frames than the model reads (--short drop)")
@@ -140,20 +141,23 @@ def _interval(bounds: tuple[float, float]) -> str:
 
 
 def _reading_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--short", default="former", metavar="P", help="short clips: former (default), pad, repeat or drop")
     p.add_argument(
-        "--max-damaged", type=int, default=0, metavar="N", help="unreadable frames to put up with; default 0"
-    )
+        "--short", default="former", choices=choices.SHORT_CLIPS, metavar="P",
+        help="short clips: former (default), pad, repeat or drop",
+    )  # fmt: skip
+    p.add_argument("--max-damaged", type=int, default=0, metavar="N", help="unreadable frames allowed; default 0")
 
 
 def _attention_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--attention", metavar="A", help="logo (default), joint, space, divided, mixing or lgi")
+    shown = "logo (default), joint, space, divided, mixing or lgi"
+    p.add_argument("--attention", choices=choices.ATTENTIONS, metavar="A", help=shown)
 
 
 def add(verb: AddVerb) -> None:
     """Adds these verbs to the parser."""
     p = verb("init", _init, "write an untrained checkpoint, for latency work", "logoformer init --preset base -o ckpt")
-    p.add_argument("--preset", default="base", metavar="NAME", help="base (default), wide or tiny")
+    shown = "base (default), wide or tiny"
+    p.add_argument("--preset", default="base", choices=choices.PRESETS, metavar="NAME", help=shown)
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
     _attention_option(p)
     seed_option(p)
@@ -163,18 +167,21 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("-o", "--out", required=True, metavar="PATH", help="a folder, or an .mp4 with --kind video")
     p.add_argument(
-        "--kind", default="dfew", metavar="K", help="dfew (default), ferv39k: a data set in that layout; video"
-    )
+        "--kind", default="dfew", choices=choices.KINDS, metavar="K",
+        help="dfew (default), ferv39k: a data set in that layout; video",
+    )  # fmt: skip
     p.add_argument("--identities", type=int, default=100, metavar="N", help="people, 14 clips each; default 100")
     p.add_argument("--side", type=int, default=96, metavar="PX", help="side of the pictures; default 96")
     seed_option(p)
 
     p = verb("train", _train, "train a recipe", "logoformer train --recipe synthetic-tiny --data faces -o ckpt")
     p.add_argument(
-        "--recipe", default="synthetic-tiny", metavar="NAME",
-        help="synthetic-tiny (default), paper-dfew or paper-ferv39k: settings beside the code, saved with the result",
+        "--recipe", default="synthetic-tiny", choices=choices.RECIPES, metavar="NAME",
+        help="synthetic-tiny (default), paper-dfew or paper-ferv39k: settings, saved with the result",
     )  # fmt: skip
-    p.add_argument("--preset", metavar="NAME", help="of the architecture; default: the recipe's")
+    p.add_argument(
+        "--preset", choices=choices.PRESETS, metavar="NAME", help="base, wide or tiny; default: the recipe's"
+    )
     _attention_option(p)
     p.add_argument("-o", "--out", metavar="DIR", help="the checkpoint's folder")
     p.add_argument("--qat", metavar="BUNDLE", help="fine-tune this bundle's INT8 graphs instead; no -o")
@@ -184,20 +191,21 @@ def add(verb: AddVerb) -> None:
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any field of the recipe"
     )
     p.add_argument(
-        "--select",
-        metavar="HOW",
+        "--select", choices=choices.SELECTIONS, metavar="HOW",
         help="which weights are kept: last, validation or test-fold; as --set select=",
-    )
+    )  # fmt: skip
     p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
-    p.add_argument("--trunk-color", default="rgb", metavar="C", help="rgb (default) or bgr: what they were trained on")
+    shown = "rgb (default) or bgr: what they were trained on"
+    p.add_argument("--trunk-color", default="rgb", choices=choices.COLORS, metavar="C", help=shown)
     p.add_argument("--tensorboard", metavar="DIR", help="also write event files for TensorBoard there")
-    p.add_argument("--resume", action="store_true", help="go on with an interrupted training of the same checkpoint")
+    p.add_argument("--resume", action="store_true", help="continue an interrupted training of the same checkpoint")
 
     p = verb("data-check", _data_check, "find what is wrong with a data set", "logoformer data-check --data faces")
     p.add_argument("--data", required=True, metavar="DIR", help="a data set; every frame is decoded")
     p.add_argument(
-        "--speed", nargs="?", const="paper-dfew", metavar="RECIPE",
-        help="measure instead how many clips a core reads in a second as this recipe does; default paper-dfew",
+        "--speed", nargs="?", const="paper-dfew", choices=choices.RECIPES, metavar="RECIPE",
+        help="measure instead how many clips a core reads in a second for paper-dfew (default), paper-ferv39k or "
+        "synthetic-tiny",
     )  # fmt: skip
 
     p = verb("evaluate", _evaluate, "score a checkpoint: UAR, WAR, recalls", "logoformer evaluate ckpt --data faces")
@@ -208,5 +216,6 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--tsne", action="store_true", help="with -o: also draw the clips' features on a plane")
     p.add_argument("--views", type=int, default=1, metavar="N", help="clips taken of each recording; default 1")
     p.add_argument(
-        "--order", default="forward", metavar="O", help="of the frames: forward (default), reversed, shuffled"
-    )
+        "--order", default="forward", choices=choices.ORDERS, metavar="O",
+        help="of the frames: forward (default), reversed, shuffled",
+    )  # fmt: skip

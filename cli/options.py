@@ -1,4 +1,4 @@
-"""What the verbs share: how an answer is printed, and the options that many of them take."""
+"""Options and output that several verbs share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..errors import printable
+from . import choices
 from .terminal import Bar
 
 EXIT_INTERRUPTED = 130
@@ -23,19 +24,20 @@ class AddVerb(Protocol):
 def show(a: argparse.Namespace, bar: Bar, data: Any, text: str) -> int:
     """Prints an answer: `data` with `--json`, else `text`. Returns 0."""
     bar.clear()
-    # Labels, verdicts and names come from files: they may not move the cursor.
+    # Labels, verdicts and names come from files: escape what would move the cursor.
     shown = "\n".join(printable(line, 1 << 20) for line in text.split("\n"))
-    # Flushed here: at the interpreter's end nobody could say any more that the disk behind it is full.
+    # Flushed here, where a full disk can still be reported.
     print(json.dumps(data, allow_nan=False) if a.json else shown, flush=True)
     return 0
 
 
-def say(bar: Bar) -> Callable[[str], None]:
-    """A function that prints one line past the progress line."""
+def say(a: argparse.Namespace, bar: Bar) -> Callable[[str], None]:
+    """A function that prints a line of progress on standard output; none with `--json` or `--quiet`."""
 
     def line(text: str) -> None:
-        bar.clear()
-        print(text, flush=True)
+        if not (a.json or a.quiet):
+            bar.clear()
+            print(text, flush=True)
 
     return line
 
@@ -65,17 +67,25 @@ def threads_option(p: argparse.ArgumentParser) -> None:
 
 def precision_option(p: argparse.ArgumentParser) -> None:
     """`--precision`."""
-    p.add_argument("--precision", default="verdict", metavar="P", help="verdict (default), fp32, fp16, int8 or mixed")
+    names = (choices.VERDICT, *choices.PRECISIONS, choices.MIXED)
+    shown = "verdict (default), fp32, fp16, int8 or mixed"
+    p.add_argument("--precision", default=choices.VERDICT, choices=names, metavar="P", help=shown)
 
 
 def engines_dir_option(p: argparse.ArgumentParser) -> None:
     """`--engines-dir`."""
-    p.add_argument("--engines-dir", metavar="DIR", help="where engines live, if not inside the bundle")
+    p.add_argument("--engines-dir", metavar="DIR", help="folder of the engines, if not inside the bundle")
+
+
+def backend_option(p: argparse.ArgumentParser, default: str) -> None:
+    """`--backend`."""
+    names = [f"{name} (default)" if name == default else name for name in choices.BACKENDS]
+    p.add_argument("--backend", default=default, choices=choices.BACKENDS, metavar="B", help=", ".join(names))
 
 
 def runtime_options(p: argparse.ArgumentParser) -> None:
-    """What `logoformer.load` takes; read back by `runtime_arguments`."""
-    p.add_argument("--backend", default="auto", metavar="B", help="auto (default), or one by name")
+    """The options of `logoformer.load`; read back by `runtime_arguments`."""
+    backend_option(p, "auto")
     precision_option(p)
     p.add_argument("--device", type=int, default=0, metavar="N", help="which GPU; default 0")
     engines_dir_option(p)

@@ -1,19 +1,20 @@
-"""What the verbs draw: one progress line, and plain tables."""
+"""The progress line, and the lines of `run` on a terminal."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
-from typing import TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
 
 from ..errors import printable
 
 
 class Bar:
-    """A progress line on standard error; nothing at all when that is not a terminal, or for the first second.
+    """A progress line on standard error: on a terminal only, and after the first second.
 
-    Pass it as `progress`: it is called with (stage, done, total). Figures given to `note` take the place of the bar.
+    Pass it as `progress`: it is called with (stage, done, total). Figures given to `note` replace the bar.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
@@ -26,7 +27,7 @@ class Bar:
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if stage != self._stage:
-            # What was done before (a training that is resumed) tells nothing of the pace.
+            # Steps done before (a resumed training) say nothing about the pace.
             self._stage, self._stage_began, self._stage_done, self._note = stage, now, done, ""
         due = now - self._drawn > 0.1 or done == total
         if not self._on or now - self._began < 1.0 or not due:
@@ -56,6 +57,22 @@ class Bar:
             self._stream.write("\r" + " " * self._width + "\r")
             self._stream.flush()
             self._width = 0
+
+
+def answer_lines(labels: Sequence[str]) -> Callable[[Mapping[str, Any]], None]:
+    """Gives an `on_result` for `camera.run.run` that prints time, label and probability.
+
+    Args:
+        labels: the C class names, for the width of the column.
+    """
+    width = max(len(printable(label)) for label in labels)
+
+    def write(line: Mapping[str, Any]) -> None:
+        label, share = printable(line["label"]), line["probabilities"][line["label"]]
+        note = "  (fewer frames than a full span)" if line.get("partial") else ""
+        print(f"{line['time_s']:6.2f} s  {label:<{width}}  {share:.2f}{note}", flush=True)
+
+    return write
 
 
 def _duration(seconds: float) -> str:

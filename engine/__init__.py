@@ -1,4 +1,4 @@
-"""The runtime: build engines, run a bundle, stream it. numpy and one backend; torch is never imported."""
+"""The runtime: opens a bundle, answers clips and streams. Needs numpy and one backend."""
 
 from .result import Result as Result
 from .runtime import Runtime as Runtime

@@ -1,24 +1,39 @@
-"""The verb `inspect`: what a bundle is, what is in it, what was proven of it. Needs numpy alone; the plan needs RTX."""
+"""The verb `inspect`: contents of a bundle, layouts of its tensors, kernel plans.
+
+Only the kernel plans need TensorRT-RTX.
+"""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..bundle import Bundle
+import numpy as np
+
+from ..bundle import Bundle, GraphEntry, TensorSpec
 from ..bundle.sealed import reading_fields
+from ..clips import pattern_ages
 from ..errors import UsageError, one_of
 from .builder.proof import Proof, prove
-from .plan.kernels import KernelPlan
 from .trust.index import engines_folder, read_index, verdict_of
 
 Progress = Callable[[str, int, int], None]
-FIELDS_PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs
+PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs
+
+AXES = {
+    "clip": "N T H W C",
+    "frame": "N H W C",
+    "tokens": "N cell channel",
+    "ring": "row channel",
+    "order": "place",
+    "probabilities": "N class",
+}
 
 
 def describe(path: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """Everything that the indexes say, as JSON values.
+    """The contents of the manifest and of the index of engines, as JSON values.
 
     Raises:
         BadInputError: there is no bundle.
@@ -55,10 +70,10 @@ def describe(path: str | os.PathLike[str], engines_dir: str | os.PathLike[str] |
 
 
 def describe_text(d: Mapping[str, Any]) -> str:
-    """`describe`'s answer for people.
+    """The description as text.
 
     Raises:
-        RefusedError: a field that only people read is missing, or of another kind than it should be.
+        RefusedError: a field that only the text needs is missing, or of another kind than it should be.
     """
     with reading_fields(f"{d['bundle']}/manifest.json"):
         return _text(d)
@@ -77,7 +92,7 @@ def _text(d: Mapping[str, Any]) -> str:
         f"the last block, {c['clip_macs_cls_only'] / 1e9:.3f} G",
         f"              one streamed answer at hop 1: {c['stream_macs'] / 1e9:.3f} G "
         f"({c['stream_macs'] / c['clip_macs_cls_only']:.2f} of a clip); the paper's network is published at "
-        f"{FIELDS_PUBLISHED_MACS / 1e9:.2f} G",
+        f"{PUBLISHED_MACS / 1e9:.2f} G",
         f"  stream      {s['faces']} faces x {s['slots']} slots in the ring arena",
         "  graphs",
     ]
@@ -114,7 +129,7 @@ def proofs(
     sm: str = "sm86",
     progress: Progress | None = None,
 ) -> dict[str, Proof]:
-    """Each graph compiled here by TensorRT-RTX, without a GPU, and held against the precision that it promises.
+    """Compiles graphs by TensorRT-RTX, without a GPU, and proves their promised precision.
 
     Args:
         path: the bundle.
@@ -127,7 +142,7 @@ def proofs(
         Proofs by name, such as 'temporal fp16'; each holds its kernel plan.
 
     Raises:
-        UsageError: nothing in the bundle is meant.
+        UsageError: no graph of the bundle was chosen.
         MachineError: TensorRT-RTX is not installed.
     """
     bundle = Bundle(path)
@@ -138,7 +153,7 @@ def proofs(
     ]
     if not wanted:
         have = sorted({f"{entry.graph} {entry.precision}" for entry in bundle.graphs})
-        raise UsageError(f"{bundle.path} has no graph that is meant.", next=f"choose from {one_of(have)}")
+        raise UsageError(f"{bundle.path} has no such graph.", next=f"choose from {one_of(have)}")
     found = {}
     for done, entry in enumerate(wanted):
         if progress is not None:
@@ -148,6 +163,94 @@ def proofs(
     return found
 
 
-def plans(path: str | os.PathLike[str], **selection: Any) -> dict[str, KernelPlan]:
-    """The kernel plans of `proofs` alone."""
-    return {name: proof.plan for name, proof in proofs(path, **selection).items()}
+# -------------------------------------------------------------------------------------------------------------- tensors
+def tensors(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Every tensor of every graph, as JSON values, for programs that are not Python.
+
+    Args:
+        path: the bundle.
+
+    Raises:
+        BadInputError: there is no bundle.
+        RefusedError: its index is damaged, hostile or too new.
+    """
+    return [
+        {
+            "graph": entry.graph,
+            "precision": entry.precision,
+            "batch": entry.batch,
+            "file": entry.file,
+            "kind": kind,
+            "name": spec.name,
+            "dtype": spec.dtype,
+            "shape": list(spec.shape),
+            "axes": AXES[spec.name],
+            "bytes": _bytes(spec),
+        }
+        for entry in Bundle(path).graphs
+        for kind, spec in _specs(entry)
+    ]
+
+
+def tensors_text(path: str | os.PathLike[str]) -> str:
+    """Tensors as text, with memory layouts and the settings for DeepStream.
+
+    Raises:
+        BadInputError, RefusedError: as `tensors`.
+    """
+    bundle = Bundle(path)
+    lines = [f"{bundle.path}: static shapes, row-major, no padding, no alignment beyond the type's", ""]
+    for entry in bundle.graphs:
+        lines.append(f"{entry.graph} {entry.precision} b{entry.batch}  {entry.file}")
+        for kind, spec in _specs(entry):
+            head = "in " if kind == "input" else "out"
+            lines.append(f"  {head}  {spec!s:<40}{AXES[spec.name]:<16}{_bytes(spec)} bytes")
+    return "\n".join([*lines, "", *_layouts(bundle), "", *_deepstream(bundle)])
+
+
+def _specs(entry: GraphEntry) -> Iterator[tuple[str, TensorSpec]]:
+    yield from (("input", spec) for spec in entry.inputs)
+    yield from (("output", spec) for spec in entry.outputs)
+
+
+def _bytes(spec: TensorSpec) -> int:
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+
+
+def _layouts(bundle: Bundle) -> list[str]:
+    s, side = bundle.stream, bundle.image_size
+    f, h, w = s.window
+    cells = s.tokens_per_frame
+    ages = " ".join(f"{age:.2f}" for age in pattern_ages(bundle.sampling))
+    return [
+        "clip           RGB, 0..255, as the camera gives it: scaling is inside the graph. Oldest frame first.",
+        f"               byte of (t, y, x, c): ((t*{side} + y)*{side} + x)*3 + c",
+        f"               seconds before the newest frame, by t: {ages}",
+        f"frame          one such picture; byte of (y, x, c): (y*{side} + x)*3 + c",
+        f"tokens         {cells} rows of {s.embed_dim} values, row y*{s.grid} + x of the {s.grid} x {s.grid} map",
+        f"ring           {s.faces} faces x {s.slots} slots x {cells} rows. The rows of a frame's `tokens` begin at",
+        f"               (face*{s.slots} + slot)*{cells}; the oldest slot of a face is the next. Nothing is shifted.",
+        "order          which row of `ring` is at each place. A row outside of the ring is undefined behaviour on",
+        "               a GPU: check it. With slot[t] holding the frame for t, places follow as in these loops:",
+        f"               for T0 in 0..{s.frames // f}, Y0 in 0..{s.grid // h}, X0 in 0..{s.grid // w}, "
+        f"dt in 0..{f}, dy in 0..{h}, dx in 0..{w} (each end exclusive):",
+        f"                 t = T0*{f} + dt;  cell = (Y0*{h} + dy)*{s.grid} + X0*{w} + dx;  "
+        f"order[place++] = (face*{s.slots} + slot[t])*{cells} + cell",
+        f"probabilities  they sum to 1; classes: {', '.join(bundle.labels)}",
+    ]
+
+
+def _deepstream(bundle: Bundle) -> list[str]:
+    shape = f"1;3;{bundle.frames};{bundle.image_size};{bundle.image_size}"
+    return [
+        "DeepStream (from its documentation; not run here)",
+        "  Its sequence library hands nvinfer float32 NCDHW, D being time; `clip` is NDHWC. Put one node before it,",
+        "    Transpose(perm=[0, 2, 3, 4, 1]):  clip[n, t, y, x, c] = tensor[n, c, t, y, x]",
+        "  and let it give float32: the graph's first node casts whatever comes. docs/embedding.md has the ten lines.",
+        f"  nvdspreprocess  network-input-shape={shape}  network-input-order=2  network-color-format=0 (RGB)",
+        "                  tensor-data-type=0 (FP32)  tensor-name as the first input of that graph",
+        "                  custom-tensor-preparation-function=CustomSequenceTensorPreparation",
+        "                  channel-scale-factors=1;1;1  channel-mean-offsets=0;0;0  (scaling is inside the graph)",
+        "  nvinfer         input-tensor-meta=1",
+        "  That library takes evenly spaced frames; training saw the pattern above, which is not evenly spaced.",
+    ]

@@ -1,4 +1,7 @@
-"""Frames and clips into a session's input: from the host, resized and in RGB; or from the card, as they are."""
+"""Writing of frames and clips into a session's input.
+
+Frames on the host are resized and turned to RGB; arrays on the GPU are taken as they are.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def check_clip(clip: object, frames: int) -> Clip:
     if clip.shape[0] != frames:
         raise BadInputError(
             f"The clip has {clip.shape[0]} frames; this model reads {frames}.",
-            next="pick them with logoformer.clips.centre_indices(count, bundle.sampling), or use engine.stream(...)",
+            next="pick them with logoformer.clips.centre_indices(count, bundle.sampling), or use runtime.stream(...)",
         )
     return clip
 
@@ -68,7 +71,12 @@ def put_frame(session: Session, frame: Frame | Any, size: int, color: str) -> No
 
 
 def put_clip(session: Session, clip: Clip | Any, color: str) -> None:
-    """Writes a clip into the input `clip`: uint8 `[T, H, W, 3]` of any size, or on the card exactly `[T, S, S, 3]`.
+    """Writes one clip into the input `clip` of a session.
+
+    Args:
+        session: of the clip graph.
+        clip: uint8 `[T, H, W, 3]` of any size, or on the GPU exactly `[T, S, S, 3]`.
+        color: 'rgb' or 'bgr'.
 
     Raises:
         BadInputError, UsageError: as `put_frame`.
@@ -95,8 +103,8 @@ def _feed(session: Session, name: str, array: Any, color: str) -> None:
     feed = getattr(session, "feed", None)
     if feed is None:
         raise BadInputError(
-            f"The {name} is on a card, and this engine runs on the CPU; nothing is moved silently.",
-            cause="no TensorRT engine fits this machine, see engine.passed_over",
+            f"The {name} is on a card, and this runtime is on the CPU; nothing is moved silently.",
+            cause="no TensorRT engine fits this machine, see runtime.passed_over",
             next="pass a numpy array: tensor.cpu().numpy()",
         )
     feed(name, array)

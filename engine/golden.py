@@ -1,33 +1,33 @@
-"""The golden clips answered through an engine's own sessions, and how far the answers are from PyTorch's.
+"""Golden clips on a runtime's own sessions, compared with PyTorch's answers; self-test.
 
-`verify.py`, `verify_engines.py` and `selftest.py` say what this file finds.
+`verify` judges a bundle on a machine and records the verdict. The self-test judges a machine that is about to work: one
+precision, one backend, nothing written. It finds a GPU that computes wrongly (a driver, a clock, damaged memory, an
+engine of another model) before the first frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..bundle import MIXED, Golden, StreamSpec
 from ..clips import window_order
+from ..errors import VerificationError, command
+from .core import RuntimeCore
 from .sessions.contract import Session
 
-if TYPE_CHECKING:
-    from .runtime import Runtime
-
 SHARES = {"fp32": 0.001, "fp16": 0.05, "int8": 0.25, MIXED: 0.25}  # of the deviation between clips
-CLIP, PAIR = "clip", "frame + temporal"
 
 
 @dataclass(frozen=True)
-class Check:
-    """One way through the graphs, held against the golden answers.
+class GoldenCheck:
+    """Answers of one path through the graphs, compared with the golden answers.
 
     Attributes:
-        what: `CLIP` or `PAIR`.
+        what: 'clip' or 'frame + temporal', or the one graph that was checked.
         share: largest logit difference over the deviation between golden clips; None when an answer is not finite.
         agreement: share of golden clips with PyTorch's class.
         allowed: the largest share that passes, by precision.
@@ -41,24 +41,93 @@ class Check:
     passed: bool
 
 
-def check_engine(engine: Runtime, golden: Golden) -> tuple[Check, Check]:
-    """Answers the golden clips by the clip graph and by the streaming pair."""
+@dataclass(frozen=True)
+class SelftestReport:
+    """Result of the self-test.
+
+    Attributes:
+        bundle: its path.
+        backend: who answered, such as 'onnxruntime 1.24.4 CPU'.
+        precision: of the graphs.
+        golden_clips: how many were answered, each by the clip graph and by the streaming pair.
+        checks: one for each of the two.
+    """
+
+    bundle: str
+    backend: str
+    precision: str
+    golden_clips: int
+    checks: tuple[GoldenCheck, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "passed": self.passed}
+
+    def require(self) -> None:
+        """Raises when a check did not pass.
+
+        Raises:
+            VerificationError: names the checks.
+        """
+        if not self.passed:
+            raise VerificationError(
+                f"The self-test failed on {self.backend} in {self.precision}.",
+                cause="a device or driver that computes wrongly, or an engine of another model",
+                next=command("logoformer", "verify", self.bundle),
+                log=[
+                    f"{check.what}: an answer is not finite"
+                    if check.share is None
+                    else f"{check.what}: off by {check.share:.4%} of the deviation between clips; "
+                    f"{check.allowed:.2%} is allowed"
+                    for check in self.checks
+                    if not check.passed
+                ],
+            )
+
+
+def selftest(runtime: RuntimeCore) -> SelftestReport:
+    """Answers the golden clips on the device, through the runtime's own sessions.
+
+    The streaming pair's first ring slots are written, so call it before frames are pushed, or reset the streams after.
+
+    Args:
+        runtime: on the thread that owns it.
+
+    Raises:
+        RefusedError: the golden clips are not what the index promises.
+        UsageError: another thread owns the runtime.
+        DeviceLostError: the device is gone.
+    """
+    golden = runtime.bundle.golden()
+    checks = check_runtime(runtime, golden)
+    return SelftestReport(str(runtime.bundle.path), runtime.backend, runtime.precision, len(golden.clips), checks)
+
+
+def check_runtime(runtime: RuntimeCore, golden: Golden) -> tuple[GoldenCheck, GoldenCheck]:
+    """Checks the clip graph and the streaming pair."""
+    clip, pair = golden_answers(runtime, golden)
     return (
-        check_answers(CLIP, clip_answers(engine, golden), golden, engine.precision),
-        check_answers(PAIR, pair_answers(engine, golden), golden, engine.precision),
+        check_answers("clip", clip, golden, runtime.precision),
+        check_answers("frame + temporal", pair, golden, runtime.precision),
     )
 
 
-def check_answers(what: str, answers: npt.NDArray[np.float32], golden: Golden, precision: str) -> Check:
+def check_answers(what: str, answers: npt.NDArray[np.float32], golden: Golden, precision: str) -> GoldenCheck:
     """Judges answers, float32 `[G, C]`, by the bound of their precision."""
     share, agreement = distance(answers, golden.probabilities)
     allowed = SHARES[precision]
-    return Check(what, share if np.isfinite(share) else None, agreement, allowed, share <= allowed)
+    return GoldenCheck(what, share if np.isfinite(share) else None, agreement, allowed, share <= allowed)
 
 
-def clip_answers(engine: Runtime, golden: Golden) -> npt.NDArray[np.float32]:
-    """Probabilities of the golden clips by the clip graph, float32 `[G, C]`."""
-    return answers_of_clip(engine.session("clip"), golden)
+def golden_answers(runtime: RuntimeCore, golden: Golden) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Probabilities by the clip graph and by the streaming pair, each float32 `[G, C]`."""
+    clip = answers_of_clip(runtime.session("clip"), golden)
+    frame, temporal = runtime.session("frame"), runtime.session("temporal")
+    return clip, answers_of_pair(frame, temporal, runtime.bundle.stream, golden)
 
 
 def answers_of_clip(session: Session, golden: Golden) -> npt.NDArray[np.float32]:
@@ -71,34 +140,20 @@ def answers_of_clip(session: Session, golden: Golden) -> npt.NDArray[np.float32]
     return np.stack(answers)
 
 
-def pair_answers(engine: Runtime, golden: Golden) -> npt.NDArray[np.float32]:
-    """The same by `frame` and `temporal`, the frames filed in the ring's first slots, float32 `[G, C]`."""
-    spec = engine.bundle.stream
-    frame, temporal = engine.session("frame"), engine.session("temporal")
-    order = window_order(spec.frames, spec.grid, spec.window)
-    answers = []
-    for clip in golden.clips:
-        for slot, image in enumerate(clip):
-            np.copyto(frame.input("frame")[0], image)
-            frame.run()
-            temporal.take(frame, "tokens", "ring", slot * spec.tokens_per_frame)
-        np.copyto(temporal.input("order"), order, casting="same_kind")
-        temporal.run()
-        answers.append(temporal.output("probabilities")[0].copy())
-    return np.stack(answers)
-
-
 def answers_of_pair(
     frame: Session, temporal: Session, spec: StreamSpec, golden: Golden, batch: int = 1
 ) -> npt.NDArray[np.float32]:
-    """The same by sessions of two backends: the tokens go through the host, float32 `[G, C]`.
+    """Probabilities of the golden clips by `frame` and `temporal`, float32 `[G, C]`.
+
+    The frames are filed in the ring's first slots.
 
     Args:
         frame: of any backend.
-        temporal: of any backend; its ring was not filled by `take`.
+        temporal: of the same backend, which takes the tokens on the device; or of another, where they go through the
+            host, and whose ring was not filled by `take`.
         spec: of the bundle.
         golden: the clips.
-        batch: of `frame`; a rest that does not fill it is padded with what stood there.
+        batch: of `frame`; a last batch that is not full computes old frames in its other places.
     """
     order = window_order(spec.frames, spec.grid, spec.window)
     answers = []
@@ -107,14 +162,21 @@ def answers_of_pair(
             images = clip[first : first + batch]
             np.copyto(frame.input("frame")[: len(images)], images)
             frame.run()
-            tokens = frame.output("tokens")[: len(images)]  # [b, n, d]
-            rows = tokens.reshape(-1, tokens.shape[-1])
-            place = first * spec.tokens_per_frame
-            np.copyto(temporal.input("ring")[place : place + len(rows)], rows)
+            for index in range(len(images)):
+                _file(frame, temporal, index, (first + index) * spec.tokens_per_frame)
         np.copyto(temporal.input("order"), order, casting="same_kind")
         temporal.run()
         answers.append(temporal.output("probabilities")[0].copy())
     return np.stack(answers)
+
+
+def _file(frame: Session, temporal: Session, index: int, row: int) -> None:
+    """Copies the tokens of one place of a batch into the ring, from `row` on."""
+    if type(frame) is type(temporal):
+        temporal.take(frame, "tokens", "ring", row, index)
+    else:
+        tokens = frame.output("tokens")[index]  # [n, d]
+        np.copyto(temporal.input("ring")[row : row + len(tokens)], tokens)
 
 
 def distance(answers: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What the engine answers."""
+"""The result of a call."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Result:
         index: its place in `labels`.
         probabilities: float32 `[C]`, the caller's own copy.
         stages_ms: wall-clock milliseconds of each stage of this call, in order; 'queue' comes first where a worker
-            kept it waiting. Faces of one `engine.step` share the stages that they went through together.
+            kept it waiting. Faces of one `runtime.step` share the stages that they went through together.
         age_ms: from the newest frame's handing over (to `push`, `step` or `submit`) to this answer.
         time_s: capture time of the newest frame, as the caller gave it; None for a clip.
-        sequence: counts the answers of one stream (or of the engine's clip calls) from 0.
+        sequence: counts the answers of one stream (or of the runtime's clip calls) from 0.
     """
 
     label: str

@@ -1,7 +1,7 @@
-"""The ring: which frame stands in which slot, and when it was taken. Holds no tokens.
+"""Bookkeeping of the ring: the frame in each slot and its time. Holds no tokens.
 
-The arena of the `temporal` graph is cut into one stretch of R slots a face. Nothing is ever shifted: a new frame goes
-where the oldest stood, and `order` tells the graph where each place of the clip is found.
+The arena of the `temporal` graph is cut into one stretch of R slots a face. Nothing is ever shifted: a new frame
+replaces the oldest, and `order` tells the graph where each place of the clip is found.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Ring:
 
     def __init__(self, slots: int, offset: int, min_step_s: float) -> None:
         self.slots, self.offset, self.min_step_s = slots, offset, min_step_s
-        # Every time stands twice, R apart, so that the kept ones are one ascending stretch wherever they begin.
+        # Every time is kept twice, R apart, so that the kept ones are one ascending stretch wherever they begin.
         self._times = np.zeros(2 * slots)
         self.clear()
 
@@ -58,14 +58,14 @@ class Ring:
     def claim(self) -> int:
         """The arena slot that the next frame goes into.
 
-        The frame that stood there can no longer be picked from this moment on, also when the new one never arrives:
+        The frame in it can no longer be picked from this moment on, also when the new one never arrives:
         a slot that may be half written is not read.
         """
         self.kept = min(self.kept, self.slots - 1)
         return self.offset + self._next
 
     def file(self, time_s: float) -> None:
-        """Files the frame whose tokens now stand in the claimed slot."""
+        """Files the frame whose tokens are now in the claimed slot."""
         self._times[self._next] = self._times[self._next + self.slots] = time_s
         self._next = (self._next + 1) % self.slots
         self.kept += 1

@@ -1,4 +1,4 @@
-"""One frame of each of several faces at once: batches where the bundle has `frame` graphs for them.
+"""One frame of each of several faces, computed in batches where there are graphs for them.
 
 The greatest batch that the waiting frames fill comes first, then the next; what is left goes one by one. Nothing is
 padded: a face costs what it costs, and every answer equals the one that `push` gives.
@@ -9,24 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
 
 from ..clips import Frame, to_input
 from ..errors import DeviceLostError
+from .core import RuntimeCore
 from .cuda.device_arrays import is_on_device
 from .feeding import put_frame
 from .result import Result
-
-if TYPE_CHECKING:
-    from .runtime import Runtime
-    from .stream import Stream
-
-Outcome = Result | Exception | None
+from .stream import Stream
 
 
 @dataclass
 class Job:
-    """One frame that waits.
+    """A frame to be computed, and what became of it.
 
     Attributes:
         stream: of the face; each at most once in a step.
@@ -42,14 +37,16 @@ class Job:
     time_s: float
     received_ns: int
     marks: dict[str, int] = field(default_factory=dict)
-    outcome: Outcome = None
+    outcome: Result | Exception | None = None
 
 
-def advance(engine: Runtime, jobs: Sequence[Job]) -> None:
-    """Computes and answers, in the engine's turn. What fails for one face leaves the others alone.
+def advance(runtime: RuntimeCore, jobs: Sequence[Job]) -> None:
+    """Computes and answers; an error of one face leaves the others alone.
+
+    The caller has entered the runtime's owner.
 
     Args:
-        engine: of all streams.
+        runtime: of all streams.
         jobs: their `outcome` is filled in.
 
     Raises:
@@ -59,18 +56,18 @@ def advance(engine: Runtime, jobs: Sequence[Job]) -> None:
     filed: list[Job] = []
     for job in [job for job in waiting if is_on_device(job.frame)]:  # copied on the card, one by one
         waiting.remove(job)
-        filed += _compute(engine, [job])
-    for batch in sorted({1, *engine.frame_batches}, reverse=True):
+        filed += _compute(runtime, [job])
+    for batch in sorted({1, *runtime.frame_batches}, reverse=True):
         while len(waiting) >= batch:
             chunk, waiting = waiting[:batch], waiting[batch:]
-            filed += _compute(engine, chunk)
+            filed += _compute(runtime, chunk)
     for job in filed:
         if job.stream.due:
             try:
                 job.outcome = job.stream.answer(job.received_ns, job.marks)
             except DeviceLostError:
                 raise
-            except Exception as error:  # whatever it is, it belongs to this face
+            except Exception as error:  # any error belongs to this face alone
                 job.outcome = error
 
 
@@ -83,12 +80,12 @@ def _wanted(job: Job) -> bool:
     return job.stream.admit(job.time_s)
 
 
-def _compute(engine: Runtime, chunk: Sequence[Job]) -> Sequence[Job]:
-    """Runs the frame graph on a full batch and files its tokens; returns the jobs for which that went well."""
+def _compute(runtime: RuntimeCore, chunk: Sequence[Job]) -> Sequence[Job]:
+    """Runs the frame graph on a full batch and files its tokens; returns the jobs filed."""
     try:
-        session = engine.session("frame", len(chunk))
+        session = runtime.session("frame", len(chunk))
         if len(chunk) == 1:
-            put_frame(session, chunk[0].frame, engine.bundle.image_size, chunk[0].stream.color)
+            put_frame(session, chunk[0].frame, runtime.bundle.image_size, chunk[0].stream.color)
             chunk[0].marks["preprocess"] = perf_counter_ns()
         else:
             places = session.input("frame")  # [B, S, S, 3]

@@ -1,4 +1,4 @@
-"""One face's stream: frames in, an answer every `hop` frames, each frame computed once.
+"""The stream of one face: an answer every `hop` frames, each frame computed once.
 
 The ring keeps the tokens of the last frames with their timestamps (`ring.py`). An answer picks the training pattern out
 of it (`clips.pick`), so the network sees a stream as it saw its training clips: spread over the same seconds, whatever
@@ -12,40 +12,37 @@ What is defined, and tested:
 * *hop*: kept frames from one answer to the next. With warmup="wait" an answer waits until the ring reaches over the
   training pattern; frames counted meanwhile stay counted, so the first answer comes with the frame that fills it.
 * *reset*: forgets all frames and the hop count; `sequence` goes on.
-* *one writer*: frames are computed and answered in turn on one thread (`turn.py`), and a slot leaves the ring before
-  it is written, so no slot is written while it can be read.
+* *one writer*: frames are computed and answered one after the other on one thread (`thread_owner.py`), and a slot
+  leaves the ring before it is written, so no slot is written while it can be read.
 """
 
 from __future__ import annotations
 
 import math
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
 
 from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, pattern_ages, window_order
 from ..errors import BadInputError, UsageError, VerificationError, one_of
+from .core import RuntimeCore
 from .feeding import check_picture, put_frame
 from .result import Result
 from .ring import Ring
 from .sessions.contract import Session
 
-if TYPE_CHECKING:
-    from .runtime import Runtime
-
 WARMUPS = ("wait", "repeat")
 
 
 class Stream:
-    """Made by `Runtime.stream`; one per face. One thread, that of its engine.
+    """Made by `Runtime.stream`; one per face. One thread, that of its runtime.
 
     Attributes:
-        engine: that answers.
+        runtime: that answers.
         skipped: frames not kept because the camera is faster than the ring was made for.
         resets: times the ring was emptied because of a gap.
     """
 
     def __init__(
-        self, engine: Runtime, face: int, *, hop: int, color: str | None, warmup: str, max_gap_s: float | None
+        self, runtime: RuntimeCore, *, hop: int, color: str | None, warmup: str, max_gap_s: float | None
     ) -> None:
         if not isinstance(hop, int) or hop < 1:
             raise UsageError(f"hop is {hop}; it counts frames from one answer to the next, so at least 1.")
@@ -55,15 +52,16 @@ class Stream:
             raise UsageError(f"max_gap_s is {max_gap_s}; it is a pause in seconds, more than 0.")
         self.color = check_color(color)
         self.hop, self.warmup = hop, warmup
-        bundle = engine.bundle
+        bundle = runtime.bundle
         spec, span_s = bundle.stream, bundle.sampling.span_s
         self.max_gap_s = span_s / 2 if max_gap_s is None else max_gap_s
-        self.engine, self._turn, self._face = engine, engine.owner, face
+        self.runtime, self._owner = runtime, runtime.owner
         self._size = bundle.image_size
-        self._frame, self._temporal = engine.session("frame"), engine.session("temporal")
+        self._frame, self._temporal = runtime.session("frame"), runtime.session("temporal")
+        self._face = runtime.take_face()
         self._ages = pattern_ages(bundle.sampling)
         # Frames closer than this are not kept, so a full ring always reaches over the pattern, at any frame rate.
-        self._ring = Ring(spec.slots, face * spec.slots, float(self._ages.max()) / max(spec.slots - 1, 1))
+        self._ring = Ring(spec.slots, self._face * spec.slots, float(self._ages.max()) / max(spec.slots - 1, 1))
         self._warm_s = float(self._ages.max()) - PATTERN_TOLERANCE_S
         natural = window_order(spec.frames, spec.grid, spec.window)  # [N]
         self._frame_of_place = natural // spec.tokens_per_frame
@@ -94,34 +92,36 @@ class Stream:
 
         Raises:
             BadInputError: a frame of another dtype or shape, or a time that does not rise.
-            UsageError: the stream is closed, or the call came from another thread than the engine's.
+            UsageError: the stream is closed, or the call came from another thread than the runtime's.
             VerificationError: the answer is not finite; no label was made of it.
             DeviceLostError: the device is gone, now or at an earlier call.
         """
         started = perf_counter_ns()
-        with self._turn:
+        with self._owner:
             return self.take_frame(frame, time_s, started, {})
 
     def flush(self) -> Result | None:
-        """Answers now from what the ring holds, the first frame standing for what is missing; None when it is empty.
+        """Answers now from what the ring holds; None when it is empty.
+
+        The first frame fills in for what is missing.
 
         Raises:
             UsageError, VerificationError, DeviceLostError: as `push` does.
         """
-        with self._turn:
+        with self._owner:
             self._open()
             return self.answer(perf_counter_ns(), {}) if self._ring.kept else None
 
     def reset(self) -> None:
         """Forgets all frames, as after a lost face. Hop counting starts anew; the sequence goes on."""
-        with self._turn:
+        with self._owner:
             self._clear()
 
     def close(self) -> None:
         """Gives the face's place in the arena back. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            self.engine.release(self._face)
+            self.runtime.release_face(self._face)
 
     def __enter__(self) -> Stream:
         return self
@@ -129,9 +129,9 @@ class Stream:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # ---------------------------------------------------------------------------------- for the engine, in its turn
+    # ------------------------------------------------------------- for runtime and worker, the owner being entered
     def take_frame(self, frame: Frame, time_s: float, started_ns: int, marks: dict[str, int]) -> Result | None:
-        """`push` within a turn; `marks` holds the stages that passed since `started_ns`."""
+        """`push`; the caller has entered the owner. `marks`: when each stage so far ended."""
         self.check(frame, time_s)
         if not self.admit(time_s):
             return None
@@ -166,7 +166,7 @@ class Stream:
         return True
 
     def file(self, source: Session, index: int, time_s: float, received_ns: int) -> None:
-        """Takes the tokens of one frame into the ring, from place `index` of the batch that `source` computed."""
+        """Takes the tokens at `index` of the batch that `source` computed into the ring."""
         self._temporal.take(source, "tokens", "ring", self._ring.claim() * self._per_frame, index)
         self._ring.file(time_s)
         self._received_ns = received_ns
@@ -196,7 +196,7 @@ class Stream:
         probabilities = self._temporal.output("probabilities")[0]
         marks["postprocess"] = perf_counter_ns()
         self._since = 0
-        result = self.engine.result(
+        result = self.runtime.result(
             probabilities, marks, started_ns, self._received_ns, self._ring.newest_s, self._sequence
         )
         self._sequence += 1
@@ -208,4 +208,4 @@ class Stream:
 
     def _open(self) -> None:
         if self._closed:
-            raise UsageError("This stream is closed.", next="engine.stream(...) opens a new one")
+            raise UsageError("This stream is closed.", next="runtime.stream(...) opens a new one")

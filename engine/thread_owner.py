@@ -1,7 +1,7 @@
-"""Whose turn it is: an engine answers one thread, always the same one, and closes only between two calls.
+"""Thread ownership of a runtime: one thread calls it, and it closes only between two calls.
 
 A session is one context, one stream and one set of buffers. Two threads in it would mix their frames without any
-error, so the second thread is refused by name, with the way that works: `engine.worker()`.
+error, so the second thread is refused by name, and the error says what works instead: `runtime.worker()`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from ..errors import DeviceLostError, UsageError
 
 
 class ThreadOwner:
-    """A context manager around every call that touches a session.
+    """A context manager that lets one thread use a runtime's sessions, and refuses all others.
 
-    The first thread that enters owns the engine from then on. Closing is allowed from anywhere: it waits for the call
-    that runs, and what comes after it is refused. A lost device stays lost: its error is raised again without another
-    call to the device.
+    The first thread that enters becomes the owner. Any thread may close: `close` waits for the running call, and later
+    calls are refused. After a lost device, every call raises that error again and the device is not called.
 
     Args:
         free: frees the sessions; called once, while no call runs.
@@ -61,7 +60,7 @@ class ThreadOwner:
             self._lock.release()
 
     def check(self) -> None:
-        """Refuses what `__enter__` refuses, and takes the engine for this thread if nobody has it.
+        """Refuses what `__enter__` refuses, and makes this thread the owner if there is none.
 
         Raises:
             UsageError: closed, or another thread owns it.
@@ -79,17 +78,17 @@ class ThreadOwner:
             raise DeviceLostError(self._lost.what, cause=self._lost.cause, next=self._lost.next, log=self._lost.log)
 
     def give(self, owner: int | None, name: str = "", *, worker: bool = False) -> None:
-        """Hands the engine to another thread, or with None to the first that asks.
+        """Makes another thread the owner, or with None the next one that asks.
 
         Args:
             owner: its identifier.
             name: shown to people.
-            worker: whether it is an `engine.worker()`.
+            worker: whether it is a `runtime.worker()`.
         """
         self._owner, self._owner_name, self._by_worker = owner, name, worker
 
     def close(self) -> None:
-        """Refuses all further calls, waits for the one that runs, and frees. A second call does nothing."""
+        """Refuses further calls, waits for the running one, and frees the sessions once."""
         self.closed = True
         if self._running and self._owner == threading.get_ident():
             return  # from inside the call itself, which frees at its end
@@ -102,17 +101,17 @@ class ThreadOwner:
             self._free()
 
     def _refuse_closed(self) -> NoReturn:
-        raise UsageError("This engine is closed.", next="logoformer.load(...) opens a new one")
+        raise UsageError("This runtime is closed.", next="logoformer.load(...) opens a new one")
 
     def _refuse_foreign(self) -> NoReturn:
         here = threading.current_thread().name
         if self._by_worker:
             raise UsageError(
-                f"This engine belongs to its worker; the thread {here!r} called it directly.",
+                f"This runtime belongs to its worker; the thread {here!r} called it directly.",
                 next="worker.submit(stream, frame, time_s), which any thread may call",
             )
         raise UsageError(
-            f"This engine is used by the thread {self._owner_name!r}; the thread {here!r} called it too.",
+            f"This runtime is used by the thread {self._owner_name!r}; the thread {here!r} called it too.",
             cause="a callback (appsink, ROS, a web handler) runs on a thread of its own",
-            next="worker = engine.worker(), then worker.submit(stream, frame, time_s) from any thread",
+            next="worker = runtime.worker(), then worker.submit(stream, frame, time_s) from any thread",
         )

@@ -1,8 +1,11 @@
-"""Does this machine give the golden answers?
+"""The verb `verify`: golden answers of all precisions and engines that can run here.
 
-Every precision's clip graph and streaming pair answer the golden clips through the same sessions that will run them,
-and are held against the PyTorch answers in the bundle. So is every engine that this machine can run
-(`verify_engines.py`); one that it cannot run is reported as built, not run, and nothing is concluded from it.
+Each precision's clip graph and streaming pair answer the golden clips through the same sessions that will run them, and
+are compared with the PyTorch answers in the bundle.
+
+Each engine is judged alone: an engine of `frame` works with ONNX Runtime's `temporal` of the same precision, and the
+other way about, so that a wrong kernel in one of them casts no suspicion on the other. An engine that cannot run here
+is reported as built, not run, and nothing is concluded from it.
 """
 
 from __future__ import annotations
@@ -14,20 +17,33 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle, replace_manifest
-from ..errors import MachineError, VerificationError, command
-from .golden import Check, check_engine
+from ..bundle import MIXED, Bundle, Golden, GraphEntry, replace_manifest
+from ..errors import MachineError, RefusedError, VerificationError, command
+from .golden import GoldenCheck, answers_of_clip, answers_of_pair, check_answers, check_runtime
 from .runtime import Runtime, load
-from .trust.index import FAILED, VERIFIED, add_to_index, engines_folder, read_index
-from .verify_engines import EngineCheck, check_engines
+from .sessions.backends import TrtDevice, open_trt_device
+from .sessions.contract import Session
+from .trust.admit import mismatches
+from .trust.index import (
+    FAILED,
+    STALE,
+    VERIFIED,
+    EngineEntry,
+    add_to_index,
+    engines_folder,
+    read_engine,
+    read_index,
+    verdict_of,
+)
+from .trust.store import TrustStore
 
 Progress = Callable[[str, int, int], None]
 HIDES = "agrees, not judged: ONNX Runtime's CPU kernels hide FP16 overflow; the export's rounding reference decided"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One verdict.
+class VerifyRow:
+    """The verdict on one graph path or engine.
 
     Attributes:
         what: 'clip', 'frame + temporal', or an engine's file.
@@ -50,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was found.
+    """All verdicts on one bundle.
 
     Attributes:
         bundle: its path.
@@ -62,7 +78,7 @@ class VerifyReport:
 
     bundle: str
     golden_clips: int
-    rows: tuple[Row, ...]
+    rows: tuple[VerifyRow, ...]
     export_verdicts: dict[str, str]
     unrecorded: str = ""
 
@@ -95,49 +111,49 @@ def verify(
     write: bool = True,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Verifies a bundle on this machine.
+    """Verifies a bundle on this machine; an engine that failed before is tried again.
 
     Args:
         path: the bundle.
         engines_dir: where its engines live, if not inside.
         threads: CPU threads.
-        write: record the rows in the manifest.
+        write: record the verdicts in the manifest and in the index of engines.
         progress: called with (stage, done, total).
 
     Raises:
         RefusedError: something is not what its index promises (engine files are hashed too).
+        DeviceLostError: the device is gone.
     """
+    show = progress or (lambda stage, done, total: None)
     bundle = Bundle(path)
     golden = bundle.golden()
-    rows: list[Row] = []
+    graphs: list[VerifyRow] = []
     for done, precision in enumerate(bundle.runnable):
-        if progress is not None:
-            progress("golden clips", done, len(bundle.runnable))
-        with load(bundle, backend="onnxruntime", precision=precision, threads=threads) as engine:
-            rows += [_row(check, engine) for check in check_engine(engine, golden)]
-    graphs = len(rows)
+        show("golden clips", done, len(bundle.runnable))
+        with load(bundle, backend="onnxruntime", precision=precision, threads=threads) as runtime:
+            graphs += [_of_graphs(check, runtime) for check in check_runtime(runtime, golden)]
     folder = engines_folder(bundle.path, engines_dir)
-    checked = check_engines(
-        bundle,
-        golden,
-        folder,
-        read_index(folder),
-        threads,
-        lambda done, total: progress("engines", done, total) if progress is not None else None,
-    )
-    rows += [_engine_row(found) for found in checked]
-    if progress is not None:
-        progress("golden clips", len(bundle.runnable), len(bundle.runnable))
+    entries = read_index(folder)
+    checker = _EngineChecker(bundle, golden, folder, threads)
+    engines: list[VerifyRow] = []
+    for done, entry in enumerate(entries):
+        show("engines", done, len(entries))
+        engines.append(checker.check(entry))
+    show("golden clips", len(bundle.runnable), len(bundle.runnable))
     verdicts = {name: str(entry.get("verdict", "none")) for name, entry in bundle.precisions.items()}
-    report = VerifyReport(str(bundle.path), len(golden.clips), tuple(rows), verdicts)
+    report = VerifyReport(str(bundle.path), len(golden.clips), (*graphs, *engines), verdicts)
     if write:
         try:
             # Engines keep their verdicts in their own index: the manifest would outlive them. They come first: a failed
             # one must not be chosen again, whatever becomes of the bundle.
-            new = [replace(c.entry, verdict=c.verdict) for c in checked if c.check and c.verdict != c.entry.verdict]
+            new = [
+                replace(entry, verdict=row.verdict)
+                for entry, row in zip(entries, engines, strict=True)
+                if row.agreement is not None and row.verdict != entry.verdict
+            ]
             if new:
                 add_to_index(folder, new)
-            verification = {"machine": machine_name(), "rows": [asdict(row) for row in rows[:graphs]]}
+            verification = {"machine": machine_name(), "rows": [asdict(row) for row in graphs]}
             replace_manifest(bundle, {**bundle.manifest, "verification": verification})
         except MachineError as error:  # a read-only bundle is verified all the same
             report = replace(report, unrecorded=error.what)
@@ -149,12 +165,65 @@ def machine_name() -> str:
     return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
 
 
-def _engine_row(found: EngineCheck) -> Row:
-    share, agreement = (found.check.share, found.check.agreement) if found.check else (None, None)
-    name = Path(found.entry.file).name
-    return Row(name, found.entry.precision, found.evaluator, share, agreement, found.verdict, found.why_not)
+def _of_graphs(check: GoldenCheck, runtime: Runtime) -> VerifyRow:
+    verdict = FAILED if not check.passed else VERIFIED if runtime.precision == "fp32" else HIDES
+    return VerifyRow(check.what, runtime.precision, runtime.backend, check.share, check.agreement, verdict)
 
 
-def _row(check: Check, engine: Runtime) -> Row:
-    verdict = FAILED if not check.passed else VERIFIED if engine.precision == "fp32" else HIDES
-    return Row(check.what, engine.precision, engine.backend, check.share, check.agreement, verdict)
+class _EngineChecker:
+    """Runs engines of one bundle, each beside ONNX Runtime's session of the other graph."""
+
+    def __init__(self, bundle: Bundle, golden: Golden, folder: Path, threads: int | None) -> None:
+        self._bundle, self._golden, self._folder, self._threads = bundle, golden, folder, threads
+        self._cards: dict[str, TrtDevice | MachineError] = {}
+        self._trust = TrustStore()
+
+    def check(self, entry: EngineEntry) -> VerifyRow:
+        read_engine(self._folder, entry)  # proves that the file is whole, also of one that cannot run here
+        before = verdict_of(entry, self._bundle.graphs)
+
+        def not_run(why: str) -> VerifyRow:
+            builder = f"TensorRT {entry.tensorrt_version} ({entry.target})"
+            return VerifyRow(Path(entry.file).name, entry.precision, builder, None, None, before, why)
+
+        if before == STALE:
+            return not_run("")
+        card = self._card(entry.kind)
+        if isinstance(card, MachineError):
+            return not_run(card.what)
+        wrong = mismatches(entry, card.running)
+        if wrong:
+            return not_run("; ".join(wrong))
+        graph = next(graph for graph in self._bundle.graphs if graph.sha256 == entry.graph_sha256)
+        try:
+            session = card.open(self._folder, entry, graph, self._trust)
+        except (RefusedError, MachineError) as error:  # not trusted, memory is short, TensorRT does not take it
+            return not_run(error.what)
+        try:
+            check = self._run(session, graph)
+        finally:
+            session.close()
+        verdict = VERIFIED if check.passed else FAILED
+        return VerifyRow(Path(entry.file).name, entry.precision, card.name, check.share, check.agreement, verdict)
+
+    def _card(self, kind: str) -> TrtDevice | MachineError:
+        if kind not in self._cards:
+            try:
+                self._cards[kind] = open_trt_device(kind, {})
+            except MachineError as error:
+                self._cards[kind] = error
+        return self._cards[kind]
+
+    def _run(self, session: Session, graph: GraphEntry) -> GoldenCheck:
+        golden, spec = self._golden, self._bundle.stream
+        # An INT8 graph of a mixture is judged with the FP16 graph that it works with.
+        mixed = graph.precision == "int8" == self._bundle.mixture.get(graph.graph)
+        precision = MIXED if mixed else graph.precision
+        with load(self._bundle, backend="onnxruntime", precision=precision, threads=self._threads) as partner:
+            if graph.graph == "clip":
+                answers = answers_of_clip(session, golden)
+            elif graph.graph == "frame":
+                answers = answers_of_pair(session, partner.session("temporal"), spec, golden, graph.batch)
+            else:
+                answers = answers_of_pair(partner.session("frame"), session, spec, golden)
+        return check_answers(f"{graph.graph} b{graph.batch}", answers, golden, graph.precision)

@@ -25,7 +25,7 @@ def main(bundle: str, source: str) -> None:
     # drop=true: a callback that is late meets the newest frame, not a queue of old ones.
     sink = "appsink name=sink emit-signals=true max-buffers=1 drop=true"
     pipeline = Gst.parse_launch(f"{source} ! videoconvert ! video/x-raw,format=RGB ! {sink}")
-    with logoformer.load(bundle) as engine, engine.worker(queue=2, drop="oldest") as worker:
+    with logoformer.load(bundle) as runtime, runtime.worker(queue=2, drop="oldest") as worker:
         face = worker.stream(hop=8, color="rgb")
 
         def show(done: Future) -> None:  # on the worker's thread: keep it short

@@ -25,12 +25,12 @@ def main(bundle: str, source: str) -> None:
         sys.exit(f"{source} cannot be opened; does cv2.getBuildInformation() say GStreamer: YES?")
     step_s = 1 / (camera.get(cv2.CAP_PROP_FPS) or 25.0)
     number = 0
-    with logoformer.load(bundle) as engine, engine.stream(hop=8, color="bgr") as stream:
+    with logoformer.load(bundle) as runtime, runtime.stream(hop=8, color="bgr") as stream:
         while True:
             there, frame = camera.read()
             if not there:
                 break
-            # A live frame's time is the clock's; a file's is where it stands in the file.
+            # A live frame's time is the clock's; a file's is its place in the file.
             time_s = time.monotonic() if live else number * step_s
             number += 1
             # The face fills these videos. Elsewhere, push the detector's square: frame[top:bottom, left:right].

@@ -27,17 +27,17 @@ def main(bundle: str, video: str) -> None:
     reader = cv2.VideoCapture(video)
     step_s = 1 / (reader.get(cv2.CAP_PROP_FPS) or 25.0)
     number, streams = 0, {}
-    with logoformer.load(bundle) as engine:
+    with logoformer.load(bundle) as runtime:
         while (read := reader.read())[0]:
             crops = faces_in(read[1], number)
             for name in set(streams) - set(crops):
                 streams.pop(name).close()  # gives the face's place in the ring back
             for name in set(crops) - set(streams):
-                streams[name] = engine.stream(hop=8, color="bgr")
+                streams[name] = runtime.stream(hop=8, color="bgr")
             pushed = {streams[name]: (crop, number * step_s) for name, crop in sorted(crops.items())}
             number += 1
             names = {stream: name for name, stream in streams.items()}
-            for stream, result in engine.step(pushed).items():
+            for stream, result in runtime.step(pushed).items():
                 if result is not None:
                     print(f"{names[stream]}: {result.time_s:.2f} s  {result.label}  {result.confidence:.2f}")
     reader.release()

@@ -1,4 +1,4 @@
-"""Several cameras, a thread each, one engine, and a consumer of the answers.
+"""Several cameras, a thread each, one runtime, and a consumer of the answers.
 
 python threads.py face.bundle 0 2                    two cameras
 python threads.py face.bundle one.mp4 two.mp4        two files, every frame of them
@@ -15,7 +15,7 @@ import logoformer
 
 
 def produce(worker: logoformer.Worker, source: str, answers: queue.Queue) -> None:
-    """Reads one camera; `submit` may be called from any thread and does not wait for the engine."""
+    """Reads one camera; `submit` may be called from any thread and does not wait for an answer."""
     live = source.isdigit()
     camera = cv2.VideoCapture(int(source) if live else source)
     step_s = 1 / (camera.get(cv2.CAP_PROP_FPS) or 25.0)
@@ -50,7 +50,7 @@ def main(bundle: str, *sources: str) -> None:
     consumer.start()
     # Cameras go on whatever we do: the oldest waiting frame gives way. A file can wait: every frame counts.
     drop = "oldest" if all(source.isdigit() for source in sources) else "block"
-    with logoformer.load(bundle) as engine, engine.worker(queue=4, drop=drop) as worker:
+    with logoformer.load(bundle) as runtime, runtime.worker(queue=4, drop=drop) as worker:
         producers = [threading.Thread(target=produce, args=(worker, source, answers)) for source in sources]
         for producer in producers:
             producer.start()

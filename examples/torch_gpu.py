@@ -1,4 +1,4 @@
-"""Frames that already stand on the GPU as a torch tensor, answered without a trip through the host.
+"""Frames that are already on the GPU as a torch tensor, answered without the host.
 
     python torch_gpu.py face.bundle video.mp4
 
@@ -31,9 +31,9 @@ def to_input(frames: torch.Tensor, size: int) -> torch.Tensor:
     return small.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def classify(engine: logoformer.Runtime, clip: torch.Tensor) -> np.ndarray:
-    """Probabilities, float32 `[C]`, of a clip uint8 `[T, S, S, 3]` RGB; nothing is cast or moved silently."""
-    return engine(clip if clip.is_cuda else clip.numpy(), color="rgb").probabilities
+def classify(runtime: logoformer.Runtime, clip: torch.Tensor) -> np.ndarray:
+    """Probabilities, float32 `[C]`, of a clip uint8 `[T, S, S, 3]` RGB; nothing is cast."""
+    return runtime(clip if clip.is_cuda else clip.numpy(), color="rgb").probabilities
 
 
 def main(bundle: str, video: str) -> None:
@@ -43,12 +43,12 @@ def main(bundle: str, video: str) -> None:
     while (read := reader.read())[0]:  # a decoder on the card would leave them there
         pictures.append(torch.from_numpy(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)))
     reader.release()
-    with logoformer.load(bundle) as engine:
-        picked = centre_indices(len(pictures), engine.bundle.sampling)  # training's pattern over the whole video
+    with logoformer.load(bundle) as runtime:
+        picked = centre_indices(len(pictures), runtime.bundle.sampling)  # training's pattern over the whole video
         frames = torch.stack([pictures[index] for index in picked]).to(device)
-        probabilities = classify(engine, to_input(frames, engine.bundle.image_size))
+        probabilities = classify(runtime, to_input(frames, runtime.bundle.image_size))
         best = int(probabilities.argmax())
-        print(f"{engine.backend}, clip on {device}: {engine.labels[best]}  {probabilities[best]:.2f}")
+        print(f"{runtime.backend}, clip on {device}: {runtime.labels[best]}  {probabilities[best]:.2f}")
 
 
 if __name__ == "__main__":

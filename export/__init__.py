@@ -1,1 +1,1 @@
-
+"""From a checkpoint to the graphs of a bundle."""

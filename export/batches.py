@@ -1,4 +1,4 @@
-"""The `frame` graph for several faces at once: the same nodes and weights, another leading size.
+"""The `frame` graph for several faces at once: same nodes and weights, another leading size.
 
 A batch is made from the finished graph, whatever its precision, so precision and judgement stay those of the single
 graph: nothing is traced, converted or scanned again. That it answers alike is still proven, on real frames.
@@ -14,16 +14,14 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from ..bundle import BundleWriter, TensorSpec
+from ..bundle import BundleWriter
 from ..errors import VerificationError
+from .entries import add_model
 from .lint import require_clean
-from .macs import macs_by_precision
-from .parity import Runner
-from .trace import OPSET, to_bytes
+from .parity import Runner, ort_runner
 
 BATCHES = (2, 4, 8)
 TOLERANCE = 1e-4  # of a token's standard deviation; another batch may sum a convolution in another order
-Specs = Callable[[onnx.ModelProto], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
 
 
 def batched(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
@@ -56,8 +54,7 @@ def write_frame_batches(
     singles: Mapping[str, onnx.ModelProto],
     batches: Sequence[int],
     clips: npt.NDArray[np.uint8],
-    specs: Specs,
-    runner: Callable[[str, onnx.ModelProto], Runner],
+    runner: Callable[[str, onnx.ModelProto], Runner] = ort_runner,
 ) -> list[dict[str, Any]]:
     """Adds frame graphs for several faces to a bundle.
 
@@ -66,7 +63,6 @@ def write_frame_batches(
         singles: the frame graph by precision.
         batches: sizes, each once.
         clips: uint8 `[N, T, S, S, 3]`, whose frames prove that the answers are those of the single graph.
-        specs: inputs and outputs of a graph.
         runner: runs a graph by the runtime's own session.
 
     Returns:
@@ -83,12 +79,7 @@ def write_frame_batches(
             require_clean(model, f"The graph frame in {precision} for batch {batch}")
             given = frames[np.arange(batch) * max(1, len(frames) // batch) % len(frames)]
             _require_equal(runner("frame", single), runner("frame", model), given, f"{precision}, batch {batch}")
-            inputs, outputs = specs(model)
-            entry = writer.add_graph(
-                to_bytes(model), graph="frame", precision=precision, batch=batch, opset=OPSET, inputs=inputs,
-                outputs=outputs, macs=macs_by_precision(model),
-            )  # fmt: skip
-            entries.append(entry)
+            entries.append(add_model(writer, model, "frame", precision, batch))
     return entries
 
 

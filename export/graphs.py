@@ -1,4 +1,4 @@
-"""The three graphs: the same function as `model/networks/logoformer.py`, written for the compiler.
+"""The three graphs: `model/networks/logoformer.py`, written for the compiler.
 
 * `ClipGraph`: uint8 `[1, T, S, S, 3]` -> probabilities `[1, C]`;
 * `FrameGraph`: uint8 `[1, S, S, 3]` -> tokens `[1, h*w, d]`;
@@ -6,7 +6,7 @@
 
 What differs from the readable model, each exact:
 
-* tokens stand in window order from the first gather to the last block, so windows are contiguous, and the pooling
+* tokens are in window order from the first gather to the last block, so windows are contiguous, and the pooling
   (kernel = stride = window) is a weighted sum over one axis: no transpose in any block;
 * BatchNorm, the division by 255 and by std are folded into convolutions (the mean is not: zero padding);
 * the attention scale is folded into Wq;
@@ -83,7 +83,7 @@ class FrameGraph(nn.Module):
         self.frame = FrameTokens(model)
 
     def forward(self, frame: Tensor) -> Tensor:
-        tokens: Tensor = self.frame(frame.float())  # the Cast stands first: nothing else may consume uint8 in TensorRT
+        tokens: Tensor = self.frame(frame.float())  # the Cast comes first: nothing else may consume uint8 in TensorRT
         return tokens
 
 
@@ -155,12 +155,15 @@ class TemporalTokens(nn.Module):
 
 
 def temporal_tokens(model: LogoFormer) -> nn.Module:
-    """Tokens in the graphs' order to probabilities, `[N, d]` -> `[1, C]`, for the model's attention scheme."""
+    """Module from tokens in the graphs' order to probabilities, `[N, d]` -> `[1, C]`."""
     return TemporalTokens(model) if model.config.attention == "logo" else SchemeTokens(model)
 
 
 class TemporalGraph(nn.Module):
-    """Ring `[R*h*w, d]`, order int32 `[N]` (which ring row stands at each place of the window order) -> `[1, C]`."""
+    """Ring `[R*h*w, d]` and order int32 `[N]` -> `[1, C]`.
+
+    The order says which ring row is read for each place of the window order.
+    """
 
     def __init__(self, model: LogoFormer) -> None:
         super().__init__()
@@ -183,7 +186,7 @@ class ClipGraph(nn.Module):
         self.split = (c.frames // f, f, c.grid // h, h, c.grid // w, w, c.embed_dim)
 
     def forward(self, clip: Tensor) -> Tensor:
-        tokens = self.frame(clip.float().flatten(0, 1))  # [T, h*w, d]; the Cast stands first
+        tokens = self.frame(clip.float().flatten(0, 1))  # [T, h*w, d]; the Cast comes first
         windows = tokens.view(self.split).permute(0, 2, 4, 1, 3, 5, 6)  # [T/f, G/h, G/w, f, h, w, d]
         probabilities: Tensor = self.temporal(windows.reshape(-1, self.split[-1]))
         return probabilities

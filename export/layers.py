@@ -1,4 +1,4 @@
-"""Where does a reduced precision leave FP32? Layer by layer, on Polygraphy's comparator.
+"""Comparison of a reduced precision with FP32, layer by layer, on Polygraphy.
 
 FP32 runs on ONNX Runtime with every intermediate marked as an output. The other precision runs on the rounding
 reference: ONNX Runtime's CPU kernels compute FP16 wider between nodes and would show layers that no device computes.
@@ -170,7 +170,7 @@ def _compare(fp32: onnx.ModelProto, other: onnx.ModelProto, feeds: Sequence[Feed
 
 @dataclass(frozen=True)
 class _Result:
-    """What Polygraphy asks of a comparison: whether it passed. Here every layer passes; the report decides."""
+    """Polygraphy's idea of a comparison; every layer passes, the report decides."""
 
     error: float
 

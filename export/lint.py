@@ -1,4 +1,4 @@
-"""Graph lint: what TensorRT 10.3 would choke on, and what we promise, each with a rule id.
+"""Graph lint: rules for what TensorRT 10.3 accepts and what this project promises.
 
 The rules read the graph alone; no GPU and no TensorRT are needed. A finding is an error: the exporter refuses its own
 output rather than ship it.
@@ -21,7 +21,7 @@ RULES = {
     "LF001": "every dimension of every graph input and output is a number",
     "LF002": "no operator whose output shape depends on data, and no control flow",
     "LF003": "only operators that TensorRT 10.3 parses at opset 20 and that this project was tested with",
-    "LF004": "the attention scale stands before QK^T, never between it and the softmax",
+    "LF004": "the attention scale is applied before QK^T, never between it and the softmax",
     "LF005": "LayerNormalization is the native operator, never a chain of means and square roots",
     "LF006": "no tensor's data lies outside the file",
     "LF007": "no metadata: no doc strings, source paths or stack traces",
@@ -41,7 +41,7 @@ _PASSES = {"Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """One broken rule.
 
     Attributes:
@@ -58,14 +58,14 @@ class Finding:
         return f"{self.rule} {self.where}: {self.what} ({RULES[self.rule]})"
 
 
-def lint(model: onnx.ModelProto, kept_fp32: Collection[str] = ()) -> list[Finding]:
+def lint(model: onnx.ModelProto, kept_fp32: Collection[str] = ()) -> list[LintFinding]:
     """All findings, in the order of the rules.
 
     Args:
         model: any of our graphs, in any precision.
         kept_fp32: nodes of a quantized graph that the range scan keeps in FP32.
     """
-    found = [*_findings(model), *(Finding(*item) for item in lint_int8.lint_int8(model, kept_fp32))]
+    found = [*_findings(model), *(LintFinding(*item) for item in lint_int8.lint_int8(model, kept_fp32))]
     return sorted(found, key=lambda finding: finding.rule)
 
 
@@ -84,7 +84,7 @@ def require_clean(model: onnx.ModelProto, shown: str, kept_fp32: Collection[str]
         )
 
 
-def _findings(model: onnx.ModelProto) -> Iterator[Finding]:
+def _findings(model: onnx.ModelProto) -> Iterator[LintFinding]:
     graph = model.graph
     producer = {name: node for node in graph.node for name in node.output}
     yield from _shapes(graph)
@@ -95,29 +95,29 @@ def _findings(model: onnx.ModelProto) -> Iterator[Finding]:
     yield from _metadata(model)
     for entry in model.opset_import:
         if entry.domain not in ("", "ai.onnx") or entry.version > OPSET:
-            yield Finding("LF008", "opset", f"{entry.domain or 'ai.onnx'} {entry.version}")
+            yield LintFinding("LF008", "opset", f"{entry.domain or 'ai.onnx'} {entry.version}")
     small = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
     for node in graph.node:
         if node.op_type != "Cast" and small & set(node.input):
-            yield Finding("LF009", node.name, f"{node.op_type} reads a uint8 input")
+            yield LintFinding("LF009", node.name, f"{node.op_type} reads a uint8 input")
 
 
-def _shapes(graph: onnx.GraphProto) -> Iterator[Finding]:
+def _shapes(graph: onnx.GraphProto) -> Iterator[LintFinding]:
     for value in [*graph.input, *graph.output]:
         for axis in value.type.tensor_type.shape.dim:
             if not axis.HasField("dim_value") or axis.dim_value < 1:
-                yield Finding("LF001", value.name, f"dimension {axis.dim_param or '?'}")
+                yield LintFinding("LF001", value.name, f"dimension {axis.dim_param or '?'}")
 
 
-def _operators(graph: onnx.GraphProto) -> Iterator[Finding]:
+def _operators(graph: onnx.GraphProto) -> Iterator[LintFinding]:
     for node in graph.node:
         if node.op_type in _DYNAMIC:
-            yield Finding("LF002", node.name, node.op_type)
+            yield LintFinding("LF002", node.name, node.op_type)
         elif node.domain not in ("", "ai.onnx") or node.op_type not in _ALLOWED:
-            yield Finding("LF003", node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}")
+            yield LintFinding("LF003", node.name, f"{node.domain or 'ai.onnx'}::{node.op_type}")
 
 
-def _attention_scale(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto]) -> Iterator[Finding]:
+def _attention_scale(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto]) -> Iterator[LintFinding]:
     constants = {item.name for item in graph.initializer}
     for node in graph.node:
         if node.op_type != "Softmax":
@@ -127,7 +127,7 @@ def _attention_scale(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto]
             maker = producer[name]
             if maker.op_type == "MatMul":
                 if scaled and not constants & set(maker.input):
-                    yield Finding("LF004", scaled, f"scales the product {maker.name} before {node.name}")
+                    yield LintFinding("LF004", scaled, f"scales the product {maker.name} before {node.name}")
                 break
             if maker.op_type in ("Mul", "Div"):
                 scaled = maker.name
@@ -138,33 +138,33 @@ def _attention_scale(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto]
                 break
 
 
-def _decomposed_norm(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto]) -> Iterator[Finding]:
+def _decomposed_norm(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto]) -> Iterator[LintFinding]:
     for node in graph.node:
         if node.op_type not in ("Sub", "Sqrt", "Pow", "Div"):
             continue
         makers = {producer[name].op_type for name in node.input if name in producer}
         if "ReduceMean" in makers and node.op_type == "Sub":
-            yield Finding("LF005", node.name, "subtracts a mean")
+            yield LintFinding("LF005", node.name, "subtracts a mean")
         if node.op_type == "Sqrt":
-            yield Finding("LF005", node.name, "takes a square root")
+            yield LintFinding("LF005", node.name, "takes a square root")
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[Finding]:
+def _tensors(graph: onnx.GraphProto) -> Iterator[LintFinding]:
     for item in graph.initializer:
         if item.data_location == TensorProto.EXTERNAL or item.external_data:
-            yield Finding("LF006", item.name, "external data")
+            yield LintFinding("LF006", item.name, "external data")
         elif item.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16) and not _finite(item):
-            yield Finding("LF010", item.name, "NaN or infinity")
+            yield LintFinding("LF010", item.name, "NaN or infinity")
 
 
 def _finite(item: onnx.TensorProto) -> bool:
     return bool(np.isfinite(numpy_helper.to_array(item)).all())
 
 
-def _metadata(model: onnx.ModelProto) -> Iterator[Finding]:
+def _metadata(model: onnx.ModelProto) -> Iterator[LintFinding]:
     graph = model.graph
     if model.doc_string or model.metadata_props or graph.doc_string or graph.metadata_props:
-        yield Finding("LF007", "model", "doc string or metadata")
+        yield LintFinding("LF007", "model", "doc string or metadata")
     for item in [*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]:
         if item.doc_string or item.metadata_props:
-            yield Finding("LF007", item.name, "doc string or metadata")
+            yield LintFinding("LF007", item.name, "doc string or metadata")

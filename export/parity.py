@@ -1,4 +1,4 @@
-"""Parity: do two evaluators give the same answers, and if not, where do they part?
+"""Parity of two evaluators: distance of their answers, the first tensor that differs.
 
 Differences are measured as `engine.golden.distance` does: logits, as a share of their deviation between clips.
 """
@@ -16,8 +16,14 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from ..bundle import GraphEntry
+from ..bundle.files import sha256
 from ..engine.golden import distance
-from .reference import Reference
+from ..engine.sessions.ort import open_session
+from ..model.networks.logoformer import to_tensor
+from .entries import tensor_specs
+from .reference import NAME, Reference
+from .trace import OPSET, to_bytes
 
 Probabilities = npt.NDArray[np.float32]  # [N, C]
 
@@ -57,17 +63,15 @@ class Parity:
         }
 
 
-def compare(answers: Probabilities, against: Probabilities, evaluator: str, other: str) -> Parity:
-    """Compares answers for the same clips."""
+def measure_parity(answers: Probabilities, against: Probabilities, evaluator: str, other: str) -> Parity:
+    """Compare answers for the same clips."""
     share, agreement = distance(answers, against)
     return Parity(share, agreement, len(answers), bool(np.isfinite(answers).all()), evaluator, other)
 
 
-# --------------------------------------------------------------------------------------------------------------- pairs
+# ------------------------------------------------------------------------------------------------------------- answers
 def torch_answers(model: nn.Module, clips: npt.NDArray[np.uint8], batch: int = 8) -> Probabilities:
-    """The PyTorch model's probabilities for uint8 `[N, T, S, S, 3]`."""
-    from ..model.networks.logoformer import to_tensor
-
+    """Probabilities of the PyTorch model for uint8 `[N, T, S, S, 3]`."""
     with torch.no_grad():
         parts = [torch.softmax(model(to_tensor(clips[i : i + batch])), -1) for i in range(0, len(clips), batch)]
     answers: Probabilities = torch.cat(parts).numpy()
@@ -77,7 +81,25 @@ def torch_answers(model: nn.Module, clips: npt.NDArray[np.uint8], batch: int = 8
 Runner = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 
 
-def clip_answers(run: Runner, clips: npt.NDArray[np.uint8]) -> Probabilities:
+def ort_runner(name: str, model: onnx.ModelProto) -> Runner:
+    """Run a graph by the runtime's own session: parity is proven on what will be shipped."""
+    data = to_bytes(model)
+    inputs, outputs = tensor_specs(model)
+    file = f"graphs/{name}.fp32.b1.onnx"
+    session = open_session(
+        data, GraphEntry(name, "fp32", 1, file, sha256(data), len(data), OPSET, inputs, outputs, {}), {}
+    )
+
+    def run(feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        for key, value in feed.items():
+            np.copyto(session.input(key), value, casting="no")
+        session.run()
+        return {spec.name: session.output(spec.name).copy() for spec in outputs}
+
+    return run
+
+
+def answers_of_clip_graph(run: Runner, clips: npt.NDArray[np.uint8]) -> Probabilities:
     """Probabilities of the `clip` graph."""
     return np.concatenate([run({"clip": clip[None]})["probabilities"] for clip in clips]).astype(np.float32)
 
@@ -85,7 +107,7 @@ def clip_answers(run: Runner, clips: npt.NDArray[np.uint8]) -> Probabilities:
 def pair_feed(
     frame: Runner, clip: npt.NDArray[np.uint8], ring_rows: int, order: npt.NDArray[np.int64]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Runs `frame` on each frame of a clip and files the tokens as a stream would; the feed of `temporal`.
+    """Feed of `temporal`: runs `frame` on each frame and stores the tokens as a stream would.
 
     Args:
         frame: the frame graph.
@@ -99,7 +121,7 @@ def pair_feed(
     return {"ring": ring, "order": order.astype(np.int32)}
 
 
-def pair_answers(
+def answers_of_graph_pair(
     frame: Runner, temporal: Runner, clips: npt.NDArray[np.uint8], ring_rows: int, order: npt.NDArray[np.int64]
 ) -> Probabilities:
     """Probabilities of `frame` + `temporal`."""
@@ -108,7 +130,7 @@ def pair_answers(
 
 
 class RoundingPair:
-    """`frame` + `temporal` by the rounding reference, many clips in one go.
+    """`frame` + `temporal` by the rounding reference, many clips at once.
 
     Args:
         frame, temporal: the graphs.
@@ -132,7 +154,7 @@ class RoundingPair:
 
 
 class RoundingClip:
-    """The `clip` graph by the rounding reference, many clips in one go."""
+    """The `clip` graph by the rounding reference, many clips at once."""
 
     def __init__(self, clip: onnx.ModelProto) -> None:
         self._clip = Reference(clip)
@@ -143,8 +165,32 @@ class RoundingClip:
         return np.concatenate(parts).astype(np.float32)
 
 
+def rounding_parity(
+    models: Mapping[str, onnx.ModelProto],
+    clips: npt.NDArray[np.uint8],
+    truth: Probabilities,
+    order: npt.NDArray[np.int64],
+    done: Callable[[int], None],
+) -> tuple[Parity, Parity]:
+    """Parity of the clip graph and of the pair with PyTorch, both by the rounding reference.
+
+    Args:
+        models: by graph.
+        clips: uint8 `[N, T, S, S, 3]`.
+        truth: PyTorch's probabilities for them.
+        order: `clips.window_order`.
+        done: called with 0, 1 and 2, the comparisons that are done.
+    """
+    done(0)
+    clip = RoundingClip(models["clip"]).answers(clips)
+    done(1)
+    pair = RoundingPair(models["frame"], models["temporal"], order).answers(clips)
+    done(2)
+    return measure_parity(clip, truth, NAME, "PyTorch float32"), measure_parity(pair, truth, NAME, "PyTorch float32")
+
+
 def _few(clips: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Parts that keep the memory of one go small: 32 clips of `tiny`, 6 of `base`."""
+    """Batches that keep memory small: 32 clips of `tiny`, 6 of `base`."""
     together = max(1, min(32, (1 << 22) // clips[0].nbytes))
     for start in range(0, len(clips), together):
         yield clips[start : start + together]
@@ -152,7 +198,7 @@ def _few(clips: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
 
 # ---------------------------------------------------------------------------------------------------------------- blame
 def worst_tensor(model: onnx.ModelProto, module: nn.Module, feed: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Names the first module whose output in the graph leaves that of the traced PyTorch module, and the worst.
+    """Name the first module whose output leaves the traced module's, and the worst.
 
     Args:
         model: the graph under test, FP32 or FP16.
@@ -196,7 +242,7 @@ def worst_tensor(model: onnx.ModelProto, module: nn.Module, feed: Mapping[str, n
 
 
 def describe_errors(errors: Sequence[tuple[str, float]], threshold: float = 0.01) -> str:
-    """One line: the first tensor whose relative error passes the threshold, and the worst of all."""
+    """Name the first tensor whose relative error passes the threshold, and the worst."""
     if not errors:
         return "no module output could be compared"
     worst = max(errors, key=lambda item: item[1])

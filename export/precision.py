@@ -1,4 +1,4 @@
-"""FP16, baked into the graph.
+"""Conversion to FP16.
 
 Precision is a property of the ONNX file: the builder gets no precision flag. ModelOpt's AutoCast places the casts; what
 stays FP32 is our range scan's decision (`ranges.py`), and inputs and outputs stay as they are.
@@ -64,7 +64,7 @@ def to_fp16(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """AutoCast reports every decision on the log and on standard output; ours are in the manifest."""
+    """Silence AutoCast, which reports every decision; ours are in the manifest."""
     loggers = [logging.getLogger(name) for name in ("modelopt", "modelopt.onnx", "modelopt.onnx.autocast")]
     levels = [logger.level for logger in loggers]
     disabled = logging.root.manager.disable

@@ -1,4 +1,4 @@
-"""How large each tensor gets on real clips, and what FP16 cannot hold.
+"""Range scan on real clips, and the nodes that FP16 cannot hold.
 
 FP16 ends at 65504. The scan evaluates the FP32 graph on the clips with every intermediate exposed, and names the nodes
 that must stay FP32, each with its reason.
@@ -26,7 +26,7 @@ _KINDS = ("largest:", "squares:")
 
 
 @dataclass(frozen=True)
-class Ranges:
+class ScannedRanges:
     """Largest absolute values over the scanned clips.
 
     Attributes:
@@ -49,7 +49,7 @@ class Protected:
     reason: str
 
 
-def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Ranges:
+def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> ScannedRanges:
     """Runs the FP32 graph on each feed and keeps the extremes."""
     norm_inputs = {node.input[0] for node in model.graph.node if node.op_type == "LayerNormalization"}
 
@@ -64,13 +64,13 @@ def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]
 
     found = _over_all(model, feeds, measure)
     kinds = {kind: {k[len(kind) :]: float(v) for k, v in found.items() if k.startswith(kind)} for kind in _KINDS}
-    return Ranges(kinds["largest:"], kinds["squares:"], len(feeds))
+    return ScannedRanges(kinds["largest:"], kinds["squares:"], len(feeds))
 
 
 def channels(
     model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]], tensors: Sequence[str]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The largest absolute value of each channel (last axis) of some tensors: by name, float32 `[d]`."""
+    """The largest absolute value of each channel of some tensors, by name, float32 `[d]`."""
     wanted = frozenset(tensors)
 
     def measure(name: str, value: Tensor) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def _over_all(
     return highest
 
 
-def protect(model: onnx.ModelProto, ranges: Ranges) -> list[Protected]:
+def protect(model: onnx.ModelProto, ranges: ScannedRanges) -> list[Protected]:
     """Names the nodes that FP16 would harm.
 
     A tensor that is too large keeps its maker and its readers in FP32; LayerNormalization stays FP32 where its sum of

@@ -1,4 +1,4 @@
-"""The reference that rounds after every operator.
+"""Reference evaluator that rounds after every operator.
 
 ONNX Runtime's CPU kernels compute FP16 graphs wider than FP16 between nodes: an intermediate of 128000 passes unseen.
 This evaluator runs the graph node by node; each operator is computed in float32 from its (already rounded) inputs and
@@ -57,7 +57,9 @@ class Reference:
                 f"The reference evaluator does not know {unknown}.", next="add the operator to export/reference.py"
             )
         self._outputs = [value.name for value in self.graph.output]
-        self._constants = {item.name: _to_torch(item) for item in self.graph.initializer}
+        self._constants = {
+            item.name: torch.from_numpy(numpy_helper.to_array(item).copy()) for item in self.graph.initializer
+        }
         self._wide: dict[str, Tensor] = {}
         self._steps: list[_Step] = []
         with torch.no_grad():
@@ -65,7 +67,9 @@ class Reference:
                 attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
                 step = _Step(node, _OPERATORS[node.op_type], attributes)
                 if all(name in self._constants for name in node.input):  # a weight behind its DequantizeLinear
-                    self._constants[node.output[0]] = self._apply(step, self._constants)
+                    self._constants[node.output[0]] = self._compute(
+                        step, [self._constants[name] for name in node.input]
+                    )
                 else:
                     self._steps.append(step)
         used = {name for step in self._steps for name in step.node.input}
@@ -183,21 +187,13 @@ class Reference:
         values: dict[str, Tensor] = {**self._constants, **inputs}
         for step in self._steps:
             name = step.node.output[0]
-            values[name] = self._apply(step, values, before)
+            read = [values[given] for given in step.node.input]
+            values[name] = self._compute(step, read if before is None else before(step.node.name, read))
             if observe is not None:
                 observe(name, values[name])
             for ended in step.ends:
                 del values[ended]
         return {name: values[name] for name in self._outputs}
-
-    def _apply(
-        self,
-        step: _Step,
-        values: Mapping[str, Tensor],
-        before: Callable[[str, list[Tensor]], list[Tensor]] | None = None,
-    ) -> Tensor:
-        inputs = [values[name] for name in step.node.input]
-        return self._compute(step, inputs if before is None else before(step.node.name, inputs))
 
     def _compute(self, step: _Step, inputs: list[Tensor]) -> Tensor:
         """Computes one node wide and rounds its result to the type that the graph declares."""
@@ -213,7 +209,7 @@ class Reference:
 
 @dataclass
 class _Step:
-    """One node that is computed for every input; `ends` are the tensors that nobody reads after it."""
+    """One node to compute; `ends` are the tensors that nothing reads after it."""
 
     node: onnx.NodeProto
     operator: Operator
@@ -226,10 +222,6 @@ def _feed(value: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _to_torch(item: onnx.TensorProto) -> Tensor:
-    return torch.from_numpy(numpy_helper.to_array(item).copy())
-
-
 def _result_type(node: onnx.NodeProto, inputs: list[Tensor]) -> torch.dtype:
     if node.op_type == "DequantizeLinear":
         return inputs[1].dtype  # the scale's type is the result's
@@ -237,10 +229,6 @@ def _result_type(node: onnx.NodeProto, inputs: list[Tensor]) -> torch.dtype:
 
 
 # ----------------------------------------------------------------------------------------------------------- operators
-def _cast(a: Attributes, x: list[Tensor]) -> Tensor:
-    return x[0].to(_TYPES[a["to"]])
-
-
 def _conv(a: Attributes, x: list[Tensor]) -> Tensor:
     pads = a.get("pads", [0, 0, 0, 0])
     if list(pads[:2]) != list(pads[2:]):
@@ -280,10 +268,6 @@ def _unsqueeze(a: Attributes, x: list[Tensor]) -> Tensor:
     for axis in sorted(x[1].tolist()):
         result = result.unsqueeze(axis)
     return result
-
-
-def _squeeze(a: Attributes, x: list[Tensor]) -> Tensor:
-    return x[0].squeeze(tuple(x[1].tolist()))
 
 
 def _layer_norm(a: Attributes, x: list[Tensor]) -> Tensor:
@@ -336,7 +320,7 @@ def _dequantize(a: Attributes, x: list[Tensor]) -> Tensor:
 
 _OPERATORS: dict[str, Operator] = {
     "Add": lambda a, x: x[0] + x[1],
-    "Cast": _cast,
+    "Cast": lambda a, x: x[0].to(_TYPES[a["to"]]),
     "Concat": lambda a, x: torch.cat(x, a["axis"]),
     "Conv": _conv,
     "DequantizeLinear": _dequantize,
@@ -356,7 +340,7 @@ _OPERATORS: dict[str, Operator] = {
     "Reshape": _reshape,
     "Slice": _slice,
     "Softmax": lambda a, x: torch.softmax(x[0], a.get("axis", -1)),
-    "Squeeze": _squeeze,
+    "Squeeze": lambda a, x: x[0].squeeze(tuple(x[1].tolist())),
     "Sub": lambda a, x: x[0] - x[1],
     "Transpose": lambda a, x: x[0].permute(*a["perm"]),
     "Unsqueeze": _unsqueeze,

@@ -1,6 +1,6 @@
-"""The five compared attention schemes, written for the compiler: the same functions as `model/networks/schemes.py`.
+"""The five compared attention schemes of `model/networks`, written for the compiler.
 
-As in `graphs.py`: the batch axis is gone, scales are folded into Wq, tokens stand in the order that needs the fewest
+As in `graphs.py`: the batch axis is gone, scales are folded into Wq, tokens are in the order that needs the fewest
 transposes (windows for lgi, natural for the others), and the last block computes only what [CLS] needs.
 
 Notation: T frames of S tokens, N = T*S, W regions of L tokens.
@@ -52,24 +52,13 @@ class _Scheme(nn.Module):
         return fed
 
 
-class Joint(_Scheme):
-    """`[1, 1 + N, d]` -> the same; last: `[1, 1, d]`."""
+class Sequences(_Scheme):
+    """Sequences `[B, 1 + S, d]` -> the same; last: `[B, 1, d]`.
 
-    def __init__(self, block: JointBlock, config: ModelConfig, *, last: bool) -> None:
-        super().__init__(block, config, last=last)
-        self.attention = WindowAttention(block.attention)
+    One sequence of all tokens (joint), or one for each frame (space, mixing).
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.get_submodule("norm")(x)
-        if self.last:
-            return self.feed(x[:, :1] + self.attention(y[:, :1], y))
-        return self.feed(x + self.attention(y, y))
-
-
-class Frames(_Scheme):
-    """`[T, 1 + S, d]` -> the same; last: `[T, 1, d]`."""
-
-    def __init__(self, block: FrameBlock, config: ModelConfig, *, last: bool) -> None:
+    def __init__(self, block: JointBlock | FrameBlock, config: ModelConfig, *, last: bool) -> None:
         super().__init__(block, config, last=last)
         kind = MixingWindowAttention if config.attention == "mixing" else WindowAttention
         self.attention = kind(block.attention)
@@ -139,7 +128,7 @@ class SchemeTokens(nn.Module):
         c = model.config
         self.config = c
         kinds: dict[str, type[_Scheme]] = {
-            "joint": Joint, "space": Frames, "mixing": Frames, "divided": Divided, "lgi": Lgi,
+            "joint": Sequences, "space": Sequences, "mixing": Sequences, "divided": Divided, "lgi": Lgi,
         }  # fmt: skip
         kind = kinds[c.attention]
         order = torch.from_numpy(window_order(c.frames, c.grid, c.token_window))

@@ -1,4 +1,4 @@
-"""From a PyTorch module to one clean ONNX file.
+"""Trace a PyTorch module to one clean ONNX file.
 
 `torch.onnx.export` (dynamo) does the tracing; this file gives the result names that people can read, removes what says
 where it was made, and keeps it small: no external data, no metadata, no symbolic dimension. Two checkouts in two
@@ -60,7 +60,7 @@ def trace(module: nn.Module, inputs: dict[str, Tensor], output: str) -> onnx.Mod
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own deprecations and of a missing torchvision; neither concerns a user."""
+    """Silence the exporter's warnings of its own deprecations and a missing torchvision."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -73,7 +73,7 @@ def _quiet() -> Iterator[None]:
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Removes everything that does not compute: doc strings, stack traces, source paths, value annotations."""
+    """Remove what does not compute: doc strings, stack traces, source paths, annotations."""
     model.doc_string = ""
     model.producer_name, model.producer_version, model.domain = "logoformer", "", ""
     del model.metadata_props[:]
@@ -99,7 +99,7 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
 
 
 def _plain_gather(model: onnx.ModelProto) -> None:
-    """Feeds int32 indices straight to Gather: the exporter reshapes them and casts them to int64."""
+    """Feed int32 indices straight to Gather, without the exporter's reshape and cast."""
     graph = model.graph
     producer = {name: node for node in graph.node for name in node.output}
     inputs = {value.name for value in graph.input}
@@ -133,7 +133,10 @@ def _scope(node: onnx.NodeProto) -> str:
 
 
 def _readable_names(model: onnx.ModelProto) -> None:
-    """Names nodes `module.path/Operator`, tensors after the node that makes them, weights after the node they serve."""
+    """Name nodes `module.path/Operator`.
+
+    Tensors are named after the node that makes them, weights after the node they serve.
+    """
     graph = model.graph
     seen: dict[str, int] = {}
 

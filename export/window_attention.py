@@ -1,4 +1,4 @@
-"""Attention inside windows, as the fused kernels of TensorRT want it."""
+"""Attention inside windows, in the form of TensorRT's fused kernels."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What writes the tables and pictures of docs/ and the figures of benchmarks/results/. Nothing imports it."""
+"""Commands that write tables and pictures of docs/ and figures of benchmarks/results/."""

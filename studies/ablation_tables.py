@@ -1,15 +1,12 @@
-"""The tables of `docs/experiments.md`, from `benchmarks/results/ablations.json` and nothing else."""
+"""Tables of `docs/experiments.md` from `benchmarks/results/ablations.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from ..benchmarks.report.tables import replace_between
 
 GROUPS = {
     "compact": ("logo, cross-entropy", "logo, weight 0.3", "logo"),
@@ -85,7 +82,7 @@ def claims_table(results: Mapping[str, Any]) -> str:
 
 
 def about(results: Mapping[str, Any]) -> str:
-    """How the figures came to be."""
+    """The command, the settings and the machines."""
     runs = [run for name in results["variants"] for run in _runs(results, name)]
     machines = ", ".join(sorted({run["machine"] for run in runs}))
     steps = ", ".join(str(n) for n in sorted({run["steps"] for run in runs}))
@@ -97,16 +94,10 @@ def about(results: Mapping[str, Any]) -> str:
     )
 
 
-def tables(results: Mapping[str, Any]) -> dict[str, str]:
+def ablation_tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Each table by its marker's name."""
     grouped = {name: group_table(results, names) for name, names in GROUPS.items()}
     return {**grouped, "claims": claims_table(results), "about": about(results)}
-
-
-def write_tables(page: Path, results: Mapping[str, Any]) -> None:
-    """Puts each table between its markers."""
-    for name, text in tables(results).items():
-        replace_between(page, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", text)
 
 
 def _runs(results: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

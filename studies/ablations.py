@@ -1,4 +1,4 @@
-"""`python -m logoformer.studies.ablations`: the ablations of the paper and of the review, on synthetic faces.
+"""`python -m logoformer.studies.ablations`: the published ablations on synthetic faces.
 
 Trains `tiny` in variants that differ in one thing each: the compact loss, the attention scheme, the number of blocks,
 the number of heads. Writes `benchmarks/results/ablations.json`, one entry for each variant and seed as it comes, so
@@ -24,15 +24,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.sensors.machine import read_machine
-from ..bundle.files import dump_json, parse_json, write_atomic
+from ..bundle.files import write_atomic
 from ..cli.terminal import Bar
 from ..errors import UsageError, one_of
-from .ablation_tables import write_tables
+from .ablation_tables import ablation_tables
+from .results import FOLDER, read_results, show_results, write_results
 
 if TYPE_CHECKING:
     from ..model.data.clips import ClipSource
 
-RESULTS = Path("benchmarks/results/ablations.json")
+RESULTS = FOLDER / "ablations.json"
 PAGE = Path("docs/experiments.md")
 PICTURES = Path("docs")
 DATA_SEED = 0
@@ -41,7 +42,7 @@ COMPACT = 1.0  # the paper's weight is not public
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed of `tiny` and of the recipe `synthetic-tiny`.
+    """Changes to `tiny` and to the recipe `synthetic-tiny`.
 
     Attributes:
         attention: scheme of the blocks.
@@ -95,9 +96,10 @@ def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> t
     from ..model.networks.config import preset
     from ..model.synthetic.expressions import ORDER_LABELS
     from ..model.training.evaluate import evaluate, features_of
-    from ..model.training.pictures import plane_svg, spread, tsne
+    from ..model.training.metrics import spread
     from ..model.training.recipe import recipe
     from ..model.training.train import train
+    from ..workflows.pictures import plane_svg, tsne
 
     config = replace(preset("tiny", variant.attention), depth=variant.depth, heads=variant.heads)
     settings = replace(recipe("synthetic-tiny").train, compact=variant.compact, seed=seed)
@@ -150,22 +152,22 @@ def _clips(faces: Path, split: str) -> ClipSource:
     return CachedClips(clips_for(faces, split, 1, c.image_size, c.labels))
 
 
-def missing(results: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, int]]:
-    """(variant, seed) of every training that is still to be done; all variants of a seed before the next seed."""
+def missing_runs(results: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, int]]:
+    """(variant, seed) of every training still to be done, ordered by seed."""
     have = {name: {run["seed"] for run in results.get("runs", {}).get(name, ())} for name in names}
     seeds = range(max(VARIANTS[name].seeds for name in names))
     return [(name, seed) for seed in seeds for name in names if seed < VARIANTS[name].seeds and seed not in have[name]]
 
 
-def add(results: dict[str, Any], name: str, found: dict[str, Any]) -> None:
+def add_run(results: dict[str, Any], name: str, found: dict[str, Any]) -> None:
     """Puts one training in its place, by seed."""
     runs = results.setdefault("runs", {}).setdefault(name, [])
     runs.append(found)
     runs.sort(key=lambda run: run["seed"])
 
 
-def run(names: Sequence[str], bar: Bar) -> dict[str, Any]:
-    """Does the trainings that the committed file lacks, as many at a time as there are cores; writes after each.
+def train_missing(names: Sequence[str], bar: Bar) -> dict[str, Any]:
+    """Does the trainings that the committed file lacks, one on each core; writes after each.
 
     Args:
         names: of the variants.
@@ -173,13 +175,12 @@ def run(names: Sequence[str], bar: Bar) -> dict[str, Any]:
     """
     from ..model.synthetic.layout import synth
 
-    results: dict[str, Any] = parse_json(RESULTS.read_bytes(), str(RESULTS)) if RESULTS.exists() else {}
-    results |= {
+    results = read_results(RESULTS) | {
         "command": "python -m logoformer.studies.ablations",
         "preset": "tiny", "recipe": "synthetic-tiny", "data_seed": DATA_SEED,
         "variants": {name: asdict(variant) for name, variant in VARIANTS.items()},
     }  # fmt: skip
-    todo = missing(results, names)
+    todo = missing_runs(results, names)
     if not todo:
         return results
     with tempfile.TemporaryDirectory() as folder:
@@ -191,8 +192,8 @@ def run(names: Sequence[str], bar: Bar) -> dict[str, Any]:
                 found, picture = future.result()
                 if picture:
                     write_atomic(PICTURES / VARIANTS[name].picture, picture.encode())
-                add(results, name, found)
-                write_atomic(RESULTS, dump_json(results))
+                add_run(results, name, found)
+                write_results(RESULTS, results)
                 bar.clear()
                 print(f"{name}, seed {seed}: UAR {found['uar']:.3f}, {found['train_s']:.0f} s", flush=True)
                 bar("trainings", done, len(todo))
@@ -206,10 +207,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         raise UsageError(f"Unknown variants: {one_of(unknown)}.", next=f"choose from {one_of(VARIANTS)}")
     bar = Bar()
-    results = run(names, bar)
+    results = train_missing(names, bar)
     bar.clear()
-    write_atomic(RESULTS, dump_json(results))
-    write_tables(PAGE, results)
+    write_results(RESULTS, results)
+    show_results(PAGE, ablation_tables(results))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`make experiments`: the demo with several seeds, its figures committed with the machine that gave them.
+"""`python -m logoformer.studies.experiments`: figures of the demo and its machine.
 
 Writes `benchmarks/results/experiments.json` and the table between the markers in README, from the JSON, never by hand.
 """
@@ -7,39 +7,26 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.report.tables import replace_between
-from ..benchmarks.sensors.machine import read_machine
-from ..bundle.files import dump_json, write_atomic
 from ..cli.terminal import Bar
 from ..workflows.demo import DemoReport, demo
+from .results import FOLDER, measured, show_results, write_results
 
-RESULTS = Path("benchmarks/results/experiments.json")
-MARKERS = ("<!-- experiments:begin -->", "<!-- experiments:end -->")
+RESULTS = FOLDER / "experiments.json"
 SEEDS = (0,)
 
 
-def run(seeds: Sequence[int], bar: Bar) -> dict[str, Any]:
-    """Runs the demo once for each seed; returns what is committed."""
-    runs = []
-    for seed in seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            report = demo(Path(folder) / "demo", seed=seed, progress=bar, say=print)
-        runs.append({"seed": seed, **figures(report)})
-    return {"command": "make experiments", "machine": asdict(read_machine()), "runs": runs}
-
-
-def figures(report: DemoReport) -> dict[str, Any]:
+def demo_figures(report: DemoReport) -> dict[str, Any]:
     """The figures of one demo that do not depend on the machine's speed, and its training time."""
     f = report.figures
+    orders = ("forward", "reversed", "shuffled")
     fp32, fp16 = f["export"]["precisions"]["fp32"]["parity"], f["export"]["precisions"]["fp16"]["parity"]
     return {
-        "uar": {order: f["evaluate"][order]["uar"] for order in ("forward", "reversed", "shuffled")},
-        "recalls": {order: list(f["evaluate"][order]["recalls"]) for order in ("forward", "reversed", "shuffled")},
+        "uar": {order: f["evaluate"][order]["uar"] for order in orders},
+        "recalls": {order: list(f["evaluate"][order]["recalls"]) for order in orders},
         "clips": f["evaluate"]["forward"]["clips"],
         "fp32_share": fp32["clip"]["share_of_clip_deviation"],
         "pair_share": fp32["pair"]["share_of_clip_deviation"],
@@ -52,7 +39,7 @@ def figures(report: DemoReport) -> dict[str, Any]:
     }
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def experiments_table(results: Mapping[str, Any]) -> str:
     """The table for README."""
     lines = [
         "| seed | UAR on unseen people (clips) | frames reversed | frames shuffled | FP16 off by | streamed spans |"
@@ -73,13 +60,17 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Runs everything and writes both files."""
-    bar = Bar()
-    results = run(SEEDS, bar)
+    """Runs the demo once for each seed and writes both files."""
+    bar, runs = Bar(), []
+    for seed in SEEDS:
+        with tempfile.TemporaryDirectory() as folder:
+            report = demo(Path(folder) / "demo", seed=seed, progress=bar, say=print)
+        runs.append({"seed": seed, **demo_figures(report)})
     bar.clear()
-    write_atomic(RESULTS, dump_json(results))
-    replace_between(Path("README.md"), *MARKERS, markdown(results))
-    print(markdown(results))
+    results = measured("make experiments", runs=runs)
+    write_results(RESULTS, results)
+    show_results(Path("README.md"), {"experiments": experiments_table(results)})
+    print(experiments_table(results))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`python -m logoformer.studies.int8 CHECKPOINT`: what FP16 and INT8 cost, what breaks INT8 and what mends it.
+"""`python -m logoformer.studies.int8 CHECKPOINT`: costs of FP16 and INT8, remedies.
 
 Writes `benchmarks/results/int8.json`, one entry for each experiment. CHECKPOINT is the trained `tiny` that `logoformer
 demo -o demo` leaves in `demo/checkpoint`; the other networks are made here. Faces are synthetic and of people that no
@@ -11,33 +11,32 @@ import copy
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..benchmarks.sensors.machine import read_machine
 from ..bundle import Bundle
-from ..bundle.files import dump_json, parse_json, write_atomic
-from ..calibration.choose import choose, turns
+from ..calibration.choose import ChosenClips, choose, turns
 from ..calibration.gate import BUDGETS
-from ..calibration.paired import Comparison, compare
+from ..calibration.paired import PairedComparison, compare_answers
 from ..calibration.qat import QatConfig
 from ..calibration.quantize import QuantizeConfig, groups
+from ..calibration.sensitivity import Sensitivity
 from ..cli.terminal import Bar
 from ..export.exporter import ExportConfig, RealClips, export_bundle
 from ..model.checkpoint import load_checkpoint
 from ..model.networks.config import PRESETS
 from ..model.networks.logoformer import LogoFormer
 from ..model.synthetic.recordings import SyntheticClips, synthetic_clips
+from ..workflows.fine_tune import fine_tune_bundle
 from ..workflows.init import initialise
-from ..workflows.judge import clip_evaluator, judge_accuracy
 from ..workflows.quantize import Calibration, load_models, quantize_bundle
-from ..workflows.tune import fine_tune_bundle, measure
+from ..workflows.sensitivity import measure_sensitivity
+from ..workflows.verify_accuracy import clip_evaluator, judge_accuracy
+from .results import FOLDER, measured, read_results, write_results
 
-RESULTS = Path("benchmarks/results/int8.json")
+RESULTS = FOLDER / "int8.json"
 CALIBRATION_SEED, HELD_OUT_SEED = 5, 7
 CALIBRATION_PEOPLE = range(3_000_000, 3_000_020)
 HELD_OUT_PEOPLE = range(4_000_000, 4_000_572)  # 7 clips of each: 4004
@@ -46,7 +45,7 @@ OUTLIER = 200.0
 
 
 def plant_outlier(model: LogoFormer, block: int, factor: float = OUTLIER) -> LogoFormer:
-    """Scales one channel of the LayerNorm before one FFN, and that FFN's first weight column by the inverse.
+    """Scales one LayerNorm channel before an FFN, and the FFN's weight column by the inverse.
 
     FP32 answers stay. The channel is the one with the largest gain.
     """
@@ -62,59 +61,62 @@ def plant_outlier(model: LogoFormer, block: int, factor: float = OUTLIER) -> Log
     return planted
 
 
-def make_bundle(model: LogoFormer, out: Path, method: str = "max", clips: int = 128, **fields: Any) -> Bundle:
-    """Exports a model and quantizes it on synthetic faces; `fields` are more of `Calibration`."""
-    return quantize(export(model, out), method, clips, **fields)
-
-
-def export(model: LogoFormer, out: Path) -> Bundle:
+def export_on_faces(model: LogoFormer, out: Path) -> Bundle:
     """FP32 and FP16, judged on synthetic faces."""
     c = model.config
     drawn, _, _ = synthetic_clips(16, c.sampling, c.image_size, CALIBRATION_SEED)
     return export_bundle(model, out, RealClips(drawn, "synthetic faces", synthetic=True), ExportConfig())
 
 
-def quantize(
+def quantize_on_faces(
     bundle: Bundle, method: str = "max", clips: int = 128, exclude: tuple[str, ...] = (), **fields: Any
 ) -> Bundle:
-    """Adds INT8, calibrated on people of their own."""
-    people = SyntheticClips(CALIBRATION_SEED, CALIBRATION_PEOPLE, 7, bundle.image_size)
-    chosen = choose(people, bundle.sampling, clips, seed=0)
+    """Adds INT8, calibrated on people of their own; `fields` are more of `Calibration`."""
     calibration = Calibration("synthetic", clips=clips, config=QuantizeConfig(method, exclude), **fields)
-    return quantize_bundle(bundle.path, chosen, calibration)
+    return quantize_bundle(bundle.path, calibration_clips(bundle, clips), calibration)
 
 
-def held_out(
-    bundle: Bundle, count: int, seed: int = HELD_OUT_SEED
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str]]:
-    """Clips, labels and names of held-out people; the classes take turns."""
-    source = SyntheticClips(seed, HELD_OUT_PEOPLE, 7, bundle.image_size)
-    chosen = choose(source, bundle.sampling, count, seed=0)
-    return chosen.clips, np.array(chosen.labels, np.int64), list(chosen.ids)
+def make_bundle(model: LogoFormer, out: Path, method: str = "max", clips: int = 128, **fields: Any) -> Bundle:
+    """Exports a model and quantizes it on synthetic faces; `fields` are more of `Calibration`."""
+    return quantize_on_faces(export_on_faces(model, out), method, clips, **fields)
 
 
-def compared(bundle: Bundle, precision: str, count: int, seed: int = HELD_OUT_SEED) -> Comparison:
-    """A precision's answers to held-out clips against FP32's."""
-    clips, labels, ids = held_out(bundle, count, seed)
-    return compare(clip_evaluator(bundle, "fp32")(clips), clip_evaluator(bundle, precision)(clips), labels, ids)
+def calibration_clips(bundle: Bundle, clips: int) -> ChosenClips:
+    """Clips of the people that INT8 is calibrated on."""
+    people = SyntheticClips(CALIBRATION_SEED, CALIBRATION_PEOPLE, 7, bundle.image_size)
+    return choose(people, bundle.sampling, clips, seed=0)
 
 
-def shares(found: Comparison) -> dict[str, Any]:
-    """What is committed of a comparison that no label is needed for."""
-    return {
-        "clips": found.clips,
-        "agreement": found.agreement,
-        "rms_share": found.rms_share,
-        "p99_share": found.p99_share,
-        "max_share": found.max_share,
-    }
+def held_out(bundle: Bundle, seed: int = HELD_OUT_SEED) -> SyntheticClips:
+    """Clips of people that no training and no calibration saw."""
+    return SyntheticClips(seed, HELD_OUT_PEOPLE, 7, bundle.image_size)
+
+
+def compared(bundle: Bundle, precision: str, count: int, seed: int = HELD_OUT_SEED) -> PairedComparison:
+    """A precision's answers against FP32's on `count` held-out clips; the classes take turns."""
+    chosen = choose(held_out(bundle, seed), bundle.sampling, count, seed=0)
+    before, after = (clip_evaluator(bundle, name)(chosen.clips) for name in ("fp32", precision))
+    return compare_answers(before, after, np.array(chosen.labels, np.int64), list(chosen.ids))
+
+
+def shares(found: PairedComparison) -> dict[str, Any]:
+    """The committed figures of a comparison: those that need no label."""
+    return {name: getattr(found, name) for name in ("clips", "agreement", "rms_share", "p99_share", "max_share")}
+
+
+def harm_by_group(bundle: Bundle, config: QuantizeConfig, clips: int, picked: list[int], bar: Bar) -> Sensitivity:
+    """Sensitivity on further held-out clips, calibrated on `clips`."""
+    others = held_out(bundle, HELD_OUT_SEED + 1)
+    learned = calibration_clips(bundle, clips).clips
+    models, budget = load_models(bundle), BUDGETS["int8"]
+    return measure_sensitivity(models, learned, config, others, picked, bundle, budget, bar)
 
 
 # --------------------------------------------------------------------------------------------------------- experiments
 def accuracy(model: LogoFormer, folder: Path, bar: Bar) -> dict[str, Any]:
     """The gate on 4004 held-out clips of a trained `tiny`."""
     bundle = make_bundle(model, folder / "trained.bundle")
-    source = SyntheticClips(HELD_OUT_SEED, HELD_OUT_PEOPLE, 7, bundle.image_size)
+    source = held_out(bundle)
     report = judge_accuracy(
         bundle, source, range(len(source)), named="synthetic faces, held-out people", reproduce="", progress=bar
     )
@@ -129,10 +131,10 @@ def accuracy(model: LogoFormer, folder: Path, bar: Bar) -> dict[str, Any]:
 
 
 def base(folder: Path, method: str, count: int = 21) -> dict[str, Any]:
-    """Logit differences of an untrained `base` whose BatchNorm statistics are real, with compensation and without."""
+    """Logit differences of an untrained `base`, with compensation and without."""
     bundle = make_bundle(initialise(PRESETS["base"]), folder / "base.bundle", method, 64)
     found = {precision: shares(compared(bundle, precision, count)) for precision in ("fp16", "int8")}
-    plain = quantize(bundle, method, 64, compensate=False)
+    plain = quantize_on_faces(bundle, method, 64, compensate=False)
     return {
         "method": method,
         "int8_macs": int8_macs(bundle),
@@ -144,22 +146,20 @@ def base(folder: Path, method: str, count: int = 21) -> dict[str, Any]:
 def base_with_exclusions(
     bundle: Bundle, method: str, bar: Bar, largest: float = 0.25, count: int = 21
 ) -> dict[str, Any]:
-    """The same with the most harmful stages of the trunk left out, until two sets of clips keep the largest difference.
+    """The same without the most harmful stages of the trunk.
+
+    Stages are excluded until two sets of clips keep the largest difference.
 
     All groups behind the trunk together cost 6 % (root mean square), so they are not measured one by one.
     """
-    people = SyntheticClips(CALIBRATION_SEED, CALIBRATION_PEOPLE, 7, bundle.image_size)
-    others = SyntheticClips(HELD_OUT_SEED + 1, HELD_OUT_PEOPLE, 7, bundle.image_size)
-    calibrated_on = choose(people, bundle.sampling, 64, seed=0).clips
+    others = held_out(bundle)  # labels do not depend on the seed
     picked = turns([others.label(index) for index in range(len(others))], 14, 0)
-    models = load_models(bundle)
-    behind = tuple(name for name in groups(models["clip"][0]) if not name.startswith("trunk."))
-    config = QuantizeConfig(method, behind)
-    found = measure(models, calibrated_on, config, others, picked, bundle, BUDGETS["int8"], bar)
+    behind = tuple(name for name in groups(load_models(bundle)["clip"][0]) if not name.startswith("trunk."))
+    found = harm_by_group(bundle, QuantizeConfig(method, behind), 64, picked, bar)
     steps: list[dict[str, Any]] = []
     ranked = tuple(row.group for row in found.groups)
     for excluded in (ranked[:some] for some in range(len(found.excluded), len(ranked) + 1)):
-        bundle = quantize(bundle, method, 64, excluded)
+        bundle = quantize_on_faces(bundle, method, 64, excluded)
         tried = []
         for seed in (HELD_OUT_SEED + 1, HELD_OUT_SEED):
             tried.append(shares(compared(bundle, "int8", count, seed)))
@@ -184,18 +184,13 @@ def int8_macs(bundle: Bundle) -> dict[str, dict[str, int]]:
 
 
 def outlier(model: LogoFormer, folder: Path, bar: Bar, count: int = 252) -> dict[str, Any]:
-    """Plants the outlier, lets sensitivity find it, mends it by exclusion and by scale migration."""
+    """Plants the outlier, finds it by sensitivity, removes it by exclusion and by smoothing."""
     before = make_bundle(model, folder / "whole.bundle")
     bundle = make_bundle(plant_outlier(model, 0), folder / "outlier.bundle")
     broken = compared(bundle, "int8", count)
-    people = SyntheticClips(CALIBRATION_SEED, CALIBRATION_PEOPLE, 7, bundle.image_size)
-    others = SyntheticClips(HELD_OUT_SEED + 1, HELD_OUT_PEOPLE, 7, bundle.image_size)
-    calibrated_on = choose(people, bundle.sampling, 128, seed=0).clips
-    found = measure(
-        load_models(bundle), calibrated_on, QuantizeConfig(), others, list(range(126)), bundle, BUDGETS["int8"], bar
-    )
-    excluded = compared(quantize(bundle, exclude=found.excluded), "int8", count)
-    smooth = compared(quantize(bundle, smooth=True), "int8", count)
+    found = harm_by_group(bundle, QuantizeConfig(), 128, list(range(126)), bar)
+    excluded = compared(quantize_on_faces(bundle, exclude=found.excluded), "int8", count)
+    smooth = compared(quantize_on_faces(bundle, smooth=True), "int8", count)
     return {
         "planted": f"block 0, factor {OUTLIER:g}",
         "before": shares(compared(before, "int8", count)),
@@ -236,29 +231,26 @@ def sections(checkpoint: str, folder: Path, bar: Bar) -> dict[str, Callable[[], 
         "qat_outlier_untrained_tiny": lambda: fine_tuned(untrained, folder, bar),
         "base": lambda: base(folder, "mse"),
         "base_with_exclusions": lambda: base_with_exclusions(
-            export(initialise(PRESETS["base"]), folder / "base-less.bundle"), "mse", bar
+            export_on_faces(initialise(PRESETS["base"]), folder / "base-less.bundle"), "mse", bar
         ),
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what was asked for, everything by default, and writes each result as it comes."""
+    """Runs the named experiments, all by default, and writes each result as it comes."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         print("usage: python -m logoformer.studies.int8 CHECKPOINT [EXPERIMENT ...]", file=sys.stderr)
         return 2
     bar = Bar()
+    seeds = {"calibration": CALIBRATION_SEED, "held_out": HELD_OUT_SEED, "qat": QatConfig().seed}
     with tempfile.TemporaryDirectory() as name:
         known = sections(words[0], Path(name), bar)
         for asked in words[1:] or known:
             result = known[asked]()
             bar.clear()
-            results = parse_json(RESULTS.read_bytes(), str(RESULTS)) if RESULTS.exists() else {}
-            machine = asdict(read_machine())
             command = f"python -m logoformer.studies.int8 demo/checkpoint {asked}"
-            seeds = {"calibration": CALIBRATION_SEED, "held_out": HELD_OUT_SEED, "qat": QatConfig().seed}
-            results[asked] = {"command": command, "seeds": seeds, "machine": machine, **result}
-            write_atomic(RESULTS, dump_json(results))
+            write_results(RESULTS, read_results(RESULTS) | {asked: measured(command, seeds=seeds, **result)})
             print(f"{asked}: written to {RESULTS}", flush=True)
     return 0
 

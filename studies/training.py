@@ -1,8 +1,8 @@
-"""`python -m logoformer.studies.training`: what a training costs, measured here and committed with the machine.
+"""`python -m logoformer.studies.training`: speed of loading and of a step with SAM.
 
 Writes `benchmarks/results/training.json`: how many clips a core reads in a second, from synthetic faces in DFEW's
-layout, stored at the size that the network reads and at DFEW's own; and how much dearer a step with SAM is than one
-without, the two taking turns.
+layout, stored at the size that the network reads and at DFEW's own; and the time of a training step with SAM over that
+of one without, interleaved.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..benchmarks.sensors.machine import read_machine
+from ..benchmarks.load.closed import Candidate, LoadConfig, closed_loop
 from ..benchmarks.statistics import ratio
-from ..bundle.files import dump_json, write_atomic
 from ..cli.terminal import Bar
+from .results import FOLDER, measured, write_results
 
 if TYPE_CHECKING:
     from ..model.networks.config import ModelConfig
     from ..model.training.recipe import TrainConfig
 
-RESULTS = Path("benchmarks/results/training.json")
+RESULTS = FOLDER / "training.json"
 COMMAND = "python -m logoformer.studies.training"
 STORED = (112, 224)  # what `base` reads, and what DFEW's folder is named after
 STEPS = {"tiny": (16, 16), "base": (2, 8)}  # clips of a step, rounds
@@ -51,7 +51,7 @@ def loading(bar: Bar) -> dict[str, Any]:
 
 
 def sam(name: str, bar: Bar) -> dict[str, Any]:
-    """A step with SAM against one without, of a preset by the recipe `paper-dfew`, on this machine's CPU."""
+    """A step with SAM against one without, by the recipe `paper-dfew`, on this CPU."""
     import numpy as np
 
     from ..model.networks.config import preset
@@ -60,33 +60,26 @@ def sam(name: str, bar: Bar) -> dict[str, Any]:
     clips, rounds = STEPS[name]
     model = preset(name)
     config = replace(recipe("paper-dfew").train, batch=clips)
-    plain, sharp = (stepper(model, replace(config, sam_rho=rho), clips) for rho in (0.0, config.sam_rho))
-    for step in (plain, sharp):
-        step()
-    seconds: dict[str, list[list[float]]] = {"plain": [], "sam": []}
-    cpu: dict[str, list[list[float]]] = {"plain": [], "sam": []}
-    for number in range(rounds):
-        turns = [("plain", plain), ("sam", sharp)]
-        for kind, step in turns if number % 2 else turns[::-1]:
-            began, began_cpu = time.perf_counter(), time.process_time()
-            step()
-            seconds[kind].append([time.perf_counter() - began])
-            cpu[kind].append([time.process_time() - began_cpu])
-        bar(f"SAM, {name}", number + 1, rounds)
-    by_clock = ratio(np.array(seconds["sam"]), np.array(seconds["plain"]))
-    by_cpu = ratio(np.array(cpu["sam"]), np.array(cpu["plain"]))
+    candidates = [
+        Candidate(kind, stepper(model, replace(config, sam_rho=rho), clips))
+        for kind, rho in (("plain", 0.0), ("sam", config.sam_rho))
+    ]
+    load = LoadConfig(rounds, block=1, settle=0, warmup=1)
+    # By the clock, then by CPU time; two runs, because a run reads one clock.
+    clocks = (time.perf_counter_ns, time.process_time_ns)
+    by_clock, by_cpu = (closed_loop(candidates, load, clock=clock, progress=bar).latency_ms for clock in clocks)
     return {
         "clips": clips,
         "rounds": rounds,
         "threads": THREADS,
-        "plain_s": float(np.median(seconds["plain"])),
-        "sam_s": float(np.median(seconds["sam"])),
-        "ratio": asdict(by_clock),
-        "cpu_ratio": asdict(by_cpu),
+        "plain_s": float(np.median(by_clock["plain"])) / 1e3,
+        "sam_s": float(np.median(by_clock["sam"])) / 1e3,
+        "ratio": asdict(ratio(by_clock["sam"], by_clock["plain"])),
+        "cpu_ratio": asdict(ratio(by_cpu["sam"], by_cpu["plain"])),
     }
 
 
-def stepper(model_config: ModelConfig, config: TrainConfig, clips: int) -> Callable[[], float]:
+def stepper(model_config: ModelConfig, config: TrainConfig, clips: int) -> Callable[[int], None]:
     """Takes one step of a training each time it is called, always on the same clips of noise."""
     import torch
 
@@ -103,7 +96,11 @@ def stepper(model_config: ModelConfig, config: TrainConfig, clips: int) -> Calla
         torch.amp.GradScaler("cpu", enabled=False), torch.zeros((classes, classes), dtype=torch.int64),
     )  # fmt: skip
     batch = (torch.rand(clips, c.frames, 3, c.image_size, c.image_size), torch.arange(clips) % classes)
-    return lambda: taker.step([batch])
+
+    def step(_index: int) -> None:
+        taker.step([batch])
+
+    return step
 
 
 def main() -> int:
@@ -112,21 +109,17 @@ def main() -> int:
 
     torch.set_num_threads(THREADS)
     bar = Bar()
-    machine = read_machine()
-    found: dict[str, Any] = {"command": COMMAND, "machine": asdict(machine), "loading": loading(bar), "sam": {}}
+    found = measured(COMMAND, sam={})  # the machine is read before the load is ours
+    found["loading"] = loading(bar)
     bar.clear()
     for side, one in found["loading"]["stored"].items():
         print(f"loading, stored at {side}: {one['clips_per_cpu_s']:.0f} clips/s per core by CPU time", flush=True)
     for name in STEPS:
         one = found["sam"][name] = sam(name, bar)
         bar.clear()
-        r, cpu = one["ratio"], one["cpu_ratio"]
-        print(
-            f"SAM on {name}: {r['value']:.2f} times a plain step [{r['low']:.2f}, {r['high']:.2f}] by the clock, "
-            f"{cpu['value']:.2f} [{cpu['low']:.2f}, {cpu['high']:.2f}] by CPU time",
-            flush=True,
-        )
-    write_atomic(RESULTS, dump_json(found))
+        clock, cpu = (f"{r['value']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in (one["ratio"], one["cpu_ratio"]))
+        print(f"SAM on {name}: {clock} times a plain step by the clock, {cpu} by CPU time", flush=True)
+    write_results(RESULTS, found)
     return 0
 
 

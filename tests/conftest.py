@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import re
 import shlex
 import shutil
 import signal
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +22,43 @@ from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
 if TYPE_CHECKING:
     from logoformer.bundle import Bundle
     from logoformer.workflows.demo import DemoReport
+
+
+# Every process of this run inherits it, and is found by it at the end.
+_MARK = "LOGOFORMER_TEST_RUNS"
+_RUN = uuid.uuid4().hex
+
+
+def pytest_configure() -> None:
+    """`nohup` and shells without job control start a program with SIGINT ignored, which its children inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ[_MARK] = f"{os.environ.get(_MARK, '')},{_RUN}"  # a run inside a test keeps the mark of the outer one
+
+
+def _marked() -> dict[int, str]:
+    """{process id: command line} of the processes that this run started and that still run."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if _RUN.encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Fails the run if a process that a test started outlives it; multiprocessing's own tracker may."""
+    yield
+    deadline = time.monotonic() + 10
+    while left := [words for words in _marked().values() if "resource_tracker" not in words]:
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -147,7 +188,7 @@ def _full_size(preset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _export(checkpoint: Path, out: Path, clips: int) -> Path:
     from logoformer.export.exporter import ExportConfig
-    from logoformer.workflows.verbs import export_checkpoint
+    from logoformer.workflows.export import export_checkpoint
 
     return export_checkpoint(checkpoint, out, ExportConfig(), clips=clips).path
 
@@ -165,13 +206,13 @@ def add_batches() -> Callable[..., Bundle]:
         import onnx
         from logoformer.bundle import Bundle, BundleWriter
         from logoformer.export.batches import write_frame_batches
-        from logoformer.export.exporter import _ort_runner, _specs
+        from logoformer.export.parity import ort_runner
 
         bundle = Bundle(path)
         frames = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("frame", p))) for p in bundle.precisions}
         writer = BundleWriter(path)
         entries = write_frame_batches(
-            writer, frames, batches, bundle.golden().clips, _specs, lambda name, model: _ort_runner(name, change(model))
+            writer, frames, batches, bundle.golden().clips, lambda name, model: ort_runner(name, change(model))
         )
         return writer.commit({**bundle.manifest, "graphs": [*bundle.manifest["graphs"], *entries]})
 
@@ -202,7 +243,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         following = re.search(r"^Next: (.+)$", text, re.MULTILINE)
         assert following is not None, text
         if following[1].startswith("logoformer ") and not following[1].endswith(" --help"):
-            cli._parser().parse_args(shlex.split(following[1])[1:])
+            cli.make_parser().parse_args(shlex.split(following[1])[1:])
         for name in names:
             assert str(name) in text
         return text

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.engine.builder.bundle import build_bundle
-from logoformer.engine.describe import plans
+from logoformer.engine.describe import proofs
 from logoformer.engine.machine.environment import platform_name
 from logoformer.engine.machine.targets import RTX_SMS
 from logoformer.engine.trust.admit import Running, admit_engine, choose_engine
@@ -46,8 +46,8 @@ def test_verify(base_bundle: Path):
 
 
 def test_kernel_plan_of_fp16(base_bundle: Path):
-    found = plans(base_bundle, precisions=["fp16"], graphs=["frame", "temporal"], sm="sm86")
-    temporal, frame = found["temporal fp16"], found["frame fp16"]
+    found = proofs(base_bundle, precisions=["fp16"], graphs=["frame", "temporal"], sm="sm86")
+    temporal, frame = found["temporal fp16"].plan, found["frame fp16"].plan
     assert len(temporal.kernels) <= 75 and not temporal.with_role("sync")
     assert len(temporal.with_role("attention")) == 8 and not temporal.with_role("movement")
     assert len(frame.kernels) <= 26 and not frame.with_role("movement") and not frame.with_role("sync")

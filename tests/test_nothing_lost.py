@@ -16,8 +16,8 @@ import pytest
 from logoformer.bundle import Bundle, BundleWriter
 from logoformer.cli import main as cli
 from logoformer.export.exporter import ExportConfig
+from logoformer.workflows.export import export_checkpoint
 from logoformer.workflows.init import init_checkpoint
-from logoformer.workflows.verbs import export_checkpoint
 
 pytestmark = pytest.mark.slow
 FP32 = ExportConfig(precisions=("fp32",))

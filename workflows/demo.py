@@ -1,4 +1,4 @@
-"""The verb `demo`: the whole way, on synthetic faces, on a machine without a GPU.
+"""Every verb in one run, from synthetic faces to a camera, on a machine without a GPU.
 
 synth -> train tiny -> evaluate -> export -> build -> verify -> bench -> run. Every step is the function behind the verb
 of that name, nothing is shortened but the model and the data set.
@@ -26,7 +26,7 @@ MARKER = "demo.json"
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo found and made.
+    """Results of the demo.
 
     Attributes:
         rows: (step, figure, file or folder).
@@ -42,7 +42,7 @@ class DemoReport:
         return {**self.figures, "seconds": self.seconds}
 
     def table(self) -> str:
-        """One table, and what it does not say."""
+        """The rows, and the limits of what they show."""
         return (
             table([("step", "result", "made"), *self.rows])
             + f"\n{self.seconds:.0f} s in all. Synthetic faces: nothing here says how well a model reads people, and "
@@ -65,7 +65,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     """
     from ..benchmarks.bench import BenchConfig, bench
     from ..benchmarks.report.report import write_report
-    from ..camera.run import run
+    from ..camera.run import run_source
     from ..camera.sources.open import open_source
     from ..camera.spans import score_spans
     from ..engine import load
@@ -76,7 +76,9 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     from ..model.synthetic.layout import synth, write_untrimmed
     from ..model.synthetic.recordings import FIRST_VIDEO_IDENTITY
     from ..model.training.recipe import TrainConfig
-    from .verbs import evaluate_on, export_checkpoint, train_on
+    from .evaluate import evaluate_on
+    from .export import export_checkpoint
+    from .train import train_on
 
     folder = _fresh(Path(out))
     began = time.perf_counter()
@@ -129,7 +131,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
         score = score_spans(engine, videos, progress)
         answers: list[str] = []
         with open_source(videos[0]) as source:
-            done = run(
+            done = run_source(
                 engine, source, out=folder / "answers.mp4", on_result=lambda line: answers.append(json.dumps(line)),
                 progress=progress,
             )  # fmt: skip
@@ -142,7 +144,7 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
 
 
 def _fresh(folder: Path) -> Path:
-    """An empty folder; what an older demo left is removed, anything else is left alone."""
+    """An empty folder in place of an older demo; anything else is left alone."""
     started = folder / ".demo"
     if folder.exists():
         if not started.exists() and any(folder.iterdir()):

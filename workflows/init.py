@@ -59,11 +59,11 @@ def init_checkpoint(
     *,
     attention: str | None = None,
 ) -> Path:
-    """Writes an untrained checkpoint of a preset, with another attention scheme where one is named.
+    """Writes an untrained checkpoint of a preset, with its attention scheme or another.
 
     Raises:
         UsageError: there is no such preset.
-        BadInputError: something else stands at `out`.
+        BadInputError: `out` is something else.
     """
     model = initialise(preset(name, attention), seed, progress)
     return save_checkpoint(

@@ -1,8 +1,7 @@
-"""INT8 for a bundle: clips are chosen, ranges taken, three graphs quantized, checked and filed.
+"""Add INT8 to a bundle: choose clips, take ranges, quantize, check and file the graphs.
 
-This is the part of `calibration/` that needs other rooms: it reads a data set (`model/`), runs the calibration, and has
-the result linted and compared (`export/`). Accuracy is judged elsewhere: without the gate the verdict is
-`insufficient clips`, and nothing loads INT8 unasked.
+Reads a data set (`model/`), calibrates (`calibration/`), and has the result linted and compared (`export/`). Accuracy
+is judged by `verify_accuracy.py`: until then the verdict is `insufficient clips`, and nothing loads INT8 unasked.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ class Calibration:
 
 
 def quantize(path: str | os.PathLike[str], calibration: Calibration, progress: Progress | None = None) -> Bundle:
-    """The verb: chooses the clips and adds INT8 to a bundle; see `quantize_bundle`."""
+    """Chooses the clips and adds INT8 to a bundle; see `quantize_bundle`."""
     bundle = Bundle(path)
     chosen = calibration.choose(bundle.sampling, bundle.image_size, progress)
     return quantize_bundle(path, chosen, calibration, progress)
@@ -123,9 +122,10 @@ def quantize_bundle(
         MachineError: the bundle was changed by another process meanwhile, or a package is missing.
     """
     from ..calibration.collect import collect_ranges
-    from ..calibration.compensate import compensation_record
+    from ..calibration.compensate import compensate, compensation_record
     from ..calibration.placement import check_exclude, groups
-    from ..calibration.record import record
+    from ..calibration.record import calibration_record
+    from ..export.reference import Reference
 
     config = calibration.config
     bundle = Bundle(path)
@@ -142,7 +142,7 @@ def quantize_bundle(
     ranges = collect_ranges(models["clip"][0], chosen.clips, config, progress)
     m = bundle.manifest
     tools = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
-    written = record(
+    written = calibration_record(
         chosen, ranges, config,
         source=calibration.source, labels=bundle.labels, preprocessing=m["preprocessing"], sampling=bundle.sampling,
         tools={name: version for name in tools if (version := _version(name))},
@@ -151,27 +151,14 @@ def quantize_bundle(
         written["smoothing"] = {norm: [float(value) for value in factor] for norm, factor in smoothing.items()}
     steps = None
     if calibration.compensate:
-        steps = compensate_weights(models["clip"], ranges, config, chosen.clips, progress)
+        clip = models["clip"]
+        steps = compensate(*clip, Reference(clip[0]), ranges, config, chosen.clips, progress)
         written["compensation"] = compensation_record(steps, len(chosen.clips))
     return file_int8(bundle, models, ranges, config, written, steps=steps, progress=progress)
 
 
-def compensate_weights(
-    clip: tuple[onnx.ModelProto, onnx.ModelProto],
-    ranges: Ranges,
-    config: QuantizeConfig,
-    clips: npt.NDArray[np.uint8],
-    progress: Progress | None = None,
-) -> dict[str, Steps]:
-    """Steps by node, from the clip graph in FP32 and FP16; see `calibration.compensate`."""
-    from ..calibration.compensate import compensate
-    from ..export.reference import Reference
-
-    return compensate(*clip, Reference(clip[0]), ranges, config, clips, progress)
-
-
 def smooth_factors(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
-    """By norm with outlier channels: what its channels are divided by; see `calibration.smooth.factors`."""
+    """Divisors of the channels of each norm with outliers; see `calibration.smooth.factors`."""
     from ..calibration.smooth import factors, norms
     from ..export.ranges import channels
 
@@ -216,13 +203,15 @@ def file_int8(
         MachineError: the bundle was changed by another process meanwhile.
     """
     from ..calibration.quantize import quantize_graph
+    from ..export.lint import require_clean
 
     quantized = {name: quantize_graph(*pair, ranges, config, steps) for name, pair in models.items()}
     kept = bundle.precisions["fp16"].get("kept_fp32", {})
-    _require_clean(quantized, kept)
+    for name, model in quantized.items():
+        require_clean(model, f"The graph {name} in int8", {item["node"] for item in kept.get(name, [])})
     writer = BundleWriter(bundle.path)
     m = bundle.manifest
-    entries, promised = _write_graphs(writer, bundle, quantized, progress)
+    entries, promised = _write_graphs(writer, quantized, progress)
     precision = {
         **_judge(bundle, quantized, progress),
         "kept_fp32": kept,
@@ -268,60 +257,33 @@ def load_models(bundle: Bundle) -> Models:
     }
 
 
-def _require_clean(models: Mapping[str, onnx.ModelProto], kept: Mapping[str, Any]) -> None:
-    from ..export.lint import require_clean
-
-    for name, model in models.items():
-        require_clean(model, f"The graph {name} in int8", {item["node"] for item in kept.get(name, [])})
-
-
 def _write_graphs(
-    writer: BundleWriter, bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None
+    writer: BundleWriter, models: Mapping[str, onnx.ModelProto], progress: Progress | None
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Index entries, and the share of multiply-accumulates that each graph promises to hold in INT8."""
-    from ..export.macs import macs_by_precision, promised_share
-    from ..export.trace import to_bytes
+    from ..export.entries import add_model, share_to_promise
 
     entries, promised = [], {}
     for done, (name, model) in enumerate(models.items()):
         if progress is not None:
             progress("write", done, len(models))
-        fp32 = bundle.graph(name, "fp32")
-        macs = macs_by_precision(model)
-        promised[name] = promised_share(macs, "int8")
-        entries.append(
-            writer.add_graph(
-                to_bytes(model),
-                graph=name,
-                precision="int8",
-                batch=1,
-                opset=fp32.opset,
-                inputs=fp32.inputs,
-                outputs=fp32.outputs,
-                macs=macs,
-            )
-        )
+        entries.append(add_model(writer, model, name, "int8"))
+        promised[name] = share_to_promise(entries[-1]["macs"], "int8")
     if progress is not None:
         progress("write", len(models), len(models))
     return entries, promised
 
 
 def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None) -> dict[str, Any]:
-    """How far INT8 is from PyTorch on the golden clips; too few to accept anything."""
-    from ..export import parity as par
-    from ..export.reference import NAME
+    """INT8 against PyTorch on the golden clips, which are too few to accept anything."""
+    from ..export.parity import rounding_parity
 
     golden, stream = bundle.golden(), bundle.stream
     note = progress or (lambda *_: None)
-    note("parity int8", 0, 2)
-    clip = par.compare(
-        par.RoundingClip(models["clip"]).answers(golden.clips), golden.probabilities, NAME, "PyTorch float32"
-    )
-    note("parity int8", 1, 2)
     order = window_order(stream.frames, stream.grid, stream.window)
-    answers = par.RoundingPair(models["frame"], models["temporal"], order).answers(golden.clips)
-    pair = par.compare(answers, golden.probabilities, NAME, "PyTorch float32")
-    note("parity int8", 2, 2)
+    clip, pair = rounding_parity(
+        models, golden.clips, golden.probabilities, order, lambda done: note("parity int8", done, 2)
+    )
     worst = max(clip.share, pair.share)
     return {
         "verdict": NO_GATE,

@@ -1,1 +1,1 @@
-"""Programs that are timed beside ours."""
+"""Baselines: other programs and our own runtime, timed in one run."""

@@ -1,17 +1,17 @@
-"""What is timed side by side: our engine, and what people would use without it.
+"""Baselines: our runtime and what people would use without it, timed side by side.
 
-All peers get the same uint8 clips in host memory, use the same number of CPU threads, and are finished when the
+All baselines get the same uint8 clips in host memory, use the same number of CPU threads, and are finished when the
 probabilities are a numpy array. What each does in between is its `what`, word for word in the report.
 
-Who else takes part stands in `peer_list.py`; each family of them in a file of its own. A peer that needs a GPU is left
-out, with the reason, where there is none.
+Which others are opened is decided in `opening.py`. A baseline that needs a GPU is left out,
+with the reason, where there is none.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,31 +34,35 @@ OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, ORT_TENSOR
 
 # Of a probability. The same graph on the same input in the same runtime: only the order of a sum may differ.
 REPEAT_TOLERANCE = 1e-5
+APART = 5  # frames between the places where the faces of one run begin: no two see the same
 OTHER_RUNTIME = 1e-3  # other kernels, other orders of sums, Winograd
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one step gave.
+class StepAnswer:
+    """The answer of one step.
 
     Attributes:
         probabilities: float32 `[C]`.
-        stages_ms: wall clock by stage, empty where the peer has none.
+        stages_ms: wall clock by stage, empty where the baseline has none.
         device_ms: between two events on the device's stream; None where there is no device.
+        others: what a step with several faces gave for the faces after the first.
     """
 
     probabilities: npt.NDArray[np.float32]
     stages_ms: Mapping[str, float]
     device_ms: float | None = None
+    others: tuple[StepAnswer, ...] = ()
 
 
-def answer_of(result: Result) -> Answer:
-    """What the engine gave. Device time is there where a session takes it by events, else None."""
-    return Answer(result.probabilities, result.stages_ms, getattr(result, "device_ms", None))
+def answer_of(results: Sequence[Result]) -> StepAnswer:
+    """Results of one step as a `StepAnswer`: the first face, then the others."""
+    first, *others = (StepAnswer(r.probabilities, r.stages_ms, getattr(r, "device_ms", None)) for r in results)
+    return replace(first, others=tuple(others))
 
 
 @dataclass(frozen=True)
-class Peer:
+class Baseline:
     """One way to the same answer.
 
     Attributes:
@@ -70,6 +74,7 @@ class Peer:
         backend: what runs it, with its version.
         device: 'cpu', or the name of the GPU.
         hop: new frames for one answer; None where a whole clip is answered at once.
+        streams: faces that one step answers.
         tolerance: largest difference of a probability from the verified answer.
     """
 
@@ -77,16 +82,17 @@ class Peer:
     what: str
     precision: str
     same_weights: bool
-    answer: Callable[[int], Answer]
+    answer: Callable[[int], StepAnswer]
     backend: str
     device: str = CPU
     hop: int | None = None
+    streams: int = 1
     tolerance: float = REPEAT_TOLERANCE
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A peer that could not take part, and why."""
+    """A baseline that could not run, and why."""
 
     name: str
     reason: str
@@ -129,7 +135,7 @@ class Inputs:
         return frame
 
     def seen_by_stream(self, index: int, bundle: Bundle, offset: int = 0) -> Clip:
-        """The clip that a stream must have picked when it answers for a frame, without looking at its ring.
+        """The clip that a stream must have picked for a frame, found without its ring.
 
         Args:
             index: of that frame in its stream.
@@ -141,38 +147,56 @@ class Inputs:
 
 
 # ---------------------------------------------------------------------------------------------------------------- ours
-def clip_peer(engine: Runtime, inputs: Inputs, name: str, device: str = CPU) -> Peer:
-    """`engine(clip)`; as `CLIP_REPEATED` always the same clip."""
+def clip_baseline(runtime: Runtime, inputs: Inputs, name: str, device: str = CPU) -> Baseline:
+    """`runtime(clip)`; as `CLIP_REPEATED` always the same clip."""
     rotate = name != CLIP_REPEATED
 
-    def answer(index: int) -> Answer:
-        result = engine(inputs.clip(index if rotate else 0), color="rgb")
-        return answer_of(result)
+    def answer(index: int) -> StepAnswer:
+        result = runtime(inputs.clip(index if rotate else 0), color="rgb")
+        return answer_of([result])
 
-    what = f"engine(clip): {engine.bundle.frames} uint8 frames -> probabilities"
-    return Peer(name, what, engine.precision, True, answer, engine.backend, device)
+    what = f"runtime(clip): {runtime.bundle.frames} uint8 frames -> probabilities"
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device)
 
 
-def stream_peer(engine: Runtime, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Peer:
+def stream_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Baseline:
     """`stream.push(frame, t)`, `hop` frames for one answer; a step is all of them."""
-    stream = engine.stream(hop=hop, color="rgb", warmup="repeat")
+    stream = runtime.stream(hop=hop, color="rgb", warmup="repeat")
 
-    def answer(index: int) -> Answer:
+    def answer(index: int) -> StepAnswer:
         for frame in range(index * hop, (index + 1) * hop):
             result = stream.push(inputs.frame(frame), frame / inputs.fps)
         if result is None:
             raise VerificationError(f"The stream gave no answer at step {index} although {hop} frames were pushed.")
-        return answer_of(result)
+        return answer_of([result])
 
     frames = "1 new uint8 frame" if hop == 1 else f"{hop} new uint8 frames, one push each"
     what = f"stream.push(frame), hop {hop}: {frames} -> probabilities"
-    return Peer(name, what, engine.precision, True, answer, engine.backend, device, hop)
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, hop)
+
+
+def faces_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Baseline:
+    """`runtime.step` for several faces; face i begins at frame `i * APART`."""
+    faces = [runtime.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(streams)]
+
+    def answer(index: int) -> StepAnswer:
+        for frame in range(index * hop, (index + 1) * hop):
+            time_s = frame / inputs.fps
+            asked = {face: (inputs.frame(frame + APART * place), time_s) for place, face in enumerate(faces)}
+            results = runtime.step(asked)
+        found = [result for result in results.values() if result is not None]
+        if len(found) != streams:
+            raise VerificationError(f"{name}: {len(found)} of {streams} faces were answered at step {index}.")
+        return answer_of(found)
+
+    what = f"runtime.step: {hop} new uint8 frame(s) of each of {streams} face(s) -> {streams} x probabilities"
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, hop, streams)
 
 
 def open_ours(
     bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack, backend: str = "onnxruntime"
 ) -> Runtime:
-    """One more engine of the bundle; closed with `closing`."""
+    """One more runtime of the bundle; closed with `closing`."""
     return closing.enter_context(load(bundle, backend=backend, precision=precision, threads=threads))
 
 
@@ -189,7 +213,7 @@ def clip_graph(bundle: Bundle, precision: str) -> bytes:
     return data
 
 
-def chosen_peers(text: str) -> tuple[str, ...]:
+def chosen_baselines(text: str) -> tuple[str, ...]:
     """Reads 'all', 'none' or 'torch,openvino'.
 
     Raises:
@@ -200,5 +224,7 @@ def chosen_peers(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in OTHERS]
     if unknown or not names:
-        raise UsageError(f"Unknown peer {one_of(unknown or [text])}.", next=f"choose from all, none, {one_of(OTHERS)}")
+        raise UsageError(
+            f"Unknown baseline {one_of(unknown or [text])}.", next=f"choose from all, none, {one_of(OTHERS)}"
+        )
     return names

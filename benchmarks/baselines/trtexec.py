@@ -1,4 +1,4 @@
-"""trtexec beside our own figures: what its words mean, the command that makes them comparable, and its run.
+"""trtexec: its definitions, the command that makes its figures comparable, and its run.
 
 Its numbers are not ours: trtexec feeds an engine one query ahead and counts CUDA events, we count a caller's wall
 clock. And its own defaults changed between 10.x and 11.x, so that two trtexec figures need not be comparable either.
@@ -21,7 +21,7 @@ from ...engine.trust.admit import read_signature
 from ...engine.trust.index import EngineEntry, engines_folder, read_index
 from ...engine.trust.store import TrustStore
 from ..report.records import TrtexecRun
-from ..sensors.all import Sensors
+from ..sensors.find import Sensors
 from .contract import Skipped
 
 PLACES = (Path("/usr/src/tensorrt/bin/trtexec"),)  # where JetPack and the Debian packages put it
@@ -45,7 +45,7 @@ DEFINITIONS = (
 
 
 def trtexec_words(engine: str | Path, tensorrt_version: str, executable: str | Path = NAME) -> list[str]:
-    """The command whose figures compare with `device_ms`: a CUDA graph, spin-wait, no transfers, on any version.
+    """The command whose figures compare with `device_ms`, on any version.
 
     Args:
         engine: the engine's file.
@@ -143,7 +143,7 @@ def parse(output: str, graph: str, command: str) -> TrtexecRun:
 
 
 def _figures(output: str, what: str) -> tuple[tuple[str, float], ...]:
-    """The (name, ms) of a line such as `[I] Latency: min = 5.3 ms, ..., percentile(90%) = 10.2 ms`."""
+    """The (name, ms) pairs of a line such as `[I] Latency: min = 5.3 ms, ...`."""
     line = re.search(rf"\[I\] {what}: (min = .*)", output)
     if line is None:
         raise ValueError(f"its summary has no line {what!r}")
@@ -154,6 +154,6 @@ def _figures(output: str, what: str) -> tuple[tuple[str, float], ...]:
 
 
 def _version(number: int) -> str:
-    """'10.3.0' of 100300; up to TensorRT 8 the major number stood in front of three digits: '8.6.1' of 8601."""
+    """'10.3.0' of 100300; '8.6.1' of 8601, as TensorRT 8 wrote it."""
     unit = 10_000 if number >= 100_000 else 1000
     return f"{number // unit}.{number % unit // 100}.{number % 100}"

@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LoadConfig:
-    """How much load, and in which pattern.
+    """Number and pattern of timed steps.
 
     Attributes:
         rounds: R; each candidate runs one block in each.
@@ -99,7 +99,7 @@ def closed_loop(
     sleep: Callable[[float], None] = time.sleep,
     progress: Progress | None = None,
 ) -> LoadResult:
-    """Runs the candidates one step at a time: the next step begins when the answer of the last one is there.
+    """Runs the candidates one step at a time, each step after the last one's answer.
 
     Args:
         candidates: at least one, names all different.
@@ -149,7 +149,7 @@ def closed_loop(
 def overhead_us(
     step: Callable[[int], None] | None = None, *, clock: Clock = time.perf_counter_ns, steps: int = 2000
 ) -> float:
-    """What the generator adds to each latency, in microseconds: the median over a step that does no work.
+    """Microseconds that the generator adds to a latency: median over a step without work.
 
     Args:
         step: such a step; None: one that returns at once.
@@ -168,7 +168,7 @@ def _timed_block(
     starts: npt.NDArray[np.int64],
     clock: Clock,
 ) -> None:
-    """The one place where a closed loop takes time: `out[k]` becomes the nanoseconds of `step(first + k)`."""
+    """Times a block: `out[k]` becomes the nanoseconds of `step(first + k)`."""
     for k in range(len(out)):
         index = first + k
         start = clock()
@@ -178,7 +178,7 @@ def _timed_block(
 
 
 def _step_indices(config: LoadConfig) -> npt.NDArray[np.int64]:
-    """The index of each timed step, `[R, K]`: warm-up first, then in every round the settling steps and the block."""
+    """The index of each timed step, `[R, K]`, after warm-up and each round's settling steps."""
     starts = config.warmup + np.arange(config.rounds) * (config.settle + config.block) + config.settle
     found: npt.NDArray[np.int64] = (starts[:, None] + np.arange(config.block)).astype(np.int64)
     return found

@@ -1,6 +1,6 @@
-"""The modes of load: how the same artifact is asked, and what each way says.
+"""Modes of load on one bundle: closed, paced, multi and offline.
 
-* closed: the next begins when the last is answered; all peers interleaved.
+* closed: the next begins when the last is answered; all baselines interleaved.
 * paced: frames arrive by the clock, and queue.
 * multi: one new frame of each of several faces.
 * offline: as many clips at once as the machine takes.
@@ -14,24 +14,31 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...engine import Runtime
-from ..accuracy import ClipAnswer, StreamAnswer, recording, sampled
-from ..baselines.contract import CLIP, CLIP_REPEATED, Answer, Inputs, Peer, answer_of, clip_peer
-from ..report.records import CPU, Comparison, Pace, Row
-from ..report.rows import closed_row, make_row
+from ..accuracy import ClipAnswer, StreamAnswer, recording, sampled, stream_answers
+from ..baselines.contract import (
+    CLIP,
+    CLIP_REPEATED,
+    Baseline,
+    Inputs,
+    StepAnswer,
+    answer_of,
+    clip_baseline,
+    faces_baseline,
+)
+from ..report.records import CPU, Pace, ReportRow, RowComparison
+from ..report.rows import make_row
 from ..statistics import Summary, ratio
 from .closed import Candidate, Clock, LoadConfig, LoadResult, Progress, closed_loop
 from .offline import offline
 from .paced import paced
 
-APART = 5  # frames between the places where the faces of one run begin: no two see the same
-
 
 @dataclass(frozen=True)
 class ModeResult:
-    """What one mode gave.
+    """Rows and recorded answers of one mode.
 
     Attributes:
         rows: without energy.
@@ -40,64 +47,66 @@ class ModeResult:
         comparisons: of these rows.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     clips: tuple[ClipAnswer, ...] = ()
     streams: tuple[StreamAnswer, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[RowComparison, ...] = ()
 
 
 # -------------------------------------------------------------------------------------------------------------- closed
 def run_closed(
-    peers: Sequence[Peer],
+    baselines: Sequence[Baseline],
     load: LoadConfig,
     zero_ns: int,
     progress: Progress | None = None,
     *,
+    mode: str = "closed",
     clock: Clock = time.perf_counter_ns,
 ) -> tuple[ModeResult, LoadResult]:
-    """All peers interleaved, one step at a time. `CLIP_REPEATED` is timed but gets no row of its own.
+    """Times all baselines interleaved; `CLIP_REPEATED` gets no row of its own.
 
     Args:
-        peers: names all different.
+        baselines: names all different.
         load: how much.
         zero_ns: second 0 of the report.
         progress: called after each block.
+        mode: of the rows.
         clock: a monotonic clock in nanoseconds.
     """
-    answers: dict[str, dict[int, Answer]] = {peer.name: {} for peer in peers}
-    candidates = [Candidate(peer.name, recording(peer, answers[peer.name])) for peer in peers]
+    answers: dict[str, dict[int, StepAnswer]] = {baseline.name: {} for baseline in baselines}
+    candidates = [Candidate(baseline.name, recording(baseline, answers[baseline.name])) for baseline in baselines]
     result = closed_loop(candidates, load, clock=clock, progress=progress)
     steps = [int(step) for step in result.steps.reshape(-1)]
+    rows: list[ReportRow] = []
     clips: list[ClipAnswer] = []
     streams: list[StreamAnswer] = []
-    for peer in peers:
-        if not peer.same_weights:
+    for baseline in baselines:
+        name, given = baseline.name, answers[baseline.name]
+        if name != CLIP_REPEATED:
+            every = [answer for step in steps for answer in (given[step], *given[step].others)]
+            start_s = (result.start_ns[name] - zero_ns) / 1e9
+            rows.append(make_row(baseline, mode, start_s, result.latency_ms[name], every))
+        if not baseline.same_weights:
             continue
-        given = answers[peer.name]
-        if peer.hop is None:
-            same = peer.name == CLIP_REPEATED
-            clips += [
-                ClipAnswer(0 if same else step, given[step].probabilities, peer.name, peer.tolerance) for step in steps
-            ]
+        if baseline.hop is None:
+            for step in steps:
+                clip = 0 if name == CLIP_REPEATED else step
+                clips.append(ClipAnswer(clip, given[step].probabilities, name, baseline.tolerance))
         else:
-            checked = [steps[place] for place in sampled(len(steps))]
-            streams += [
-                StreamAnswer((step + 1) * peer.hop - 1, 0, given[step].probabilities, peer.name) for step in checked
-            ]
-    shown = [peer for peer in peers if peer.name != CLIP_REPEATED]
-    rows = tuple(closed_row(peer, result, answers[peer.name], zero_ns) for peer in shown)
-    return ModeResult(rows, tuple(clips), tuple(streams)), result
+            for step in (steps[place] for place in sampled(len(steps))):
+                streams += stream_answers((step + 1) * baseline.hop - 1, given[step], name)
+    return ModeResult(tuple(rows), tuple(clips), tuple(streams)), result
 
 
 # --------------------------------------------------------------------------------------------------------------- paced
 def run_paced(
-    engine: Runtime, inputs: Inputs, rate_hz: float, hop: int, load: LoadConfig, device: str, zero_ns: int,
+    runtime: Runtime, inputs: Inputs, rate_hz: float, hop: int, load: LoadConfig, device: str, zero_ns: int,
     progress: Progress | None = None,
 ) -> ModeResult:  # fmt: skip
     """One stream at a camera's rate, latency from scheduled arrival.
 
     Args:
-        engine: of the bundle.
+        runtime: of the bundle.
         inputs: what it is fed.
         rate_hz: frames per second.
         hop: frames for one answer.
@@ -106,13 +115,13 @@ def run_paced(
         zero_ns: second 0 of the report.
         progress: called after each frame.
     """
-    answers: dict[int, Answer] = {}
-    with engine.stream(hop=hop, color="rgb", warmup="repeat") as stream:
+    answers: dict[int, StepAnswer] = {}
+    with runtime.stream(hop=hop, color="rgb", warmup="repeat") as stream:
 
         def step(index: int) -> bool:
             result = stream.push(inputs.frame(index), index / inputs.fps)
             if result is not None:
-                answers[index] = answer_of(result)
+                answers[index] = answer_of([result])
             return result is not None
 
         first = load.warmup * hop
@@ -121,7 +130,7 @@ def run_paced(
         result = paced(step, rate_hz, load.samples * hop, first=first, progress=progress)
     name = f"paced {rate_hz:g} Hz"
     what = f"stream.push at {rate_hz:g} frames/s, hop {hop}: scheduled arrival of the frame -> probabilities"
-    peer = Peer(name, what, engine.precision, True, lambda index: answers[index], engine.backend, device, hop)
+    baseline = Baseline(name, what, runtime.precision, True, lambda index: answers[index], runtime.backend, device, hop)
     pace = Pace(
         rate_hz=rate_hz,
         achieved_hz=result.achieved_hz,
@@ -134,22 +143,22 @@ def run_paced(
     given = [answers[step] for step in steps]
     due_s = (result.due_ns - zero_ns) / 1e9
     row = make_row(
-        peer, "paced", due_s[None], result.latency_ms[None], given,
+        baseline, "paced", due_s[None], result.latency_ms[None], given,
         throughput_hz=result.achieved_hz / hop, pace=pace,
     )  # fmt: skip
     checked = [steps[place] for place in sampled(len(steps))]
-    return ModeResult((row,), streams=tuple(StreamAnswer(step, 0, answers[step].probabilities) for step in checked))
+    return ModeResult((row,), streams=tuple(found for step in checked for found in stream_answers(step, answers[step])))
 
 
 # --------------------------------------------------------------------------------------------------------------- multi
 def run_multi(
-    open_engine: Callable[[], Runtime], inputs: Inputs, faces: int, hop: int, load: LoadConfig, device: str,
+    open_runtime: Callable[[], Runtime], inputs: Inputs, faces: int, hop: int, load: LoadConfig, device: str,
     zero_ns: int, progress: Progress | None = None,
 ) -> ModeResult:  # fmt: skip
-    """Several faces through `engine.step`, beside one face alone and beside itself.
+    """Several faces through `runtime.step`, beside one face alone and beside itself.
 
     Args:
-        open_engine: opens one more engine of the bundle.
+        open_runtime: opens one more runtime of the bundle.
         inputs: what is fed.
         faces: n, at least 2, at most those of the bundle's arena.
         hop: frames for one answer of each face.
@@ -159,90 +168,55 @@ def run_multi(
         progress: called after each block.
     """
     many, again, one = f"{faces} streams", f"{faces} streams again", "1 stream alone"
-    kept: dict[str, dict[int, list[Answer]]] = {}
-    peers, candidates = {}, []
-    for name, count in ((many, faces), (again, faces), (one, 1)):
-        engine = open_engine()
-        answers = kept.setdefault(name, {})
-        candidates.append(Candidate(name, _stepping(engine, inputs, count, hop, answers)))
-        what = f"engine.step: {hop} new uint8 frame(s) of each of {count} face(s) -> {count} x probabilities"
-        peers[name] = Peer(name, what, engine.precision, True, _first_of(answers), engine.backend, device, hop)
-    result = closed_loop(candidates, load, progress=progress)
-    steps = [int(step) for step in result.steps.reshape(-1)]
-    rows, streams = [], []
-    for name, count in ((many, faces), (again, faces), (one, 1)):
-        start_s = (result.start_ns[name] - zero_ns) / 1e9
-        given = [answer for step in steps for answer in kept[name][step]]
-        rows.append(make_row(peers[name], "multi", start_s, result.latency_ms[name], given, streams=count))
-        for place in sampled(len(steps)):
-            frame = (steps[place] + 1) * hop - 1
-            streams += [
-                StreamAnswer(frame, face * APART, answer.probabilities)
-                for face, answer in enumerate(kept[name][steps[place]])
-            ]
+    baselines = [
+        faces_baseline(open_runtime(), inputs, name, hop, count, device)
+        for name, count in ((many, faces), (again, faces), (one, 1))
+    ]
+    part, result = run_closed(baselines, load, zero_ns, progress, mode="multi")
     noise = ratio(result.latency_ms[many], result.latency_ms[again])
     against = ratio(result.latency_ms[many], result.latency_ms[one])
-    comparisons = (Comparison(many, one, against, noise.noise), Comparison(many, again, noise, noise.noise))
-    return ModeResult(tuple(rows), streams=tuple(streams), comparisons=comparisons)
-
-
-def _first_of(answers: dict[int, list[Answer]]) -> Callable[[int], Answer]:
-    return lambda index: answers[index][0]
-
-
-def _stepping(
-    engine: Runtime, inputs: Inputs, count: int, hop: int, into: dict[int, list[Answer]]
-) -> Callable[[int], None]:
-    streams = [engine.stream(hop=hop, color="rgb", warmup="repeat") for _ in range(count)]
-
-    def step(index: int) -> None:
-        for frame in range(index * hop, (index + 1) * hop):
-            time_s = frame / inputs.fps
-            asked = {stream: (inputs.frame(face * APART + frame), time_s) for face, stream in enumerate(streams)}
-            results = engine.step(asked)
-        into[index] = [answer_of(r) for r in results.values() if r is not None]
-
-    return step
+    comparisons = (RowComparison(many, one, against, noise.noise), RowComparison(many, again, noise, noise.noise))
+    return replace(part, comparisons=comparisons)
 
 
 # ------------------------------------------------------------------------------------------------------------- offline
 def run_offline(
-    open_engine: Callable[[], contextlib.AbstractContextManager[Runtime]], inputs: Inputs, workers: int,
+    open_runtime: Callable[[], contextlib.AbstractContextManager[Runtime]], inputs: Inputs, workers: int,
     load: LoadConfig, device: str, zero_ns: int,
 ) -> ModeResult:  # fmt: skip
-    """Clips through as many engines as there are workers.
+    """Clips through as many runtimes as there are workers.
 
     Args:
-        open_engine: opens one more engine; called in the worker's thread.
+        open_runtime: opens one more runtime; called in the worker's thread.
         inputs: what is fed.
-        workers: threads, each with its engine.
+        workers: threads, each with its runtime.
         load: gives the number of results.
         device: 'cpu', or the GPU's name.
         zero_ns: second 0 of the report.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, StepAnswer] = {}
     seen: list[Runtime] = []
     lock = threading.Lock()
 
     @contextlib.contextmanager
     def open_step() -> Iterator[Callable[[int], None]]:
-        with open_engine() as engine:
-            peer = clip_peer(engine, inputs, CLIP, device)
+        with open_runtime() as runtime:
+            baseline = clip_baseline(runtime, inputs, CLIP, device)
             with lock:
-                seen.append(engine)
-            yield recording(peer, answers)
+                seen.append(runtime)
+            yield recording(baseline, answers)
 
     result = offline(open_step, workers, load.samples, max(load.warmup, 1))
-    engine = seen[0]
-    what = f"{workers} threads, each with an engine of its own: latency of one clip among them"
-    peer = Peer("offline", what, engine.precision, True, lambda index: answers[index], engine.backend, device)
+    runtime = seen[0]
+    what = f"{workers} threads, each with a runtime of its own: latency of one clip among them"
+    baseline = Baseline("offline", what, runtime.precision, True, lambda index: answers[index], runtime.backend, device)
     given = [answers[index] for index in range(load.samples)]
     start_s, latency = (result.start_ns - zero_ns) / 1e9, result.latency_ns / 1e6
-    row = make_row(peer, "offline", start_s[None], latency[None], given, throughput_hz=result.throughput_hz)
+    row = make_row(baseline, "offline", start_s[None], latency[None], given, throughput_hz=result.throughput_hz)
     clips = tuple(ClipAnswer(index, answer.probabilities) for index, answer in enumerate(given))
     return ModeResult((row,), clips)
 
 
 def workers_of(device: str, threads: int) -> int:
-    """Threads of the offline mode: one a CPU; two where a card works, so that one copies while the other computes."""
+    """Threads of the offline mode: one a CPU; two on a GPU, one copying, one computing."""
     return max(threads, 1) if device == CPU else 2

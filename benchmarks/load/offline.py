@@ -1,6 +1,6 @@
-"""Throughput: as many clips at once as the machine takes, no deadline (MLPerf's offline scenario in small).
+"""Throughput of several workers without a deadline (MLPerf's offline scenario in small).
 
-Each worker is a thread with an engine of its own, opened in that thread; the backends release Python's lock while they
+Each worker is a thread with a runtime of its own, opened in that thread; the backends release Python's lock while they
 compute. All clips are at hand from the start.
 """
 
@@ -44,7 +44,7 @@ def offline(open_step: OpenStep, workers: int, results: int, warmup: int, clock:
     """Runs steps 0 ... results - 1 on all workers, whoever is free taking the next.
 
     Args:
-        open_step: opens one worker's engine and gives its step; called in the worker's own thread.
+        open_step: opens one worker's runtime and gives its step; called in the worker's own thread.
         workers: threads.
         results: timed steps in all.
         warmup: untimed steps of each worker before the common start.

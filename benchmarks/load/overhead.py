@@ -1,8 +1,11 @@
-"""What our wrapper costs by itself: `engine(clip)`, `stream.push` and a worker over a backend that does nothing.
+"""Hollow sessions: the wrapper's own cost, and whether answers come from a cache.
 
 The real `Runtime`, `Stream` and `Worker` run: checks, colour order, copies into the session's buffers, ring, `order`,
 result. Only the session is hollow: its buffers are there, `run` and the token copy return at once (the copy is the
 backend's work: a device copy on a GPU). Whatever remains is paid on every answer, on every backend.
+
+A cache (MLPerf's TEST04) would make the same clip again cheaper than a new clip. Time alone would not prove that there
+is none, so the runs of the graph are counted too: as many as answers.
 """
 
 from __future__ import annotations
@@ -17,15 +20,18 @@ import numpy.typing as npt
 from ...bundle import Bundle, GraphEntry, TensorSpec
 from ...engine import Runtime
 from ...engine.sessions.contract import Session, allocate
-from ..baselines.contract import CLIP, STREAM, Inputs, clip_peer, stream_peer
-from ..statistics import numpy_percentile
+from ..baselines.contract import CLIP, STREAM, Inputs, clip_baseline, stream_baseline
+from ..report.records import CacheCheck
+from ..statistics import Ratio, numpy_percentile
 from .closed import Candidate, Clock, LoadConfig, closed_loop
 
 WORKER = "worker"
+ANSWERS = 3
+TOLERANCE = 0.10  # MLPerf's: repeated input may be 10 % faster
 
 
 class HollowSession:
-    """Implements `engine.session.Session` for one graph and computes nothing."""
+    """Implements `engine.sessions.contract.Session` for one graph and computes nothing."""
 
     def __init__(self, entry: GraphEntry) -> None:
         self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in entry.inputs}
@@ -54,7 +60,7 @@ class WrapperCost:
 
     Attributes:
         n: calls behind each figure.
-        clip_p50_us, clip_p95_us: `engine(clip)`.
+        clip_p50_us, clip_p95_us: `runtime(clip)`.
         push_p50_us, push_p95_us: `stream.push(frame, t)` with hop 1.
         worker_p50_us, worker_p95_us: the same through a worker, from `submit` to the future's result: what is more than
             `push` is the frame's copy and two changes of threads. None in reports from before it was measured.
@@ -69,12 +75,12 @@ class WrapperCost:
     worker_p95_us: float | None
 
     def worker(self, unit: str = "us") -> str:
-        """What is said of the worker behind the other two; nothing when it was not measured."""
+        """The worker's median as text; empty when it was not measured."""
         return "" if self.worker_p50_us is None else f", worker {self.worker_p50_us:.0f} {unit}"
 
 
 def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock = time.perf_counter_ns) -> WrapperCost:
-    """Times the wrapper over hollow sessions, both calls interleaved; then the worker, which owns an engine's thread.
+    """Times the wrapper's calls, interleaved, and then the worker, over hollow sessions.
 
     Args:
         bundle: gives shapes and sampling; no graph of it is opened.
@@ -83,11 +89,11 @@ def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock
         clock: a monotonic clock in nanoseconds.
     """
     config = LoadConfig(rounds=20, block=50, settle=2, warmup=20)
-    with Runtime(bundle, HollowSession, "hollow", precision) as engine:
-        peers = [clip_peer(engine, inputs, CLIP), stream_peer(engine, inputs, STREAM)]
-        candidates = [Candidate(peer.name, _discarding(peer.answer)) for peer in peers]
+    with Runtime(bundle, HollowSession, "hollow", precision) as runtime:
+        baselines = [clip_baseline(runtime, inputs, CLIP), stream_baseline(runtime, inputs, STREAM)]
+        candidates = [Candidate(baseline.name, _discarding(baseline.answer)) for baseline in baselines]
         result = closed_loop(candidates, config, clock=clock)
-    with Runtime(bundle, HollowSession, "hollow", precision) as engine, engine.worker() as worker:
+    with Runtime(bundle, HollowSession, "hollow", precision) as runtime, runtime.worker() as worker:
         stream = worker.stream(hop=1, color="rgb", warmup="repeat")
 
         def submit(index: int) -> None:
@@ -112,3 +118,41 @@ def _discarding(answer: Callable[[int], object]) -> Callable[[int], None]:
         answer(index)
 
     return step
+
+
+# --------------------------------------------------------------------------------------------------------------- cache
+class CountingSession(HollowSession):
+    """A hollow session that counts how often it runs."""
+
+    runs = 0
+
+    def run(self) -> None:
+        self.runs += 1
+
+
+def count_runs(runtime: Runtime, inputs: Inputs, answers: int = ANSWERS) -> int:
+    """Count the graph's runs for so many answers to one and the same clip."""
+    opened: list[CountingSession] = []
+
+    def open_counting(entry: GraphEntry) -> CountingSession:
+        opened.append(CountingSession(entry))
+        return opened[-1]
+
+    with Runtime(runtime.bundle, open_counting, runtime.backend, runtime.precision) as counted:
+        for _ in range(answers):
+            counted(inputs.clip(0), color="rgb")
+    return sum(session.runs for session in opened)
+
+
+def cache_check(runtime: Runtime, inputs: Inputs, repeated: Ratio, noise: float) -> CacheCheck:
+    """Decides whether answers come from a cache.
+
+    Args:
+        runtime: the one that was timed.
+        inputs: what it was fed.
+        repeated: one clip again and again over clips in rotation, from one interleaved run.
+        noise: A/A noise of that run.
+    """
+    calls = count_runs(runtime, inputs)
+    cached = calls < ANSWERS or repeated.high < 1.0 - max(noise, TOLERANCE)
+    return CacheCheck(repeated, noise, calls, ANSWERS, cached)

@@ -1,4 +1,4 @@
-"""The open loop: frames arrive by the clock, as from a camera, whether or not the one before is answered.
+"""The open loop: frames arrive by the clock, as from a camera, and queue.
 
 A closed loop waits for each answer before it asks again, so one stall of 50 ms is one slow answer in it. A camera does
 not wait: the frames that arrive meanwhile queue up, and their answers are late too. Here a latency begins with the
@@ -51,7 +51,7 @@ class PacedResult:
 
     @property
     def service_ms(self) -> npt.NDArray[np.float64]:
-        """From the beginning of the work to the answer, float64 `[n]`: what a closed loop would have shown."""
+        """From the beginning of the work to the answer, float64 `[n]`, as in a closed loop."""
         return (self.end_ns - self.start_ns) / 1e6
 
 

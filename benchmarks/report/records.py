@@ -1,7 +1,7 @@
-"""What a report is made of: the frozen records behind `report.json`, schema version 2.
+"""The frozen records behind `report.json`, schema version 2.
 
 Every number here was measured on the machine that the report names, but a `Percentile.upper_ms`, which is a bound (what
-is computed stands in `roofline.py`). A figure that could not be measured is None, never a guess.
+is computed lies in `roofline/`). A figure that could not be measured is None, never a guess.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODES = ("closed", "paced", "multi", "offline", "cold", "idle")
 # ---------------------------------------------------------------------------------------------------------------- rows
 @dataclass(frozen=True)
 class Pace:
-    """How an open loop went: frames arrive by the clock, whether or not the one before is answered.
+    """Queueing of an open loop: frames arrive by the clock, answered or not.
 
     Attributes:
         rate_hz: scheduled frames per second.
@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy of one row, from the power sensor of the whole board or card: idle power is part of it.
+    """Energy of one row by the power sensor of the whole board or card, idle power included.
 
     Attributes:
         rail: which sensor.
@@ -62,8 +62,8 @@ class Energy:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One peer in one mode.
+class ReportRow:
+    """One baseline in one mode.
 
     Attributes:
         name: unique in the report.
@@ -78,7 +78,7 @@ class Row:
         hop: new frames for one answer; None where a whole clip is answered at once.
         summary: of its latencies.
         throughput_hz: results per second of its timed windows.
-        stages_p50_ms: (stage, median wall clock) in the order they run, empty where the peer has none. Stages are
+        stages_p50_ms: (stage, median wall clock) in the order they run, empty where the baseline has none. Stages are
             preprocess, upload, frame, temporal (or clip), download, postprocess; upload and download only where there
             is a device.
         device_ms: time between two events on the device's own stream; None where there is no device.
@@ -120,8 +120,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Median of one peer over the median of another, beside the noise of the run.
+class RowComparison:
+    """Median of one baseline over the median of another, beside the noise of the run.
 
     Attributes:
         numerator, denominator: names of rows.
@@ -137,7 +137,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class CacheCheck:
-    """Whether answers come from a cache (MLPerf's TEST04): one clip again and again, over clips in rotation.
+    """Cache check (MLPerf's TEST04): one clip again and again, over clips in rotation.
 
     Attributes:
         repeated: median over median; a cache would bring it towards 0.
@@ -157,7 +157,7 @@ class CacheCheck:
 # ------------------------------------------------------------------------------------------------------ cold and idle
 @dataclass(frozen=True)
 class ColdStart:
-    """What a new process pays before it is warm; one value for each process that was started.
+    """Phases of a cold start; one value for each process that was started.
 
     Attributes:
         process_ms: from the call that starts the process to the first line of its own code.
@@ -183,7 +183,7 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class IdleGap:
-    """The first answer after a pause: clocks that fell asleep, pages and caches that were given away.
+    """Latencies of the first answer after one pause.
 
     Attributes:
         gap_s: the pause; 0 is back to back.
@@ -210,7 +210,7 @@ class Series:
         kind: 'power', 'temperature', 'clock', 'load', 'fan', 'steal' or 'throttle'.
         unit: 'W', 'C', 'MHz', '%', 'rpm', or '' for a count.
         source: the file or call that was read.
-        t_s: seconds on the clock of `Row.at_s`.
+        t_s: seconds on the clock of `ReportRow.at_s`.
         value: as many.
     """
 
@@ -228,7 +228,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What was read beside the run, without root.
+    """Sensor readings taken during the run, without root.
 
     Attributes:
         period_s: asked between two samples.
@@ -247,7 +247,7 @@ class Telemetry:
 
 @dataclass(frozen=True)
 class Qualification:
-    """Whether the figures describe the device, or only this run of it.
+    """Verdict on a run: its figures describe the device, or only this run of it.
 
     Attributes:
         qualified: no reason against it.
@@ -271,7 +271,7 @@ class Qualification:
 # ---------------------------------------------------------------------------------------------- others' figures, floors
 @dataclass(frozen=True)
 class TrtexecRun:
-    """What trtexec printed for one engine, by its own definitions (`trtexec.py` says which).
+    """Figures that trtexec printed for one engine, by its own definitions (see `trtexec.py`).
 
     Attributes:
         graph: of the bundle.
@@ -313,16 +313,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the run was made.
+    """Settings that a run was made with.
 
     Attributes:
         modes: what was run, some of `MODES`.
-        threads: CPU threads of every peer.
-        rounds: blocks of each peer, their order drawn anew in each round.
+        threads: CPU threads of every baseline.
+        rounds: blocks of each baseline, their order drawn anew in each round.
         block: timed steps of a block.
         settle: untimed steps before each block.
         rest_s: seconds of sleep before those.
-        warmup: untimed steps of each peer before the first round.
+        warmup: untimed steps of each baseline before the first round.
         seed: of the order.
         inputs: different clips that were fed in rotation.
         rate_hz: frames per second of the mode 'paced'.

@@ -1,6 +1,6 @@
 """The report of one run: what was measured, of what, on what, and how far it can be trusted.
 
-`report.json` is the one source: every table, the README's included, is printed from it (`tables.py`). It holds every
+`report.json` is the one source: every table, the README's included, is printed from it. It holds every
 latency, so that another program can draw its own conclusions.
 """
 
@@ -21,10 +21,10 @@ from . import fields
 from .records import (
     CacheCheck,
     ColdStart,
-    Comparison,
     IdleGap,
     Qualification,
-    Row,
+    ReportRow,
+    RowComparison,
     Settings,
     Subject,
     Telemetry,
@@ -45,8 +45,8 @@ class Report:
         machine: read before the first step.
         subject: what was timed.
         settings: how.
-        rows: one for each peer and mode.
-        skipped: peers that could not take part.
+        rows: one for each baseline and mode.
+        skipped: baselines that could not take part.
         comparisons: of rows.
         accuracy: of the artifacts that were timed, one for each precision.
         cache: None where the mode 'closed' was not run.
@@ -66,9 +66,9 @@ class Report:
     machine: Machine
     subject: Subject
     settings: Settings
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     skipped: tuple[Skipped, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[RowComparison, ...]
     accuracy: tuple[Accuracy, ...]
     cache: CacheCheck | None
     cold: ColdStart | None
@@ -82,8 +82,8 @@ class Report:
     seconds: float
     notes: tuple[str, ...]
 
-    def row(self, name: str) -> Row | None:
-        """A row by name, None when that peer took no part."""
+    def row(self, name: str) -> ReportRow | None:
+        """A row by name, None when that baseline took no part."""
         return next((row for row in self.rows if row.name == name), None)
 
     def to_json(self) -> dict[str, Any]:

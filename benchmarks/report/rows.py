@@ -1,4 +1,4 @@
-"""From latencies and answers to rows of the report."""
+"""Rows and comparisons of a report, made of latencies and answers."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ from ..baselines.contract import (
     POLYGRAPHY,
     STREAM,
     STREAM_AGAIN,
-    Answer,
-    Peer,
+    Baseline,
+    StepAnswer,
 )
-from ..load.closed import LoadResult
 from ..qualify import timed_windows
-from ..sensors.energy import row_energy
+from ..sensors.telemetry import row_energy
 from ..statistics import Ratio, Summary, ratio
-from .records import Comparison, Pace, Row, Telemetry
+from .records import Pace, ReportRow, RowComparison, Telemetry
 
-# (ours, over which peer, whose noise stands beside it)
+# (ours, over which baseline, whose noise is shown with it)
 _COMPARED = (
     (CLIP, EAGER, CLIP),
     (CLIP, COMPILED, CLIP),
@@ -51,40 +50,38 @@ _AGAIN = {CLIP: CLIP_AGAIN, STREAM: STREAM_AGAIN}
 
 
 def make_row(
-    peer: Peer,
+    baseline: Baseline,
     mode: str,
     start_s: npt.NDArray[np.float64],
     latency_ms: npt.NDArray[np.float64],
-    answers: Sequence[Answer],
+    answers: Sequence[StepAnswer],
     *,
-    streams: int = 1,
     throughput_hz: float | None = None,
     pace: Pace | None = None,
-) -> Row:
+) -> ReportRow:
     """One row; its energy is added when the telemetry is complete.
 
     Args:
-        peer: who was timed.
+        baseline: who was timed.
         mode: of `records.MODES`.
         start_s: when each latency began, float64 `[R, K]`.
         latency_ms: float64 `[R, K]`.
         answers: what was answered in the timed steps, any order.
-        streams: results of one step.
         throughput_hz: results per second; None: one step after the other.
         pace: of the mode 'paced'.
     """
     device = [answer.device_ms for answer in answers if answer.device_ms is not None]
-    return Row(
-        name=peer.name,
-        what=peer.what,
+    return ReportRow(
+        name=baseline.name,
+        what=baseline.what,
         mode=mode,
-        precision=peer.precision,
-        backend=peer.backend,
-        device=peer.device,
-        streams=streams,
-        hop=peer.hop,
+        precision=baseline.precision,
+        backend=baseline.backend,
+        device=baseline.device,
+        streams=baseline.streams,
+        hop=baseline.hop,
         summary=Summary.of(latency_ms.reshape(-1)),
-        throughput_hz=throughput_hz if throughput_hz is not None else streams * 1e3 / float(latency_ms.mean()),
+        throughput_hz=throughput_hz if throughput_hz is not None else baseline.streams * 1e3 / float(latency_ms.mean()),
         stages_p50_ms=stage_medians(answers),
         device_ms=Summary.of(device) if device else None,
         energy=None,
@@ -94,21 +91,7 @@ def make_row(
     )
 
 
-def closed_row(peer: Peer, result: LoadResult, answers: Mapping[int, Answer], zero_ns: int) -> Row:
-    """One row of a closed loop.
-
-    Args:
-        peer: who was timed.
-        result: all latencies.
-        answers: what the peer answered, by step.
-        zero_ns: second 0 of the report on the generator's clock.
-    """
-    given = [answers[int(step)] for step in result.steps.reshape(-1)]
-    start_s = (result.start_ns[peer.name] - zero_ns) / 1e9
-    return make_row(peer, "closed", start_s, result.latency_ms[peer.name], given)
-
-
-def with_energy(rows: Iterable[Row], telemetry: Telemetry) -> tuple[Row, ...]:
+def with_energy(rows: Iterable[ReportRow], telemetry: Telemetry) -> tuple[ReportRow, ...]:
     """The rows, each with the energy of its own timed windows where power was read often enough."""
     found = []
     for row in rows:
@@ -117,7 +100,7 @@ def with_energy(rows: Iterable[Row], telemetry: Telemetry) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def stage_medians(answers: Sequence[Answer]) -> tuple[tuple[str, float], ...]:
+def stage_medians(answers: Sequence[StepAnswer]) -> tuple[tuple[str, float], ...]:
     """(stage, median over the answers) in the order they run."""
     return tuple(
         (name, float(np.median([answer.stages_ms[name] for answer in answers]))) for name in answers[0].stages_ms
@@ -128,11 +111,11 @@ def _blocks(values: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(map(float, block)) for block in values)
 
 
-def compare(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[Comparison]:
+def comparisons_of(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[RowComparison]:
     """The comparisons that this run allows, each beside the A/A noise of its numerator.
 
     Args:
-        latency_ms: by peer, float64 `[R, K]`.
+        latency_ms: by baseline, float64 `[R, K]`.
     """
     ratios: dict[tuple[str, str], Ratio] = {
         (a, b): ratio(latency_ms[a], latency_ms[b]) for a, b, _ in _COMPARED if a in latency_ms and b in latency_ms
@@ -141,5 +124,5 @@ def compare(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[Compariso
     for a, b, against_itself in _COMPARED:
         if (a, b) in ratios:
             same = ratios.get((against_itself, _AGAIN[against_itself]))
-            found.append(Comparison(a, b, ratios[a, b], None if same is None else same.noise))
+            found.append(RowComparison(a, b, ratios[a, b], None if same is None else same.noise))
     return found

@@ -1,4 +1,4 @@
-"""How figures stand in lines of text."""
+"""Aligned columns of text, and times in milliseconds."""
 
 from __future__ import annotations
 
@@ -27,6 +27,5 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     1  22
     """
     shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    rule = ["-" * max(map(len, column)) for column in zip(*shown, strict=True)]
+    return "\n".join(columns([shown[0], rule, *shown[1:]]))

@@ -1,1 +1,1 @@
-"""What a graph costs at least on a device, computed from documents."""
+"""Roofline: lower bounds of a graph's time on a device, computed from documents."""

@@ -1,8 +1,8 @@
-"""What this CPU can do, measured: one large product and one large copy, with numpy.
+"""Peak rates of this CPU, measured: one large product and one large copy, with numpy.
 
 The number of a BLAS library's threads is settled when it is loaded, so the probe runs in a process of its own, with the
-threads that the benchmark gives to each peer. The best of several tries counts: noise only ever slows. Another library
-may still be a little faster than numpy's; the figures are a yardstick, not a law of nature.
+threads that the benchmark gives to each baseline. The best of several tries counts: noise only ever slows. Another
+library may still be a little faster than numpy's; the figures are a yardstick, not a law of nature.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def measure_cpu(threads: int, name: str) -> Device:
         MachineError: the probe's process failed.
     """
     # The package's own name, so that a copy under another name finds itself.
-    program = f"from {__package__}.cpu_probe import main; main({int(threads)})"
+    program = f"from {__package__}.cpu_probe import probe_cpu; probe_cpu({int(threads)})"
     counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     above = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(entry for entry in (*sys.path, above) if entry)
@@ -61,7 +61,7 @@ def measure_cpu(threads: int, name: str) -> Device:
     )
 
 
-def main(threads: int) -> None:
+def probe_cpu(threads: int) -> None:
     """Prints one JSON object; runs in the probe's process."""
     gflops, gb_s = product_gflops(), copy_gb_s(threads)
     sys.stdout.write(f'{{"gflops": {gflops}, "gb_s": {gb_s}}}\n')

@@ -1,4 +1,4 @@
-"""Peaks of devices, each with its source. A figure that no document gives is None, never guessed.
+"""Documented peak rates of devices, each with its source; an undocumented one is None.
 
 All rates are *dense*: nothing in this project is 2:4-sparse, so a figure that NVIDIA prints "with sparsity" is halved
 here, and the row says so. For FP16 the faster accumulator counts (GeForce cards do FP16 products with FP32 sums at half
@@ -25,7 +25,7 @@ _HOPPER = "NVIDIA H100 Tensor Core GPU Architecture whitepaper; https://resource
 
 @dataclass(frozen=True)
 class Device:
-    """What a device can do at most.
+    """Peak rates of a device.
 
     Attributes:
         name: with the variant and, on a Jetson, the power mode that the figures belong to.

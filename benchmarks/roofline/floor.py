@@ -1,4 +1,4 @@
-"""The roofline: what a graph costs at least on a device. Computed from documents, not measured.
+"""The roofline: a lower bound of a graph's time on a device, computed, not measured.
 
     floor = max( sum over precisions of 2 * MACs / peak,  compulsory bytes / memory bandwidth )
 
@@ -12,18 +12,18 @@ Williams, Waterman and Patterson, Roofline, CACM 52(4), 2009.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...bundle import Bundle, GraphEntry
 from ...engine.builder.xray import xray
 from ...errors import MachineError, VerificationError
+from ..load.closed import Progress
 from .devices import Device
 from .graph_costs import GraphCost, graph_cost
 
 SM = "sm86"  # of the plan: the compute capability nearest to Orin's that TensorRT-RTX compiles for
 HEAVIEST = 5
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Work:
-    """What one run of a graph must do.
+    """Multiply-accumulates and bytes of one run of a graph.
 
     Attributes:
         graph: 'clip', 'frame' or 'temporal'.
@@ -176,7 +176,7 @@ def _compute_ms(macs: int, tops: float) -> float:
 
 
 def _piece_ms(piece: Piece, device: Device) -> tuple[float, str]:
-    """(milliseconds, what bounds it). A piece whose precision could not be told counts its bytes alone."""
+    """(milliseconds, what bounds it); a piece of unknown precision counts its bytes alone."""
     peak = device.peak_tops.get(piece.precision)
     compute = _compute_ms(piece.macs, peak) if piece.macs and peak else 0.0
     memory = piece.bytes / (device.memory_gb_s or 1.0) / 1e6

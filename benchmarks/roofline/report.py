@@ -1,4 +1,4 @@
-"""The roofline as a part of a report: what was counted, the table of devices, the floors, and measured over floor."""
+"""The roofline of a report: counted work, devices, floors, and measured over floor."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import MachineError, RefusedError, UsageError, one_of, printable
-from ..report.records import CPU, Row, Subject
+from ..load.closed import Progress
+from ..report.records import CPU, ReportRow, Subject
 from ..report.text_tables import columns, ms
 from ..sensors.machine import Machine, read_machine, usable_cpus
 from .cpu_probe import measure_cpu
 from .devices import DEVICES, Device, find_devices
-from .floor import Floor, Progress, Work, floor, works
+from .floor import Floor, Work, floor, works
 
 COMPUTED = "computed from documents, not measured"
 # What one answer runs: the graphs whose floors add up.
@@ -134,9 +135,14 @@ def of_bundle(
 
 
 def floors(
-    bundle: Bundle, subject: Subject, machine: Machine, threads: int, rows: Sequence[Row], progress: Progress | None
+    bundle: Bundle,
+    subject: Subject,
+    machine: Machine,
+    threads: int,
+    rows: Sequence[ReportRow],
+    progress: Progress | None,
 ) -> Roofline:
-    """The part of a report: floors of every precision of the bundle, and what was measured over its machine's floor.
+    """Floors of every precision of the bundle, and measured medians over the machine's floor.
 
     Args:
         bundle: opened for reading.
@@ -192,7 +198,7 @@ def with_measured(found: Roofline, device: str, precision: str, medians_ms: Mapp
 
 
 # ----------------------------------------------------------------------------------------------------------------- text
-def text(found: Roofline) -> str:
+def roofline_text(found: Roofline) -> str:
     """The roofline for a terminal."""
     lines = [f"Roofline: {found.how}. Dense rates; 2 operations for each multiply-accumulate.", ""]
     head = ["graph", "precision", "GMAC", "compulsory MB", "touched MB", "pieces of"]

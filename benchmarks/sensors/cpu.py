@@ -1,9 +1,10 @@
-"""Sensors that any Linux machine has: CPU clock, temperatures, steal time, throttle counts; the frequency governor."""
+"""Sensors of any Linux machine: CPU clock, temperatures, stolen time, throttling; files."""
 
 from __future__ import annotations
 
 import errno
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def cpu_sensors(root: Path = Path("/")) -> list[Sensor]:
     if clocks:
         name = "sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"
         # The fastest core: a run on some of the cores leaves the others at rest.
-        found.append(Sensor("cpu clock", "clock", "MHz", name, lambda: max(number(path) for path in clocks) / 1e3))
+        found.append(Sensor("cpu clock", "clock", "MHz", name, lambda: max(read_number(path) for path in clocks) / 1e3))
     counts = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     if counts:
         name = "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
@@ -57,7 +58,7 @@ def thermal_zones(root: Path) -> list[Sensor]:
 
 
 # --------------------------------------------------------------------------------------------------------------- files
-def number(path: Path) -> float:
+def read_number(path: Path) -> float:
     """A file that holds one number.
 
     Raises:
@@ -67,9 +68,18 @@ def number(path: Path) -> float:
     return float(path.read_text("ascii", "replace").strip())
 
 
+def number_or_none(path: Path) -> float | None:
+    """A file that holds one finite number; None for any other."""
+    try:
+        value = read_number(path)
+    except (OSError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
 def scaled(path: Path, factor: float) -> float:
     """The number in a file, in another unit."""
-    return number(path) * factor
+    return read_number(path) * factor
 
 
 def _celsius(path: Path) -> float | None:
@@ -78,7 +88,7 @@ def _celsius(path: Path) -> float | None:
     A gated zone of a Jetson gives EAGAIN (seen on Thor and Orin) or -256 C (seen on AGX Orin): no fault, no value.
     """
     try:
-        value = number(path) / 1e3
+        value = read_number(path) / 1e3
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.ENODATA):
             return None
@@ -87,7 +97,7 @@ def _celsius(path: Path) -> float | None:
 
 
 def text_of(path: Path) -> str | None:
-    """A file's text without white space and NUL at its ends, None when it is empty or cannot be read."""
+    """A file's stripped text, None when it is empty or cannot be read."""
     try:
         return path.read_text("utf-8", "replace").strip("\0 \t\r\n") or None
     except OSError:
@@ -95,14 +105,14 @@ def text_of(path: Path) -> str | None:
 
 
 class Rise:
-    """How far counters have risen since they were first read."""
+    """Rise of counters since they were first read."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._first: float | None = None
 
     def __call__(self) -> float:
-        count = sum(number(path) for path in self._paths)
+        count = sum(read_number(path) for path in self._paths)
         if self._first is None:
             self._first = count
         return count - self._first
@@ -124,7 +134,7 @@ class _Steal:
 
 
 def _cpu_times(path: Path) -> tuple[float, float] | None:
-    """(stolen, total) ticks of all CPUs: proc(5), 'cpu user nice system idle iowait irq softirq steal guest ...'."""
+    """(stolen, total) ticks of all CPUs, from the first line of proc/stat (proc(5))."""
     words = (text_of(path) or "").partition("\n")[0].split()
     if len(words) < 9 or words[0] != "cpu":
         return None

@@ -1,6 +1,6 @@
-"""Sensors of a Jetson, read from sysfs without root: power rails, GPU clock and load, throttling, fan, power mode.
+"""Sensors of a Jetson from sysfs, without root: power, GPU, throttling, fan, power mode.
 
-Shapes and their sources stand in `tests/benchmarks/data/SOURCES.md`. hwmon numbers change from boot to boot, so a chip
+Shapes and their sources: `tests/benchmarks/data/SOURCES.md`. hwmon numbers change from boot to boot, so a chip
 is found by its `name`.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .cpu import Rise, number, scaled, text_of
+from .cpu import Rise, number_or_none, read_number, scaled, text_of
 from .telemetry import GPU_LOAD_BEFORE, POWER_MODE, TOTAL_POWER, Sensor
 
 GPU, L4T, GPU_RANGE = "GPU", "L4T", "GPU clock range, MHz"
@@ -30,7 +30,7 @@ def is_jetson(root: Path = Path("/")) -> bool:
 
 
 def jetson_sensors(root: Path = Path("/")) -> list[Sensor]:
-    """The sensors that are there; temperatures come from `sensors_cpu.thermal_zones`."""
+    """The sensors that are there; temperatures come from `cpu.thermal_zones`."""
     return [*_power(root), *_gpu(root), *_throttling(root), *_fan(root)]
 
 
@@ -50,10 +50,10 @@ def jetson_facts(root: Path = Path("/")) -> dict[str, str]:
         found[POWER_MODE] = mode
     folder = gpu_folder(root)
     if folder is not None:
-        low, high = (_number_or_none(folder / name) for name in ("min_freq", "max_freq"))
+        low, high = (number_or_none(folder / name) for name in ("min_freq", "max_freq"))
         if low is not None and high is not None:
             found[GPU_RANGE] = f"{low / 1e6:.0f}..{high / 1e6:.0f}"
-        load = _number_or_none(folder / "device/load")
+        load = number_or_none(folder / "device/load")
         if load is not None:
             found[GPU_LOAD_BEFORE] = f"{load / 10:.1f}"
     total = total_power(root)
@@ -86,7 +86,7 @@ def _power(root: Path) -> list[Sensor]:
 
 
 def total_power(root: Path) -> str | None:
-    """The series that stands for the whole board: one rail, or the sum of all; None without rails.
+    """The power series of the whole board: one rail, or the sum of all; None without rails.
 
     A sum is that of the module: the carrier board is in none of its rails.
     """
@@ -120,7 +120,7 @@ def _watts(volts: Path, amperes: Path) -> float:
     Raises:
         ValueError: a voltage that no rail of such a board has; a rail that is off has 0 V.
     """
-    v, a = number(volts) / 1e3, number(amperes) / 1e3
+    v, a = read_number(volts) / 1e3, read_number(amperes) / 1e3
     if v != 0 and not VOLTS[0] <= v <= VOLTS[1]:
         raise ValueError(f"{v:g} V is not plausible; another unit, or another driver?")
     return max(v * a, 0.0)  # an offset of some mA below zero is what a gated rail reads
@@ -128,7 +128,7 @@ def _watts(volts: Path, amperes: Path) -> float:
 
 # ----------------------------------------------------------------------------------------------------------- GPU, fan
 def gpu_folder(root: Path) -> Path | None:
-    """The devfreq folder of the GPU: `17000000.gpu` or `17000000.ga10b` (Orin), `gpu-gpc-0` (Thor)."""
+    """The GPU's devfreq folder: `17000000.gpu` or `.ga10b` (Orin), `gpu-gpc-0` (Thor)."""
     folders = sorted((root / "sys/class/devfreq").glob("*"))
     known = re.compile(r"gpu-gpc-0|[0-9a-f]+\.(gpu|ga10b|gv11b|gp10b)")
     return next((folder for folder in folders if known.fullmatch(folder.name)), None)
@@ -139,18 +139,18 @@ def _gpu(root: Path) -> Iterator[Sensor]:
     if folder is None:
         return
     source = folder.relative_to(root)
-    yield Sensor("gpu clock", "clock", "MHz", f"{source}/cur_freq", lambda: number(folder / "cur_freq") / 1e6)
+    yield Sensor("gpu clock", "clock", "MHz", f"{source}/cur_freq", lambda: read_number(folder / "cur_freq") / 1e6)
     if (folder / "device/load").exists():  # not on Thor
-        yield Sensor("gpu load", "load", "%", f"{source}/device/load", lambda: number(folder / "device/load") / 10)
+        yield Sensor("gpu load", "load", "%", f"{source}/device/load", lambda: read_number(folder / "device/load") / 10)
 
 
 def _throttling(root: Path) -> Iterator[Sensor]:
-    """Cooling devices `*-throttle-alert` step above 0 while the chip is throttled; over-current events are counted."""
+    """Cooling devices `*-throttle-alert`, above 0 while throttled, and over-current events."""
     for folder in sorted((root / "sys/class/thermal").glob("cooling_device[0-9]*")):
         kind = text_of(folder / "type") or ""
         if kind.endswith("-throttle-alert"):
             state = folder / "cur_state"
-            yield Sensor(kind, "throttle", "", str(state.relative_to(root)), functools.partial(number, state))
+            yield Sensor(kind, "throttle", "", str(state.relative_to(root)), functools.partial(read_number, state))
     for chip in _chips(root, "soctherm_oc"):
         counts = sorted(chip.glob("oc[0-9]*_event_cnt"))
         if counts:
@@ -162,17 +162,10 @@ def _fan(root: Path) -> Iterator[Sensor]:
         for name in ("rpm", "fan1_input"):
             if (chip / name).exists():
                 path = chip / name
-                yield Sensor("fan", "fan", "rpm", str(path.relative_to(root)), functools.partial(number, path))
+                yield Sensor("fan", "fan", "rpm", str(path.relative_to(root)), functools.partial(read_number, path))
                 return
 
 
 def _chips(root: Path, prefix: str) -> list[Path]:
     chips = sorted((root / "sys/class/hwmon").glob("hwmon[0-9]*"), key=lambda path: int(path.name[len("hwmon") :]))
     return [chip for chip in chips if (text_of(chip / "name") or "").startswith(prefix)]
-
-
-def _number_or_none(path: Path) -> float | None:
-    try:
-        return number(path)
-    except (OSError, ValueError):
-        return None

@@ -1,4 +1,4 @@
-"""The machine beside the numbers: what ran them, in which state, with which versions.
+"""The machine that ran a benchmark: hardware, state and versions.
 
 Everything is read from files that any user may read; what cannot be read is None, never a guess. Nothing is imported
 to learn its version.
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..report import fields
+from .cpu import number_or_none, text_of
 
 PACKAGES = ("numpy", "Pillow", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx")
 
@@ -85,20 +86,19 @@ def read_machine(root: Path = Path("/"), source: Path | None = None) -> Machine:
         source: the folder of this program's source, for its git revision; by default the folder of the package.
     """
     cpu0 = root / "sys/devices/system/cpu/cpu0/cpufreq"
-    max_khz = _number(_text(cpu0 / "cpuinfo_max_freq"))
-    board = _text(root / "proc/device-tree/model")
+    max_khz = number_or_none(cpu0 / "cpuinfo_max_freq")
     return Machine(
-        cpu=_field(_text(root / "proc/cpuinfo"), ("model name", "Hardware", "Model")),
+        cpu=_field(text_of(root / "proc/cpuinfo"), ("model name", "Hardware", "Model")),
         architecture=platform.machine(),
         logical_cpus=os.cpu_count(),
         usable_cpus=usable_cpus(),
-        cpu_quota=_quota(_text(root / "sys/fs/cgroup/cpu.max")),
-        memory_gib=_memory_gib(_text(root / "proc/meminfo")),
-        system=f"{_distribution(_text(root / 'etc/os-release'))}, kernel {platform.release()}",
-        board=board.strip("\0 \n") if board else None,
-        governor=_text(cpu0 / "scaling_governor"),
+        cpu_quota=_quota(text_of(root / "sys/fs/cgroup/cpu.max")),
+        memory_gib=_memory_gib(text_of(root / "proc/meminfo")),
+        system=f"{_distribution(text_of(root / 'etc/os-release'))}, kernel {platform.release()}",
+        board=text_of(root / "proc/device-tree/model"),
+        governor=text_of(cpu0 / "scaling_governor"),
         max_mhz=None if max_khz is None else max_khz / 1e3,
-        load_1min=_number((_text(root / "proc/loadavg") or "").split(" ")[0]),
+        load_1min=_number((text_of(root / "proc/loadavg") or "").split(" ")[0]),
         python=platform.python_version(),
         packages=_versions(),
         revision=_revision(source or Path(__file__).resolve().parents[2]),
@@ -110,13 +110,6 @@ def usable_cpus() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text("utf-8", "replace").strip() or None
-    except OSError:
-        return None
 
 
 def _number(text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Sensors of a discrete NVIDIA card by NVML (`nvidia-ml-py`, imported only when asked and only if it is there)."""
+"""Sensors of a discrete NVIDIA card by NVML (`nvidia-ml-py`, imported only when used)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Nvml:
         return found
 
     def facts(self) -> dict[str, str]:
-        """Card, driver, power limit, load and foreign processes now; what cannot be read is left out."""
+        """Card, driver, power limit, load and foreign processes; unreadable ones are left out."""
         n, card = self._nvml, self._card
         found = {GPU: self.name}
         for fact, read in {
@@ -85,7 +85,7 @@ class Nvml:
         return found
 
     def _answer(self, read: Callable[[], Any]) -> Any:
-        """What NVML says.
+        """Calls NVML.
 
         Raises:
             ValueError: it does not say it.

@@ -1,7 +1,7 @@
-"""What the machine did while it was measured: sensors, and a thread that reads them beside the run.
+"""Sensors, the thread that reads them beside a run, and energy of the power that it read.
 
 A sensor is a name, a unit, and a function that reads a number; where the numbers come from is the business of
-`sensors_cpu.py` and its neighbours. Everything is readable without root. A value that cannot be true in its unit (48 C
+`cpu.py`, `jetson.py` and `nvml.py`. Everything is readable without root. A value that cannot be true in its unit (48 C
 written as 48 instead of 48000 millidegrees) is not used, and the report names it: a wrong unit must not become a
 wrong verdict.
 """
@@ -16,11 +16,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 from ..load.closed import Clock
-from ..report.records import Series, Telemetry
+from ..report.records import Energy, Series, Telemetry
 
 PERIOD_S = 0.1  # the INA3221 of a Jetson converts at about this pace; faster would read one value twice
+
+MIN_SAMPLES = 10  # of power inside a row's timed windows; fewer would make a figure of luck
 
 # Facts that a verdict rests on; others are for the reader.
 POWER_MODE, GOVERNOR = "power mode", "governor"
@@ -143,3 +146,56 @@ class Sampler:
         self._stop.set()
         if self.sensors:
             self._thread.join()
+
+
+# -------------------------------------------------------------------------------------------------------------- energy
+def within(series: Series, windows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The values of a series that were taken inside the windows, float64 `[n]`."""
+    times, values = np.asarray(series.t_s, np.float64), np.asarray(series.value, np.float64)
+    inside = ((times[:, None] >= windows[:, 0]) & (times[:, None] <= windows[:, 1])).any(1)
+    return values[inside]
+
+
+def row_energy(telemetry: Telemetry, windows: npt.NDArray[np.float64], results: int) -> Energy | None:
+    """Energy per result: the trapezoid of power over the row's timed windows.
+
+    Power is that of the whole board or card, because that is what its sensors see; idle power is part of it and stands
+    beside it. Between two samples power is taken as a straight line, so a window may begin between them.
+
+    Args:
+        telemetry: of the run.
+        windows: (begin, end) of the row's timed blocks in seconds, float64 `[W, 2]`.
+        results: answers given inside them.
+
+    Returns:
+        None where the power of the whole machine was not read often enough.
+    """
+    name = telemetry.facts.get(TOTAL_POWER)
+    series = next((one for one in telemetry.series if one.kind == "power" and one.name == name), None)
+    if series is None or not len(windows) or results < 1:
+        return None
+    times, watts = np.asarray(series.t_s, np.float64), np.asarray(series.value, np.float64)
+    inside = len(within(series, windows))
+    if inside < MIN_SAMPLES or windows.min() < times[0] or windows.max() > times[-1]:
+        return None
+    joules = sum(trapezoid(times, watts, begin, end) for begin, end in windows)
+    seconds = float((windows[:, 1] - windows[:, 0]).sum())
+    idle = watts[times < 0]
+    return Energy(
+        rail=series.name,
+        energy_mj=1e3 * joules / results,
+        mean_w=joules / seconds,
+        idle_w=float(idle.mean()) if len(idle) else None,
+        samples=inside,
+        seconds=seconds,
+    )
+
+
+def trapezoid(times_s: Sequence[float] | npt.NDArray[np.float64], watts: npt.NDArray[np.float64],
+              begin_s: float, end_s: float) -> float:  # fmt: skip
+    """Joules from `begin_s` to `end_s`, power being straight between samples."""
+    times = np.asarray(times_s, np.float64)
+    between = (times > begin_s) & (times < end_s)
+    t = np.concatenate([[begin_s], times[between], [end_s]])
+    p = np.interp(t, times, watts)
+    return float(((p[1:] + p[:-1]) / 2 * np.diff(t)).sum())

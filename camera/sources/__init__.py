@@ -1,1 +1,1 @@
-"""Sources of frames: files, folders, cameras."""
+"""Sources of frames: video files, folders of images, cameras."""

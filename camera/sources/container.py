@@ -1,7 +1,7 @@
-"""How long a video file says it is.
+"""Duration of a video file by its container.
 
 OpenCV gives a frame count only, and for an mp4 that count includes the frames that an edit list hides: a recording cut
-with a stream copy would look truncated although nothing is missing. The presented duration stands in the track header.
+with a stream copy would look truncated although nothing is missing. The presented duration is in the track header.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ MAX_BOXES = 4096  # over the whole walk; a hostile file could hold one every eig
 
 
 def has_exact_length(head: bytes) -> bool:
-    """Whether this kind of container (by its first 12 bytes) counts its video frames: mp4/mov and avi do.
+    """Whether a container, by its first 12 bytes, counts its video frames.
 
-    Others (Matroska, MPEG) give the duration of the whole file, in which the sound may outlast the picture.
+    mp4/mov and avi do. Others (Matroska, MPEG) give the duration of the whole file, in which the sound may outlast the
+    picture.
     """
     return head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
 

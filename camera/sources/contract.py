@@ -1,4 +1,4 @@
-"""What every source of frames offers, whether it is a file, a folder or a camera: the seam of this room."""
+"""Contract of every source of frames: a file, a folder or a camera."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ...clips import Frame
 
 
 @dataclass(frozen=True, eq=False)
-class Captured:
-    """One frame and when it was taken.
+class TimedFrame:
+    """One frame and its time.
 
     Attributes:
         frame: uint8 `[H, W, 3]`.
@@ -28,7 +28,7 @@ class Captured:
     index: int
 
 
-class Source(ABC):
+class FrameSource(ABC):
     """Frames in the order of their times, to be iterated once, inside a `with` block.
 
     Iterating raises a `LogoformerError` where the source breaks; every frame before the break was delivered.
@@ -46,7 +46,7 @@ class Source(ABC):
     path: Path | None
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Captured]: ...
+    def __iter__(self) -> Iterator[TimedFrame]: ...
 
     @abstractmethod
     def describe(self) -> str:
@@ -56,7 +56,7 @@ class Source(ABC):
     def close(self) -> None:
         """Gives back the device or the file. A second call does nothing."""
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> FrameSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""A folder of numbered images as a source. Needs Pillow only, so that it runs where OpenCV is not installed."""
+"""A folder of numbered images as a source of frames; needs Pillow only."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from PIL import Image, ImageOps
 from ...bundle.files import read_regular
 from ...clips import Frame
 from ...errors import BadInputError, printable
-from .contract import Captured, Source
+from .contract import FrameSource, TimedFrame
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAX_IMAGE_BYTES = 64 << 20
 MAX_IMAGE_PIXELS = 40_000_000  # a little more than 8K; a small file can declare far more (a decompression bomb)
 
 
-class FrameFolder(Source):
-    """The images of one folder in natural order of their names (`2.jpg` before `10.jpg`), evenly spaced in time.
+class FrameFolder(FrameSource):
+    """Images of one folder in natural order (`2.jpg` before `10.jpg`), evenly spaced in time.
 
     Args:
         path: an existing folder; its sub-folders and hidden files are not looked at.
@@ -51,9 +51,9 @@ class FrameFolder(Source):
             )
         self.count: int | None = len(self._names)
 
-    def __iter__(self) -> Iterator[Captured]:
+    def __iter__(self) -> Iterator[TimedFrame]:
         for index, name in enumerate(self._names):
-            yield Captured(self._read(name), self.color, index / self.fps, index)
+            yield TimedFrame(self._read(name), self.color, index / self.fps, index)
 
     def describe(self) -> str:
         return f"folder {printable(self.path)}: {self.count} images at {self.fps:g} frames/s"
@@ -73,7 +73,7 @@ class FrameFolder(Source):
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except BadInputError:
             raise
-        # Pillow's decoders let out whatever went wrong inside them: OSError, SyntaxError, ValueError, struct.error...
+        # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, struct.error...
         except Exception as error:
             raise BadInputError(
                 f"{shown} is not an image that can be decoded: {error}.",

@@ -1,4 +1,4 @@
-"""Decides what the text after `run BUNDLE` names: a video file, a folder of frames or a camera."""
+"""Open the source that a text names: a video file, a folder of frames or a camera."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ...clips import Sampling
 from ...errors import BadInputError, UsageError, command
-from .contract import Source
+from .contract import FrameSource
 
 MAX_DIGITS = 4  # of a camera's index
 _NAME_ONE = "name a video file, a folder of frames, or a camera's index such as 0"
 
 
-def open_source(text: str | os.PathLike[str], fps: float | None = None) -> Source:
-    """Opens a source of frames.
+def open_source(text: str | os.PathLike[str], fps: float | None = None) -> FrameSource:
+    """Open a source of frames.
 
     Args:
         text: digits alone are a camera's index (a file of that name is './0'); anything else is a path, either a
@@ -28,7 +28,7 @@ def open_source(text: str | os.PathLike[str], fps: float | None = None) -> Sourc
 
     Raises:
         UsageError: the text is empty, or `fps` is not a sensible rate.
-        BadInputError: nothing stands there, it is neither a file nor a folder, or it holds no frame.
+        BadInputError: it does not exist, is neither a file nor a folder, or it holds no frame.
         MachineError: no such camera, no permission for it, or OpenCV is not installed.
     """
     rate = Sampling.fps if fps is None else fps
@@ -55,7 +55,7 @@ def open_source(text: str | os.PathLike[str], fps: float | None = None) -> Sourc
         camera = path.name.removeprefix("video") if path.parent == Path("/dev") else ""
         raise BadInputError(
             f"{path} is neither a video file nor a folder of frames.",
-            cause="a pipe, socket or device stands there",
+            cause="it is a pipe, socket or device",
             next=command("logoformer", "run", "BUNDLE", camera) if camera.isdigit() else _NAME_ONE,
         )
     from .video import VideoFile

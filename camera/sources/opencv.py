@@ -1,4 +1,4 @@
-"""OpenCV, imported late and kept quiet."""
+"""OpenCV, imported late, its own log lines switched off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "FATAL"}
 
 
 def load_cv2(purpose: str) -> Any:
-    """The module cv2.
+    """Import the module cv2.
 
     Args:
         purpose: what it is wanted for, as the start of a sentence.

@@ -12,7 +12,7 @@ from typing import Any
 from ...clips import Frame
 from ...errors import BadInputError, MachineError, command, printable
 from .container import has_exact_length, presented_seconds
-from .contract import Captured, Source
+from .contract import FrameSource, TimedFrame
 from .opencv import load_cv2
 
 DEVICES = Path("/dev")
@@ -20,7 +20,7 @@ SLACK_FRAMES = 2  # encoders and containers disagree by a frame at either end
 SLACK_S = 1.0  # where only the whole file's duration is known, and its sound may outlast its picture
 
 
-class VideoFile(Source):
+class VideoFile(FrameSource):
     """A video file, decoded once from front to back.
 
     Args:
@@ -47,14 +47,14 @@ class VideoFile(Source):
         counted = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self._measure(path, head, int(counted) if 0 < counted < 2**31 else 0)
         self._clock = FrameClock(self.fps)
-        # The first frame is decoded here, so that a file without any is refused before an engine is loaded for it.
+        # The first frame is decoded here, so that a file without any is refused before a runtime is loaded for it.
         self._first = self._read()
         if self._first is None:
             self.close()
             raise _not_a_video(path, head)
 
     def _measure(self, path: Path, head: bytes, counted: int) -> None:
-        """Finds the seconds of picture and the frames to expect; 0 and None where nobody knows."""
+        """Find the seconds of picture and the frames to expect; 0 and None where nobody knows."""
         if has_exact_length(head):
             self._expected_s = presented_seconds(path) or counted / self.fps
             self._slack_s = SLACK_FRAMES / self.fps
@@ -65,7 +65,7 @@ class VideoFile(Source):
         # be far too high. Either way the smaller number is the right one.
         self.count: int | None = min(counted, round(self._expected_s * self.fps)) or None
 
-    def __iter__(self) -> Iterator[Captured]:
+    def __iter__(self) -> Iterator[TimedFrame]:
         captured, self._first = self._first, None
         begin_s = end_s = captured.time_s if captured else 0.0
         seen, hole = 0, False
@@ -87,7 +87,7 @@ class VideoFile(Source):
                 next="copy or record it again",
             )
 
-    def _read(self) -> Captured | None:
+    def _read(self) -> TimedFrame | None:
         good, frame = self._capture.read()
         if not good:
             return None
@@ -102,7 +102,7 @@ class VideoFile(Source):
 
 
 class FrameClock:
-    """Gives frames their index and strictly ascending times.
+    """Clock that gives frames their index and strictly ascending times.
 
     The container's own times are used as long as they ascend. From the first that does not (some containers carry none
     and report 0 for ever) each frame is 1/fps later than the one before.
@@ -117,8 +117,8 @@ class FrameClock:
         self._last_s = -math.inf
         self._index = -1
 
-    def stamp(self, frame: Frame, color: str, reported_ms: float) -> Captured:
-        """The next frame, of which OpenCV says that it stands at `reported_ms`."""
+    def stamp(self, frame: Frame, color: str, reported_ms: float) -> TimedFrame:
+        """Stamp the next frame, which OpenCV places at `reported_ms`."""
         self._index += 1
         reported_s = reported_ms / 1000.0
         self._trusted = self._trusted and math.isfinite(reported_s) and reported_s > self._last_s
@@ -126,10 +126,10 @@ class FrameClock:
             self._last_s = reported_s
         else:
             self._last_s = self._last_s + self._step_s if self._index else 0.0
-        return Captured(frame, color, self._last_s, self._index)
+        return TimedFrame(frame, color, self._last_s, self._index)
 
 
-class Camera(Source):
+class Camera(FrameSource):
     """A camera of this machine; a frame's time is when it arrived, counted from the first.
 
     Args:
@@ -165,7 +165,7 @@ class Camera(Source):
         declared = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = declared if 0 < declared <= 1000 else fps
 
-    def __iter__(self) -> Iterator[Captured]:
+    def __iter__(self) -> Iterator[TimedFrame]:
         began_s, time_s, index = 0.0, -math.inf, 0
         while True:
             good, frame = self._capture.read()
@@ -174,7 +174,7 @@ class Camera(Source):
             now_s = time.monotonic()
             began_s = now_s if index == 0 else began_s
             time_s = max(now_s - began_s, math.nextafter(time_s, math.inf))
-            yield Captured(frame, self.color, time_s, index)
+            yield TimedFrame(frame, self.color, time_s, index)
             index += 1
         raise MachineError(
             f"The camera {self._device} stopped delivering after {index} frames.",

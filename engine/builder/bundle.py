@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle import MIXED, Bundle, GraphEntry
-from ...errors import BadInputError, MachineError, UsageError, one_of
+from ...errors import BadInputError, MachineError, UsageError, one_of, printable
 from ..machine.environment import platform_name, running
 from ..machine.log import OverallProgress, Progress
 from ..machine.memory import MIB
@@ -21,6 +22,8 @@ from ..trust.store import TrustStore, cache_name
 from .compile import BuildOptions, BuiltEngine
 from .process import build_engine, inspect_engine
 from .proof import prove, prove_build, prove_inspected
+
+_log = logging.getLogger(__name__)
 
 MAX_TIMING_CACHE_BYTES = 256 * MIB
 _UNSUPPORTED = re.compile(r"\(SM(\d+)\): (.*?not supported)")
@@ -222,6 +225,7 @@ class _Work:
             name = cache_name("timing", running(find_module(options.target)))
             known, why = self.store.admit_cache(name, MAX_TIMING_CACHE_BYTES)
             self.notes += [why] if why and why not in self.notes else []
+        _log.info("building %s for %s", printable(entry.file), options.target)
         built = build_engine(data, options, self._steps(), shown=entry.file, timing_cache=known or b"")
         if name and built.timing_cache is not None and built.timing_cache != known:
             self.store.record_cache(name, built.timing_cache)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import resource
 import select
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +32,8 @@ from ..machine.log import Progress
 from ..machine.memory import MORE_MEMORY, Memory, mib, read_memory, resident_bytes
 from .compile import BuildOptions, BuiltEngine, build_here
 from .xray import Inspection, inspect_here
+
+_log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.2
 _CHUNK = 1 << 20
@@ -175,7 +179,7 @@ def _ask(child: _Child, request: Mapping[str, Any], parts: Sequence[bytes]) -> N
     paths = json.dumps([path or str(Path.cwd()) for path in sys.path if isinstance(path, str)]).encode("ascii")
     pipe = child.process.stdin
     with suppress(BrokenPipeError):
-        for piece in (paths, b"\n", *_message(request, parts)):
+        for piece in (paths, b"\n", *_message({**request, "log_level": _log.getEffectiveLevel()}, parts)):
             pipe.write(piece)  # type: ignore[union-attr]
         pipe.flush()  # type: ignore[union-attr]
 
@@ -187,7 +191,7 @@ def _message(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> list[bytes
 
 
 def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """What the child says, until it ends; memory is looked at meanwhile.
+    """What the child says, until it ends; memory is looked at meanwhile, and its log lines are logged here.
 
     Raises:
         MachineError: memory runs short.
@@ -209,7 +213,11 @@ def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
             for size in head["sizes"]:
                 parts.append(bytes(waiting[:size]))
                 del waiting[:size]
-            yield head, parts
+            if "log" in head:
+                name, level, text = head["log"]
+                logging.getLogger(name).log(level, "%s", text)
+            else:
+                yield head, parts
             head = None
 
 
@@ -275,6 +283,8 @@ def _look(child: _Child) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- the child's side
+Send = Callable[..., None]  # a message's head, and its parts
+
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in sys/prctl.h
 
 
@@ -288,20 +298,39 @@ def serve(descriptor: int, parent: int) -> None:
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         return
+    writing = threading.Lock()  # TensorRT logs from threads of its own
     with os.fdopen(descriptor, "wb") as answers:
 
         def send(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> None:
-            for piece in _message(head, parts):
-                answers.write(piece)
-            answers.flush()
+            with writing:
+                for piece in _message(head, parts):
+                    answers.write(piece)
+                answers.flush()
 
-        head, parts = _answer(sys.stdin.buffer, lambda *step: send({"progress": step}))
+        head, parts = _answer(sys.stdin.buffer, send)
         send(head, parts)
 
 
-def _answer(requests: BinaryIO, progress: Callable[[str, int, int], None]) -> tuple[dict[str, Any], list[bytes]]:
+class _Forward(logging.Handler):
+    """Sends log records to the parent."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send({"log": (record.name, record.levelno, record.getMessage())})
+
+
+def _answer(requests: BinaryIO, send: Send) -> tuple[dict[str, Any], list[bytes]]:
+    def progress(*step: object) -> None:
+        send({"progress": step})
+
     try:
         request = json.loads(requests.readline())
+        logger = logging.getLogger(__name__.partition(".")[0])
+        logger.setLevel(request["log_level"])
+        logger.addHandler(_Forward(send))
         onnx, timing_cache = (requests.read(size) for size in request["sizes"])
         given = {**request["options"], "compute_capabilities": tuple(request["options"]["compute_capabilities"])}
         if request["job"] == "inspect":

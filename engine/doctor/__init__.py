@@ -1,1 +1,1 @@
-"""What of this machine works, and the command that mends what does not."""
+"""Examination of a machine: which parts work, and the commands that mend the others."""

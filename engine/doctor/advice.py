@@ -1,4 +1,4 @@
-"""What the facts of a machine mean: one verdict a part, and the exact command that mends it.
+"""Verdicts on the parts of a machine, each with the exact commands that mend it.
 
 Each rule reads `Facts` and nothing else, so a recorded machine gives the same advice here as there. Sources of the
 limits: NVIDIA's support matrices and migration guides for TensorRT 10 and 11, the wheels' own metadata, and the Debian
@@ -8,11 +8,10 @@ packages of JetPack 6.2 and 7.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from ...errors import command
-from ..machine.targets import RTX_SMS
 from .facts import Facts, Module, version_numbers
 
 OK, FIX, NOTE = "ok", "fix", "--"
@@ -36,42 +35,42 @@ CUDA_ERRORS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One part of a machine.
+    """The verdict on one part of a machine.
 
     Attributes:
-        name: such as 'tensorrt'.
         status: `OK`; `FIX`, something is wrong; `NOTE`, it is missing and may well be.
         text: what was found.
         fixes: commands, in order.
+        name: of the part, such as 'tensorrt'; given by `all_checks`.
     """
 
-    name: str
     status: str
     text: str
     fixes: tuple[str, ...] = ()
+    name: str = ""
 
 
-@dataclass(frozen=True)
-class BackendState:
-    """Whether one backend can run a bundle here."""
-
-    name: str
-    runs: bool
-    text: str
+def _fix(text: str, *fixes: str) -> Check:
+    return Check(FIX, text, fixes)
 
 
-def pip(f: Facts, *words: str) -> str:
-    """A pip command for the interpreter that was looked at, or for the environment that is advised instead of it."""
+def _note(text: str, *fixes: str) -> Check:
+    return Check(NOTE, text, fixes)
+
+
+def _pip(f: Facts, *words: str) -> str:
+    """A pip command for the examined interpreter, or for the environment advised instead."""
     python = ".venv/bin/python" if check_python(f).fixes else f.interpreter.executable
     return command(python, "-m", "pip", *words)
 
 
 def _extra(f: Facts, extra: str) -> str:
-    return pip(f, "install", f"logoformer[{extra}]")
+    return _pip(f, "install", f"logoformer[{extra}]")
 
 
-def _uninstall(f: Facts, names: tuple[str, ...]) -> str:
-    return pip(f, "uninstall", "-y", *names)
+def _uninstall(f: Facts, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The command that removes these distributions; none when there is nothing to remove."""
+    return (_pip(f, "uninstall", "-y", *names),) if names else ()
 
 
 def _names(module: Module, folder: str = "") -> tuple[str, ...]:
@@ -93,32 +92,37 @@ def _version(numbers: tuple[int, ...]) -> str:
     return ".".join(map(str, numbers))
 
 
+def _overwritten(f: Facts, owners: tuple[str, ...], *again: str) -> Check:
+    """Several wheels wrote the same module; all are removed before one returns."""
+    text = f"{' and '.join(owners)} are installed over each other: one module, one wheel"
+    return _fix(text, *_uninstall(f, owners), *again)
+
+
+def _not_searched(folder: str) -> Check:
+    return _fix(f"JetPack's is in {folder}, which this Python does not search: see python")
+
+
 # --------------------------------------------------------------------------------------------------------------- checks
 def check_python(f: Facts) -> Check:
-    """The interpreter, and whether it sees what JetPack brings."""
+    """The interpreter, and whether it sees JetPack's packages."""
     kind = "the system's own"
     if f.interpreter.in_venv:
         kind = "virtual environment, " + ("with" if f.system_packages else "without") + " the system's packages"
     text = f"{f.interpreter.version}, {kind}"
     if f.python[:2] < PYTHON_OLDEST:
-        return Check("python", FIX, f"{text}; {_version(PYTHON_OLDEST)} or newer is needed")
+        return _fix(f"{text}; {_version(PYTHON_OLDEST)} or newer is needed")
     if f.jetson and f.hidden:
         folder = next(iter(f.hidden.values()))
         named = re.search(r"/(python3\.\d+)/", folder)
-        other = named is not None and named[1] != f"python{f.python[0]}.{f.python[1]}"
-        why = (
-            f"it is not the {named[1]} of JetPack's packages"
-            if other and named
-            else "it does not see JetPack's packages"
-        )
-        return Check(
-            "python", FIX, f"{text}; {why} in {folder}", _venv(f, f"/usr/bin/{named[1] if named else 'python3'}")
-        )
+        python = named[1] if named else "python3"
+        why = "it does not see JetPack's packages"
+        if named and python != f"python{f.python[0]}.{f.python[1]}":
+            why = f"it is not the {python} of JetPack's packages"
+        return _fix(f"{text}; {why} in {folder}", *_venv(f, f"/usr/bin/{python}"))
     if f.managed and not f.interpreter.in_venv:
-        return Check("python", FIX, f"{text}; pip installs nothing into it (PEP 668)", _venv(f, "/usr/bin/python3"))
-    if f.python[:2] > PYTHON_TESTED:
-        text += f"; newer than what was tested ({_version(PYTHON_TESTED)})"
-    return Check("python", OK, text)
+        return _fix(f"{text}; pip installs nothing into it (PEP 668)", *_venv(f, "/usr/bin/python3"))
+    newer = f.python[:2] > PYTHON_TESTED
+    return Check(OK, text + (f"; newer than what was tested ({_version(PYTHON_TESTED)})" if newer else ""))
 
 
 def _venv(f: Facts, python: str) -> tuple[str, ...]:
@@ -142,26 +146,26 @@ def check_jetpack(f: Facts) -> Check | None:
     jetpack = f"JetPack {deb} " if deb else f"JetPack {guess} by its L4T, package nvidia-jetpack not installed "
     text = f"{f.board or 'a Jetson'}, {jetpack}(L4T {f.l4t or 'unknown'})"
     if f.l4t and numbers < L4T_OLDEST:
-        return Check("jetpack", FIX, f"{text}; its TensorRT is too old: flash JetPack 6.2 or newer, or use the CPU")
+        return _fix(f"{text}; its TensorRT is too old: flash JetPack 6.2 or newer, or use the CPU")
     if not any(name in f.debs for name in ("tensorrt", "python3-libnvinfer", "libnvinfer10")):
-        return Check("jetpack", FIX, f"{text}; TensorRT is not installed", ("sudo apt install nvidia-jetpack",))
-    return Check("jetpack", OK, text)
+        return _fix(f"{text}; TensorRT is not installed", "sudo apt install nvidia-jetpack")
+    return Check(OK, text)
 
 
 def check_gpu(f: Facts) -> Check:
-    """Cards, driver, CUDA."""
+    """GPUs, driver, CUDA."""
     driver = f"driver {f.driver}" if f.driver else "driver of unknown version"
     if f.gpus:
-        cards = "; ".join(f"{g.name}, {g.sm}, {g.memory_mib / 1024:.1f} GiB" for g in f.gpus)
-        return Check("gpu", OK, f"{cards}; {driver}, CUDA {_version(f.cuda)}")
+        gpus = "; ".join(f"{g.name}, {g.sm}, {g.memory_mib / 1024:.1f} GiB" for g in f.gpus)
+        return Check(OK, f"{gpus}; {driver}, CUDA {_version(f.cuda)}")
     if f.cuda_init > 0:
-        why, fix = CUDA_ERRORS.get(f.cuda_init, ("CUDA does not start", "nvidia-smi"))
-        return Check("gpu", FIX, f"{driver}, but cuInit gives {f.cuda_init}: {why}", (fix,))
+        why, way_out = CUDA_ERRORS.get(f.cuda_init, ("CUDA does not start", "nvidia-smi"))
+        return _fix(f"{driver}, but cuInit gives {f.cuda_init}: {why}", way_out)
     if f.driver or f.smi or f.jetson:
         seen = f"; nvidia-smi lists {'; '.join(f.smi)}" if f.smi else ""
         why = f.cuda_error or "libcuda.so.1 gives no answer"
-        return Check("gpu", FIX, f"{driver}{seen}, but CUDA cannot be used: {why}", _driver_library(f))
-    return Check("gpu", NOTE, f"no NVIDIA GPU: no driver is loaded ({f.cuda_error or 'CUDA gives no answer'})")
+        return _fix(f"{driver}{seen}, but CUDA cannot be used: {why}", *_driver_library(f))
+    return _note(f"no NVIDIA GPU: no driver is loaded ({f.cuda_error or 'CUDA gives no answer'})")
 
 
 def _driver_library(f: Facts) -> tuple[str, ...]:
@@ -172,39 +176,33 @@ def _driver_library(f: Facts) -> tuple[str, ...]:
 
 
 def check_tensorrt(f: Facts) -> Check:
-    """TensorRT: which one wins, and whether it is one that was tested."""
-    name = "tensorrt"
-    module = _first(f, "tensorrt", "tensorrt_bindings")
+    """TensorRT: which copy is imported, and whether its version was tested."""
+    module = f.tensorrt
     if not module.files:
-        if name in f.hidden:
-            return Check(
-                name, FIX, f"JetPack's stands in {f.hidden[name]}, which this Python does not search: see python"
-            )
+        if "tensorrt" in f.hidden:
+            return _not_searched(f.hidden["tensorrt"])
         if f.jetson:
-            return Check(name, FIX, "not installed", ("sudo apt install nvidia-jetpack",))
-        wanted = (_extra(f, "tensorrt"),) if f.gpus and f.interpreter.architecture == "x86_64" else ()
-        return Check(name, NOTE, "not installed", wanted)
-    wheels = _names(module, module.folder)
+            return _fix("not installed", "sudo apt install nvidia-jetpack")
+        useful = f.gpus and f.interpreter.architecture == "x86_64"
+        return _note("not installed", *([_extra(f, "tensorrt")] if useful else []))
+    wheels, of_system = _names(module, module.folder), _of_system(module)
     if not module.works:
-        mend = (_uninstall(f, wheels),) if wheels and not _of_system(module) else ()
-        again = "sudo apt install --reinstall python3-libnvinfer" if f.jetson or _of_system(module) else _extra(f, name)
-        return Check(name, FIX, f"{module.folder} holds one that does not import: {module.error}", (*mend, again))
+        by_apt = "sudo apt install --reinstall python3-libnvinfer"
+        return _fix(
+            f"{module.folder} holds one that does not import: {module.error}",
+            *_uninstall(f, () if of_system else wheels),
+            by_apt if f.jetson or of_system else _extra(f, "tensorrt"),
+        )
     text = f"{module.version}, {_whose(f, module)}, as {module.name} in {module.folder}{_library(f)}{_shadowed(module)}"
-    if f.jetson and not _of_system(module):
-        return Check(name, FIX, f"{text}; a wheel hides JetPack's own", (_uninstall(f, wheels),) if wheels else ())
+    if f.jetson and not of_system:
+        return _fix(f"{text}; a wheel hides JetPack's own", *_uninstall(f, wheels))
     numbers = module.numbers()
     if not TRT_OLDEST <= numbers < TRT_BEYOND:
         bounds = f">={_version(TRT_OLDEST)},<{_version(TRT_BEYOND)}"
-        fix = () if f.jetson else (pip(f, "install", f"tensorrt{bounds}"),)
-        return Check(name, FIX, f"{text}; outside of {bounds}", fix)
+        return _fix(f"{text}; outside of {bounds}", *([] if f.jetson else [_pip(f, "install", f"tensorrt{bounds}")]))
     if numbers[:2] == (10, 13) and any(g.sm == "sm87" for g in f.gpus):
-        return Check(name, FIX, f"{text}; 10.13 has no code for sm87: JetPack 7.2 brings 10.16")
-    return Check(name, OK, text + ("; newer than what was tested" if numbers[:2] > TRT_TESTED else ""))
-
-
-def _first(f: Facts, *names: str) -> Module:
-    """The first of the import names that stands anywhere; else the first."""
-    return next((f.modules[name] for name in names if f.modules[name].files), f.modules[names[0]])
+        return _fix(f"{text}; 10.13 has no code for sm87: JetPack 7.2 brings 10.16")
+    return Check(OK, text + ("; newer than what was tested" if numbers[:2] > TRT_TESTED else ""))
 
 
 def _library(f: Facts) -> str:
@@ -218,42 +216,39 @@ def _shadowed(module: Module) -> str:
 
 def check_rtx(f: Facts) -> Check | None:
     """TensorRT-RTX: the builder that needs no GPU."""
-    module = _first(f, "tensorrt_rtx", "tensorrt_rtx_bindings")
+    module = f.tensorrt_rtx
+    extra = _extra(f, "rtx")
     if not module.files:
         if f.jetson:
             return None  # it knows no Jetson
-        extra = (_extra(f, "rtx"),) if f.interpreter.architecture == "x86_64" else ()
-        return Check("tensorrt-rtx", NOTE, "not installed; it builds engines for RTX cards, without a GPU too", extra)
+        fixes = [extra] if f.interpreter.architecture == "x86_64" else []
+        return _note("not installed; it builds engines for RTX cards, without a GPU too", *fixes)
     if not module.works:
-        mend = (_uninstall(f, _names(module)), _extra(f, "rtx"))
-        return Check("tensorrt-rtx", FIX, f"{module.folder} holds one that does not import: {module.error}", mend)
+        text = f"{module.folder} holds one that does not import: {module.error}"
+        return _fix(text, *_uninstall(f, _names(module)), extra)
     text = f"{module.version}, as {module.name}{_shadowed(module)}"
     if not RTX_OLDEST <= module.numbers() < RTX_BEYOND:
-        return Check("tensorrt-rtx", FIX, f"{text}; 1.7 is what was tested", (_extra(f, "rtx"),))
-    return Check("tensorrt-rtx", OK, f"{text}: builds engines here, with or without a GPU")
+        return _fix(f"{text}; 1.7 is what was tested", extra)
+    return Check(OK, f"{text}: builds engines here, with or without a GPU")
 
 
 def check_cuda_layer(f: Facts) -> Check:
     """cuda-python or pycuda: how Python reaches CUDA for the TensorRT backends."""
-    name = "cuda layer"
-    found = [f.modules[key] for key in ("cuda.bindings.runtime", "pycuda.driver")]
-    there = [module for module in found if module.files]
-    titles = {"cuda.bindings.runtime": "cuda-python", "pycuda.driver": "pycuda"}
+    found = {title: module for title, module in f.cuda_layers.items() if module.files}
     extra = _extra(f, _cuda_extra(f))
-    if not there:
+    if not found:
         if f.gpus or f.jetson:
-            return Check(name, FIX, "neither cuda-python nor pycuda: TensorRT cannot be driven", (extra,))
-        return Check(name, NOTE, "neither cuda-python nor pycuda; not needed without a GPU")
-    bindings = found[0]
-    if f.gpus and bindings.works and bindings.numbers()[0] > f.cuda[0]:
+            return _fix("neither cuda-python nor pycuda: TensorRT cannot be driven", extra)
+        return _note("neither cuda-python nor pycuda; not needed without a GPU")
+    bindings = found.get("cuda-python")
+    if f.gpus and bindings and bindings.works and bindings.numbers()[0] > f.cuda[0]:
         text = f"cuda-python {bindings.version} is for a newer driver; this one speaks CUDA {_version(f.cuda)}"
-        return Check(name, FIX, text, (extra,))
-    working = [module for module in there if module.works]
-    text = ", ".join(f"{titles[m.name]} {m.version}" for m in working)
-    broken = "; ".join(f"{titles[m.name]} does not import: {m.error}" for m in there if not m.works)
+        return _fix(text, extra)
+    working = ", ".join(f"{title} {m.version}" for title, m in found.items() if m.works)
+    broken = "; ".join(f"{title} does not import: {m.error}" for title, m in found.items() if not m.works)
     if working or not (f.gpus or f.jetson):  # pycuda's driver half cannot load where no driver is
-        return Check(name, OK if working else NOTE, "; ".join(part for part in (text, broken) if part))
-    return Check(name, FIX, broken, (extra,))
+        return Check(OK if working else NOTE, "; ".join(part for part in (working, broken) if part))
+    return _fix(broken, extra)
 
 
 def _cuda_extra(f: Facts) -> str:
@@ -262,131 +257,86 @@ def _cuda_extra(f: Facts) -> str:
 
 def check_onnxruntime(f: Facts) -> Check:
     """ONNX Runtime: two wheels, one module."""
-    name, module = "onnxruntime", f.modules["onnxruntime"]
+    module = f.modules["onnxruntime"]
     owners = _names(module)
     if len(owners) > 1:
         keep = "onnxruntime-gpu" if f.gpus and "onnxruntime-gpu" in owners else "onnxruntime"
-        text = f"{' and '.join(owners)} are installed over each other: one module, one wheel"
-        return Check(name, FIX, text, (_uninstall(f, owners), pip(f, "install", keep)))
+        return _overwritten(f, owners, _pip(f, "install", keep))
     if not module.files:
-        return Check(name, FIX, "not installed", (_extra(f, "cpu"),))
+        return _fix("not installed", _extra(f, "cpu"))
     if not module.works:
-        mend = (_uninstall(f, owners),) if owners else ()
-        return Check(name, FIX, f"does not import: {module.error}", (*mend, _extra(f, "cpu")))
-    text = f"{module.version} ({owners[0] if owners else 'no wheel'}): {', '.join(_providers(module))}"
-    gpu_only = len(_providers(module)) > 1 and not f.gpus
-    return Check(name, OK, text + ("; without a GPU, CPU alone" if gpu_only else ""))
-
-
-def _providers(module: Module) -> list[str]:
-    known = [str(name).removesuffix("ExecutionProvider") for name in module.said.get("providers", ())]
-    return [name for name in ("CPU", "CUDA", "Tensorrt") if name in known]
+        return _fix(f"does not import: {module.error}", *_uninstall(f, owners), _extra(f, "cpu"))
+    providers = module.providers
+    text = f"{module.version} ({owners[0] if owners else 'no wheel'}): {', '.join(providers)}"
+    return Check(OK, text + ("; without a GPU, CPU alone" if len(providers) > 1 and not f.gpus else ""))
 
 
 def check_opencv(f: Facts) -> Check:
     """OpenCV: for cameras and videos only; on a Jetson, the one with GStreamer."""
-    name, module = "opencv", f.modules["cv2"]
+    module = f.modules["cv2"]
+    camera, hidden = _extra(f, "camera"), f.hidden.get("cv2")
     if not module.files:
-        if name_hidden := f.hidden.get("cv2"):
-            if f.jetson:
-                return Check(
-                    name, FIX, f"JetPack's stands in {name_hidden}, which this Python does not search: see python"
-                )
-            return Check(name, NOTE, f"only the system's Python has it, in {name_hidden}", (_extra(f, "camera"),))
-        fix = "sudo apt install nvidia-opencv" if f.jetson else _extra(f, "camera")
-        return Check(name, NOTE, "not installed; for cameras and videos only", (fix,))
+        if hidden and f.jetson:
+            return _not_searched(hidden)
+        if hidden:
+            return _note(f"only the system's Python has it, in {hidden}", camera)
+        fix = "sudo apt install nvidia-opencv" if f.jetson else camera
+        return _note("not installed; for cameras and videos only", fix)
     wheels = _names(module)
     here = _names(module, module.folder)
     if len(here) > 1:
-        text = f"{' and '.join(here)} are installed over each other: one module, one wheel"
-        return Check(name, FIX, text, (_uninstall(f, here), *(() if f.jetson else (_extra(f, "camera"),))))
+        return _overwritten(f, here, *([] if f.jetson else [camera]))
     if not module.works:
+        text = f"does not import: {module.error}"
         if "numpy" in module.error.lower():
-            return Check(name, FIX, f"does not import: {module.error}: see numpy")
-        mend = (_uninstall(f, wheels),) if wheels else ()
-        last = "sudo apt install --reinstall nvidia-opencv" if f.jetson else _extra(f, "camera")
-        return Check(name, FIX, f"does not import: {module.error}", (*mend, last))
+            return _fix(f"{text}: see numpy")
+        last = "sudo apt install --reinstall nvidia-opencv" if f.jetson else camera
+        return _fix(text, *_uninstall(f, wheels), last)
     stream = str(module.said.get("gstreamer", "NO"))
     text = f"{module.version}, {_whose(f, module)}, GStreamer {stream}{_shadowed(module)}"
     if f.jetson and not _of_system(module) and not stream.startswith("YES"):
-        if "cv2" in f.hidden:
-            return Check(name, FIX, f"{text}; JetPack's reads CSI cameras, and this Python does not see it: see python")
+        if hidden:
+            return _fix(f"{text}; JetPack's reads CSI cameras, and this Python does not see it: see python")
         why = "hides JetPack's and reads no CSI camera" if len(module.files) > 1 else "reads no CSI camera"
-        return Check(name, FIX, f"{text}; {why}", (_uninstall(f, wheels),) if wheels else ())
-    return Check(name, OK, text)
+        return _fix(f"{text}; {why}", *_uninstall(f, wheels))
+    return Check(OK, text)
 
 
 def check_numpy(f: Facts) -> Check:
     """Numpy, whose ABI JetPack's OpenCV 4.8 was compiled for (numpy 2 came with OpenCV 4.10)."""
     if not f.numpy:
-        return Check("numpy", FIX, "not installed", (pip(f, "install", "numpy"),))
+        return _fix("not installed", _pip(f, "install", "numpy"))
     if version_numbers(f.numpy) >= (2,) and "numpy" in f.modules["cv2"].error.lower():
         text = f"{f.numpy}; {_whose(f, f.modules['cv2'])} OpenCV was compiled for numpy 1"
-        return Check("numpy", FIX, text, (pip(f, "install", "numpy>=1.24,<2"),))
-    return Check("numpy", OK, f.numpy)
+        return _fix(text, _pip(f, "install", "numpy>=1.24,<2"))
+    return Check(OK, f.numpy)
 
 
 def check_trtexec(f: Facts) -> Check | None:
     """NVIDIA's own benchmark, for comparing."""
     if not f.trtexec:
-        return Check("trtexec", NOTE, "not found; only for comparing") if f.gpus else None
+        return _note("not found; only for comparing") if f.gpus else None
     if f.trtexec_on_path:
-        return Check("trtexec", OK, f.trtexec)
+        return Check(OK, f.trtexec)
     folder = f.trtexec.rpartition("/")[0]
-    return Check("trtexec", NOTE, f"{f.trtexec}, where the shell does not look", (f'export PATH="$PATH:{folder}"',))
+    return _note(f"{f.trtexec}, where the shell does not look", f'export PATH="$PATH:{folder}"')
 
 
-CHECKS: tuple[Callable[[Facts], Check | None], ...] = (
-    check_python, check_jetpack, check_gpu, check_tensorrt, check_rtx, check_cuda_layer, check_onnxruntime,
-    check_opencv, check_numpy, check_trtexec,
-)  # fmt: skip
+CHECKS: Mapping[str, Callable[[Facts], Check | None]] = {
+    "python": check_python,
+    "jetpack": check_jetpack,
+    "gpu": check_gpu,
+    "tensorrt": check_tensorrt,
+    "tensorrt-rtx": check_rtx,
+    "cuda layer": check_cuda_layer,
+    "onnxruntime": check_onnxruntime,
+    "opencv": check_opencv,
+    "numpy": check_numpy,
+    "trtexec": check_trtexec,
+}
 
 
 def all_checks(f: Facts) -> tuple[Check, ...]:
-    """Every check that means something on this machine."""
-    return tuple(found for found in (check(f) for check in CHECKS) if found is not None)
-
-
-# ------------------------------------------------------------------------------------------------------------- backends
-def backends(f: Facts) -> tuple[BackendState, ...]:
-    """What can run a bundle here."""
-    return (_runs_onnxruntime(f), _runs_tensorrt(f), _runs_rtx(f))
-
-
-def _runs_onnxruntime(f: Facts) -> BackendState:
-    module = f.modules["onnxruntime"]
-    if not module.works:
-        return BackendState("onnxruntime", False, "cannot run: " + (module.error or "not installed"))
-    more = [name for name in _providers(module) if name != "CPU"] if f.gpus else []
-    return BackendState("onnxruntime", True, "runs bundles: " + " or ".join(["CPU", *more]))
-
-
-def _runs_tensorrt(f: Facts) -> BackendState:
-    module = _first(f, "tensorrt", "tensorrt_bindings")
-    trouble = "" if check_tensorrt(f).status == OK else "see tensorrt"
-    return _runs_trt(f, "tensorrt", module, trouble)
-
-
-def _runs_rtx(f: Facts) -> BackendState:
-    module = _first(f, "tensorrt_rtx", "tensorrt_rtx_bindings")
-    if f.jetson:
-        return BackendState("tensorrt_rtx", False, "cannot run: it is made for RTX cards, not for Jetson")
-    check = check_rtx(f)
-    trouble = "" if check is not None and check.status == OK else "see tensorrt-rtx"
-    if not trouble and f.gpus and not any(g.sm in RTX_SMS for g in f.gpus):
-        trouble = f"it has no code for {', '.join(g.sm for g in f.gpus)}"
-    state = _runs_trt(f, "tensorrt_rtx", module, trouble)
-    return state if state.runs or not module.works else BackendState(state.name, False, f"builds; {state.text}")
-
-
-def _runs_trt(f: Facts, name: str, module: Module, trouble: str) -> BackendState:
-    layers = [f.modules[key] for key in ("cuda.bindings.runtime", "pycuda.driver")]
-    if not module.files and name not in f.hidden:
-        return BackendState(name, False, "cannot run: not installed")
-    if trouble:
-        return BackendState(name, False, f"cannot run: {trouble}")
-    if not f.gpus:
-        return BackendState(name, False, "cannot run: no GPU")
-    if not any(layer.works for layer in layers):
-        return BackendState(name, False, "cannot run: see cuda layer")
-    return BackendState(name, True, f"runs bundles that have engines for {', '.join(g.sm for g in f.gpus)}")
+    """Every check that applies to this machine."""
+    found = ((name, check(f)) for name, check in CHECKS.items())
+    return tuple(replace(check, name=name) for name, check in found if check is not None)

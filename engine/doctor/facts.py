@@ -1,4 +1,4 @@
-"""What `doctor` found: a machine's board, driver, libraries and packages, without a verdict on any of it."""
+"""Facts of a machine: board, driver, libraries and packages, without a verdict."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ SYSTEM_ONLY = ("tensorrt", "cv2")
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """One card or integrated GPU that CUDA can use."""
+class CudaGpu:
+    """One GPU that CUDA can use."""
 
     name: str
     sm: str
@@ -56,11 +56,11 @@ class Module:
 
     Attributes:
         name: such as 'tensorrt'.
-        files: where it stands, in search order; the first wins.
+        files: its files, in search order; the first is imported.
         owners: distributions that claim it, in search order.
         version: what it said when a child imported it; empty when it does not import.
         error: why it does not import.
-        said: more of what it said; see `doctor_probe.IMPORT`.
+        said: more of what it said; see `probe.IMPORT`.
     """
 
     name: str
@@ -77,12 +77,19 @@ class Module:
 
     @property
     def folder(self) -> str:
-        """The search-path folder that the winning copy stands in."""
+        """The search-path folder of the copy that is imported."""
         if not self.files:
             return ""
         place = PurePosixPath(self.files[0])
         depth = self.name.count(".") + (2 if place.name == "__init__.py" else 1)
         return str(place.parents[depth - 1])
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's execution providers that a bundle can use, such as 'CPU'."""
+        return tuple(
+            p for p in ("CPU", "CUDA", "Tensorrt") if f"{p}ExecutionProvider" in self.said.get("providers", ())
+        )
 
     def numbers(self) -> tuple[int, ...]:
         """The version's leading numbers, for comparisons."""
@@ -122,7 +129,7 @@ class Facts:
     board: str
     l4t: str
     driver: str
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[CudaGpu, ...]
     cuda: tuple[int, int]
     cuda_init: int
     cuda_error: str
@@ -144,6 +151,24 @@ class Facts:
     def python(self) -> tuple[int, ...]:
         """The interpreter's version."""
         return version_numbers(self.interpreter.version)
+
+    @property
+    def tensorrt(self) -> Module:
+        """TensorRT, by the import name that is installed."""
+        return self._first("tensorrt", "tensorrt_bindings")
+
+    @property
+    def tensorrt_rtx(self) -> Module:
+        """TensorRT-RTX, by the import name that is installed."""
+        return self._first("tensorrt_rtx", "tensorrt_rtx_bindings")
+
+    @property
+    def cuda_layers(self) -> dict[str, Module]:
+        """The packages that can drive TensorRT's engines."""
+        return {"cuda-python": self.modules["cuda.bindings.runtime"], "pycuda": self.modules["pycuda.driver"]}
+
+    def _first(self, *names: str) -> Module:
+        return next((self.modules[name] for name in names if self.modules[name].files), self.modules[names[0]])
 
 
 def read_facts(probe: Probe) -> Facts:
@@ -167,7 +192,7 @@ def read_facts(probe: Probe) -> Facts:
         board=probe.text("/proc/device-tree/model"),
         l4t=f"{l4t[1]}.{l4t[2]}" if l4t else "",
         driver=_driver(probe.text("/proc/driver/nvidia/version")),
-        gpus=tuple(Gpu(str(g["name"]), str(g["sm"]), int(g["memory_mib"])) for g in said.get("devices", ())),
+        gpus=tuple(CudaGpu(str(g["name"]), str(g["sm"]), int(g["memory_mib"])) for g in said.get("devices", ())),
         cuda=(int(said.get("version", 0)) // 1000, int(said.get("version", 0)) % 1000 // 10),
         cuda_init=init,
         cuda_error=str(said.get("error", "")),
@@ -219,9 +244,8 @@ def _hidden(probe: Probe, modules: Mapping[str, Module]) -> dict[str, str]:
     for name in SYSTEM_ONLY:
         everywhere = probe.names(f"/usr/lib/python3*/dist-packages/{name}*")
         places = [path for path in everywhere if PurePosixPath(path).name.partition(".")[0] == name]
-        seen = {PurePosixPath(file).parent for file in modules[name].files} | {
-            PurePosixPath(file) for file in modules[name].files
-        }
+        files = [PurePosixPath(file) for file in modules[name].files]
+        seen = {*files, *(file.parent for file in files)}
         places = [path for path in places if "-info" not in path and PurePosixPath(path) not in seen]
         if places:
             hidden[name] = str(PurePosixPath(places[0]).parent)

@@ -1,7 +1,7 @@
-"""How `doctor` looks: files below a root, the interpreter's search path, and short child processes.
+"""Probing of a machine: files, the interpreter's search path, short child processes.
 
 Importing what is broken can end a process, so packages are imported in a child only; what stands where is read from the
-file system. Everything goes through a `Probe`, so that a recorded machine can stand in for this one.
+file system. Everything goes through a `Probe`, so that a recorded machine can replace this one.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ print(json.dumps(said))
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a child process said.
+class ChildAnswer:
+    """The output of a child process.
 
     Attributes:
         code: its exit status; negative when a signal ended it; None when it could not start or took too long.
@@ -139,10 +139,10 @@ class Interpreter:
         )
 
 
-Ask = Callable[[str, Sequence[str]], Answer]
+Ask = Callable[[str, Sequence[str]], ChildAnswer]
 
 
-def ask_here(name: str, words: Sequence[str]) -> Answer:
+def ask_here(name: str, words: Sequence[str]) -> ChildAnswer:
     """Runs a command. `name` is what a recording files the answer under.
 
     Args:
@@ -154,10 +154,10 @@ def ask_here(name: str, words: Sequence[str]) -> Answer:
             list(words), capture_output=True, text=True, errors="replace", timeout=SECONDS, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
-        return Answer(None, err=f"no answer within {SECONDS:.0f} s")
+        return ChildAnswer(None, err=f"no answer within {SECONDS:.0f} s")
     except OSError as error:
-        return Answer(None, err=error.strerror or str(error))
-    return Answer(done.returncode, done.stdout, done.stderr)
+        return ChildAnswer(None, err=error.strerror or str(error))
+    return ChildAnswer(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)
@@ -230,11 +230,11 @@ class Probe:
             found[package[1]] = version[1] if version else ""
         return found
 
-    def imported(self, name: str) -> Answer:
+    def imported(self, name: str) -> ChildAnswer:
         """What importing a module in a child of the same interpreter gives; see `IMPORT`."""
         return self.ask(f"import {name}", [self.interpreter.executable, "-c", IMPORT, name])
 
-    def cuda(self) -> Answer:
+    def cuda(self) -> ChildAnswer:
         """What the driver's library says; see `CUDA`."""
         return self.ask("cuda", [self.interpreter.executable, "-c", CUDA])
 

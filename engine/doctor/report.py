@@ -1,4 +1,4 @@
-"""The verb `doctor`: what of this machine works, what does not, and the exact command that mends it."""
+"""The verb `doctor`: which parts of this machine work, and commands that mend the others."""
 
 from __future__ import annotations
 
@@ -7,21 +7,31 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import EXIT_ENVIRONMENT, EXIT_OK
-from .advice import FIX, BackendState, Check, all_checks, backends
-from .facts import Facts, read_facts
+from ..machine.targets import RTX_SMS
+from .advice import FIX, OK, Check, all_checks, check_rtx, check_tensorrt
+from .facts import Facts, Module, read_facts
 from .probe import Probe, probe_here
 
 WIDTH = 118
 
 
 @dataclass(frozen=True)
+class BackendState:
+    """Whether one backend can run a bundle here."""
+
+    name: str
+    runs: bool
+    text: str
+
+
+@dataclass(frozen=True)
 class DoctorReport:
-    """One machine, examined.
+    """Facts, checks and backends of one machine.
 
     Attributes:
         facts: what was found.
         checks: one verdict a part.
-        backends: what can run a bundle.
+        backends: whether each can run a bundle.
     """
 
     facts: Facts
@@ -65,7 +75,7 @@ class DoctorReport:
         }
 
     def text(self) -> str:
-        """For people: one screen."""
+        """The report as text, on one screen."""
         f = self.facts
         lines = [f"{f.system or 'An unknown system'}, {f.interpreter.architecture}, {f.interpreter.executable}", ""]
         for check in self.checks:
@@ -102,3 +112,42 @@ def doctor(probe: Probe | None = None) -> DoctorReport:
     """
     facts = read_facts(probe or probe_here())
     return DoctorReport(facts, all_checks(facts), backends(facts))
+
+
+def backends(f: Facts) -> tuple[BackendState, ...]:
+    """Whether each backend can run a bundle here."""
+    trouble = "" if check_tensorrt(f).status == OK else "see tensorrt"
+    return (_runs_onnxruntime(f), _runs_trt(f, "tensorrt", f.tensorrt, trouble), _runs_rtx(f))
+
+
+def _runs_onnxruntime(f: Facts) -> BackendState:
+    module = f.modules["onnxruntime"]
+    if not module.works:
+        return BackendState("onnxruntime", False, "cannot run: " + (module.error or "not installed"))
+    more = [name for name in module.providers if name != "CPU"] if f.gpus else []
+    return BackendState("onnxruntime", True, "runs bundles: " + " or ".join(["CPU", *more]))
+
+
+def _runs_rtx(f: Facts) -> BackendState:
+    if f.jetson:
+        return BackendState("tensorrt_rtx", False, "cannot run: it is made for RTX cards, not for Jetson")
+    check = check_rtx(f)
+    trouble = "" if check is not None and check.status == OK else "see tensorrt-rtx"
+    if not trouble and f.gpus and not any(g.sm in RTX_SMS for g in f.gpus):
+        trouble = f"it has no code for {', '.join(g.sm for g in f.gpus)}"
+    state = _runs_trt(f, "tensorrt_rtx", f.tensorrt_rtx, trouble)
+    return state if state.runs or not f.tensorrt_rtx.works else BackendState(state.name, False, f"builds; {state.text}")
+
+
+def _runs_trt(f: Facts, name: str, module: Module, trouble: str) -> BackendState:
+    if not module.files and name not in f.hidden:
+        why = "not installed"
+    elif trouble:
+        why = trouble
+    elif not f.gpus:
+        why = "no GPU"
+    elif not any(layer.works for layer in f.cuda_layers.values()):
+        why = "see cuda layer"
+    else:
+        return BackendState(name, True, f"runs bundles that have engines for {', '.join(g.sm for g in f.gpus)}")
+    return BackendState(name, False, f"cannot run: {why}")

@@ -6,10 +6,15 @@ The classes that TensorRT calls must derive from classes of the very module in u
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from ...errors import printable
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -24,7 +29,8 @@ _NOISE = re.compile(r"Thread context has not been set! Using global|.*logger pas
 class BuildLog:
     """The last lines of a build, and whatever a listener wants of the rest.
 
-    Errors and warnings are kept apart from the chatter, so that no amount of it can push them out.
+    Errors and warnings are kept apart from the chatter, so that no amount of it can push them out. Every message also
+    goes to the package's log: VERBOSE as DEBUG, all others as INFO, since errors and warnings are reported from here.
 
     Args:
         catch: called with every VERBOSE message; None drops them.
@@ -42,6 +48,9 @@ class BuildLog:
             severity: TensorRT's name of it, such as 'WARNING'.
             message: one or more lines.
         """
+        level = logging.DEBUG if severity == "VERBOSE" else logging.INFO
+        if _log.isEnabledFor(level):
+            _log.log(level, "TensorRT %s: %s", severity, printable(message, LINE_LIMIT))
         if severity in _COMPLAINTS:
             if not _NOISE.match(message):
                 self._complaints.extend((severity, line[:LINE_LIMIT]) for line in message.split("\n"))

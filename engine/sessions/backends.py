@@ -7,6 +7,7 @@ Runtime. Why a backend was passed over is kept, to be told.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle import GRAPHS, MIXED, Bundle, GraphEntry
-from ...errors import MachineError, RefusedError, UsageError, VerificationError, advising, command, one_of
+from ...errors import MachineError, RefusedError, UsageError, VerificationError, advising, command, one_of, printable
 from ..cuda.layer import Cuda
 from ..cuda.open import open_cuda
 from ..machine.environment import platform_name
 from ..machine.tensorrt import TrtModule, find_module
 from ..trust.admit import Running, admit_engine, choose_engine, read_signature
 from ..trust.index import EngineEntry, engines_folder, read_index
-from ..trust.runtime_cache import RuntimeCache
-from ..trust.store import TrustStore
+from ..trust.store import RuntimeCache, TrustStore
 from .contract import Session
+
+_log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")
 _TARGETS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
@@ -122,6 +124,12 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
         MachineError: the backend is not installed, there is no card, or no engine for it.
         RefusedError: nobody vouches for the engine.
     """
+    chosen = _choose(bundle, backend, precision, options)
+    _log.info("%s runs %s (asked for: %s, %s)", printable(chosen.name), chosen.precision, backend, precision)
+    return chosen
+
+
+def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
     if backend not in BACKENDS:
         raise UsageError(f"Unknown backend {backend!r}.", next=f"choose from {one_of(BACKENDS)}")
     if backend in _TARGETS:
@@ -132,8 +140,9 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
             return replace(_open_tensorrt(bundle, name, precision, options), passed_over=tuple(passed_over))
         except (MachineError, RefusedError) as error:
             passed_over.append(f"{name}: {error.what}")
+            _log.info("%s is not used: %s", name, printable(error.what))
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
-                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
+                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=4)
     named = "onnxruntime" if backend == "auto" else backend
     return _open_onnxruntime(bundle, named, precision, options, tuple(passed_over))
 

@@ -1,1 +1,1 @@
-"""Which engine files may run here: index, trust store, signatures, admission."""
+"""Trust in engine files: index, trust store, signatures, admission."""

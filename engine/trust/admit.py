@@ -1,4 +1,4 @@
-"""What stands between an engine file and a runtime.
+"""Admission of engine files, and the choice of the one that fits this machine.
 
 An engine is native code: whoever loads one runs it. So every question is settled before a byte of it reaches TensorRT,
 on one reading of the file: is it a regular file, of the size and the hash that the sealed index names; does somebody
@@ -11,6 +11,7 @@ engine of the right version for good.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ...bundle import GraphEntry
 from ...bundle.files import read_regular
-from ...errors import MachineError, RefusedError
+from ...errors import MachineError, RefusedError, printable
 from ..machine.environment import Running
 from .index import FAILED, VERIFIED, EngineEntry, build_command, read_engine
 from .signature import SIGNATURE_BYTES
@@ -27,10 +28,13 @@ from .store import TrustStore
 __all__ = ["Running", "admit_engine", "choose_engine", "mismatches"]
 
 
+_log = logging.getLogger(__name__)
+
+
 def admit_engine(
     folder: str | os.PathLike[str], entry: EngineEntry, running: Running, *, trust: TrustStore | None = None
 ) -> bytes:
-    """An engine's bytes, once nothing speaks against running them.
+    """Reads an engine whose file, origin and target were all checked.
 
     Args:
         folder: of the engine index.
@@ -55,6 +59,7 @@ def admit_engine(
             cause="engines are tied to the TensorRT, the GPU and the platform that they were built for",
             next=build_command(folder, entry.graph, entry.precision, running.target),
         )
+    _log.info("engine admitted: %s, sha256 %s, %s", printable(shown), entry.sha256, entry.verdict)
     return data
 
 
@@ -72,7 +77,7 @@ def choose_engine(
     *,
     folder: str | os.PathLike[str] = "BUNDLE/engines",
 ) -> EngineEntry:
-    """The engine of a graph that fits what runs here: one that was verified before others, then the most special one.
+    """Chooses the engine of a graph: it fits this machine; verified ones first, then special ones.
 
     Args:
         entries: of `read_index`.
@@ -85,23 +90,27 @@ def choose_engine(
     """
     same = [e for e in entries if (e.graph, e.batch) == (graph.graph, graph.batch)]
     meant = [e for e in same if e.precision == graph.precision]
-    fitting = [e for e in meant if not _against(e, graph, running)]
+    judged = [(e, _against(e, graph, running)) for e in meant]
+    for engine, reasons in judged:
+        if reasons:
+            _log.debug("engine not used: %s: %s", printable(engine.file), printable("; ".join(reasons)))
+    fitting = [engine for engine, reasons in judged if not reasons]
     if fitting:
         return min(fitting, key=lambda e: (e.verdict != VERIFIED, len(e.compute_capabilities), e.file))
-    why = [f"{e.file}: {'; '.join(_against(e, graph, running))}" for e in meant]
+    why = [f"{engine.file}: {'; '.join(reasons)}" for engine, reasons in judged]
     why += [
-        f"{e.file}: stands in for {graph.precision}, which was not built: {e.fallback['reason']}"
+        f"{e.file}: replaces {graph.precision}, which was not built: {e.fallback['reason']}"
         for e in same
         if e.fallback.get("precision") == graph.precision
     ]
     raise MachineError(
-        f"There is no engine of {graph.graph} {graph.precision} b{graph.batch} for {describe_running(running)}.",
+        f"There is no engine of {graph.graph} {graph.precision} b{graph.batch} for {_running(running)}.",
         cause="; ".join(why) or "none was built",
         next=build_command(folder, graph.graph, graph.precision, running.target),
     )
 
 
-def describe_running(running: Running) -> str:
+def _running(running: Running) -> str:
     """What runs here, in one phrase."""
     name = "TensorRT-RTX" if running.target == "rtx" else "TensorRT"
     gpu = running.compute_capability or "no GPU that could be found"
@@ -109,7 +118,7 @@ def describe_running(running: Running) -> str:
 
 
 def mismatches(entry: EngineEntry, running: Running) -> list[str]:
-    """Everything in which an engine differs from what runs here, each with both sides; empty when it fits."""
+    """Differences between an engine and this machine, each with both sides; empty if it fits."""
     wrong = []
     if entry.kind != running.target:
         wrong.append(f"built with target {entry.kind}, running here {running.target}")

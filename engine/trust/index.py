@@ -9,20 +9,29 @@ Engines are tied to a TensorRT version and to GPUs, so they live apart from the 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...bundle import SWEEP_AFTER_S, GraphEntry
+from ...bundle import GraphEntry
 from ...bundle.files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing_failed
-from ...bundle.sealed import content_name, count, only_writer, read_stored, reading_fields, seal, stored, typed, unseal
+from ...bundle.sealed import (
+    content_name,
+    count,
+    only_writer,
+    read_stored,
+    reading_fields,
+    seal,
+    stored,
+    sweep,
+    typed,
+    unseal,
+)
 from ...errors import MachineError, RefusedError, advising, command
 
 FORMAT = "logoformer-engines"
@@ -53,7 +62,7 @@ class EngineEntry:
         flags: how it was built.
         plan: kernel plan summary by GPU ('sm86'), from a build of its own; empty when it was not asked for.
         verdict: 'built, not run' until a device has answered the golden clips with it; then 'verified' or 'failed'.
-        fallback: {'precision': 'int8', 'reason': ...} when it stands in for one that could not be built; else empty.
+        fallback: {'precision': 'int8', 'reason': ...} when it replaces one that could not be built; else empty.
     """
 
     graph: str
@@ -85,7 +94,7 @@ class EngineEntry:
 
 
 def engines_folder(bundle: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None) -> Path:
-    """Where the engines of a bundle live.
+    """The folder of a bundle's engines.
 
     Raises:
         RefusedError: the bundle's own `engines` is a link: what is written below it would lie elsewhere.
@@ -108,7 +117,7 @@ def verdict_of(entry: EngineEntry, graphs: Iterable[GraphEntry]) -> str:
 
 
 def read_index(folder: str | os.PathLike[str]) -> tuple[EngineEntry, ...]:
-    """The engines that stand in a folder; none when there is no index.
+    """The engines of a folder; none when there is no index.
 
     Raises:
         RefusedError: the index is damaged, hostile or too new.
@@ -123,7 +132,7 @@ def read_index(folder: str | os.PathLike[str]) -> tuple[EngineEntry, ...]:
 
 
 def read_engine(folder: str | os.PathLike[str], entry: EngineEntry) -> bytes:
-    """An engine's bytes, checked against the index. Says nothing of trust.
+    """An engine's bytes, checked against the index. Trust is not checked.
 
     Raises:
         RefusedError: missing, a link, or not the file that the index names.
@@ -152,7 +161,7 @@ def add_to_index(folder: str | os.PathLike[str], entries: Iterable[EngineEntry])
     """Puts entries into the index, each in place of an older build of the same, and returns all.
 
     Raises:
-        RefusedError: the index that stands there is damaged, hostile or too new; it is left alone.
+        RefusedError: the index is damaged, hostile or too new; it is left alone.
         MachineError: it may not be written, or another build is writing it.
     """
     path = Path(folder)
@@ -166,31 +175,32 @@ def add_to_index(folder: str | os.PathLike[str], entries: Iterable[EngineEntry])
         everything = tuple(merged[key] for key in sorted(merged))
         index = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "engines": [asdict(entry) for entry in everything]}
         write_atomic(path / "index.json", seal(index))
-        _sweep(path, {entry.file for entry in everything}, {entry.file for entry in before})
+        leftovers = [p for name in ("*/*.engine", "*/*.engine.sig", ".part-*", "*/.part-*") for p in path.glob(name)]
+        sweep(path, leftovers, _OURS, {entry.file for entry in everything}, {entry.file for entry in before})
     return everything
 
 
 def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
-    """Makes sure that engines can be filed, before a long build.
+    """Checks that engines can be written, before a long build.
 
     Args:
         folder: of the index; not made yet when it is not there.
         needed_bytes: what will be written, about.
 
     Raises:
-        RefusedError: the index that stands there is damaged, hostile or too new.
+        RefusedError: the index is damaged, hostile or too new.
         MachineError: the folder may not be written, another build is writing it, or the disk has not that much left.
     """
     path = Path(folder)
-    elsewhere = "name a place that may be written, and has room: --engines-dir DIR"
-    standing = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
+    elsewhere = "name a place that may be written, and has space: --engines-dir DIR"
+    existing = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
     try:
-        if standing == path:
+        if existing == path:
             with only_writer(path):
                 read_index(path)
-        elif not os.access(standing, os.W_OK):  # asked, not tried: a build that is refused leaves no folder
+        elif not os.access(existing, os.W_OK):  # asked, not tried: a build that is refused leaves no folder
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        free = shutil.disk_usage(standing).free
+        free = shutil.disk_usage(existing).free
     except OSError as error:
         failed = writing_failed(error, path)
         failed.next = elsewhere
@@ -202,26 +212,6 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
         raise MachineError(
             f"{path} has {free >> 20} MiB left; the engines need about {needed_bytes >> 20} MiB.", next=elsewhere
         )
-
-
-def _sweep(folder: Path, named: set[str], before: set[str]) -> None:
-    """Removes engine files that no index has named for an hour: who opened the last one may still want its files."""
-    now = time.time()
-    for item in (
-        *folder.glob("*/*.engine"),
-        *folder.glob("*/*.engine.sig"),
-        *folder.glob(".part-*"),
-        *folder.glob("*/.part-*"),
-    ):
-        name = item.relative_to(folder).as_posix().removesuffix(".sig")
-        # The index is in place: what cannot be swept is no failure.
-        with contextlib.suppress(OSError):
-            if name in named or not _OURS.fullmatch(item.name) or item.parent.is_symlink():
-                continue
-            if name in before:
-                os.utime(item, follow_symlinks=False)  # its hour begins now, not when it was written
-            elif now - item.lstat().st_mtime > SWEEP_AFTER_S:
-                item.unlink()
 
 
 def _entry(item: Mapping[str, Any]) -> EngineEntry:

@@ -1,4 +1,4 @@
-"""Ed25519 signatures over engines, for a fleet whose engines are built in one place.
+"""Ed25519 signatures of engines, for fleets whose engines are built in one place.
 
 A detached signature `FILE.sig` is the 64 raw bytes over one line of text that names the engine by its SHA-256, so that
 OpenSSL can make and check one too, and no signature of another purpose fits:
@@ -22,8 +22,8 @@ SIGNATURE_BYTES = 64
 _MAX_KEY_BYTES = 64 << 10
 
 
-def message(digest: str) -> bytes:
-    """What is signed for an engine of that SHA-256."""
+def signed_message(digest: str) -> bytes:
+    """The bytes to sign for an engine of that SHA-256."""
     return f"logoformer-engine-v1 {digest}\n".encode("ascii")
 
 
@@ -52,7 +52,7 @@ def sign(digest: str, key_file: str | os.PathLike[str]) -> bytes:
         raise _no_key(path, "private", error) from error
     if not isinstance(key, crypto.Ed25519PrivateKey):
         raise _no_key(path, "private", "a key of another kind")
-    signed: bytes = key.sign(message(digest))
+    signed: bytes = key.sign(signed_message(digest))
     return signed
 
 
@@ -87,7 +87,7 @@ def signer(digest: str, signature: bytes, keys: Iterable[str]) -> str | None:
     crypto = _cryptography("Checking a signature")
     for key in keys:
         try:
-            crypto.Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(signature, message(digest))
+            crypto.Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(signature, signed_message(digest))
         except (crypto.InvalidSignature, ValueError):
             continue
         return key

@@ -1,6 +1,6 @@
-"""The user's own trust store: which engines may run here, whose signatures count, which caches are ours.
+"""The user's own trust store: trusted engines, trusted keys, caches of own programs.
 
-An engine is native code, and a hash that stands beside it proves nothing: whoever can write the folder can write both.
+An engine is native code, and a hash in the same folder proves nothing: whoever can write the folder can write both.
 So what this user built, or chose to trust, is remembered in a place that only this user can write:
 
     $XDG_STATE_HOME/logoformer/trust.json, or ~/.local/state/logoformer/trust.json
@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ FORMAT = "logoformer-trust"
 SCHEMA_VERSION = 1
 BUILT = "built here"
 KEPT_BUILDS = 4000  # the newest; what was trusted by hand is never dropped
+MAX_RUNTIME_CACHE_BYTES = 256 << 20
 _WAIT_S = 10.0  # for another build that records at the same moment
 _PREFIX = 8  # digits of a hash that name an entry
 _LIST = command("logoformer", "trust", "--list")
@@ -35,7 +37,7 @@ _LIST = command("logoformer", "trust", "--list")
 
 @dataclass(frozen=True)
 class Trusted:
-    """Why an engine may run.
+    """The reason why an engine may run.
 
     Attributes:
         origin: 'built here', or where it came from.
@@ -50,7 +52,7 @@ class Trusted:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the store holds.
+    """Contents of the store.
 
     Attributes:
         engines: by SHA-256.
@@ -64,14 +66,16 @@ class Contents:
 
 
 def state_folder() -> Path:
-    """Where this user's state lives, by the XDG base directory specification (relative values are ignored)."""
+    """The folder of this user's state, by XDG's specification (relative values are ignored)."""
     named = os.environ.get("XDG_STATE_HOME", "")
     base = Path(named) if named.startswith("/") else Path.home() / ".local" / "state"
     return base / "logoformer"
 
 
 class TrustStore:
-    """The store of one user. Every question reads the file anew: trust that was taken back ends at once.
+    """The store of one user.
+
+    Every question reads the file anew: trust that was taken back ends at once.
 
     Args:
         folder: of `trust.json`; the user's own when None.
@@ -82,7 +86,7 @@ class TrustStore:
         self.path = self.folder / "trust.json"
 
     def read(self) -> Contents:
-        """What the store holds; nothing when there is none yet.
+        """Reads the store; empty when there is none yet.
 
         Raises:
             RefusedError: it is damaged, a link, or not this user's alone.
@@ -101,7 +105,7 @@ class TrustStore:
                 )
 
     def prepare(self) -> None:
-        """Makes sure that something can be recorded, before a long build.
+        """Checks that something can be recorded, before a long build.
 
         Raises:
             RefusedError: see `read`.
@@ -126,7 +130,7 @@ class TrustStore:
         self._change(lambda contents: replace(contents, engines=_newest({**contents.engines, digest: entry})))
 
     def require_engine(self, digest: str, shown: str, signature: bytes | None) -> str:
-        """Says why an engine may run.
+        """Checks that an engine may run; returns why.
 
         Args:
             digest: SHA-256 of the very bytes that shall run.
@@ -143,9 +147,7 @@ class TrustStore:
         if digest in contents.engines:
             return contents.engines[digest].origin
         by_hand = command("logoformer", "trust", shown)
-        what = (
-            f"{shown} is not trusted: SHA-256 {digest} stands neither in {self.path} nor under a signature that counts."
-        )
+        what = f"{shown} is not trusted: SHA-256 {digest} is neither in {self.path} nor under a trusted signature."
         if signature is None:
             raise RefusedError(
                 what,
@@ -180,7 +182,7 @@ class TrustStore:
         self._change(lambda contents: replace(contents, keys={**contents.keys, key: name}))
 
     def remove(self, prefix: str) -> list[str]:
-        """Takes trust back.
+        """Removes engines and keys.
 
         Args:
             prefix: at least 8 first digits of an engine's SHA-256 or of a key.
@@ -208,7 +210,7 @@ class TrustStore:
 
     # ------------------------------------------------------------------------------------------------------ caches
     def cache_path(self, name: str) -> Path:
-        """Where a cache of that name lives: beside the store, for caches are as good as code."""
+        """The file of a cache: in the store's own folder, for caches are native code."""
         return self.folder / "caches" / name
 
     def admit_cache(self, name: str, limit: int) -> tuple[bytes | None, str]:
@@ -257,6 +259,36 @@ class TrustStore:
             if after != before or not os.path.lexists(self.path):
                 index = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **asdict(after)}
                 _write_private(self.path, seal(index))
+
+
+class RuntimeCache:
+    """TensorRT-RTX's kernels for one engine on one GPU, kept so that the next start is quick.
+
+    They are native code, so they live in the trust store, outside the bundle. See `trt_engine.CacheStore`.
+
+    Args:
+        running: what it belongs to.
+        engine_sha256: and of which engine.
+        trust: where it lives; the user's own store when None.
+    """
+
+    def __init__(self, running: Running, engine_sha256: str, trust: TrustStore | None = None) -> None:
+        self.name = cache_name("runtime", running, engine_sha256[:16])
+        self._trust = trust or TrustStore()
+
+    def load(self) -> bytes | None:
+        """The cache, if it is still trusted; warns when there is one that is not."""
+        data, why = self._trust.admit_cache(self.name, MAX_RUNTIME_CACHE_BYTES)
+        if why:
+            warnings.warn(f"{why}; kernels are compiled anew", RuntimeWarning, stacklevel=2)
+        return data
+
+    def save(self, data: bytes) -> None:
+        """Keeps it; where that fails, the next start is slow again and no more than that."""
+        try:
+            self._trust.record_cache(self.name, data)
+        except LogoformerError as error:
+            warnings.warn(f"the runtime cache was not kept: {error.what}", RuntimeWarning, stacklevel=2)
 
 
 def cache_name(kind: str, running: Running, key: str = "") -> str:

@@ -1,8 +1,10 @@
 """Multiply-accumulates of a LOGO-Former, counted by formula.
 
 Products of attention are included (QK^T and weights V); additions, norms and activations are not. Surveys of this field
-print MACs under the name FLOPs, so these are the figures to set beside theirs. A test compares them with
-`torch.utils.flop_counter`. Needs no torch.
+print MACs under the name FLOPs, so these are the figures to set beside theirs.
+
+The independent oracle of the counter in `bundle/onnx_graph.py`, which counts the exported graphs: tests compare the
+two, and these with `torch.utils.flop_counter`. Needs no torch.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class SyntheticClips:
         size: S, side in pixels.
     """
 
-    labels = DFEW_LABELS
+    labels: tuple[str, ...] = DFEW_LABELS
 
     def __init__(self, seed: int, identities: Sequence[int], per_identity: int = 14, size: int = 64) -> None:
         if seed < 0 or per_identity < 1 or size < 16:

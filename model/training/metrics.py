@@ -61,6 +61,26 @@ def uar_war(confusion: npt.NDArray[np.int64]) -> tuple[float, float]:
     return float(np.mean(right[total > 0] / total[total > 0])), float(right.sum() / total.sum())
 
 
+def spread(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
+    """Mean distance of clips to their class's centre, over the mean distance between the centres of classes.
+
+    Smaller is more compact. Distances are Euclidean on features scaled to unit length, because a network may change the
+    length of all its features for nothing.
+
+    Args:
+        features: `[N, d]`.
+        labels: int64 `[N]`; at least two classes.
+    """
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    present = np.unique(labels)
+    centres = np.stack([unit[labels == c].mean(0) for c in present])  # [C, d]
+    inside = np.mean(
+        [np.linalg.norm(unit[labels == c] - m, axis=1).mean() for c, m in zip(present, centres, strict=True)]
+    )
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=2)[np.triu_indices(len(present), 1)].mean()
+    return float(inside / apart)
+
+
 def _bootstrap(confusion: npt.NDArray[np.int64], seed: int) -> tuple[tuple[float, float], tuple[float, float]]:
     """Percentile intervals of UAR and WAR over clips drawn with replacement.
 

@@ -23,10 +23,10 @@ from logoformer.benchmarks.load.overhead import WrapperCost
 from logoformer.benchmarks.report.records import (
     CacheCheck,
     ColdStart,
-    Comparison,
     IdleGap,
     Qualification,
-    Row,
+    ReportRow,
+    RowComparison,
     Series,
     Settings,
     Subject,
@@ -192,7 +192,7 @@ def latencies(seed: int = 0, rounds: int = 20, block: int = 7, base: float = 5.0
     return base + np.random.default_rng(seed).gamma(2, 0.02 * base, (rounds, block))
 
 
-def make_row(name: str = "clip", ms: np.ndarray | None = None, begin_s: float = 0.0, **changes: Any) -> Row:
+def make_row(name: str = "clip", ms: np.ndarray | None = None, begin_s: float = 0.0, **changes: Any) -> ReportRow:
     """A row of the closed loop whose latencies follow one another without a pause."""
     ms = latencies() if ms is None else ms
     ends = begin_s + np.cumsum(ms.reshape(-1)) / 1e3
@@ -205,7 +205,7 @@ def make_row(name: str = "clip", ms: np.ndarray | None = None, begin_s: float = 
         "at_s": tuple(tuple(map(float, block)) for block in at),
         "latency_ms": tuple(tuple(map(float, block)) for block in ms),
     }  # fmt: skip
-    return Row(**{**fields, **changes})
+    return ReportRow(**{**fields, **changes})
 
 
 def make_roofline() -> Roofline:
@@ -231,7 +231,7 @@ def make_roofline() -> Roofline:
     return Roofline("computed from documents, not measured", works, devices, floors, over)
 
 
-def make_report(rows: tuple[Row, ...] | None = None, **changes: Any) -> Report:
+def make_report(rows: tuple[ReportRow, ...] | None = None, **changes: Any) -> Report:
     """A whole report, every optional part there."""
     rows = (make_row(), make_row("stream", latencies(1, base=2.0), hop=1)) if rows is None else rows
     load = Series("steal", "steal", "%", "proc/stat", (0.0, 0.1), (0.0, 0.5))
@@ -242,7 +242,7 @@ def make_report(rows: tuple[Row, ...] | None = None, **changes: Any) -> Report:
         "settings": Settings(("closed",), 2, 20, 7, 2, 0.05, 10, 0, 8, 25.0),
         "rows": rows,
         "skipped": (Skipped("torch.compile", "RuntimeError: no compiler"),),
-        "comparisons": (Comparison("stream", "clip", Ratio(0.31, 0.3, 0.32), 0.021),),
+        "comparisons": (RowComparison("stream", "clip", Ratio(0.31, 0.3, 0.32), 0.021),),
         "accuracy": (Accuracy("fp32", {"clip": "ab" * 32}, "accept", 8, 1e-5, 2e-5, 1.0, 280, 0.0, 10, 1e-5),),
         "cache": CacheCheck(Ratio(1.001, 0.99, 1.01), 0.02, 3, 3, False),
         "cold": ColdStart((30.0, 31.0), (80.0, 81.0), (200.0, 201.0), (9.0, 9.5), (5.0, 5.1), (319.0, 322.5)),

@@ -11,7 +11,7 @@ import pytest
 from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.report.report import read_report, write_report
-from logoformer.benchmarks.report.tables import text
+from logoformer.benchmarks.report.terminal import report_text
 from logoformer.benchmarks.statistics import Summary
 from logoformer.engine.stream import Ring
 from logoformer.errors import BadInputError, UsageError, VerificationError
@@ -35,7 +35,7 @@ def no_rest(monkeypatch):
     monkeypatch.setattr(b, "REST_S", 0.0)
 
 
-def test_every_peer_has_the_same_number_of_samples(report):
+def test_every_baseline_has_the_same_number_of_samples(report):
     assert [row.name for row in report.rows] == [*OURS, p.ORT]
     assert {row.summary.n for row in report.rows} == {80}  # 61 rounded up to 20 rounds of 4
     assert {row.rounds().shape for row in report.rows} == {(20, 4)}
@@ -101,7 +101,7 @@ def test_it_survives_its_file(report, tmp_path):
     write_report(report, tmp_path / "report.json")
     again = read_report(tmp_path / "report.json")
     assert again == report
-    assert text(again) == text(report)
+    assert report_text(again) == report_text(report)
 
 
 def test_progress_is_told(toy):
@@ -133,31 +133,31 @@ def test_a_wrong_answer_is_not_timed(make_toy, fault, blamed, monkeypatch):
 
 
 def test_an_answer_that_changes_under_load_is_found(toy, monkeypatch):
-    real = b.clip_peer
+    real = b.clip_baseline
 
-    def tired(engine, inputs, name, *more):
-        peer = real(engine, inputs, name, *more)
+    def tired(runtime, inputs, name, *more):
+        baseline = real(runtime, inputs, name, *more)
 
         def answer(index):
-            good = peer.answer(index)
-            return p.Answer(good.probabilities[::-1].copy(), good.stages_ms) if index == 40 else good
+            good = baseline.answer(index)
+            return p.StepAnswer(good.probabilities[::-1].copy(), good.stages_ms) if index == 40 else good
 
-        return replace(peer, answer=answer)
+        return replace(baseline, answer=answer)
 
-    monkeypatch.setattr(b, "clip_peer", tired)
+    monkeypatch.setattr(b, "clip_baseline", tired)
     with pytest.raises(VerificationError, match="to a clip that was given while it was timed"):
         b.bench(config(toy))
 
 
 def test_an_answer_from_a_cache_is_found(toy, monkeypatch):
-    real = b.clip_peer
+    real = b.clip_baseline
 
-    def caching(engine, inputs, name, *more):
-        peer = real(engine, inputs, name, *more)
-        kept = peer.answer(0)
-        return replace(peer, answer=lambda index: kept)
+    def caching(runtime, inputs, name, *more):
+        baseline = real(runtime, inputs, name, *more)
+        kept = baseline.answer(0)
+        return replace(baseline, answer=lambda index: kept)
 
-    monkeypatch.setattr(b, "clip_peer", caching)
+    monkeypatch.setattr(b, "clip_baseline", caching)
     with pytest.raises(VerificationError, match="a cache"):
         b.bench(config(toy))
 
@@ -170,17 +170,17 @@ def test_a_stream_that_looks_at_other_frames_is_found(toy, monkeypatch):
 
 
 def test_a_nan_answer_is_no_small_difference(toy, monkeypatch):
-    real = b.clip_peer
+    real = b.clip_baseline
 
-    def broken(engine, inputs, name, *more):
-        peer = real(engine, inputs, name, *more)
+    def broken(runtime, inputs, name, *more):
+        baseline = real(runtime, inputs, name, *more)
 
         def answer(index):
-            return p.Answer(np.full(7, np.nan, np.float32), peer.answer(index).stages_ms)
+            return p.StepAnswer(np.full(7, np.nan, np.float32), baseline.answer(index).stages_ms)
 
-        return replace(peer, answer=answer)
+        return replace(baseline, answer=answer)
 
-    monkeypatch.setattr(b, "clip_peer", broken)
+    monkeypatch.setattr(b, "clip_baseline", broken)
     with pytest.raises(VerificationError, match="to a clip"):
         b.bench(config(toy))
 
@@ -212,9 +212,9 @@ def test_a_busy_machine_is_noted(monkeypatch, toy):
     assert not any("load average" in note for note in b.bench(config(toy)).notes)
 
 
-def test_the_room_is_imported_without_torch():
+def test_it_is_imported_without_torch():
     code = (
-        "import sys; from logoformer.benchmarks import bench, tables; "
+        "import sys; from logoformer.benchmarks import bench; from logoformer.benchmarks.report import terminal; "
         "sys.exit(bool({'torch', 'onnx', 'cv2', 'onnxruntime'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

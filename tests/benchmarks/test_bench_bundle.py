@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.bench import BenchConfig, bench
-from logoformer.benchmarks.report.tables import text
+from logoformer.benchmarks.report.terminal import report_text
 
 SAMPLES = {"iterations": 20, "warmup": 2, "threads": 1, "roofline": False}
 
@@ -17,7 +17,7 @@ def test_fp32_beside_onnxruntime_and_torch(untrained_bundle):
     assert report.accuracy[0].agreement == 1
     assert max(report.accuracy[0].clip_share, report.accuracy[0].pair_share) <= 0.001
     assert report.accuracy[0].stream_share <= 0.002
-    assert "stream / clip" in text(report)
+    assert "stream / clip" in report_text(report)
 
 
 def test_fp16_says_that_torch_runs_otherwise(untrained_bundle):
@@ -32,4 +32,4 @@ def test_torch_compile_takes_part_or_says_why(untrained_bundle):
     report = bench(BenchConfig(untrained_bundle, others=(p.COMPILED,), precision="fp32", **SAMPLES))
     reasons = {item.name: item.reason for item in report.skipped}
     assert (report.row(p.COMPILED) is None) == (p.COMPILED in reasons)
-    assert reasons.get(p.COMPILED, "") in text(report)
+    assert reasons.get(p.COMPILED, "") in report_text(report)

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from logoformer.benchmarks.baselines.contract import CLIP, CLIP_AGAIN
-from logoformer.benchmarks.compare import compare_reports, text
+from logoformer.benchmarks.compare import changes_text, compare_reports
 from logoformer.benchmarks.report.report import write_report
-from logoformer.benchmarks.report.rows import compare
+from logoformer.benchmarks.report.rows import comparisons_of
 from logoformer.cli import main as cli
 from logoformer.errors import BadInputError
 
@@ -32,7 +32,7 @@ def report(made):
     def run(seed, slow, names):
         rng = np.random.default_rng(seed)
         latency = {name: noisy(rng, 20 * slow) for name in names}
-        return tuple(made.row(name, ms) for name, ms in latency.items()), tuple(compare(latency))
+        return tuple(made.row(name, ms) for name, ms in latency.items()), tuple(comparisons_of(latency))
 
     def make(seed, slow=1.0, names=(CLIP, CLIP_AGAIN, "stream"), **changes):
         rows, comparisons = run(seed, slow, names)
@@ -55,14 +55,14 @@ def test_a_speedup_is_no_regression_but_significant(report):
     changes = compare_reports(report(0, slow=1.05), report(1))
     assert not changes.regressions
     assert all(row.significant and row.median.high < 1 for row in changes.rows)
-    assert "faster" in text(changes)
+    assert "faster" in changes_text(changes)
 
 
 def test_a_slowdown_within_the_margin_is_shown_and_does_not_count(report):
     changes = compare_reports(report(0), report(1, slow=1.05), margin=0.10)
     assert not changes.regressions
     assert all(row.significant for row in changes.rows)
-    assert "slower, within margin and noise" in text(changes)
+    assert "slower, within margin and noise" in changes_text(changes)
 
 
 def test_no_run_vouches_for_less_than_its_own_noise(report):
@@ -101,7 +101,7 @@ def test_what_else_differs_is_told(report, made):
     assert "machine: Example CPU -> Another CPU" in changes.differences
     assert "threads: 2 -> 1" in changes.differences
     assert any(item.startswith("before is unqualified") for item in changes.differences)
-    shown = text(changes)
+    shown = changes_text(changes)
     assert "differs: threads: 2 -> 1" in shown
 
 
@@ -137,4 +137,4 @@ def test_the_verb_exits_1_on_a_regression_and_0_without(report, tmp_path, capsys
     assert cli.main(["bench-compare", str(paths["before"]), str(tmp_path / "nothing.json")]) == 3
     (tmp_path / "foreign.json").write_text("{}")
     assert cli.main(["bench-compare", str(paths["before"]), str(tmp_path / "foreign.json")]) == 4
-    assert "1 bench-compare found a regression" in cli._parser().format_help()
+    assert "1 bench-compare found a regression" in cli.make_parser().format_help()

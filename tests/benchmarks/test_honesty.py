@@ -15,12 +15,11 @@ from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.baselines import trtexec
 from logoformer.benchmarks.baselines.contract import Inputs
-from logoformer.benchmarks.load.cache import cache_check, count_runs
 from logoformer.benchmarks.load.closed import LoadConfig
 from logoformer.benchmarks.load.modes import run_closed
-from logoformer.benchmarks.load.overhead import HollowSession
+from logoformer.benchmarks.load.overhead import HollowSession, cache_check, count_runs
 from logoformer.benchmarks.report.report import Report
-from logoformer.benchmarks.sensors.all import Sensors, this_machine
+from logoformer.benchmarks.sensors.find import Sensors, this_machine
 from logoformer.benchmarks.sensors.nvml import open_nvml
 from logoformer.benchmarks.statistics import Ratio
 from logoformer.cli import main as cli
@@ -45,7 +44,7 @@ class TimedSession(HollowSession):
 
 @pytest.mark.parametrize("kind", ["gamma", "bimodal", "heavy tail"])
 def test_a_known_distribution_is_reported_within_2_percent(toy, kind):
-    """Bar 2: through the real engine, stream, recording and rows; 1000 results of each."""
+    """Bar 2: through the real runtime, stream, recording and rows; 1000 results of each."""
     rng, clock = np.random.default_rng(3), [0]
     draw = {
         "gamma": lambda: rng.gamma(9, 1.0),
@@ -63,10 +62,10 @@ def test_a_known_distribution_is_reported_within_2_percent(toy, kind):
         return TimedSession(entry, clock, delays(entry.graph))
 
     inputs = Inputs.of(toy)
-    with Runtime(toy, open_session, "hollow CPU", "fp32") as engine:
-        peers = [p.clip_peer(engine, inputs, p.CLIP), p.stream_peer(engine, inputs, p.STREAM)]
+    with Runtime(toy, open_session, "hollow CPU", "fp32") as runtime:
+        baselines = [p.clip_baseline(runtime, inputs, p.CLIP), p.stream_baseline(runtime, inputs, p.STREAM)]
         config = LoadConfig(rounds=20, block=50, settle=0, warmup=0)
-        part, _ = run_closed(peers, config, 0, clock=lambda: clock[0])
+        part, _ = run_closed(baselines, config, 0, clock=lambda: clock[0])
     rows = {row.name: row for row in part.rows}
     want = {
         p.CLIP: np.asarray(given["clip"]),
@@ -87,12 +86,12 @@ def test_what_the_generator_adds_is_below_20_us():
 # ---------------------------------------------------------------------------------------------------------------- cache
 def test_the_graph_runs_for_every_answer_to_the_same_clip(toy):
     inputs = Inputs.of(toy)
-    with load(toy, backend="onnxruntime", precision="fp32", threads=1) as engine:
-        assert count_runs(engine, inputs, answers=7) == 7
-        engine(inputs.clip(0), color="rgb")  # and the engine still works afterwards
+    with load(toy, backend="onnxruntime", precision="fp32", threads=1) as runtime:
+        assert count_runs(runtime, inputs, answers=7) == 7
+        runtime(inputs.clip(0), color="rgb")  # and the runtime still works afterwards
 
 
-def test_an_engine_that_remembers_is_found(toy, monkeypatch):
+def test_a_runtime_that_remembers_is_found(toy, monkeypatch):
     real = Runtime.__call__
     known = {}
 
@@ -103,8 +102,8 @@ def test_an_engine_that_remembers_is_found(toy, monkeypatch):
         return known[key]
 
     monkeypatch.setattr(Runtime, "__call__", remembering)
-    with load(toy, backend="onnxruntime", precision="fp32", threads=1) as engine:
-        check = cache_check(engine, Inputs.of(toy), Ratio(1.0, 0.99, 1.01), 0.02)
+    with load(toy, backend="onnxruntime", precision="fp32", threads=1) as runtime:
+        check = cache_check(runtime, Inputs.of(toy), Ratio(1.0, 0.99, 1.01), 0.02)
     assert (check.calls, check.answers, check.cached) == (1, 3, True)
 
 
@@ -119,8 +118,8 @@ def test_an_engine_that_remembers_is_found(toy, monkeypatch):
     ],
 )
 def test_the_verdict_on_repeated_input(toy, ratio, noise, cached):
-    with load(toy, backend="onnxruntime", precision="fp32", threads=1) as engine:
-        assert cache_check(engine, Inputs.of(toy), ratio, noise).cached is cached
+    with load(toy, backend="onnxruntime", precision="fp32", threads=1) as runtime:
+        assert cache_check(runtime, Inputs.of(toy), ratio, noise).cached is cached
 
 
 def test_the_report_shows_the_check_beside_its_noise(toy, monkeypatch):
@@ -149,9 +148,9 @@ def test_a_double_of_a_gpu_backend_gives_no_figure(toy, monkeypatch):
     real = b.open_ours
 
     def disguised(*words):
-        engine = real(*words[:4], "onnxruntime")
-        engine.backend = "tensorrt 10.3.0 on sm87 by pycuda"
-        return engine
+        runtime = real(*words[:4], "onnxruntime")
+        runtime.backend = "tensorrt 10.3.0 on sm87 by pycuda"
+        return runtime
 
     monkeypatch.setattr(b, "open_ours", disguised)
     monkeypatch.setattr(b, "run_closed", lambda *_, **__: pytest.fail("timing began"))

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from logoformer.benchmarks.qualify import drift_of, judge, timed_windows
-from logoformer.benchmarks.report.records import CacheCheck, Row, Telemetry
-from logoformer.benchmarks.sensors.all import find_sensors
-from logoformer.benchmarks.sensors.energy import MIN_SAMPLES, row_energy, trapezoid
+from logoformer.benchmarks.qualify import drift_of, qualify, timed_windows
+from logoformer.benchmarks.report.records import CacheCheck, ReportRow, Telemetry
+from logoformer.benchmarks.sensors.find import find_sensors
 from logoformer.benchmarks.sensors.nvml import Nvml
-from logoformer.benchmarks.sensors.telemetry import Sampler
+from logoformer.benchmarks.sensors.telemetry import MIN_SAMPLES, Sampler, row_energy, trapezoid
 from logoformer.benchmarks.statistics import Ratio
 
 TICKS = 40  # samples, 100 ms apart: one second before the run, three while it is timed
@@ -38,14 +37,14 @@ class Run:
             sampler.take()
         return sampler.result(zero_ns=1_000_000_000)
 
-    def row(self, device=GPU, ms=None, **changes) -> Row:
+    def row(self, device=GPU, ms=None, **changes) -> ReportRow:
         """280 results of 10 ms, one after the other from second 0.1 to 2.9."""
         ms = np.full((20, 14), 10.0) if ms is None else ms
         backend = "onnxruntime 1.2.3 CPU" if device == "cpu" else "tensorrt 10.3.0 on sm87 by pycuda"
         return self.made.row("clip", ms, begin_s=0.1, device=device, backend=backend, **changes)
 
-    def judge(self, change=lambda tick: {}, row=None, cache=None):
-        return judge([row or self.row()], self.made.machine, self.telemetry(change), cache)
+    def qualify(self, change=lambda tick: {}, row=None, cache=None):
+        return qualify([row or self.row()], self.made.machine, self.telemetry(change), cache)
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def nano(made, tree):
 
 # -------------------------------------------------------------------------------------------------------------- verdict
 def test_a_steady_orin_nano_is_qualified(nano):
-    verdict = nano.judge()
+    verdict = nano.qualify()
     assert verdict.line() == "qualified"
     assert "gpu clock 1020..1020 MHz while timed" in verdict.held
     assert "power mode MAXN_SUPER (2)" in verdict.held
@@ -66,7 +65,7 @@ def test_a_steady_orin_nano_is_qualified(nano):
 @pytest.mark.parametrize("name", ["agx-orin", "thor"])
 def test_other_boards(made, tree, name):
     run = Run(made, tree(name))
-    verdict = run.judge()
+    verdict = run.qualify()
     if name == "agx-orin":
         assert verdict.line() == "qualified"
     else:  # its devfreq node has no load, and NVML is not there in this run
@@ -74,27 +73,30 @@ def test_other_boards(made, tree, name):
 
 
 def test_a_thor_with_nvml_is_qualified(made, tree):
-    assert Run(made, tree("thor"), Nvml(_card())).judge().line() == "qualified"
+    assert Run(made, tree("thor"), Nvml(_card())).qualify().line() == "qualified"
 
 
 def test_a_desktop_card(made, tree):
     run = Run(made, tree("desktop"), Nvml(_card()))
-    assert run.judge().line() == "qualified"
+    assert run.qualify().line() == "qualified"
     busy = Run(made, run.machine, Nvml(_card(processes=2, load=30)))
-    assert busy.judge().reasons == ("2 other processes on the GPU", "GPU load 30 % before the run")
+    assert busy.qualify().reasons == ("2 other processes on the GPU", "GPU load 30 % before the run")
     hot = Run(made, run.machine, Nvml(_card(reasons=0x20)))
-    assert hot.judge().reasons == ("gpu throttle: throttled in 40 of 40 samples",)
+    assert hot.qualify().reasons == ("gpu throttle: throttled in 40 of 40 samples",)
 
 
 def test_without_sensors_nothing_is_vouched_for(made, tree):
     run = Run(made, tree("no-sensors"))
-    assert set(run.judge().reasons) == {
+    assert set(run.qualify().reasons) == {
         "the GPU clock cannot be read",
         "whether it throttles cannot be read",
         "the power mode cannot be read",
         "whether others use the GPU cannot be read",
     }
-    assert set(run.judge(row=run.row("cpu")).reasons) == {"the CPU clock cannot be read", "the governor cannot be read"}
+    assert set(run.qualify(row=run.row("cpu")).reasons) == {
+        "the CPU clock cannot be read",
+        "the governor cannot be read",
+    }
 
 
 @pytest.mark.parametrize(
@@ -106,23 +108,23 @@ def test_without_sensors_nothing_is_vouched_for(made, tree):
 )
 def test_a_throttled_run_is_unqualified(nano, file, name):
     start = {"sys/class/thermal/cooling_device1/cur_state": 0, "sys/class/hwmon/hwmon10/oc3_event_cnt": 37}
-    verdict = nano.judge(lambda tick: {file: start[file] + (3 if tick >= 30 else 0)})
+    verdict = nano.qualify(lambda tick: {file: start[file] + (3 if tick >= 30 else 0)})
     assert verdict.reasons == (f"{name}: throttled in 10 of 40 samples",)
 
 
 def test_a_clock_that_drifts_is_found(nano):
-    falling = nano.judge(lambda tick: {f"{NANO_GPU}/cur_freq": 1_020_000_000 - 4_000_000 * tick})
+    falling = nano.qualify(lambda tick: {f"{NANO_GPU}/cur_freq": 1_020_000_000 - 4_000_000 * tick})
     assert falling.reasons == ("gpu clock 864..976 MHz while timed",)  # ticks 11..39 lie within the timed windows
 
 
 def test_a_clock_that_sleeps_before_the_run_only_is_steady(nano):
     asleep = {f"{NANO_GPU}/cur_freq": 306_000_000}
     awake = {f"{NANO_GPU}/cur_freq": 1_020_000_000}
-    assert nano.judge(lambda tick: asleep if tick < 10 else awake).qualified
+    assert nano.qualify(lambda tick: asleep if tick < 10 else awake).qualified
 
 
 def test_a_wrong_unit_makes_no_verdict_of_its_own(nano):
-    verdict = nano.judge(lambda tick: {f"{NANO_GPU}/cur_freq": 1_020_000})
+    verdict = nano.qualify(lambda tick: {f"{NANO_GPU}/cur_freq": 1_020_000})
     assert verdict.reasons == (
         "the GPU clock cannot be read",
         "gpu clock: 1.02 MHz is not plausible; another unit, or another driver? (40 of 40 samples)",
@@ -130,52 +132,52 @@ def test_a_wrong_unit_makes_no_verdict_of_its_own(nano):
 
 
 def test_a_gpu_that_was_busy_before(nano):
-    assert nano.judge(lambda tick: {f"{NANO_GPU}/device/load": 730}).reasons == ("GPU load 73.0 % before the run",)
+    assert nano.qualify(lambda tick: {f"{NANO_GPU}/device/load": 730}).reasons == ("GPU load 73.0 % before the run",)
 
 
 def test_stolen_time(nano):
-    stolen = nano.judge(lambda tick: {"proc/stat": f"cpu  {100 + 20 * tick} 0 100 800 0 0 0 {5 * tick} 0 0"})
+    stolen = nano.qualify(lambda tick: {"proc/stat": f"cpu  {100 + 20 * tick} 0 100 800 0 0 0 {5 * tick} 0 0"})
     assert stolen.reasons == ("20.0 % of CPU time stolen by other machines",)
 
 
 def test_a_loaded_machine(nano, made):
     busy = replace(made.machine, load_1min=1.9)
-    verdict = judge([nano.row()], busy, nano.telemetry(), None)
+    verdict = qualify([nano.row()], busy, nano.telemetry(), None)
     assert verdict.reasons == ("load average 1.90 on 2 CPUs before the run",)
-    assert not judge([nano.row()], replace(busy, load_1min=None), nano.telemetry(), None).qualified
+    assert not qualify([nano.row()], replace(busy, load_1min=None), nano.telemetry(), None).qualified
 
 
 def test_latencies_that_scatter_or_drift(nano):
     scattered = np.full((20, 14), 10.0)
     scattered[:, ::2] = 12.0
-    assert nano.judge(row=nano.row(ms=scattered)).reasons == ("CoV up to 9.1 % (clip), 5 % is steady",)
+    assert nano.qualify(row=nano.row(ms=scattered)).reasons == ("CoV up to 9.1 % (clip), 5 % is steady",)
     drifting = np.linspace(10.0, 11.0, 280).reshape(20, 14)
     assert drift_of(nano.row(ms=drifting)) == pytest.approx(0.0686, abs=1e-3)
-    (reason,) = nano.judge(row=nano.row(ms=drifting)).reasons
+    (reason,) = nano.qualify(row=nano.row(ms=drifting)).reasons
     assert reason.startswith("drift +6.9 % from first to last third")
 
 
 def test_queueing_is_no_unsteadiness(nano):
     scattered = np.full((20, 14), 10.0)
     scattered[:, ::2] = 19.0
-    assert nano.judge(row=nano.row(ms=scattered, mode="paced")).qualified
+    assert nano.qualify(row=nano.row(ms=scattered, mode="paced")).qualified
 
 
 def test_too_few_samples(nano):
     few = nano.row(ms=np.full((7, 9), 45.0))
-    assert nano.judge(row=few).reasons == ("63 samples of each row, 64 needed for a p90",)
+    assert nano.qualify(row=few).reasons == ("63 samples of each row, 64 needed for a p90",)
 
 
 def test_a_cache_unqualifies(nano):
     cache = CacheCheck(Ratio(0.1, 0.09, 0.11), 0.02, 1, 3, True)
-    assert nano.judge(cache=cache).reasons == ("repeated input takes 0.10 of rotating input",)
+    assert nano.qualify(cache=cache).reasons == ("repeated input takes 0.10 of rotating input",)
 
 
 def test_a_run_between_two_samples_says_so(nano):
     short = nano.row(ms=np.full((8, 8), 1.5))
     assert (
         "gpu clock was read 0 times while timed"
-        in judge(
+        in qualify(
             [replace(short, at_s=tuple(tuple(at + 0.01 - 0.1 for at in block) for block in short.at_s))],
             nano.made.machine,
             replace(nano.telemetry(), series=tuple(_thin(one) for one in nano.telemetry().series)),

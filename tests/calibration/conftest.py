@@ -11,7 +11,7 @@ import onnx
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.calibration.collect import Observed, collect_ranges, observe
-from logoformer.calibration.paired import Comparison, compare
+from logoformer.calibration.paired import PairedComparison, compare_answers
 from logoformer.calibration.quantize import QuantizeConfig, Ranges, quantize_graph
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.parity import RoundingClip
@@ -45,8 +45,8 @@ class Planted:
     def answers(self, graph: onnx.ModelProto) -> np.ndarray:
         return RoundingClip(graph).answers(self.clips)
 
-    def compared(self, graph: onnx.ModelProto) -> Comparison:
-        return compare(self.truth, self.answers(graph), self.labels, [str(i) for i in range(len(self.labels))])
+    def compared(self, graph: onnx.ModelProto) -> PairedComparison:
+        return compare_answers(self.truth, self.answers(graph), self.labels, [str(i) for i in range(len(self.labels))])
 
 
 @pytest.fixture(scope="session")

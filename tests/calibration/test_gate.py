@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.calibration import gate
-from logoformer.calibration.paired import compare
+from logoformer.calibration.paired import compare_answers
 from logoformer.clips import Sampling
 from logoformer.errors import UsageError, VerificationError
 from logoformer.model.synthetic.recordings import SyntheticClips
-from logoformer.workflows.judge import judge_accuracy, record_accuracy
+from logoformer.workflows.verify_accuracy import judge_accuracy, record_accuracy
 
 INT8 = gate.BUDGETS["int8"]
 
@@ -27,7 +27,7 @@ def found(clips: int, lost: int = 0, gained: int = 0, *, finite: bool = True):
     other = rows[after].copy()
     if not finite:
         other[-1] = np.inf
-    return compare(rows[before], other, labels, [str(i) for i in range(clips)])
+    return compare_answers(rows[before], other, labels, [str(i) for i in range(clips)])
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def found(clips: int, lost: int = 0, gained: int = 0, *, finite: bool = True):
     ],
 )
 def test_each_verdict(found, excluded, verdict):
-    judgement = gate.judge(found, INT8, "int8", excluded)
+    judgement = gate.judge_precision(found, INT8, "int8", excluded)
     assert judgement.verdict == verdict, judgement.reason
     assert f"on {found.clips} clips" in judgement.reason
 
 
 def test_how_many_clips_a_budget_needs():
     assert [gate.clips_needed(drop) for drop in (0.002, 0.005, 0.02)] == [4000, 4000, 500]
-    assert gate.judge(found(499), gate.Budget(0.02, 0.97), "int8").verdict == "insufficient clips"
-    assert gate.judge(found(504), gate.Budget(0.02, 0.97), "int8").verdict == "accept"
+    assert gate.judge_precision(found(499), gate.Budget(0.02, 0.97), "int8").verdict == "insufficient clips"
+    assert gate.judge_precision(found(504), gate.Budget(0.02, 0.97), "int8").verdict == "accept"
     with pytest.raises(UsageError):
         gate.Budget(0.0, 0.97)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logoformer.calibration.paired import compare, drop_interval, mcnemar
+from logoformer.calibration.paired import compare_answers, drop_interval, mcnemar
 
 C = 4
 
@@ -23,7 +23,7 @@ def test_counts_scores_and_names():
     before = np.array([0, 0, 0, 1, 1, 1, 2, 0])  # recalls 3/4, 1, 1, 0
     after = np.array([0, 0, 1, 0, 1, 2, 2, 0])  # recalls 3/4, 1/2, 1, 0: one lost and one gained in class 0
     ids = [f"clip{i}" for i in range(8)]
-    found = compare(probabilities(before), probabilities(after), labels, ids)
+    found = compare_answers(probabilities(before), probabilities(after), labels, ids)
     assert (found.uar_before, found.uar) == (pytest.approx(11 / 16), pytest.approx(9 / 16))
     assert (found.war_before, found.war) == (6 / 8, 5 / 8)
     assert found.drop == pytest.approx(1 / 8) and (found.lost, found.gained) == (2, 1)
@@ -37,7 +37,7 @@ def test_an_answer_that_is_not_finite_is_wrong_and_named_first():
     good = probabilities(labels)
     bad = good.copy()
     bad[2] = np.nan
-    found = compare(good, bad, labels, list("abcd"))
+    found = compare_answers(good, bad, labels, list("abcd"))
     assert not found.finite and found.lost == 1 and found.agreement == 0.75
     assert found.worst[0].clip == "c" and found.worst[0].share is None and found.worst[0].after == -1
     assert found.max_share is None and found.rms_share is None
@@ -53,7 +53,7 @@ def test_logit_shares_are_those_of_the_deviation_between_clips():
 
     centred = logits - logits.mean(1, keepdims=True)
     deviation = math.sqrt(centred.var(0).mean())
-    found = compare(softmax(logits), softmax(moved), np.zeros(50, np.int64), ["x"] * 50)
+    found = compare_answers(softmax(logits), softmax(moved), np.zeros(50, np.int64), ["x"] * 50)
     assert found.max_share == pytest.approx(0.3 / deviation, rel=1e-4)
     assert found.rms_share == pytest.approx(0.1 * math.sqrt(12 / 4) / deviation, rel=1e-4)
 

@@ -9,13 +9,14 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.calibration.amax import LEVELS
 from logoformer.calibration.collect import Observed, activations, collect_ranges, observe
 from logoformer.calibration.placement import groups
 from logoformer.calibration.quantize import METHODS, SCALE_FLOOR, QuantizeConfig, Ranges, quantize_graph, round_up
 from logoformer.errors import BadInputError, UsageError
-from logoformer.export.macs import macs_by_precision, promised_share
-from logoformer.export.parity import clip_answers
+from logoformer.export.entries import share_to_promise
+from logoformer.export.parity import answers_of_clip_graph
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes
 from onnx import numpy_helper
@@ -92,8 +93,8 @@ def test_a_network_that_is_not_finite_is_refused(models: Models, golden_clips):
 
 # ------------------------------------------------------------------------------------------------------------- quantize
 def test_answers_stay_near_fp16(models: Models, golden_clips, observed: Observed):
-    exact = clip_answers(Reference(models["clip", "fp16"]).run, golden_clips.copy())
-    found = clip_answers(Reference(quantized(models, "clip", observed.ranges("max"))).run, golden_clips.copy())
+    exact = answers_of_clip_graph(Reference(models["clip", "fp16"]).run, golden_clips.copy())
+    found = answers_of_clip_graph(Reference(quantized(models, "clip", observed.ranges("max"))).run, golden_clips.copy())
     assert np.abs(found - exact).max() < 0.05
     assert np.abs(found - exact).max() > 0  # it did quantize
 
@@ -101,7 +102,7 @@ def test_answers_stay_near_fp16(models: Models, golden_clips, observed: Observed
 def test_stored_weights_answer_as_quantized_ones_do(models: Models, golden_clips, observed: Observed):
     ranges = observed.ranges("max")
     folded, plain = (quantized(models, "clip", ranges, fold_weights=fold) for fold in (True, False))
-    answers = [clip_answers(Reference(model).run, golden_clips[:2].copy()) for model in (folded, plain)]
+    answers = [answers_of_clip_graph(Reference(model).run, golden_clips[:2].copy()) for model in (folded, plain)]
     np.testing.assert_array_equal(*answers)
     stored = [item for item in folded.graph.initializer if item.name.endswith("weight.int8")]
     assert len(stored) == len([s for g in groups(models["clip", "fp32"]).values() for s in g if "Conv" in s]) + sum(
@@ -133,11 +134,11 @@ def test_every_weight_is_within_half_a_step_and_nothing_clips(models: Models, ob
 
 def test_the_rest_is_fp16_and_the_macs_say_so(models: Models, observed: Observed):
     model = quantized(models, "temporal", observed.ranges("max"))
-    macs = macs_by_precision(model)
+    macs = infer_onnx(model).macs_by_precision
     assert set(macs) == {"int8", "fp16"} and macs["int8"] / sum(macs.values()) > 0.95
-    assert promised_share(macs, "int8") == 0.95
-    assert promised_share({"int8": 1, "fp16": 2}, "int8") == 0.333
-    assert promised_share({}, "int8") == 0.0
+    assert share_to_promise(macs, "int8") == 0.95
+    assert share_to_promise({"int8": 1, "fp16": 2}, "int8") == 0.333
+    assert share_to_promise({}, "int8") == 0.0
     onnx.checker.check_model(model, full_check=True)
 
 

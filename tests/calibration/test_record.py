@@ -8,7 +8,7 @@ import pytest
 from logoformer.bundle.files import sha256
 from logoformer.calibration.choose import ChosenClips
 from logoformer.calibration.quantize import QuantizeConfig, Ranges
-from logoformer.calibration.record import check_set, record
+from logoformer.calibration.record import calibration_record, check_set
 from logoformer.clips import Sampling
 from logoformer.errors import BadInputError
 
@@ -55,7 +55,7 @@ def test_copies_are_refused_by_name():
 
 
 def written(clips: ChosenClips) -> dict:
-    return record(
+    return calibration_record(
         clips,
         Ranges({"a": 1.5}, "mse", len(clips.ids)),
         QuantizeConfig("mse", ("block0.ffn",)),

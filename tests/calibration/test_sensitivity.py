@@ -5,19 +5,19 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.calibration.gate import BUDGETS
 from logoformer.calibration.placement import groups
-from logoformer.calibration.sensitivity import RMS_LIMIT, companions, holds, sensitivity, table
+from logoformer.calibration.sensitivity import RMS_LIMIT, companions, holds, sensitivity, sensitivity_table
 from logoformer.errors import VerificationError
-from logoformer.export.macs import macs_by_node
-from logoformer.workflows.tune import picture
+from logoformer.workflows.sensitivity import sensitivity_svg
 
 BUDGET = BUDGETS["int8"]
 
 
 @pytest.fixture(scope="module")
 def found(planted):
-    by_node = macs_by_node(planted.fp32)
+    by_node = infer_onnx(planted.fp32).macs_by_node
     macs = {name: sum(by_node.get(node, 0) for node in nodes) for name, nodes in groups(planted.fp32).items()}
     return sensitivity(
         planted.quantize, planted.answers, planted.truth, planted.labels, macs, sum(by_node.values()), BUDGET
@@ -43,9 +43,9 @@ def test_excluding_it_restores_the_budget_and_nothing_else_is_given_up(planted, 
 def test_what_is_reported(found):
     written = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert written["groups"][0]["group"] == "block0.ffn"
-    rows = table(found)
+    rows = sensitivity_table(found)
     assert rows[1][0] == "block0.ffn" and rows[1][-1] == "yes" and {row[-1] for row in rows[2:]} == {""}
-    drawn = ElementTree.fromstring(picture(found))
+    drawn = ElementTree.fromstring(sensitivity_svg(found))
     texts = [item.text for item in drawn.iter() if item.text and item.tag.endswith("text")]
     assert all(row.group in texts for row in found.groups)
 

@@ -76,7 +76,7 @@ class ColorStream:
 
 
 class ColorEngine:
-    """Stands in for `logoformer.engine.Runtime`."""
+    """A double of `logoformer.engine.Runtime`."""
 
     def __init__(self, span: int = 8) -> None:
         self.span = span

@@ -5,7 +5,7 @@ import resource
 import numpy as np
 import pytest
 from logoformer.camera.overlay import BACKGROUND, BAR, BEST, draw_panel, fit, fit_text, open_overlay, panel_width
-from logoformer.camera.sources.contract import Captured
+from logoformer.camera.sources.contract import TimedFrame
 from logoformer.errors import MachineError
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed (the extra 'camera')")
@@ -15,8 +15,8 @@ def answer(label: str = "red", **shares: float) -> dict:
     return {"label": label, "probabilities": shares or {"red": 0.7, "green": 0.2, "blue": 0.1}}
 
 
-def shot(frame: np.ndarray, index: int = 0, color: str = "rgb") -> Captured:
-    return Captured(frame, color, index / 25, index)
+def shot(frame: np.ndarray, index: int = 0, color: str = "rgb") -> TimedFrame:
+    return TimedFrame(frame, color, index / 25, index)
 
 
 def whole(frame: np.ndarray) -> tuple[int, int, int, int]:
@@ -72,7 +72,7 @@ def test_of_many_classes_the_likeliest_twelve_are_shown():
     shares = dict.fromkeys(names, 0.0) | {"class39": 0.6, "class20": 0.4}
     panel = draw_panel(cv2, 320, names, answer("class39", **shares), 0.0)
     marked = np.flatnonzero(colored(panel, BEST)[56:].sum(axis=1) > 30)
-    assert marked.min() + 56 < 75  # the best stands in the first row
+    assert marked.min() + 56 < 75  # the best is in the first row
 
 
 def test_a_long_name_is_cut_to_its_room_and_another_alphabet_does_not_fail():

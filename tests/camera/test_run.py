@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from logoformer.camera.run import json_lines, run
+from logoformer.camera.run import json_lines, run_source
 from logoformer.camera.sources.open import open_source
 from logoformer.errors import BadInputError, MachineError, UsageError, VerificationError
 
@@ -19,7 +19,7 @@ from logoformer.errors import BadInputError, MachineError, UsageError, Verificat
 def go(engine, path, **options) -> tuple[list[dict], object]:
     lines: list[dict] = []
     with open_source(path, fps=25) as source:
-        summary = run(engine, source, on_result=lines.append, **options)
+        summary = run_source(engine, source, on_result=lines.append, **options)
     return lines, summary
 
 
@@ -127,7 +127,7 @@ def test_an_overlay_without_opencv_fails_before_the_first_line(engine, make_fold
     monkeypatch.setitem(sys.modules, "cv2", None)
     lines: list[dict] = []
     with open_source(folder) as source, pytest.raises(MachineError, match="cv2"):
-        run(engine, source, hop=1, warmup="repeat", out=tmp_path / "o.mp4", on_result=lines.append)
+        run_source(engine, source, hop=1, warmup="repeat", out=tmp_path / "o.mp4", on_result=lines.append)
     assert lines == []
     assert not list(tmp_path.glob("*.mp4"))
 
@@ -138,7 +138,7 @@ def test_a_source_that_breaks_keeps_its_lines_and_its_overlay(engine, make_folde
     (folder / "15.png").write_bytes(b"damage")
     out, lines = tmp_path / "o.mp4", []
     with open_source(folder) as source, pytest.raises(BadInputError, match=r"15\.png"):
-        run(engine, source, out=out, on_result=lines.append)
+        run_source(engine, source, out=out, on_result=lines.append)
     assert [line["frame"] for line in lines] == [7, 11]
     assert frames_of(out) == 15
 
@@ -148,7 +148,7 @@ def test_a_source_that_breaks_before_its_span_is_answered_too(engine, make_folde
     (folder / "3.png").write_bytes(b"damage")
     lines: list[dict] = []
     with open_source(folder) as source, pytest.raises(BadInputError):
-        run(engine, source, on_result=lines.append)
+        run_source(engine, source, on_result=lines.append)
     assert [(line["label"], line["frame"], line["partial"]) for line in lines] == [("green", 2, True)]
 
 
@@ -156,7 +156,7 @@ def test_a_source_that_breaks_at_once_leaves_no_overlay(engine, make_folder, too
     folder = make_folder([tools.solid("red")])
     (folder / "0.png").write_bytes(b"damage")
     with open_source(folder) as source, pytest.raises(BadInputError):
-        run(engine, source, out=tmp_path / "o.mp4", on_result=print)
+        run_source(engine, source, out=tmp_path / "o.mp4", on_result=print)
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
 
@@ -188,7 +188,7 @@ def test_a_stop_leaves_a_whole_overlay(engine, make_folder, tools, tmp_path, err
 
     out = tmp_path / "o.mp4"
     with open_source(make_folder([tools.solid("red")] * 20)) as source:
-        summary = run(engine, source, out=out, on_result=on_result)
+        summary = run_source(engine, source, out=out, on_result=on_result)
     assert (summary.stopped, summary.frames, summary.out) == (stopped, 12, out)
     assert frames_of(out) == 11
     assert not list(tmp_path.glob(".part-*"))
@@ -206,13 +206,13 @@ def test_a_stop_before_the_first_answer_prints_no_partial_line(engine, make_fold
 
 SCRIPT = """
 import importlib.util, sys, time
-from logoformer.camera.run import json_lines, run
+from logoformer.camera.run import json_lines, run_source
 from logoformer.camera.sources.open import open_source
 spec = importlib.util.spec_from_file_location("doubles", sys.argv[1])
 doubles = importlib.util.module_from_spec(spec); spec.loader.exec_module(doubles)
 slow = float(sys.argv[4])
 with open_source(sys.argv[2]) as source:
-    summary = run(doubles.ColorEngine(), source, hop=1, warmup="repeat", out=sys.argv[3],
+    summary = run_source(doubles.ColorEngine(), source, hop=1, warmup="repeat", out=sys.argv[3],
                   on_result=json_lines(sys.stdout), progress=lambda *_: time.sleep(slow))
 print(summary.stopped, summary.frames, file=sys.stderr)
 """

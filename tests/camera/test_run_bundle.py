@@ -10,7 +10,7 @@ from pathlib import Path
 import logoformer
 import numpy as np
 import pytest
-from logoformer.camera.run import run
+from logoformer.camera.run import run_source
 from logoformer.camera.sources.open import open_source
 from logoformer.clips import centre_indices, centre_square
 
@@ -37,7 +37,7 @@ def moving(count: int, height: int, width: int) -> list[np.ndarray]:
 def go(engine, path, **options) -> tuple[list[dict], object]:
     lines: list[dict] = []
     with open_source(path, fps=engine.bundle.sampling.fps) as source:
-        summary = run(engine, source, on_result=lines.append, **options)
+        summary = run_source(engine, source, on_result=lines.append, **options)
     return lines, summary
 
 
@@ -87,10 +87,10 @@ def test_a_folder_runs_without_torch_and_without_opencv(untrained_bundle, make_f
     folder = make_folder(moving(6, 48, 48))
     script = (
         "import sys, logoformer\n"
-        "from logoformer.camera.run import json_lines, run\n"
+        "from logoformer.camera.run import json_lines, run_source\n"
         "from logoformer.camera.sources.open import open_source\n"
         "with logoformer.load(sys.argv[1]) as engine, open_source(sys.argv[2]) as source:\n"
-        "    run(engine, source, hop=2, warmup='repeat', on_result=json_lines(sys.stdout))\n"
+        "    run_source(engine, source, hop=2, warmup='repeat', on_result=json_lines(sys.stdout))\n"
         "print([name for name in ('torch', 'cv2', 'onnx') if name in sys.modules], file=sys.stderr)\n"
     )
     words = [sys.executable, "-c", script, str(Path(untrained_bundle)), str(folder)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden
 from logoformer.cli import main as cli
-from logoformer.cli import options as cli_shared
+from logoformer.cli import options as options
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_options_reach_the_engine():
     words = ["--backend", "onnxruntime", "--device", "1", "--engines-dir", "e", "--threads", "2", "--precision", "fp16"]
     wanted = {"backend": "onnxruntime", "precision": "fp16", "device": 1, "engines_dir": "e", "threads": 2}
     for verb in (["run", "b", "source"], ["selftest", "b"]):
-        assert cli_shared.runtime_arguments(cli._parser().parse_args([*verb, *words])) == wanted
+        assert options.runtime_arguments(cli.make_parser().parse_args([*verb, *words])) == wanted
 
 
 def test_an_unknown_backend_is_a_usage_error(untrained_bundle, fails):

@@ -1,4 +1,4 @@
-"""The real TensorRT-RTX builder (it needs no GPU), and a runtime over sessions that can be watched."""
+"""A runtime over watched sessions, and a scripted or real TensorRT-RTX builder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from logoformer.engine.sessions.contract import allocate
 
 # ---------------------------------------------------------------------------------------- sessions that can be watched
 class WatchedSession:
-    """A session in numpy whose answer tells which frames it was made of, and which notices what must not happen.
+    """A session in numpy whose answers name their frames, and that checks how it is called.
 
     The pixel `[0, 0]` of a frame is its token; the probabilities are the tokens at the last and the first place of the
-    clip. `state` is shared by the sessions of one engine:
+    clip. `state` is shared by the sessions of one runtime:
 
         threads: identifiers of the threads that opened, ran and closed sessions;
         runs: graphs in the order in which they ran, such as 'frame b2';
@@ -78,7 +78,7 @@ class WatchedSession:
 
 @pytest.fixture
 def watched() -> Callable[..., Runtime]:
-    """`watched(faces=8, batches=(1,))` -> a real engine over `WatchedSession`, its `state` as an attribute.
+    """`watched(faces=8, batches=(1,))` -> a runtime over `WatchedSession`, with its `state`.
 
     Frames are uint8 `[4, 4, 3]`; a clip has 4 of them, 0.2 s apart, the last one being the newest; a ring has
     8 slots.
@@ -107,9 +107,9 @@ def watched() -> Callable[..., Runtime]:
             graph=entry, path="watched.bundle", frame_batches=lambda _: batches,
         )  # fmt: skip
         state = SimpleNamespace(threads=set(), runs=[], open=[], before=lambda session: None)
-        engine = Runtime(bundle, lambda entry: WatchedSession(entry, state), "watched", "fp32")
-        engine.state = state
-        return engine
+        runtime = Runtime(bundle, lambda entry: WatchedSession(entry, state), "watched", "fp32")
+        runtime.state = state
+        return runtime
 
     return make
 

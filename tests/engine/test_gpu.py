@@ -19,7 +19,7 @@ from logoformer.engine.builder.bundle import build_bundle
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.cuda.layer import Cuda
 from logoformer.engine.cuda.open import LAYERS, open_cuda
-from logoformer.engine.golden import clip_answers, pair_answers
+from logoformer.engine.golden import answers_of_clip, golden_answers
 from logoformer.engine.machine.environment import find_gpu
 from logoformer.engine.machine.targets import RTX_SMS
 from logoformer.engine.machine.tensorrt import find_module
@@ -68,7 +68,7 @@ def built(
 
 
 @pytest.fixture
-def engine(built: tuple[str, Bundle], layer: str) -> Iterator[Any]:
+def runtime(built: tuple[str, Bundle], layer: str) -> Iterator[Any]:
     backend, bundle = built
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*no CUDA graphs")
@@ -76,22 +76,24 @@ def engine(built: tuple[str, Bundle], layer: str) -> Iterator[Any]:
             yield opened
 
 
-def test_answers_equal_onnx_runtime(engine):
-    golden = engine.bundle.golden()
-    with logoformer.load(engine.bundle, backend="onnxruntime", precision="fp32", threads=1) as reference:
-        for answers in (clip_answers, pair_answers):
-            np.testing.assert_allclose(answers(engine, golden), answers(reference, golden), atol=1e-4, rtol=0)
+def test_answers_equal_onnx_runtime(runtime):
+    golden = runtime.bundle.golden()
+    with logoformer.load(runtime.bundle, backend="onnxruntime", precision="fp32", threads=1) as reference:
+        for found, wanted in zip(golden_answers(runtime, golden), golden_answers(reference, golden), strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=0)
 
 
 def test_fp16_answers_within_the_exports_bound(built, layer):
     backend, bundle = built
     golden = bundle.golden()
-    with logoformer.load(bundle, backend=backend, precision="fp16", cuda=layer) as engine:
-        np.testing.assert_allclose(clip_answers(engine, golden), golden.probabilities, atol=5e-3, rtol=0)
+    with logoformer.load(bundle, backend=backend, precision="fp16", cuda=layer) as runtime:
+        np.testing.assert_allclose(
+            answers_of_clip(runtime.session("clip"), golden), golden.probabilities, atol=5e-3, rtol=0
+        )
 
 
-def test_cuda_python_starts_by_a_graph(engine, layer):
-    session = engine.session("clip")
+def test_cuda_python_starts_by_a_graph(runtime, layer):
+    session = runtime.session("clip")
     assert session.uses_graph == (layer == "cuda-python"), session.fallbacks
     assert session.host_memory in ("pinned", "mapped") and session.host_memory_reason
 
@@ -101,8 +103,8 @@ def test_memory_comes_back(built, layer):
     cuda = open_cuda(layer)
 
     def once() -> int:
-        with logoformer.load(bundle, backend=backend, precision="fp32", cuda=layer) as engine:
-            engine(bundle.golden().clips[0], color="rgb")
+        with logoformer.load(bundle, backend=backend, precision="fp32", cuda=layer) as runtime:
+            runtime(bundle.golden().clips[0], color="rgb")
         with cuda:
             return cuda.memory()[0]
 
@@ -111,7 +113,7 @@ def test_memory_comes_back(built, layer):
     assert min(once() for _ in range(5)) >= first - (8 << 20)
 
 
-def test_streams_of_two_faces_equal_onnx_runtime(engine):
+def test_streams_of_two_faces_equal_onnx_runtime(runtime):
     frames = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
 
     def answers(of: Any) -> np.ndarray:
@@ -122,19 +124,19 @@ def test_streams_of_two_faces_equal_onnx_runtime(engine):
             results += [one.flush(), two.flush()]
         return np.stack([result.probabilities for result in results if result is not None])
 
-    with logoformer.load(engine.bundle, backend="onnxruntime", precision="fp32", threads=1) as reference:
-        np.testing.assert_allclose(answers(engine), answers(reference), atol=1e-4, rtol=0)
+    with logoformer.load(runtime.bundle, backend="onnxruntime", precision="fp32", threads=1) as reference:
+        np.testing.assert_allclose(answers(runtime), answers(reference), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("library", ["torch", "cupy"])
-def test_arrays_on_the_card_need_no_host(engine, library):
+def test_arrays_on_the_card_need_no_host(runtime, library):
     picture = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     module = pytest.importorskip(library, reason=f"needs {library} for this card")
     if library == "torch" and not module.cuda.is_available():
         pytest.skip("this torch has no CUDA")
     if library == "cupy" and not module.is_available():
         pytest.skip("this cupy finds no card")
-    session: TrtSession = engine.session("frame")
+    session: TrtSession = runtime.session("frame")
     session.feed("frame", picture)
     session.run()
     wanted = session.output("tokens").copy()
@@ -145,15 +147,15 @@ def test_arrays_on_the_card_need_no_host(engine, library):
     np.testing.assert_array_equal(session.output("tokens"), wanted)
 
 
-def test_it_lives_beside_torch(engine):
+def test_it_lives_beside_torch(runtime):
     torch = pytest.importorskip("torch", reason="needs torch for this card")
     if not torch.cuda.is_available():
         pytest.skip("this torch has no CUDA")
-    clip = engine.bundle.golden().clips[0]
-    wanted = engine(clip, color="rgb").probabilities
+    clip = runtime.bundle.golden().clips[0]
+    wanted = runtime(clip, color="rgb").probabilities
     left = torch.randn(256, 256, device="cuda")
     product = left @ left
-    np.testing.assert_array_equal(engine(clip, color="rgb").probabilities, wanted)
+    np.testing.assert_array_equal(runtime(clip, color="rgb").probabilities, wanted)
     torch.testing.assert_close(left @ left, product)
 
 
@@ -173,9 +175,9 @@ def test_the_layers_say_the_same_of_the_card(gpu, layer):
         cuda.free(pointer)
 
 
-def test_use_after_close_is_refused(engine):
-    session = engine.session("frame")
-    engine.close()
+def test_use_after_close_is_refused(runtime):
+    session = runtime.session("frame")
+    runtime.close()
     with pytest.raises(UsageError, match="is closed"):
         session.run()
 
@@ -187,10 +189,10 @@ def test_onnx_runtime_on_the_card_answers_every_clip_anew(backend, untrained_bun
         opened = logoformer.load(untrained_bundle, backend=backend, precision="fp32")
     except MachineError as error:
         pytest.skip(error.what)
-    with opened as engine:
-        golden = engine.bundle.golden()
-        for answers in (clip_answers, pair_answers):
-            np.testing.assert_allclose(answers(engine, golden), golden.probabilities, atol=1e-4, rtol=0)
+    with opened as runtime:
+        golden = runtime.bundle.golden()
+        for answers in golden_answers(runtime, golden):
+            np.testing.assert_allclose(answers, golden.probabilities, atol=1e-4, rtol=0)
 
 
 def test_verify_runs_what_was_built_here(built):

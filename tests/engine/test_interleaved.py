@@ -1,4 +1,4 @@
-"""Eight faces, 2 000 frames each, one thread: in order, counted, not mixed; `step` gives what single pushes give."""
+"""Eight faces with 2 000 frames each on one thread: in order, counted, not mixed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LATE_S, EARLY_S = 0.1, 0.02  # the second follows closer than the ring's step of
 
 
 def sequence() -> Iterator[tuple[int, int, float]]:
-    """(face, number, time): every face in its own order and on its own clock, all of them shuffled together."""
+    """(face, number, time): each face in order on its own clock, all shuffled together."""
     rng = np.random.default_rng(20)
     waits = rng.choice([LATE_S, EARLY_S, 1.0], (FACES, FRAMES), p=[0.9, 0.08, 0.02])
     times = waits.cumsum(axis=1)
@@ -23,16 +23,16 @@ def sequence() -> Iterator[tuple[int, int, float]]:
         numbers[face] += 1
 
 
-def opened(engine: Runtime) -> list[Stream]:
-    return [engine.stream(hop=1 + face % 3, color="rgb", warmup="repeat") for face in range(FACES)]
+def opened(runtime: Runtime) -> list[Stream]:
+    return [runtime.stream(hop=1 + face % 3, color="rgb", warmup="repeat") for face in range(FACES)]
 
 
-def in_steps(engine: Runtime, streams: list[Stream], numbered: Callable) -> Iterator[tuple[int, int, Result | None]]:
+def in_steps(runtime: Runtime, streams: list[Stream], numbered: Callable) -> Iterator[tuple[int, int, Result | None]]:
     """The sequence cut where a face would come twice into one step."""
     waiting: dict[int, tuple[int, float]] = {}
 
     def advance() -> Iterator[tuple[int, int, Result | None]]:
-        found = engine.step({streams[f]: (numbered(f, number), time) for f, (number, time) in waiting.items()})
+        found = runtime.step({streams[f]: (numbered(f, number), time) for f, (number, time) in waiting.items()})
         yield from ((face, number, found[streams[face]]) for face, (number, _) in waiting.items())
 
     for face, number, time in sequence():
@@ -45,8 +45,8 @@ def in_steps(engine: Runtime, streams: list[Stream], numbered: Callable) -> Iter
 
 @pytest.fixture
 def singly(watched, numbered) -> tuple[list[Stream], list[tuple[int, int, Result | None]]]:
-    engine = watched(faces=FACES)
-    streams = opened(engine)
+    runtime = watched(faces=FACES)
+    streams = opened(runtime)
     return streams, [(f, number, streams[f].push(numbered(f, number), time)) for f, number, time in sequence()]
 
 
@@ -78,9 +78,9 @@ def test_in_order_counted_and_not_mixed(singly, told):
 @pytest.mark.parametrize("batches", [(1,), (1, 2, 4, 8)])
 def test_step_gives_what_single_pushes_give(singly, watched, numbered, batches):
     alone, wanted = singly
-    engine = watched(faces=FACES, batches=batches)
-    streams = opened(engine)
-    given = list(in_steps(engine, streams, numbered))
+    runtime = watched(faces=FACES, batches=batches)
+    streams = opened(runtime)
+    given = list(in_steps(runtime, streams, numbered))
     assert [row[:2] for row in given] == [row[:2] for row in wanted]
     for (_, _, found), (_, _, single) in zip(given, wanted, strict=True):
         assert (found is None) == (single is None)
@@ -88,4 +88,4 @@ def test_step_gives_what_single_pushes_give(singly, watched, numbered, batches):
             np.testing.assert_array_equal(found.probabilities, single.probabilities)
             assert (found.time_s, found.sequence, found.label) == (single.time_s, single.sequence, single.label)
     assert [(s.skipped, s.resets) for s in streams] == [(s.skipped, s.resets) for s in alone]
-    assert (set(engine.state.runs) > {"frame b2", "frame b4"}) == (len(batches) > 1)
+    assert (set(runtime.state.runs) > {"frame b2", "frame b4"}) == (len(batches) > 1)

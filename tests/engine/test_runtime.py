@@ -1,4 +1,4 @@
-"""`load` and `engine(clip)` on a real bundle and the real ONNX Runtime."""
+"""`load` and `runtime(clip)` on a real bundle and the real ONNX Runtime."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from logoformer.errors import BadInputError, RefusedError, UsageError, Verificat
 
 
 @pytest.fixture(scope="module")
-def engine(untrained_bundle: Path):
-    with logoformer.load(untrained_bundle, threads=1) as engine:
-        yield engine
+def runtime(untrained_bundle: Path):
+    with logoformer.load(untrained_bundle, threads=1) as runtime:
+        yield runtime
 
 
 @pytest.fixture(scope="module")
@@ -22,39 +22,39 @@ def golden(untrained_bundle: Path):
     return Bundle(untrained_bundle).golden()
 
 
-def test_golden_answers(engine, golden):
+def test_golden_answers(runtime, golden):
     for clip, wanted in zip(golden.clips, golden.probabilities, strict=True):
-        result = engine(clip, color="rgb")
+        result = runtime(clip, color="rgb")
         np.testing.assert_allclose(result.probabilities, wanted, atol=1e-5)
-        assert result.label == engine.labels[wanted.argmax()] and result.confidence == result.probabilities.max()
+        assert result.label == runtime.labels[wanted.argmax()] and result.confidence == result.probabilities.max()
         assert list(result.stages_ms) == ["preprocess", "clip", "postprocess"] and result.time_s is None
 
 
-def test_bgr_is_the_same_clip_backwards(engine, golden):
+def test_bgr_is_the_same_clip_backwards(runtime, golden):
     clip = golden.clips[0]
-    rgb, bgr = engine(clip, color="rgb"), engine(np.ascontiguousarray(clip[..., ::-1]), color="bgr")
+    rgb, bgr = runtime(clip, color="rgb"), runtime(np.ascontiguousarray(clip[..., ::-1]), color="bgr")
     np.testing.assert_array_equal(rgb.probabilities, bgr.probabilities)
-    wrong = engine(clip, color="bgr")
+    wrong = runtime(clip, color="bgr")
     assert not np.array_equal(rgb.probabilities, wrong.probabilities)
 
 
-def test_other_sizes_go_through_the_one_resize(engine):
+def test_other_sizes_go_through_the_one_resize(runtime):
     large = np.random.default_rng(0).integers(0, 256, (8, 90, 120, 3), dtype=np.uint8)
     small = np.stack([resize(frame, 64) for frame in large])
-    np.testing.assert_array_equal(engine(large, color="rgb").probabilities, engine(small, color="rgb").probabilities)
+    np.testing.assert_array_equal(runtime(large, color="rgb").probabilities, runtime(small, color="rgb").probabilities)
 
 
-def test_a_view_is_read_right(engine, golden):
+def test_a_view_is_read_right(runtime, golden):
     wide = np.repeat(golden.clips[0], 2, axis=0)
     np.testing.assert_array_equal(
-        engine(wide[::2], color="rgb").probabilities, engine(golden.clips[0], color="rgb").probabilities
+        runtime(wide[::2], color="rgb").probabilities, runtime(golden.clips[0], color="rgb").probabilities
     )
 
 
-def test_results_are_the_callers_own_and_counted(engine, golden):
-    first = engine(golden.clips[0], color="rgb")
+def test_results_are_the_callers_own_and_counted(runtime, golden):
+    first = runtime(golden.clips[0], color="rgb")
     kept = first.probabilities.copy()
-    second = engine(golden.clips[1], color="rgb")
+    second = runtime(golden.clips[1], color="rgb")
     np.testing.assert_array_equal(first.probabilities, kept)
     assert second.sequence == first.sequence + 1
 
@@ -71,30 +71,30 @@ def test_results_are_the_callers_own_and_counted(engine, golden):
         (None, "NoneType"),
     ],
 )
-def test_a_wrong_clip_is_refused_by_name(engine, clip, word):
+def test_a_wrong_clip_is_refused_by_name(runtime, clip, word):
     with pytest.raises(BadInputError) as caught:
-        engine(clip, color="rgb")
+        runtime(clip, color="rgb")
     assert word in str(caught.value)
 
 
-def test_color_has_no_default(engine, golden):
+def test_color_has_no_default(runtime, golden):
     with pytest.raises(UsageError, match="channel order"):
-        engine(golden.clips[0])
+        runtime(golden.clips[0])
     with pytest.raises(UsageError, match="'BGR'"):
-        engine(golden.clips[0], color="BGR")
+        runtime(golden.clips[0], color="BGR")
     with pytest.raises(UsageError):
-        engine.stream()
+        runtime.stream()
 
 
 def test_sessions_open_lazily_and_close_once(untrained_bundle):
-    engine = logoformer.load(untrained_bundle)
-    assert engine._sessions == {}
-    engine.session("frame")
-    assert list(engine._sessions) == [("frame", 1)]
-    engine.close()
-    engine.close()
+    runtime = logoformer.load(untrained_bundle)
+    assert runtime._sessions == {}
+    runtime.session("frame")
+    assert list(runtime._sessions) == [("frame", 1)]
+    runtime.close()
+    runtime.close()
     with pytest.raises(UsageError, match="closed"):
-        engine.session("clip")
+        runtime.session("clip")
 
 
 def test_precision_follows_the_verdict(untrained_bundle, tmp_path):
@@ -113,8 +113,8 @@ def test_precision_follows_the_verdict(untrained_bundle, tmp_path):
 
 
 def test_fp16_graphs_run_too(untrained_bundle, golden):
-    with logoformer.load(untrained_bundle, precision="fp16") as engine:
-        result = engine(golden.clips[0], color="rgb")
+    with logoformer.load(untrained_bundle, precision="fp16") as runtime:
+        result = runtime(golden.clips[0], color="rgb")
     np.testing.assert_allclose(result.probabilities, golden.probabilities[0], atol=5e-3)
 
 

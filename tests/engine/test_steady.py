@@ -19,10 +19,10 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc/self/statm")
 @pytest.mark.parametrize("through", ["push", "step", "worker"])
 def test_ten_thousand_frames_leave_nothing_behind(watched, numbered, through):
-    engine = watched(faces=2, batches=(1, 2))
+    runtime = watched(faces=2, batches=(1, 2))
     frames = [numbered(0, number) for number in range(16)]
-    worker = engine.worker(queue=4, drop="block") if through == "worker" else None
-    maker = worker or engine
+    worker = runtime.worker(queue=4, drop="block") if through == "worker" else None
+    maker = worker or runtime
     a, b = (maker.stream(hop=1, color="bgr", warmup="repeat") for _ in range(2))
 
     def feed(start: int, count: int) -> None:
@@ -31,12 +31,12 @@ def test_ten_thousand_frames_leave_nothing_behind(watched, numbered, through):
             if worker is not None:
                 worker.submit(a, frame, time)
             elif through == "step":
-                engine.step({a: (frame, time), b: (frame, time)})
+                runtime.step({a: (frame, time), b: (frame, time)})
             else:
                 a.push(frame, time)
         if worker is not None:
             a.flush().result(60)
-        engine.state.runs.clear()
+        runtime.state.runs.clear()
 
     feed(0, 2000)
     tracemalloc.start()
@@ -54,30 +54,30 @@ def test_ten_thousand_frames_leave_nothing_behind(watched, numbered, through):
             break
     tracemalloc.stop()
     assert min(pages) <= 1 << 20, f"resident memory grew by {pages}"
-    engine.close()
+    runtime.close()
 
 
 def test_order_out_of_range_runs_nothing(watched, numbered, monkeypatch):
-    engine = watched(faces=2)
-    stream = engine.stream(hop=1, color="rgb", warmup="repeat")
-    other = engine.stream(hop=1, color="rgb", warmup="repeat")
+    runtime = watched(faces=2)
+    stream = runtime.stream(hop=1, color="rgb", warmup="repeat")
+    other = runtime.stream(hop=1, color="rgb", warmup="repeat")
     stream.push(numbered(0, 0), 0.0)
     for wrong in (-1, 8, 16, 10**6):  # before the arena, another face's, behind the arena
-        engine.state.runs.clear()
+        runtime.state.runs.clear()
         monkeypatch.setattr(stream._ring, "pick", lambda ages, wrong=wrong: np.array([0, 1, wrong, 2]))
         with pytest.raises(VerificationError, match="Nothing was run") as caught:
             stream.flush()
-        assert caught.value.exit_code == 5 and engine.state.runs == []
+        assert caught.value.exit_code == 5 and runtime.state.runs == []
     assert other.push(numbered(1, 0), 0.0).label
-    engine.close()
+    runtime.close()
 
 
 def test_a_frame_that_failed_is_never_read(watched, numbered, told):
-    engine = watched(faces=1)
-    stream = engine.stream(hop=1, color="rgb", warmup="repeat")
+    runtime = watched(faces=1)
+    stream = runtime.stream(hop=1, color="rgb", warmup="repeat")
     for number in range(8):  # the ring is full
         stream.push(numbered(0, number), number / 10)
-    temporal = engine.session("temporal")
+    temporal = runtime.session("temporal")
     whole = temporal.take
 
     def half(source, output, name, row, index=0):
@@ -90,4 +90,4 @@ def test_a_frame_that_failed_is_never_read(watched, numbered, told):
     temporal.take = whole
     assert told(stream.flush()) == (0, 7)
     assert (temporal.buffers["ring"][temporal.buffers["order"]] != 200).all()
-    engine.close()
+    runtime.close()

@@ -1,4 +1,4 @@
-"""`engine.step` gives what single pushes give, in batches where there are graphs for them."""
+"""`runtime.step` gives what single pushes give, in batches where there are graphs for them."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from logoformer.errors import BadInputError, DeviceLostError, UsageError, Verifi
     ],
 )
 def test_the_greatest_batch_that_is_full_comes_first(watched, numbered, told, batches, faces, wanted):
-    engine = watched(faces=8, batches=batches)
-    streams = [engine.stream(hop=1, color="rgb", warmup="repeat") for _ in range(faces)]
+    runtime = watched(faces=8, batches=batches)
+    streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(faces)]
     for number in range(12):  # more than the ring has slots
-        engine.state.runs.clear()
-        results = engine.step({s: (numbered(face, number), number / 10) for face, s in enumerate(streams)})
-        assert engine.state.runs == wanted + ["temporal"] * faces
+        runtime.state.runs.clear()
+        results = runtime.step({s: (numbered(face, number), number / 10) for face, s in enumerate(streams)})
+        assert runtime.state.runs == wanted + ["temporal"] * faces
         assert [told(results[stream]) for stream in streams] == [(face, number) for face in range(faces)]
         assert list(results[streams[0]].stages_ms) == ["preprocess", "frame", "temporal", "postprocess"]
-    engine.close()
+    runtime.close()
 
 
 def test_a_frame_that_is_not_kept_takes_no_place(watched, numbered):
-    engine = watched(batches=(1, 2, 4))
-    streams = [engine.stream(hop=1, color="rgb", warmup="repeat") for _ in range(4)]
-    engine.step({stream: (numbered(0, 0), 0.0) for stream in streams})
-    engine.state.runs.clear()
+    runtime = watched(batches=(1, 2, 4))
+    streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(4)]
+    runtime.step({stream: (numbered(0, 0), 0.0) for stream in streams})
+    runtime.state.runs.clear()
     times = [0.1, 0.01, 0.1, 0.1]
-    results = engine.step({s: (numbered(0, 1), time) for s, time in zip(streams, times, strict=True)})
+    results = runtime.step({s: (numbered(0, 1), time) for s, time in zip(streams, times, strict=True)})
     assert [results[stream] is None for stream in streams] == [False, True, False, False]
-    assert engine.state.runs == ["frame b2", "frame", *["temporal"] * 3] and streams[1].skipped == 1
+    assert runtime.state.runs == ["frame b2", "frame", *["temporal"] * 3] and streams[1].skipped == 1
 
 
 def push_all(streams, round_):
@@ -57,8 +57,10 @@ def push_all(streams, round_):
 def test_any_rounds_equal_single_pushes(watched, data):
     count = data.draw(st.integers(1, 8))
     kinds = data.draw(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["wait", "repeat"])), min_size=count))
-    engines = watched(batches=(1, 2, 4, 8)), watched()
-    pair = [[engine.stream(hop=hop, color="rgb", warmup=warmup) for hop, warmup in kinds[:count]] for engine in engines]
+    runtimes = watched(batches=(1, 2, 4, 8)), watched()
+    pair = [
+        [runtime.stream(hop=hop, color="rgb", warmup=warmup) for hop, warmup in kinds[:count]] for runtime in runtimes
+    ]
     clocks = [0.0] * count
     for number in range(data.draw(st.integers(1, 14))):
         chosen = data.draw(st.sets(st.integers(0, count - 1)))
@@ -68,23 +70,23 @@ def test_any_rounds_equal_single_pushes(watched, data):
             frame = np.full((4, 4, 3), face * 20 + number, np.uint8)
             step[pair[0][face]] = frame, clocks[face]
             single[face] = pair[1][face].push(frame, clocks[face])
-        together = engines[0].step(step)
+        together = runtimes[0].step(step)
         for face, wanted in single.items():
             found = together[pair[0][face]]
             assert (found is None) == (wanted is None)
             if wanted is not None:
                 np.testing.assert_array_equal(found.probabilities, wanted.probabilities)
                 assert (found.time_s, found.sequence) == (wanted.time_s, wanted.sequence)
-    for engine in engines:
-        engine.close()
+    for runtime in runtimes:
+        runtime.close()
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
 def test_a_wrong_frame_pushes_none(watched, numbered):
-    engine = watched(batches=(1, 2))
-    a, b = (engine.stream(hop=1, color="rgb", warmup="repeat") for _ in range(2))
-    engine.step({a: (numbered(0, 0), 0.0), b: (numbered(1, 0), 0.0)})
-    ran = list(engine.state.runs)
+    runtime = watched(batches=(1, 2))
+    a, b = (runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(2))
+    runtime.step({a: (numbered(0, 0), 0.0), b: (numbered(1, 0), 0.0)})
+    ran = list(runtime.state.runs)
     stranger = watched().stream(color="rgb")
     for wrong, kind in (
         ({a: (numbered(0, 1), 0.1), b: (numbered(1, 1), 0.0)}, BadInputError),
@@ -92,47 +94,47 @@ def test_a_wrong_frame_pushes_none(watched, numbered):
         ({a: (numbered(0, 1), 0.1), stranger: (numbered(1, 1), 0.1)}, UsageError),
     ):
         with pytest.raises(kind):
-            engine.step(wrong)
-    assert engine.state.runs == ran
-    assert engine.step({}) == {}
-    assert all(engine.step({a: (numbered(0, 1), 0.1), b: (numbered(1, 1), 0.1)}).values())
+            runtime.step(wrong)
+    assert runtime.state.runs == ran
+    assert runtime.step({}) == {}
+    assert all(runtime.step({a: (numbered(0, 1), 0.1), b: (numbered(1, 1), 0.1)}).values())
 
 
 def test_what_fails_for_one_face_leaves_the_others_alone(watched, numbered, told):
-    engine = watched(faces=3, batches=(1, 2))
-    streams = [engine.stream(hop=1, color="rgb", warmup="repeat") for _ in range(3)]
+    runtime = watched(faces=3, batches=(1, 2))
+    streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(3)]
 
     def poison(session):
         if session.name == "temporal":
             session.buffers["ring"][8:16] = np.nan  # the second face's slots
 
-    engine.state.before = poison
+    runtime.state.before = poison
     with pytest.raises(VerificationError, match="not finite"):
-        engine.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
-    engine.state.before = lambda session: None
-    assert engine.not_finite == 1
+        runtime.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
+    runtime.state.before = lambda session: None
+    assert runtime.not_finite == 1
     assert [told(stream.flush()) for stream in (streams[0], streams[2])] == [(0, 0), (2, 0)]
 
 
 def test_a_batch_that_fails_is_not_filed(watched, numbered):
-    engine = watched(faces=2, batches=(1, 2))
-    streams = [engine.stream(hop=1, color="rgb", warmup="repeat") for _ in range(2)]
+    runtime = watched(faces=2, batches=(1, 2))
+    streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(2)]
 
     def fail(session):
         if session.name == "frame b2":
             raise ZeroDivisionError
 
-    engine.state.before = fail
+    runtime.state.before = fail
     with pytest.raises(ZeroDivisionError):
-        engine.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
+        runtime.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
     assert [stream.flush() for stream in streams] == [None, None]
 
     def lose(session):
         raise DeviceLostError("gone")
 
-    engine.state.before = lose
+    runtime.state.before = lose
     with pytest.raises(DeviceLostError):
-        engine.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
+        runtime.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
 
 
 # ----------------------------------------------------------------------------------------------------------- a real one
@@ -145,16 +147,16 @@ def batched_bundle(untrained_bundle: Path, add_batches, tmp_path_factory) -> Pat
 
 def test_a_real_bundle_in_batches(batched_bundle: Path):
     frames = np.random.default_rng(8).integers(0, 256, (30, 4, 70, 64, 3), dtype=np.uint8)
-    with logoformer.load(batched_bundle, threads=1) as engine:
-        assert engine.frame_batches == (1, 2, 4)
-        streams = [engine.stream(hop=3, color="bgr", warmup="repeat") for _ in range(4)]
+    with logoformer.load(batched_bundle, threads=1) as runtime:
+        assert runtime.frame_batches == (1, 2, 4)
+        streams = [runtime.stream(hop=3, color="bgr", warmup="repeat") for _ in range(4)]
         results = []
         for number, faces in enumerate(frames):
             given = dict(zip(streams[: 3 + number % 2], [(face, number / 25) for face in faces], strict=False))
-            found = engine.step(given)
+            found = runtime.step(given)
             results.append([found.get(stream) for stream in streams])
-    with logoformer.load(batched_bundle, threads=1) as engine:
-        streams = [engine.stream(hop=3, color="bgr", warmup="repeat") for _ in range(4)]
+    with logoformer.load(batched_bundle, threads=1) as runtime:
+        streams = [runtime.stream(hop=3, color="bgr", warmup="repeat") for _ in range(4)]
         answers = 0
         for number, faces in enumerate(frames):
             for face in range(3 + number % 2):

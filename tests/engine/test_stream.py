@@ -18,9 +18,9 @@ POOL = np.random.default_rng(5).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8
 
 
 @pytest.fixture(scope="module")
-def engine(untrained_bundle: Path):
-    with logoformer.load(untrained_bundle, threads=1) as engine:
-        yield engine
+def runtime(untrained_bundle: Path):
+    with logoformer.load(untrained_bundle, threads=1) as runtime:
+        yield runtime
 
 
 def wanted_clip(history: list[tuple[float, int]], ages: np.ndarray) -> np.ndarray:
@@ -41,13 +41,13 @@ def wanted_clip(history: list[tuple[float, int]], ages: np.ndarray) -> np.ndarra
     warmup=st.sampled_from(["wait", "repeat"]),
     count=st.integers(1, 150),
 )
-def test_any_camera_equals_the_clip_graph(engine, fps, jitter, hop, warmup, count):
-    ages = pattern_ages(engine.bundle.sampling)
-    spec = engine.bundle.stream
+def test_any_camera_equals_the_clip_graph(runtime, fps, jitter, hop, warmup, count):
+    ages = pattern_ages(runtime.bundle.sampling)
+    spec = runtime.bundle.stream
     step = ages.max() / (spec.slots - 1)
     history: list[tuple[float, int]] = []
     answers = kept = since = 0
-    with engine.stream(hop=hop, color="rgb", warmup=warmup) as stream:
+    with runtime.stream(hop=hop, color="rgb", warmup=warmup) as stream:
         for number in range(count):
             time = (number + jitter[number]) / fps
             keep = not history or time - history[-1][0] >= step
@@ -61,22 +61,22 @@ def test_any_camera_equals_the_clip_graph(engine, fps, jitter, hop, warmup, coun
             if result is not None:
                 since = 0
                 answers += 1
-                clip = engine(wanted_clip(history, ages), color="rgb")
+                clip = runtime(wanted_clip(history, ages), color="rgb")
                 np.testing.assert_allclose(result.probabilities, clip.probabilities, atol=1e-5)
                 assert result.time_s == time and result.sequence == answers - 1
         assert stream.skipped == count - kept
 
 
-def test_a_regular_camera_gives_the_training_clip_exactly(engine):
-    sampling = engine.bundle.sampling
+def test_a_regular_camera_gives_the_training_clip_exactly(runtime):
+    sampling = runtime.bundle.sampling
     n = sampling.span_frames
     rng = np.random.default_rng(2)
     frames = rng.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8)
-    with engine.stream(hop=1, color="rgb") as stream:
+    with runtime.stream(hop=1, color="rgb") as stream:
         results = [stream.push(frame, number / sampling.fps) for number, frame in enumerate(frames)]
         first = next(index for index, result in enumerate(results) if result is not None)
         assert first == n - 1 - centre_indices(n, sampling)[0]
-    clip = engine(frames[centre_indices(n, sampling)], color="rgb")
+    clip = runtime(frames[centre_indices(n, sampling)], color="rgb")
     np.testing.assert_allclose(results[-1].probabilities, clip.probabilities, atol=1e-6)
 
 
@@ -100,17 +100,17 @@ def test_every_camera_gets_an_answer_within_the_span(preset: str, max_fps: float
             assert ring.min_step_s <= 0.85 / fps, "a jittering camera would lose frames"
 
 
-def test_a_closed_engine_says_so(untrained_bundle: Path):
-    engine = logoformer.load(untrained_bundle)
-    stream = engine.stream(color="rgb")
-    engine.close()
+def test_a_closed_runtime_says_so(untrained_bundle: Path):
+    runtime = logoformer.load(untrained_bundle)
+    stream = runtime.stream(color="rgb")
+    runtime.close()
     with pytest.raises(UsageError, match="closed"):
         stream.push(POOL[0], 0.0)
 
 
-def test_no_label_is_made_of_nan(engine):
-    with engine.stream(hop=1, color="rgb", warmup="repeat") as stream:
-        session = engine.session("temporal")
+def test_no_label_is_made_of_nan(runtime):
+    with runtime.stream(hop=1, color="rgb", warmup="repeat") as stream:
+        session = runtime.session("temporal")
         session.input("ring")[:] = np.nan
         stream.push(POOL[0], 0.0)  # its own slot is written anew
         session.input("ring")[:] = np.nan
@@ -119,29 +119,29 @@ def test_no_label_is_made_of_nan(engine):
         session.input("ring")[:] = 0.0
 
 
-def test_a_gap_empties_the_ring_and_scenes_never_mix(engine):
-    with engine.stream(hop=1, color="rgb", warmup="repeat") as stream:
+def test_a_gap_empties_the_ring_and_scenes_never_mix(runtime):
+    with runtime.stream(hop=1, color="rgb", warmup="repeat") as stream:
         for number in range(30):
             stream.push(POOL[number], number / 25)
         after = stream.push(POOL[35], 30 / 25 + 5.0)
         assert stream.resets == 1
-    alone = engine(np.repeat(POOL[35:36], 8, axis=0), color="rgb")
+    alone = runtime(np.repeat(POOL[35:36], 8, axis=0), color="rgb")
     np.testing.assert_allclose(after.probabilities, alone.probabilities, atol=1e-6)
 
 
-def test_faces_share_one_arena_without_mixing(engine):
-    streams = [engine.stream(hop=1, color="rgb", warmup="repeat") for _ in range(4)]
+def test_faces_share_one_arena_without_mixing(runtime):
+    streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(4)]
     with pytest.raises(UsageError, match="--faces"):
-        engine.stream(color="rgb")
-    alone = [engine(np.repeat(POOL[face : face + 1], 8, axis=0), color="rgb").probabilities for face in range(4)]
+        runtime.stream(color="rgb")
+    alone = [runtime(np.repeat(POOL[face : face + 1], 8, axis=0), color="rgb").probabilities for face in range(4)]
     for step in range(100):  # more than the ring's slots: every one is written over
-        results = engine.step({stream: (POOL[face], step / 25) for face, stream in enumerate(streams)})
+        results = runtime.step({stream: (POOL[face], step / 25) for face, stream in enumerate(streams)})
         for face, stream in enumerate(streams):
             np.testing.assert_allclose(results[stream].probabilities, alone[face], atol=1e-6)
     streams[1].close()
     streams[1].close()
-    again = engine.stream(hop=1, color="rgb", warmup="repeat")
-    np.testing.assert_allclose(again.push(POOL[9], 0.0).probabilities, engine(
+    again = runtime.stream(hop=1, color="rgb", warmup="repeat")
+    np.testing.assert_allclose(again.push(POOL[9], 0.0).probabilities, runtime(
         np.repeat(POOL[9:10], 8, axis=0), color="rgb").probabilities, atol=1e-6)  # fmt: skip
     for stream in (streams[0], again, *streams[2:]):
         stream.close()
@@ -149,22 +149,22 @@ def test_faces_share_one_arena_without_mixing(engine):
         again.push(POOL[0], 1.0)
 
 
-def test_flush_answers_early_and_an_empty_ring_not_at_all(engine):
-    with engine.stream(hop=10**9, color="rgb") as stream:
+def test_flush_answers_early_and_an_empty_ring_not_at_all(runtime):
+    with runtime.stream(hop=10**9, color="rgb") as stream:
         assert stream.flush() is None
         assert stream.push(POOL[0], 0.0) is None
         first = stream.flush()
         stream.reset()
         assert stream.flush() is None
     np.testing.assert_allclose(
-        first.probabilities, engine(np.repeat(POOL[:1], 8, axis=0), color="rgb").probabilities, atol=1e-6
+        first.probabilities, runtime(np.repeat(POOL[:1], 8, axis=0), color="rgb").probabilities, atol=1e-6
     )
 
 
-def test_bgr_frames(engine):
+def test_bgr_frames(runtime):
     with (
-        engine.stream(hop=1, color="rgb", warmup="repeat") as rgb,
-        engine.stream(1, color="bgr", warmup="repeat") as bgr,
+        runtime.stream(hop=1, color="rgb", warmup="repeat") as rgb,
+        runtime.stream(1, color="bgr", warmup="repeat") as bgr,
     ):
         a = rgb.push(POOL[0], 0.0)
         b = bgr.push(POOL[0][..., ::-1], 0.0)
@@ -172,8 +172,8 @@ def test_bgr_frames(engine):
 
 
 @pytest.mark.parametrize("time", [1.0, 0.5, float("nan"), float("inf")])
-def test_times_must_rise(engine, time):
-    with engine.stream(hop=1, color="rgb") as stream:
+def test_times_must_rise(runtime, time):
+    with runtime.stream(hop=1, color="rgb") as stream:
         stream.push(POOL[0], 1.0)
         with pytest.raises(BadInputError, match="must rise"):
             stream.push(POOL[1], time)
@@ -182,8 +182,8 @@ def test_times_must_rise(engine, time):
             stream.push(POOL[1], time)
 
 
-def test_a_refused_frame_leaves_no_trace(engine):
-    with engine.stream(hop=1, color="rgb", warmup="repeat") as stream:
+def test_a_refused_frame_leaves_no_trace(runtime):
+    with runtime.stream(hop=1, color="rgb", warmup="repeat") as stream:
         before = stream.push(POOL[0], 0.0)
         for bad in (POOL[0].astype(np.float32), POOL[0][..., 0], np.zeros((0, 4, 3), np.uint8), None):
             with pytest.raises(BadInputError):
@@ -192,11 +192,11 @@ def test_a_refused_frame_leaves_no_trace(engine):
 
 
 @pytest.mark.parametrize("wrong", [{"hop": 0}, {"warmup": "never"}, {"color": "gray"}])
-def test_wrong_arguments_take_no_face(engine, wrong):
+def test_wrong_arguments_take_no_face(runtime, wrong):
     for _ in range(6):
         with pytest.raises(UsageError):
-            engine.stream(**{"color": "rgb", **wrong})
-    with engine.stream(color="rgb"):
+            runtime.stream(**{"color": "rgb", **wrong})
+    with runtime.stream(color="rgb"):
         pass
 
 

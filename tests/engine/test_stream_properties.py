@@ -1,4 +1,4 @@
-"""Several faces, gaps, resets, skips, any hop: every answer is the clip graph's on the frames that the pattern picks.
+"""Every answer of several streams is the clip graph's, with gaps, resets, skips, any hop.
 
 What must be picked is written here anew, from each face's kept history; nothing of the stream or the ring is asked.
 """
@@ -22,9 +22,9 @@ WAITS_S = (0.004, 0.02, 0.04, 0.05, 0.11, 0.4, 0.9, 2.0)  # skipped, usual, slow
 
 
 @pytest.fixture(scope="module")
-def engine(untrained_bundle: Path) -> Iterator[Runtime]:
-    with logoformer.load(untrained_bundle, threads=1) as engine:
-        yield engine
+def runtime(untrained_bundle: Path) -> Iterator[Runtime]:
+    with logoformer.load(untrained_bundle, threads=1) as runtime:
+        yield runtime
 
 
 @dataclass
@@ -90,17 +90,17 @@ STRETCHES = st.lists(
 
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(faces=FACES, stretches=STRETCHES, together=st.booleans())
-def test_every_answer_is_the_clip_graphs_on_the_frames_that_the_pattern_picks(engine, faces, stretches, together):
-    sampling, slots = engine.bundle.sampling, engine.bundle.stream.slots
+def test_every_answer_is_the_clip_graphs_on_the_frames_that_the_pattern_picks(runtime, faces, stretches, together):
+    sampling, slots = runtime.bundle.sampling, runtime.bundle.stream.slots
     ages = pattern_ages(sampling)
-    streams = [engine.stream(hop, color="rgb", warmup=warm, max_gap_s=gap) for hop, warm, gap in faces]
+    streams = [runtime.stream(hop, color="rgb", warmup=warm, max_gap_s=gap) for hop, warm, gap in faces]
     plain = [Face(hop, warm, sampling.span_s / 2 if gap is None else gap) for hop, warm, gap in faces]
     picture = 0
 
     def compare(stream: Stream, face: Face, found, wanted: np.ndarray | None) -> None:
         assert (found is None) == (wanted is None)
         if wanted is not None:
-            clip = engine(POOL[wanted], color="rgb")
+            clip = runtime(POOL[wanted], color="rgb")
             np.testing.assert_allclose(found.probabilities, clip.probabilities, atol=1e-5)
             assert found.time_s == face.kept[-1][0] and found.sequence == face.answers - 1
         assert (stream.skipped, stream.resets) == (face.skipped, face.resets)
@@ -114,7 +114,7 @@ def test_every_answer_is_the_clip_graphs_on_the_frames_that_the_pattern_picks(en
                 given[streams[index]] = POOL[picture % 64], plain[index].now
                 wanted[index] = plain[index].push(picture % 64, ages, slots)
                 picture += 1
-            found = engine.step(given) if together else {s: s.push(*what) for s, what in given.items()}
+            found = runtime.step(given) if together else {s: s.push(*what) for s, what in given.items()}
             for index in active:
                 compare(streams[index], plain[index], found[streams[index]], wanted[index])
         for index in active if after != "go on" else ():
@@ -134,8 +134,12 @@ def test_every_answer_is_the_clip_graphs_on_the_frames_that_the_pattern_picks(en
 @pytest.mark.parametrize("through", ["stream", "worker"])
 def test_base_answers_as_its_clip_graph_does(base_bundle: Path, through: str):
     """Two faces at 25 and 15 frames a second, a gap in the first one's middle; a few answers of each."""
-    with logoformer.load(base_bundle, precision="fp32", threads=1) as engine:
-        ages, slots, size = pattern_ages(engine.bundle.sampling), engine.bundle.stream.slots, engine.bundle.image_size
+    with logoformer.load(base_bundle, precision="fp32", threads=1) as runtime:
+        ages, slots, size = (
+            pattern_ages(runtime.bundle.sampling),
+            runtime.bundle.stream.slots,
+            runtime.bundle.image_size,
+        )
         pool = np.random.default_rng(3).integers(0, 256, (16, size, size, 3), dtype=np.uint8)
         plain = [Face(30, "repeat", 1.0), Face(25, "wait", 1.0)]
         waits_s, count = (1 / 25, 1 / 15), 75
@@ -149,12 +153,12 @@ def test_base_answers_as_its_clip_graph_does(base_bundle: Path, through: str):
                 pictures = face.push(picture, ages, slots)
                 wanted.append(None if pictures is None else (pictures, face.now, face.answers - 1))
         if through == "stream":
-            streams = [engine.stream(face.hop, color="rgb", warmup=face.warmup, max_gap_s=1.0) for face in plain]
+            streams = [runtime.stream(face.hop, color="rgb", warmup=face.warmup, max_gap_s=1.0) for face in plain]
             found = [streams[index].push(pool[picture], time) for index, picture, time in pushes]
             for stream in streams:
                 stream.close()
         else:
-            with engine.worker(queue=4, drop="block") as worker:
+            with runtime.worker(queue=4, drop="block") as worker:
                 lanes = [worker.stream(face.hop, color="rgb", warmup=face.warmup, max_gap_s=1.0) for face in plain]
                 futures = [worker.submit(lanes[index], pool[picture], time) for index, picture, time in pushes]
                 found = [future.result(120) for future in futures]
@@ -162,7 +166,7 @@ def test_base_answers_as_its_clip_graph_does(base_bundle: Path, through: str):
             assert (result is None) == (answer is None)
             if answer is not None:
                 pictures, time, sequence = answer
-                clip = engine(pool[pictures], color="rgb")
+                clip = runtime(pool[pictures], color="rgb")
                 np.testing.assert_allclose(result.probabilities, clip.probabilities, atol=1e-5)
                 assert (result.time_s, result.sequence) == (time, sequence)
         assert plain[0].resets == 1 and [face.answers for face in plain] > [1, 1]

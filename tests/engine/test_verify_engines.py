@@ -97,22 +97,22 @@ def test_a_wrong_engine_fails_alone_and_is_not_chosen_until_it_passes(bundle, gr
         right = here.engine_of
         monkeypatch.setattr(here, "engine_of", wrong_kernel(bundle, graph, right))
         here.plant_engines(bundle)
-        with logoformer.load(bundle) as engine:
-            assert engine.backend.startswith("TensorRT")
+        with logoformer.load(bundle) as runtime:
+            assert runtime.backend.startswith("TensorRT")
         report = verify(bundle.path)
         assert of_engines(report) == in_index(bundle) == {**all_three(VERIFIED), graph: FAILED}
         with pytest.raises(VerificationError, match="1 of") as caught:
             report.require()
         assert f"{graph}.fp32.b1" in str(caught.value) and caught.value.next == f"logoformer build {bundle.path}"
         assert main(["verify", str(bundle.path)]) == 5  # tried again, and wrong again
-        with logoformer.load(bundle) as engine:
-            assert engine.backend.startswith("onnxruntime")
-            assert "no engine of " + graph in engine.passed_over[0]
+        with logoformer.load(bundle) as runtime:
+            assert runtime.backend.startswith("onnxruntime")
+            assert "no engine of " + graph in runtime.passed_over[0]
         monkeypatch.setattr(here, "engine_of", right)
         here.plant_engines(bundle)
         verify(bundle.path).require()
-        with logoformer.load(bundle) as engine:
-            assert engine.backend.startswith("TensorRT")
+        with logoformer.load(bundle) as runtime:
+            assert runtime.backend.startswith("TensorRT")
         assert here.gpu.leaks() == {}
 
 

@@ -15,9 +15,9 @@ from logoformer.errors import BadInputError, DeviceLostError, UsageError, Verifi
 class Gate:
     """Holds the worker inside a run until it is opened."""
 
-    def __init__(self, engine):
+    def __init__(self, runtime):
         self.entered, self.leave = threading.Event(), threading.Event()
-        engine.state.before = self
+        runtime.state.before = self
 
     def __call__(self, session):
         self.entered.set()
@@ -32,10 +32,10 @@ def counted(worker) -> tuple[int, int, int, int]:
     return worker.submitted, worker.answered, worker.dropped, worker.failed
 
 
-def busy(engine, worker, numbered):
+def busy(runtime, worker, numbered):
     """A stream whose first frame is being computed behind a gate; returns (stream, gate, its future)."""
     stream = worker.stream(hop=1, color="rgb", warmup="repeat")
-    gate = Gate(engine)
+    gate = Gate(runtime)
     first = worker.submit(stream, numbered(0, 0), 0.0)
     assert gate.entered.wait(30)
     return stream, gate, first
@@ -63,8 +63,8 @@ def feed_from_four_threads(worker, streams, count, numbered):
 @pytest.mark.parametrize("drop", ["oldest", "newest", "block"])
 def test_eight_faces_from_four_producers(watched, numbered, told, drop, batches):
     count = 2000 if batches == (1,) else 500
-    engine = watched(faces=8, batches=batches)
-    with engine.worker(queue=2, drop=drop) as worker:
+    runtime = watched(faces=8, batches=batches)
+    with runtime.worker(queue=2, drop=drop) as worker:
         streams = [worker.stream(hop=1, color="rgb", warmup="repeat") for _ in range(8)]
         futures = feed_from_four_threads(worker, streams, count, numbered)
     assert worker.submitted == 8 * count
@@ -82,14 +82,14 @@ def test_eight_faces_from_four_producers(watched, numbered, told, drop, batches)
             assert numbers == list(range(count)), "lost"
         elif drop == "oldest":
             assert numbers[-1] == count - 1, "the freshest frame is always answered"
-    engine.close()
-    assert engine.state.open == []
+    runtime.close()
+    assert runtime.state.open == []
 
 
 def test_a_face_that_is_too_fast_pushes_nobody_out(watched, numbered):
-    engine = watched()
-    with engine.worker(queue=2) as worker:
-        fast, gate, _ = busy(engine, worker, numbered)
+    runtime = watched()
+    with runtime.worker(queue=2) as worker:
+        fast, gate, _ = busy(runtime, worker, numbered)
         gate.leave.set()
         slow = worker.stream(hop=1, color="rgb", warmup="repeat")
         gate.close()
@@ -104,9 +104,9 @@ def test_a_face_that_is_too_fast_pushes_nobody_out(watched, numbered):
 
 # ------------------------------------------------------------------------------------------------------- drop policies
 def test_oldest_keeps_what_is_fresh(watched, numbered):
-    engine = watched()
-    with engine.worker(queue=2, drop="oldest") as worker:
-        stream, gate, first = busy(engine, worker, numbered)
+    runtime = watched()
+    with runtime.worker(queue=2, drop="oldest") as worker:
+        stream, gate, first = busy(runtime, worker, numbered)
         rest = [worker.submit(stream, numbered(0, n), n / 10) for n in range(1, 5)]
         assert [future.cancelled() for future in rest] == [True, True, False, False]
         assert wait(rest[:2], 30).not_done == set()  # who waits for a dropped one is told
@@ -119,19 +119,19 @@ def test_oldest_keeps_what_is_fresh(watched, numbered):
 
 
 def test_newest_keeps_what_came_first(watched, numbered):
-    engine = watched()
-    with engine.worker(queue=2, drop="newest") as worker:
-        stream, gate, _ = busy(engine, worker, numbered)
+    runtime = watched()
+    with runtime.worker(queue=2, drop="newest") as worker:
+        stream, gate, _ = busy(runtime, worker, numbered)
         rest = [worker.submit(stream, numbered(0, n), n / 10) for n in range(1, 5)]
         assert [future.cancelled() for future in rest] == [False, False, True, True]
         gate.leave.set()
     assert counted(worker) == (5, 3, 2, 0)
 
 
-def test_block_waits_for_room(watched, numbered):
-    engine = watched()
-    with engine.worker(queue=1, drop="block") as worker:
-        stream, gate, _ = busy(engine, worker, numbered)
+def test_block_waits_for_space(watched, numbered):
+    runtime = watched()
+    with runtime.worker(queue=1, drop="block") as worker:
+        stream, gate, _ = busy(runtime, worker, numbered)
         worker.submit(stream, numbered(0, 1), 0.1)
         found = []
         blocked = threading.Thread(target=lambda: found.append(worker.submit(stream, numbered(0, 2), 0.2)))
@@ -145,9 +145,9 @@ def test_block_waits_for_room(watched, numbered):
 
 
 def test_what_the_caller_cancels_counts_as_dropped(watched, numbered):
-    engine = watched()
-    with engine.worker(queue=3) as worker:
-        stream, gate, first = busy(engine, worker, numbered)
+    runtime = watched()
+    with runtime.worker(queue=3) as worker:
+        stream, gate, first = busy(runtime, worker, numbered)
         second = worker.submit(stream, numbered(0, 1), 0.1)
         third = worker.submit(stream, numbered(0, 2), 0.2)
         assert second.cancel() and not first.cancel()
@@ -157,9 +157,9 @@ def test_what_the_caller_cancels_counts_as_dropped(watched, numbered):
 
 
 def test_a_frame_is_copied_when_it_is_handed_over(watched, numbered, told):
-    engine = watched()
-    with engine.worker(queue=2) as worker:
-        stream, gate, _ = busy(engine, worker, numbered)
+    runtime = watched()
+    with runtime.worker(queue=2) as worker:
+        stream, gate, _ = busy(runtime, worker, numbered)
         frame = numbered(0, 7)
         future = worker.submit(stream, frame, 0.1)
         frame[:] = 255
@@ -168,9 +168,9 @@ def test_a_frame_is_copied_when_it_is_handed_over(watched, numbered, told):
 
 
 def test_the_wait_in_the_queue_is_part_of_the_age(watched, numbered):
-    engine = watched()
-    with engine.worker() as worker:
-        stream, gate, _ = busy(engine, worker, numbered)
+    runtime = watched()
+    with runtime.worker() as worker:
+        stream, gate, _ = busy(runtime, worker, numbered)
         future = worker.submit(stream, numbered(0, 1), 0.1)
         threading.Event().wait(0.05)
         gate.leave.set()
@@ -180,8 +180,8 @@ def test_the_wait_in_the_queue_is_part_of_the_age(watched, numbered):
 
 
 def test_flush_and_reset_keep_their_place(watched, numbered, told):
-    engine = watched()
-    with engine.worker(queue=8) as worker:
+    runtime = watched()
+    with runtime.worker(queue=8) as worker:
         stream = worker.stream(hop=10**6, color="rgb")
         futures = [worker.submit(stream, numbered(0, n), n / 10) for n in range(3)]
         early = stream.flush()
@@ -195,17 +195,17 @@ def test_flush_and_reset_keep_their_place(watched, numbered, told):
 
 # -------------------------------------------------------------------------------------------------------------- errors
 def test_an_error_belongs_to_its_submission_alone(watched, numbered):
-    engine = watched()
-    with engine.worker(queue=8) as worker:
+    runtime = watched()
+    with runtime.worker(queue=8) as worker:
         stream = worker.stream(hop=1, color="rgb", warmup="repeat")
         good, late, fine = (worker.submit(stream, numbered(0, n), t) for n, t in ((0, 0.0), (1, 0.0), (2, 0.1)))
         assert good.result(30) and fine.result(30).sequence == 1
         with pytest.raises(BadInputError, match="must rise"):
             late.result(30)
-        engine.state.before = lambda session: 1 / 0
+        runtime.state.before = lambda session: 1 / 0
         broken = worker.submit(stream, numbered(0, 3), 0.2)
         assert isinstance(broken.exception(30), ZeroDivisionError)
-        engine.state.before = lambda session: None
+        runtime.state.before = lambda session: None
         assert worker.submit(stream, numbered(0, 3), 0.2).result(30).time_s == 0.2
         for bad in (None, np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
             with pytest.raises(BadInputError):  # at once: it could not be copied
@@ -214,26 +214,26 @@ def test_an_error_belongs_to_its_submission_alone(watched, numbered):
 
 
 def test_nan_reaches_the_future_and_is_counted(watched, numbered):
-    engine = watched()
-    with engine.worker() as worker:
+    runtime = watched()
+    with runtime.worker() as worker:
         stream = worker.stream(hop=1, color="rgb", warmup="repeat")
 
         def poison(session):
             if session.name == "temporal":
                 session.buffers["ring"][:] = np.nan
 
-        engine.state.before = poison
+        runtime.state.before = poison
         with pytest.raises(VerificationError, match="not finite"):
             worker.submit(stream, numbered(0, 0), 0.0).result(30)
-        engine.state.before = lambda session: None
+        runtime.state.before = lambda session: None
         worker.submit(stream, numbered(0, 1), 5.0).result(30)
-    assert engine.not_finite == 1 and counted(worker) == (2, 1, 0, 1)
+    assert runtime.not_finite == 1 and counted(worker) == (2, 1, 0, 1)
 
 
 def test_a_lost_device_ends_it_for_good(watched, numbered):
-    engine = watched(faces=2)
-    worker = engine.worker(queue=1, drop="block")
-    stream, gate, first = busy(engine, worker, numbered)
+    runtime = watched(faces=2)
+    worker = runtime.worker(queue=1, drop="block")
+    stream, gate, first = busy(runtime, worker, numbered)
     waiting = worker.submit(stream, numbered(0, 1), 0.1)
     cancelled_lane = worker.submit_clip(np.zeros((4, 4, 4, 3), np.uint8), color="rgb")
     assert cancelled_lane.cancel()
@@ -253,7 +253,7 @@ def test_a_lost_device_ends_it_for_good(watched, numbered):
         if session.name == "frame":
             raise DeviceLostError("The device gave a sticky error.", next="start again")
 
-    engine.state.before = lose
+    runtime.state.before = lose
     gate.leave.set()  # the first run goes well; the next loses the device
     assert first.result(30).time_s == 0.0
     with pytest.raises(DeviceLostError):
@@ -270,16 +270,16 @@ def test_a_lost_device_ends_it_for_good(watched, numbered):
     stream.close()
     assert worker.submitted == worker.answered + worker.dropped + worker.failed
     with pytest.raises(DeviceLostError, match="sticky"):
-        engine.stream(color="rgb")
-    engine.close()
-    assert engine.state.open == []
+        runtime.stream(color="rgb")
+    runtime.close()
+    assert runtime.state.open == []
 
 
 # --------------------------------------------------------------------------------------------------------------- close
 def test_close_drains(watched, numbered):
-    engine = watched()
-    worker = engine.worker(queue=5)
-    stream, gate, first = busy(engine, worker, numbered)
+    runtime = watched()
+    worker = runtime.worker(queue=5)
+    stream, gate, first = busy(runtime, worker, numbered)
     rest = [worker.submit(stream, numbered(0, n), n / 10) for n in range(1, 6)]
     closers = [threading.Thread(target=worker.close) for _ in range(3)]
     for closer in closers:
@@ -293,13 +293,13 @@ def test_close_drains(watched, numbered):
     for closer in closers:
         closer.join(30)
     assert [future.result(0).time_s for future in (first, *rest)] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    assert counted(worker) == (6, 6, 0, 0) and engine.state.open == []
+    assert counted(worker) == (6, 6, 0, 0) and runtime.state.open == []
 
 
 def test_close_may_drop_what_waits(watched, numbered):
-    engine = watched()
-    worker = engine.worker(queue=5)
-    stream, gate, first = busy(engine, worker, numbered)
+    runtime = watched()
+    worker = runtime.worker(queue=5)
+    stream, gate, first = busy(runtime, worker, numbered)
     rest = [worker.submit(stream, numbered(0, n), n / 10) for n in range(1, 6)]
     flushed = stream.flush()
     closer = threading.Thread(target=lambda: worker.close(cancel=True))
@@ -313,11 +313,11 @@ def test_close_may_drop_what_waits(watched, numbered):
 
 
 def test_an_exception_in_the_with_block_drops_what_waits(watched, numbered):
-    engine = watched()
+    runtime = watched()
 
     def use():
-        with engine.worker(queue=5) as worker:
-            stream, gate, _ = busy(engine, worker, numbered)
+        with runtime.worker(queue=5) as worker:
+            stream, gate, _ = busy(runtime, worker, numbered)
             future = worker.submit(stream, numbered(0, 1), 0.1)
             threading.Timer(0.05, gate.leave.set).start()
             seen.extend([worker, future])
@@ -329,27 +329,27 @@ def test_an_exception_in_the_with_block_drops_what_waits(watched, numbered):
     assert seen[1].cancelled() and counted(seen[0]) == (2, 1, 1, 0)
 
 
-def test_closing_the_engine_ends_the_worker(watched, numbered):
-    engine = watched()
-    worker = engine.worker(queue=5)
-    stream, gate, first = busy(engine, worker, numbered)
+def test_closing_the_runtime_ends_the_worker(watched, numbered):
+    runtime = watched()
+    worker = runtime.worker(queue=5)
+    stream, gate, first = busy(runtime, worker, numbered)
     left = worker.submit(stream, numbered(0, 1), 0.1)
     threading.Timer(0.05, gate.leave.set).start()
-    engine.close()
-    assert first.result(0).time_s == 0.0 and left.cancelled() and engine.state.open == []
+    runtime.close()
+    assert first.result(0).time_s == 0.0 and left.cancelled() and runtime.state.open == []
     with pytest.raises(UsageError, match="closed"):
         worker.submit(stream, numbered(0, 2), 0.2)
 
 
-def test_a_worker_opens_its_own_sessions_and_gives_the_engine_back(watched, numbered):
-    engine = watched(faces=1)
+def test_a_worker_opens_its_own_sessions_and_gives_the_runtime_back(watched, numbered):
+    runtime = watched(faces=1)
     here = threading.get_ident()
-    engine.session("frame")
+    runtime.session("frame")
     for _ in range(2):
-        engine.state.threads.clear()
-        with engine.worker() as worker:
+        runtime.state.threads.clear()
+        with runtime.worker() as worker:
             with pytest.raises(UsageError, match="belongs to its worker") as caught:
-                engine.stream(color="rgb")
+                runtime.stream(color="rgb")
             assert "worker.submit" in caught.value.next
             stream = worker.stream(hop=1, color="rgb", warmup="repeat")
             worker.submit(stream, numbered(0, 0), 0.0).result(30)
@@ -361,24 +361,24 @@ def test_a_worker_opens_its_own_sessions_and_gives_the_engine_back(watched, numb
                 worker.submit(stream, numbered(0, 1), 0.1)
             again = worker.stream(hop=1, color="rgb", warmup="repeat")
             assert worker.submit(again, numbered(0, 0), 0.0).result(30).sequence == 0
-        assert len(engine.state.threads - {here}) == 1 and engine.state.open == []
-        with engine.stream(hop=1, color="rgb", warmup="repeat") as own:  # the face is free, the engine too
+        assert len(runtime.state.threads - {here}) == 1 and runtime.state.open == []
+        with runtime.stream(hop=1, color="rgb", warmup="repeat") as own:  # the face is free, the runtime too
             assert own.push(numbered(0, 0), 0.0).label
-    engine.close()
+    runtime.close()
 
 
 def test_wrong_arguments_start_no_thread(watched):
-    engine = watched()
+    runtime = watched()
     before = threading.active_count()
     for wrong in ({"queue": 0}, {"queue": 1.5}, {"drop": "random"}):
         with pytest.raises(UsageError):
-            engine.worker(**wrong)
-    stream = engine.stream(color="rgb")
+            runtime.worker(**wrong)
+    stream = runtime.stream(color="rgb")
     with pytest.raises(UsageError, match="open"):
-        engine.worker()
+        runtime.worker()
     stream.close()
     assert threading.active_count() == before
-    with engine.worker() as worker:
+    with runtime.worker() as worker:
         for wrong in ({"hop": 0, "color": "rgb"}, {"color": None}):
             with pytest.raises(UsageError):
                 worker.stream(**wrong)
@@ -393,8 +393,8 @@ def test_a_stream_of_another_worker_is_refused(watched, numbered):
 
 # ----------------------------------------------------------------------------------------------------------- callbacks
 def test_a_callback_may_submit_open_and_close_but_not_wait_for_itself(watched, numbered):
-    engine = watched()
-    worker = engine.worker(queue=1, drop="block")
+    runtime = watched()
+    worker = runtime.worker(queue=1, drop="block")
     stream = worker.stream(hop=1, color="rgb", warmup="repeat")
     found, done = [], threading.Event()
 
@@ -416,9 +416,9 @@ def test_a_callback_may_submit_open_and_close_but_not_wait_for_itself(watched, n
 
 
 def test_a_callback_of_a_dropped_future_may_submit(watched, numbered):
-    engine = watched()
-    with engine.worker(queue=1) as worker:
-        stream, gate, _ = busy(engine, worker, numbered)
+    runtime = watched()
+    with runtime.worker(queue=1) as worker:
+        stream, gate, _ = busy(runtime, worker, numbered)
         again = []
         dropped = worker.submit(stream, numbered(0, 1), 0.1)
         dropped.add_done_callback(lambda _: again.append(worker.submit(stream, numbered(0, 3), 0.3)))
@@ -429,14 +429,14 @@ def test_a_callback_of_a_dropped_future_may_submit(watched, numbered):
 
 
 # -------------------------------------------------------------------------------------------------------- a real bundle
-def test_it_answers_as_the_engine_itself_does(untrained_bundle: Path):
+def test_it_answers_as_the_runtime_itself_does(untrained_bundle: Path):
     frames = np.random.default_rng(3).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
-    with logoformer.load(untrained_bundle, threads=1) as engine:
-        clip = engine.bundle.golden().clips[0]
-        with engine.stream(hop=1, color="bgr", warmup="repeat") as stream:
+    with logoformer.load(untrained_bundle, threads=1) as runtime:
+        clip = runtime.bundle.golden().clips[0]
+        with runtime.stream(hop=1, color="bgr", warmup="repeat") as stream:
             wanted = [stream.push(frame, n / 25) for n, frame in enumerate(frames)]
-        wanted_clip = engine(clip, color="rgb")
-        with engine.worker(queue=len(frames)) as worker:
+        wanted_clip = runtime(clip, color="rgb")
+        with runtime.worker(queue=len(frames)) as worker:
             own = worker.stream(hop=1, color="bgr", warmup="repeat")
             futures = [worker.submit(own, frame, n / 25) for n, frame in enumerate(frames)]
             answer = worker.submit_clip(clip, color="rgb")

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.bundle import Bundle
-from logoformer.engine.describe import describe, describe_text
-from logoformer.engine.tensors import tensors_text
+from logoformer.bundle.onnx_graph import infer_onnx
+from logoformer.engine.describe import describe, describe_text, tensors_text
 from logoformer.errors import UsageError, VerificationError
 from logoformer.export.batches import batched
-from logoformer.export.exporter import ExportConfig, _ort_runner
+from logoformer.export.exporter import ExportConfig
+from logoformer.export.parity import ort_runner
 
 
 def single(bundle: Bundle, precision: str) -> onnx.ModelProto:
@@ -43,6 +44,7 @@ def test_nodes_and_weights_are_those_of_the_single_graph(untrained_bundle: Path)
     one = single(Bundle(untrained_bundle), "fp16")
     two = batched(one, 2)
     assert [node.SerializeToString() for node in one.graph.node] == [n.SerializeToString() for n in two.graph.node]
+    assert infer_onnx(two).macs_by_precision == {n: 2 * count for n, count in infer_onnx(one).macs_by_precision.items()}
     changed = [a.name for a, b in zip(one.graph.initializer, two.graph.initializer, strict=True) if a != b]
     shapes = {node.input[1] for node in one.graph.node if node.op_type == "Reshape"}
     assert set(changed) == shapes
@@ -80,5 +82,5 @@ def test_the_verb_exports_them(tiny_checkpoint: Path, tmp_path: Path):
     words = ["export", tiny_checkpoint, "-o", out, "--precisions", "fp32", "--clips", "8", "--frame-batches", "2", "4"]
     assert cli.main(list(map(str, words))) == 0
     assert Bundle(out).frame_batches("fp32") == (1, 2, 4)
-    tokens = _ort_runner("frame", onnx.load_from_string(Bundle(out).read_graph(Bundle(out).graph("frame", "fp32", 2))))
+    tokens = ort_runner("frame", onnx.load_from_string(Bundle(out).read_graph(Bundle(out).graph("frame", "fp32", 2))))
     assert np.isfinite(tokens({"frame": np.zeros((2, 64, 64, 3), np.uint8)})["tokens"]).all()

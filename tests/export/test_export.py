@@ -9,13 +9,14 @@ import pytest
 import torch
 from logoformer.bundle import Bundle
 from logoformer.errors import BadInputError, UsageError, VerificationError
+from logoformer.export import acceptance
 from logoformer.export import exporter as module
 from logoformer.export.exporter import ExportConfig, RealClips, export_bundle, ring_slots
 from logoformer.model.checkpoint import load_checkpoint
 from logoformer.model.networks.config import PRESETS
 from logoformer.model.networks.logoformer import LogoFormer
 from logoformer.model.synthetic.recordings import synthetic_clips
-from logoformer.workflows.verbs import export_checkpoint
+from logoformer.workflows.export import export_checkpoint
 
 TINY = PRESETS["tiny"]
 
@@ -94,7 +95,7 @@ def test_fp16_that_fails_is_refused_but_fp32_is_shipped(
     with torch.no_grad():  # far past FP16, and the protection switched off
         model.blocks[0].ffn.fc1.weight *= 1e6
         model.blocks[0].ffn.fc2.weight /= 1e6
-    monkeypatch.setattr(module, "protect", lambda graph, ranges: [])
+    monkeypatch.setattr(acceptance, "protect", lambda graph, ranges: [])
     bundle = export_bundle(model, tmp_path / "x.bundle", real)
     fp16 = bundle.precisions["fp16"]
     assert fp16["verdict"] == "refuse: use fp32"

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.clips import Sampling, window_order
 from logoformer.errors import UsageError
 from logoformer.export.graphs import GRAPHS, build_graph, example_inputs
-from logoformer.export.macs import macs_by_precision
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
 from logoformer.model.networks.attention import merge_windows, split_windows
@@ -112,7 +112,7 @@ def test_only_cls_is_computed_after_the_last_block():
     traced = trace(build_graph("temporal", model), example_inputs("temporal", TINY, 20), "out")
     counted = complexity(TINY)
     pooling = 2 * TINY.tokens * TINY.embed_dim  # a weighted sum in the graph, not a product
-    assert sum(macs_by_precision(traced).values()) == counted.temporal_macs_cls_only - pooling
+    assert sum(infer_onnx(traced).macs_by_precision.values()) == counted.temporal_macs_cls_only - pooling
     assert counted.temporal_macs_cls_only < counted.temporal_macs
 
 

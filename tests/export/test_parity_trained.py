@@ -8,7 +8,7 @@ import pytest
 from logoformer.bundle import Bundle
 from logoformer.clips import window_order
 from logoformer.engine import load
-from logoformer.engine.golden import pair_answers
+from logoformer.engine.golden import golden_answers
 from logoformer.export import parity as par
 from logoformer.export.reference import Reference
 from logoformer.model.checkpoint import load_checkpoint
@@ -26,17 +26,17 @@ def test_five_hundred_clips(trained_checkpoint: Path, tiny_bundle: Path):
 
     with load(bundle, precision="fp32") as engine:
         clip = np.stack([engine(one, color="rgb").probabilities for one in clips])
-        pair = pair_answers(engine, type(bundle.golden())(clips, truth))
-    fp32 = par.compare(clip, truth, "onnxruntime", "torch")
-    both = par.compare(pair, clip, "pair", "clip")
+        _, pair = golden_answers(engine, type(bundle.golden())(clips, truth))
+    fp32 = par.measure_parity(clip, truth, "onnxruntime", "torch")
+    both = par.measure_parity(pair, clip, "pair", "clip")
 
     def reference(graph: str) -> par.Runner:
         return Reference(onnx.load_from_string(bundle.read_graph(bundle.graph(graph, "fp16")))).run
 
     order = window_order(bundle.frames, bundle.stream.grid, bundle.stream.window)
-    half = par.compare(par.clip_answers(reference("clip"), clips), truth, "reference", "torch")
-    half_pair = par.compare(
-        par.pair_answers(reference("frame"), reference("temporal"), clips, bundle.stream.rows, order),
+    half = par.measure_parity(par.answers_of_clip_graph(reference("clip"), clips), truth, "reference", "torch")
+    half_pair = par.measure_parity(
+        par.answers_of_graph_pair(reference("frame"), reference("temporal"), clips, bundle.stream.rows, order),
         truth,
         "reference",
         "torch",

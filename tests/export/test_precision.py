@@ -5,12 +5,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.engine.golden import distance
 from logoformer.export.graphs import build_graph, example_inputs
-from logoformer.export.macs import macs_by_precision
 from logoformer.export.parity import RoundingClip, torch_answers
 from logoformer.export.precision import to_fp16
-from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, Ranges, channels, not_finite, protect, scan
+from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, ScannedRanges, channels, not_finite, protect, scan
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
 from logoformer.model.networks.config import PRESETS
@@ -90,7 +90,7 @@ def test_an_overflow_that_onnx_runtime_hides_is_found_all_the_same(clips: np.nda
 
 def test_fp16_holds_the_work_and_keeps_the_interface(clips: np.ndarray):
     graph = convert(initialise(TINY), clips, None)
-    macs = macs_by_precision(graph)
+    macs = infer_onnx(graph).macs_by_precision
     assert set(macs) == {"fp16"}, macs
     assert [value.type.tensor_type.elem_type for value in graph.graph.input] == [onnx.TensorProto.UINT8]
     assert [value.type.tensor_type.elem_type for value in graph.graph.output] == [onnx.TensorProto.FLOAT]
@@ -105,7 +105,7 @@ def test_each_rule_protects_and_gives_its_reason(clips: np.ndarray):
     conv = next(node for node in graph.graph.node if node.op_type == "Conv")
 
     def protected(largest: dict[str, float], squares: dict[str, float]) -> set[str]:
-        return {item.node for item in protect(graph, Ranges({**calm, **largest}, squares, 1))}
+        return {item.node for item in protect(graph, ScannedRanges({**calm, **largest}, squares, 1))}
 
     always = {"temporal/Softmax"}
     assert protected({}, {}) == always

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.clips import Sampling, window_order
 from logoformer.engine.builder.xray import xray
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.lint import lint
-from logoformer.export.macs import macs_by_precision, tensor_types
 from logoformer.export.precision import to_fp16
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
@@ -64,15 +64,17 @@ def test_attention_products_of_the_traced_graph_equal_the_closed_form(attention:
         )  # fmt: skip
         graph, _ = traced(config)
         assert lint(graph) == []
-        types = tensor_types(graph)
+        types = infer_onnx(graph).tensors
         weights = {item.name for item in graph.graph.initializer}
         products = 0
         for node in graph.graph.node:
             if node.op_type == "MatMul" and not weights & set(node.input):
-                out, left = types[node.output[0]][1], types[node.input[0]][1]
+                out, left = types[node.output[0]].shape, types[node.input[0]].shape
                 products += int(np.prod(out)) * left[-1]
         assert products == attention_macs(config) + attention_macs(config, last=True)
-        assert macs_by_precision(graph)["fp32"] == pytest.approx(complexity(config).temporal_macs_cls_only, rel=0.01)
+        assert infer_onnx(graph).macs_by_precision["fp32"] == pytest.approx(
+            complexity(config).temporal_macs_cls_only, rel=0.01
+        )
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from logoformer.model.synthetic.expressions import ORDER_LABELS
 from logoformer.model.synthetic.layout import synth
 from logoformer.studies import ablation_tables as tables
 from logoformer.studies import ablations as experiments
+from logoformer.studies.results import show_results
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,10 +25,16 @@ def results(**runs: list[float]) -> dict:
 
 def test_an_interrupted_run_goes_on_where_it_was():
     done: dict = {}
-    experiments.add(done, "space", {"seed": 1})
-    experiments.add(done, "space", {"seed": 0})
+    experiments.add_run(done, "space", {"seed": 1})
+    experiments.add_run(done, "space", {"seed": 0})
     assert [run["seed"] for run in done["runs"]["space"]] == [0, 1]
-    assert experiments.missing(done, ["joint", "space"]) == [("joint", 0), ("joint", 1), ("joint", 2), ("space", 2)]
+    todo = experiments.missing_runs(done, ["joint", "space"])
+    assert todo == [
+        ("joint", 0),
+        ("joint", 1),
+        ("joint", 2),
+        ("space", 2),
+    ]
 
 
 def test_differences_are_paired_by_seed_and_their_interval_is_students():
@@ -57,7 +64,7 @@ def test_every_group_names_variants_that_differ_in_one_thing():
 def test_the_page_is_what_the_figures_give(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_bytes((ROOT / experiments.PAGE).read_bytes())
-    tables.write_tables(page, committed())
+    show_results(page, tables.ablation_tables(committed()))
     assert page.read_bytes() == (ROOT / experiments.PAGE).read_bytes()
 
 

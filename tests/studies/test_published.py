@@ -28,7 +28,7 @@ def row(name: str) -> list[str]:
 def test_every_command_parses_and_names_a_recipe_and_settings_that_exist(line: str):
     words = shlex.split(line)
     assert words[0] == "logoformer"
-    a = cli._parser().parse_args(words[1:])
+    a = cli.make_parser().parse_args(words[1:])
     if a.verb == "train":
         chosen = recipe(a.recipe)
         assert override(chosen.train, a.set).epochs == 100 and (a.preset or chosen.preset) in PRESETS

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
+from logoformer.benchmarks.report.readme import BEGIN, END, readme_table
 from logoformer.benchmarks.report.report import read_report
-from logoformer.benchmarks.report.tables import BEGIN, END, markdown
 from logoformer.bundle.files import parse_json
-from logoformer.studies.experiments import MARKERS
-from logoformer.studies.experiments import markdown as experiments_markdown
+from logoformer.studies.experiments import experiments_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -19,12 +18,12 @@ def between(begin: str, end: str) -> str:
 
 
 def test_the_cpu_table_is_that_of_the_report():
-    assert between(BEGIN, END) == markdown(read_report(RESULTS / "cpu-base.json"))
+    assert between(BEGIN, END) == readme_table(read_report(RESULTS / "cpu-base.json"))
 
 
 def test_the_experiments_table_is_that_of_the_results():
     results = parse_json((RESULTS / "experiments.json").read_bytes(), "experiments.json")
-    assert between(*MARKERS) == experiments_markdown(results)
+    assert between("<!-- experiments:begin -->", "<!-- experiments:end -->") == experiments_table(results)
     for run in results["runs"]:
         assert run["uar"]["forward"] >= 0.85 and run["stream_uar"] > run["naive_uar"]
 

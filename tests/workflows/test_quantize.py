@@ -11,7 +11,7 @@ from logoformer import load
 from logoformer.bundle import Bundle, BundleWriter, Golden
 from logoformer.bundle.files import sha256
 from logoformer.cli import main as cli
-from logoformer.engine.golden import clip_answers, pair_answers
+from logoformer.engine.golden import answers_of_clip, golden_answers
 from logoformer.engine.verify import verify
 from logoformer.errors import BadInputError, MachineError, RefusedError, VerificationError
 from logoformer.model.data.dfew import DfewClips, list_path
@@ -52,7 +52,7 @@ def test_the_index_tells_what_was_done_and_nothing_loads_it_unasked(int8_bundle:
 def test_the_pair_answers_as_the_clip_graph_does(int8_bundle: Path):
     golden = Bundle(int8_bundle).golden()
     with load(int8_bundle, precision="int8") as engine:
-        whole, pair = clip_answers(engine, golden), pair_answers(engine, golden)
+        whole, pair = golden_answers(engine, golden)
     np.testing.assert_array_equal(whole.argmax(1), pair.argmax(1))
     np.testing.assert_allclose(whole, pair, atol=1e-3)
 
@@ -163,7 +163,7 @@ def test_no_data_no_folder_no_group_no_method(
     fails(2, "quantize", copied, names=("needs clips to calibrate on", "--calibration DIR"))
     fails(3, "quantize", copied, "--data", tmp_path / "none")
     fails(2, "quantize", copied, "--data", few_faces, "--exclude", "block7.ffn", names=("no group 'block7.ffn'",))
-    fails(2, "quantize", copied, "--data", few_faces, "--method", "guess", names=("no calibration method",))
+    fails(2, "quantize", copied, "--data", few_faces, "--method", "guess", names=("--method: unknown value 'guess'",))
     fails(3, "quantize", tmp_path / "no.bundle", "--data", few_faces)
     out = tmp_path / "out.bundle"
     fails(2, "export", tiny_checkpoint, "-o", out, "--precisions", "fp32", "fp16", "int8", names=("needs clips",))
@@ -194,15 +194,15 @@ def test_a_graph_that_breaks_the_policy_is_not_written(copied: Path, few_faces: 
 def test_a_bundle_that_changed_meanwhile_is_not_overwritten(copied: Path, few_faces: Path, monkeypatch):
     from logoformer.export import parity
 
-    compare = parity.compare
+    measure = parity.measure_parity
 
     def meanwhile(*words):
         m = Bundle(copied).manifest
         if "note" not in m:
             BundleWriter(copied).commit({**m, "note": "another process"})
-        return compare(*words)
+        return measure(*words)
 
-    monkeypatch.setattr(parity, "compare", meanwhile)
+    monkeypatch.setattr(parity, "measure_parity", meanwhile)
     with pytest.raises(MachineError, match="changed by another process"):
         quantize(copied, Calibration(few_faces, clips=8, few=True))
     assert Bundle(copied).manifest["note"] == "another process" and "int8" not in Bundle(copied).precisions
@@ -229,9 +229,9 @@ def test_the_streaming_pair_answers_as_the_clip_graph_does(tiny_bundle: Path, de
     clips, labels, _ = synthetic_clips(500, bundle.sampling, bundle.image_size, 123)
     asked = Golden(clips, np.zeros((500, len(bundle.labels)), np.float32))
     with load(bundle, precision="int8") as engine:
-        whole, pair = clip_answers(engine, asked), pair_answers(engine, asked)
+        whole, pair = golden_answers(engine, asked)
     with load(bundle, precision="fp32") as engine:
-        exact = clip_answers(engine, asked)
+        exact = answers_of_clip(engine.session("clip"), asked)
     agreement, kept = (whole.argmax(1) == pair.argmax(1)).mean(), (whole.argmax(1) == exact.argmax(1)).mean()
     print(f"INT8 pair against INT8 clip {agreement:.4f}, INT8 clip against FP32 {kept:.4f} on {len(labels)} clips")
     # How far INT8 may be from FP32 is for the gate to judge, on thousands of clips; here it must be the same network.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.benchmarks.baselines import contract as p
-from logoformer.benchmarks.baselines.with_ort import ort_peer
+from logoformer.benchmarks.baselines.programs import ort_baseline
 from logoformer.errors import BadInputError
 
 
@@ -45,8 +45,8 @@ def test_the_clip_a_stream_sees_is_picked_by_time(toy):
 def test_ours_and_plain_onnxruntime_answer_alike(toy):
     inputs, golden = p.Inputs.of(toy), toy.golden()
     with contextlib.ExitStack() as closing:
-        ours = p.clip_peer(p.open_ours(toy, "fp32", 1, closing), inputs, p.CLIP)
-        plain = ort_peer(toy, "fp32", 1, inputs)
+        ours = p.clip_baseline(p.open_ours(toy, "fp32", 1, closing), inputs, p.CLIP)
+        plain = ort_baseline(toy, "fp32", 1, inputs)
         for index in range(6):
             want = golden.probabilities[index % len(golden.clips)]
             assert ours.answer(index).probabilities == pytest.approx(want, abs=1e-5)
@@ -58,10 +58,10 @@ def test_ours_and_plain_onnxruntime_answer_alike(toy):
 def test_the_stream_answers_for_every_frame(toy):
     inputs = p.Inputs.of(toy)
     with contextlib.ExitStack() as closing:
-        engine = p.open_ours(toy, "fp32", 1, closing)
-        stream = p.stream_peer(engine, inputs, p.STREAM)
+        runtime = p.open_ours(toy, "fp32", 1, closing)
+        stream = p.stream_baseline(runtime, inputs, p.STREAM)
         given = [stream.answer(index) for index in range(120)]
         for index in (0, 5, 80, 119):
-            want = engine(inputs.seen_by_stream(index, toy), color="rgb").probabilities
+            want = runtime(inputs.seen_by_stream(index, toy), color="rgb").probabilities
             assert given[index].probabilities == pytest.approx(want, abs=1e-5)
     assert list(given[0].stages_ms) == ["preprocess", "frame", "temporal", "postprocess"]

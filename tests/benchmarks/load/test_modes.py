@@ -7,10 +7,11 @@ import pytest
 from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.load import modes
-from logoformer.benchmarks.load.idle import idle_gaps
+from logoformer.benchmarks.load.first_answer import idle_gaps
+from logoformer.benchmarks.report.readme import readme_table
 from logoformer.benchmarks.report.records import MODES
 from logoformer.benchmarks.report.report import read_report, write_report
-from logoformer.benchmarks.report.tables import markdown, text
+from logoformer.benchmarks.report.terminal import report_text
 from logoformer.engine.runtime import Runtime
 from logoformer.engine.stream import Ring
 from logoformer.errors import UsageError, VerificationError
@@ -63,7 +64,7 @@ def test_all_of_it_stands_on_the_cpu(report):
 
 def test_every_mode_was_checked_while_it_was_timed(report):
     (a,) = report.accuracy
-    assert a.timed_answers == 3 * 20 + 20  # three clip peers of the closed loop, and offline: every answer
+    assert a.timed_answers == 3 * 20 + 20  # three clip baselines of the closed loop, and offline: every answer
     assert a.stream_answers == 2 * 5 + 5 + (2 + 2 + 1) * 5  # closed, paced, and each face of multi: a sample
     assert a.timed_difference <= 1e-5
     assert a.stream_share <= 0.002
@@ -100,7 +101,7 @@ def test_it_survives_its_file_and_is_shown(report, tmp_path):
     write_report(report, tmp_path / "report.json")
     again = read_report(tmp_path / "report.json")
     assert again == report
-    shown = text(again)
+    shown = report_text(again)
     for part in (
         "paced 200 Hz: ",
         "cold start, median of 5",
@@ -109,7 +110,7 @@ def test_it_survives_its_file_and_is_shown(report, tmp_path):
         "unqualified",
     ):
         assert part in shown
-    assert "offline" in markdown(again)
+    assert "offline" in readme_table(again)
 
 
 def test_the_load_generator_adds_less_than_20_us(report):
@@ -139,18 +140,18 @@ def test_faces_that_are_mixed_up_are_found(toy, monkeypatch):
 
 
 def test_a_wrong_answer_among_many_workers_is_found(toy, monkeypatch):
-    real = modes.clip_peer
+    real = modes.clip_baseline
 
-    def tired(engine, inputs, name, device):
-        peer = real(engine, inputs, name, device)
+    def tired(runtime, inputs, name, device):
+        baseline = real(runtime, inputs, name, device)
 
         def answer(index):
-            good = peer.answer(index)
-            return p.Answer(good.probabilities[::-1].copy(), good.stages_ms) if index == 13 else good
+            good = baseline.answer(index)
+            return p.StepAnswer(good.probabilities[::-1].copy(), good.stages_ms) if index == 13 else good
 
-        return p.Peer(peer.name, peer.what, peer.precision, True, answer, peer.backend)
+        return p.Baseline(baseline.name, baseline.what, baseline.precision, True, answer, baseline.backend)
 
-    monkeypatch.setattr(modes, "clip_peer", tired)
+    monkeypatch.setattr(modes, "clip_baseline", tired)
     with pytest.raises(VerificationError, match="to a clip that was given while it was timed"):
         b.bench(config(toy, "offline", threads=2))
 
@@ -172,5 +173,5 @@ def test_a_wrong_call_is_refused(toy, wrong, said):
 
 
 def test_more_streams_than_the_arena_has_room_for(toy):
-    with pytest.raises(UsageError, match="room for 2"):
+    with pytest.raises(UsageError, match="arena holds 2"):
         b.bench(config(toy, "multi", streams=3))

@@ -36,7 +36,7 @@ def test_every_step_is_run_once(workers):
     opened = {who for what, who in log if what == "opened"}
     assert len(opened) == workers
     assert opened == {who for what, who in log if what == "closed"}
-    assert threading.main_thread().ident not in opened  # each engine belongs to its own thread
+    assert threading.main_thread().ident not in opened  # each runtime belongs to its own thread
 
 
 def test_nobody_starts_before_all_are_warm():

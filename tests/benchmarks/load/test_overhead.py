@@ -1,4 +1,4 @@
-"""The wrapper's own cost: the real engine and stream over sessions that compute nothing."""
+"""The wrapper's own cost: the real runtime and stream over sessions that compute nothing."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def test_no_graph_is_opened(make_toy):
     assert measure_wrapper(bundle, "fp32", inputs).clip_p50_us > 0
 
 
-def test_the_real_engine_runs_around_it(toy):
+def test_the_real_runtime_runs_around_it(toy):
     inputs = Inputs.of(toy)
-    with Runtime(toy, HollowSession, "hollow", "fp32") as engine:
-        session = engine.session("clip")
+    with Runtime(toy, HollowSession, "hollow", "fp32") as runtime:
+        session = runtime.session("clip")
         session.output("probabilities")[0, 3] = 1
-        result = engine(inputs.clip(1), color="rgb")
+        result = runtime(inputs.clip(1), color="rgb")
         assert (session.input("clip")[0] == inputs.clip(1)).all()  # the copy is part of what is timed
         assert result.label == toy.labels[3]
-        with engine.stream(hop=1, color="bgr", warmup="repeat") as stream:
+        with runtime.stream(hop=1, color="bgr", warmup="repeat") as stream:
             stream.push(inputs.frame(2), 0.0)
-            assert (engine.session("frame").input("frame")[0] == inputs.frame(2)[..., ::-1]).all()
-            assert engine.session("temporal").input("order").tolist() == [0] * 8
+            assert (runtime.session("frame").input("frame")[0] == inputs.frame(2)[..., ::-1]).all()
+            assert runtime.session("temporal").input("order").tolist() == [0] * 8
 
 
 def test_buffers_are_those_the_index_promises(toy):

@@ -8,9 +8,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logoformer.benchmarks.report.readme import readme_table
 from logoformer.benchmarks.report.records import Qualification
 from logoformer.benchmarks.report.report import Report, read_report, write_report
-from logoformer.benchmarks.report.tables import markdown, text
+from logoformer.benchmarks.report.terminal import report_text
 from logoformer.bundle.files import dump_json, parse_json
 from logoformer.errors import BadInputError, RefusedError
 
@@ -102,8 +103,8 @@ def test_garbage_anywhere_is_refused_or_harmless(data, whole):
         report = Report.from_json(tree, "report.json")
     except RefusedError:
         return
-    assert text(report)
-    assert markdown(report)
+    assert report_text(report)
+    assert readme_table(report)
 
 
 def test_a_row_of_the_cpu_has_no_device_time(whole, made):

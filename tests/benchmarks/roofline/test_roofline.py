@@ -15,7 +15,7 @@ from logoformer.benchmarks.report import fields
 from logoformer.benchmarks.roofline import cpu_probe
 from logoformer.benchmarks.roofline.devices import DEVICES, Device, find_devices
 from logoformer.benchmarks.roofline.floor import Piece, Work, floor, work_of
-from logoformer.benchmarks.roofline.report import Roofline, roofline, text, with_measured
+from logoformer.benchmarks.roofline.report import Roofline, roofline, roofline_text, with_measured
 from logoformer.benchmarks.sensors.machine import read_machine
 from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
@@ -159,11 +159,11 @@ def test_a_measurement_stands_over_the_floor_of_its_own_machine(found):
     both = found.floor_ms(cpu, "fp32", ("frame",)) + found.floor_ms(cpu, "fp32", ("temporal",))
     assert stream.floor_ms == pytest.approx(both)
     assert with_measured(found, cpu, "fp16", {"clip": 1.0}).measured == ()  # no FP16 peak of this CPU is known
-    assert "100.00 ms" in text(again) and f"{clip.ratio:.2f} x its floor" in text(again)
+    assert "100.00 ms" in roofline_text(again) and f"{clip.ratio:.2f} x its floor" in roofline_text(again)
 
 
 def test_it_says_that_it_is_computed(found):
-    shown = text(found)
+    shown = roofline_text(found)
     assert shown.startswith("Roofline: computed from documents, not measured.")
     for device in found.devices:
         assert device.name in shown and device.source in shown
@@ -221,16 +221,16 @@ def test_a_gpu_is_looked_up_by_the_name_it_gives_itself(made, tiny, found, monke
 
 
 def test_the_readme_table_names_what_it_is_computed_from(made):
-    from logoformer.benchmarks.report.tables import markdown
+    from logoformer.benchmarks.report.readme import readme_table
 
-    assert "`clip` took 10.00 times the roofline's 0.500 ms, which is computed" in markdown(made.report())
-    assert "roofline" not in markdown(made.report(roofline=None))
+    assert "`clip` took 10.00 times the roofline's 0.500 ms, which is computed" in readme_table(made.report())
+    assert "roofline" not in readme_table(made.report(roofline=None))
 
 
 def test_a_graph_without_shapes_costs_no_measurement(made, toy):
     """The toy's tensors are not annotated: the report says so, and keeps what was measured."""
-    from logoformer.benchmarks.report.html_page import html
-    from logoformer.benchmarks.report.tables import text as report_text
+    from logoformer.benchmarks.report.page import html
+    from logoformer.benchmarks.report.terminal import report_text
     from logoformer.benchmarks.roofline.report import floors
 
     found = floors(toy, made.report().subject, made.machine, 1, (made.row("clip"),), None)

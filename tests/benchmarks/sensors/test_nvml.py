@@ -7,7 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from logoformer.benchmarks.sensors.all import find_sensors
+from logoformer.benchmarks.sensors.find import find_sensors
 from logoformer.benchmarks.sensors.nvml import THROTTLED, Nvml, open_nvml
 
 

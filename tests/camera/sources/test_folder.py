@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from logoformer.camera.sources.contract import Captured
+from logoformer.camera.sources.contract import TimedFrame
 from logoformer.camera.sources.folder import FrameFolder, natural_order
 from logoformer.errors import BadInputError, RefusedError
 from PIL import Image
@@ -82,7 +82,7 @@ def test_a_damaged_image_is_named_after_the_good_ones_were_delivered(make_folder
     bad = folder / "3.jpg"
     whole = bad.read_bytes()
     bad.write_bytes({"cut": whole[: len(whole) // 2], "junk": b"\x00" * 500, "empty": b""}[damage])
-    delivered: list[Captured] = []
+    delivered: list[TimedFrame] = []
     with pytest.raises(BadInputError, match=r"3\.jpg is not an image") as caught:
         delivered.extend(FrameFolder(folder, 25.0))
     assert [one.index for one in delivered] == [0, 1, 2]

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from logoformer.camera.sources import video
-from logoformer.camera.sources.contract import Captured
+from logoformer.camera.sources.contract import TimedFrame
 from logoformer.camera.sources.open import open_source
 from logoformer.camera.sources.video import Camera, FrameClock, VideoFile
 from logoformer.errors import BadInputError, MachineError
 
 
-def read(path: Path) -> tuple[list[Captured], BadInputError | None]:
+def read(path: Path) -> tuple[list[TimedFrame], BadInputError | None]:
     """Everything that a video delivers, and the error after it."""
-    delivered: list[Captured] = []
+    delivered: list[TimedFrame] = []
     try:
         with open_source(path) as source:
             delivered.extend(source)
@@ -329,7 +329,7 @@ def test_a_camera_stamps_arrival_and_ends_with_an_error_when_it_is_lost(devices,
     source = open_source("0")
     assert isinstance(source, Camera)
     assert (source.fps, source.count, source.path) == (30.0, None, None)
-    delivered: list[Captured] = []
+    delivered: list[TimedFrame] = []
     with pytest.raises(MachineError, match="stopped delivering after 4 frames"):
         delivered.extend(source)
     stamps = [one.time_s for one in delivered]

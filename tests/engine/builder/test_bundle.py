@@ -223,7 +223,10 @@ def test_drill_killed_build(scripted, bundle, tmp_path, stop, contents):
     while not (noted.exists() and noted.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     running.send_signal(stop)
-    said = running.communicate(timeout=30)[1].decode()
+    try:
+        said = running.communicate(timeout=30)[1].decode()
+    finally:
+        running.kill()
     assert running.returncode == (-9 if stop == signal.SIGKILL else 130), said
     child = Path(f"/proc/{noted.read_text()}/status")
     while child.exists() and "\nState:\tZ" not in child.read_text() and time.monotonic() < deadline:

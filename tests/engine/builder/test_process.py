@@ -178,7 +178,10 @@ def test_drill_a_stop_by_the_supervisor_ends_both(scripted: Scripted, tmp_path: 
         parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         child = wait_for(noted)
         parent.send_signal(stop)
-        parent.wait(30)
+        try:
+            parent.wait(30)
+        finally:
+            parent.kill()
         deadline = time.monotonic() + 30
         while alive(child) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What `doctor` says of machines that we do not have, recorded as files and answers, and of the one that we have.
+"""Advice of `doctor` on recorded machines and on this one.
 
 Each recording in `data/doctor/` names the source of every file and answer, or says *unverified shape*. The text beside
 it is what `doctor` says; where it is missing, it is written, and the test fails so that somebody reads it.
@@ -21,10 +21,10 @@ from logoformer.cli import main as cli
 from logoformer.engine.cuda.open import LAYERS
 from logoformer.engine.doctor import advice as doctor_advice
 from logoformer.engine.doctor import probe as doctor_probe
-from logoformer.engine.doctor.advice import FIX, NOTE, OK, Check, all_checks, backends
-from logoformer.engine.doctor.facts import Facts, Gpu, Module, read_facts
-from logoformer.engine.doctor.probe import Answer, Distribution, Interpreter, Probe, ask_here
-from logoformer.engine.doctor.report import DoctorReport, doctor
+from logoformer.engine.doctor.advice import FIX, NOTE, OK, Check, all_checks
+from logoformer.engine.doctor.facts import CudaGpu, Facts, Module, read_facts
+from logoformer.engine.doctor.probe import ChildAnswer, Distribution, Interpreter, Probe, ask_here
+from logoformer.engine.doctor.report import DoctorReport, backends, doctor
 from logoformer.engine.machine import tensorrt as tensorrt_module
 from logoformer.engine.sessions.backends import BACKENDS
 
@@ -38,13 +38,13 @@ class Recorded:
     def __init__(self, answers: dict) -> None:
         self.answers, self.asked = answers, set()
 
-    def __call__(self, name: str, words: Sequence[str]) -> Answer:
+    def __call__(self, name: str, words: Sequence[str]) -> ChildAnswer:
         self.asked.add(name)
         given = self.answers.get(name)
         return (
-            Answer(None, err="No such file or directory")
+            ChildAnswer(None, err="No such file or directory")
             if given is None
-            else Answer(given["code"], given["out"], given["err"])
+            else ChildAnswer(given["code"], given["out"], given["err"])
         )
 
 
@@ -199,7 +199,7 @@ def test_the_window_begins_where_the_builder_begins():
     ("sm", "can"), [("sm75", True), ("sm89", True), ("sm120", True), ("sm87", False), ("sm90", False)]
 )
 def test_rtx_runs_on_the_cards_that_it_has_code_for(sm, can, desk):
-    assert runs(replace(desk, gpus=(Gpu("a card", sm, 8192),)))["tensorrt_rtx"] == can
+    assert runs(replace(desk, gpus=(CudaGpu("a card", sm, 8192),)))["tensorrt_rtx"] == can
 
 
 def test_without_a_gpu_engines_are_built_and_not_run(desk):
@@ -330,7 +330,7 @@ def test_odd_files_and_answers_never_end_it(tmp_path_factory, release, status, s
                        ("proc/driver/nvidia/version", said), ("proc/device-tree/model", said)):  # fmt: skip
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(text.encode("utf-8", "surrogatepass"))
-    report = doctor(probe_of(root, "/nowhere", ask=lambda name, words: Answer(0, said, said)))
+    report = doctor(probe_of(root, "/nowhere", ask=lambda name, words: ChildAnswer(0, said, said)))
     assert report.text() and report.exit_code == 6
 
 

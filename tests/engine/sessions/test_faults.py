@@ -214,15 +214,15 @@ def test_a_sticky_error_while_capturing_is_no_fall_back(card, bundle):
 def test_nan_output_is_counted_and_never_becomes_a_label(here, bundle, tmp_path):
     folder = here.plant_engines(bundle, folder=tmp_path)
     clips = bundle.golden().clips
-    with logoformer.load(bundle, backend="tensorrt", precision="fp32", engines_dir=folder, cuda=here.layer) as engine:
-        good = engine(clips[0], color="rgb")
-        session = engine.session("clip")
+    with logoformer.load(bundle, backend="tensorrt", precision="fp32", engines_dir=folder, cuda=here.layer) as runtime:
+        good = runtime(clips[0], color="rgb")
+        session = runtime.session("clip")
         drop_graph(session)
         here.gpu.inject("enqueue", "nan")
         with pytest.raises(VerificationError):
-            engine(clips[0], color="rgb")
-        assert session.not_finite == 1 and engine.not_finite == 1
-        again = engine(clips[0], color="rgb")
+            runtime(clips[0], color="rgb")
+        assert session.not_finite == 1 and runtime.not_finite == 1
+        again = runtime(clips[0], color="rgb")
         np.testing.assert_array_equal(again.probabilities, good.probabilities)
         assert session.not_finite == 1
     assert here.gpu.leaks() == {}
@@ -263,15 +263,15 @@ def test_another_thread_may_close_between_two_calls(here, bundle):
 
 # ---------------------------------------------------------------------------------------------------------------- order
 def test_order_out_of_range_is_refused_on_the_host(here, bundle, tmp_path, monkeypatch):
-    """The card would read whatever stands there; the engine is not even started."""
+    """The GPU would read outside of the ring; the engine is not even started."""
     folder = here.plant_engines(bundle, folder=tmp_path)
     with (
-        logoformer.load(bundle, backend="tensorrt", precision="fp32", engines_dir=folder, cuda=here.layer) as engine,
-        engine.stream(hop=1, color="rgb", warmup="repeat") as stream,
+        logoformer.load(bundle, backend="tensorrt", precision="fp32", engines_dir=folder, cuda=here.layer) as runtime,
+        runtime.stream(hop=1, color="rgb", warmup="repeat") as stream,
     ):
         picture = np.zeros((64, 64, 3), np.uint8)
         stream.push(picture, 0.0)
-        rows = engine.session("temporal").inputs["ring"].shape[0]
+        rows = runtime.session("temporal").inputs["ring"].shape[0]
         for bad in (rows, -1):
             monkeypatch.setattr(type(stream._ring), "pick", lambda self, ages, bad=bad: np.full(len(ages), bad))
             started = here.gpu.calls["kernel"]

@@ -14,7 +14,7 @@ import pytest
 from doubles import container, trt
 from doubles.machine import FACES, Machine, machine
 from logoformer.bundle import Bundle
-from logoformer.engine.golden import clip_answers, pair_answers
+from logoformer.engine.golden import golden_answers
 from logoformer.errors import BadInputError, UsageError
 
 MACHINES = [(version, layer) for version in trt.VERSIONS for layer in FACES]
@@ -34,23 +34,24 @@ def bundle(untrained_bundle: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def reference(bundle: Bundle) -> dict[str, np.ndarray]:
     """What ONNX Runtime answers: clips, the pair, and a stream."""
-    with logoformer.load(bundle, precision="fp32", threads=1) as engine:
-        return answers(engine)
+    with logoformer.load(bundle, precision="fp32", threads=1) as runtime:
+        return answers(runtime)
 
 
-def answers(engine: Any) -> dict[str, np.ndarray]:
-    golden = engine.bundle.golden()
-    with engine.stream(hop=3, color="bgr", warmup="repeat") as one, engine.stream(hop=4, color="rgb") as two:
+def answers(runtime: Any) -> dict[str, np.ndarray]:
+    golden = runtime.bundle.golden()
+    with runtime.stream(hop=3, color="bgr", warmup="repeat") as one, runtime.stream(hop=4, color="rgb") as two:
         results = []
         for number, frame in enumerate(FRAMES):
             results.append(one.push(frame, number / 15))
             results.append(two.push(frame[::-1], number / 15 + 0.01))
         results += [one.flush(), two.flush()]
-        stepped = engine.step({one: (FRAMES[0], 9.0), two: (FRAMES[1], 9.0)})
+        stepped = runtime.step({one: (FRAMES[0], 9.0), two: (FRAMES[1], 9.0)})
         results += [*stepped.values(), one.flush(), two.flush()]
+    clip, pair = golden_answers(runtime, golden)
     return {
-        "clip": clip_answers(engine, golden),
-        "pair": pair_answers(engine, golden),
+        "clip": clip,
+        "pair": pair,
         "stream": np.stack([result.probabilities for result in results if result is not None]),
     }
 
@@ -63,18 +64,18 @@ def test_base_answers_alike_and_leaves_nothing(place, base_bundle, tmp_path):
     size, clip = bundle.image_size, bundle.golden().clips[0]
     frames = np.random.default_rng(4).integers(0, 256, (6, size, size, 3), dtype=np.uint8)
 
-    def answers_of(engine: Any) -> np.ndarray:
-        with engine.stream(hop=3, color="rgb", warmup="repeat") as stream:
+    def answers_of(runtime: Any) -> np.ndarray:
+        with runtime.stream(hop=3, color="rgb", warmup="repeat") as stream:
             results = [stream.push(frame, number / 5) for number, frame in enumerate(frames)]
         found = [result.probabilities for result in results if result is not None]
-        return np.stack([engine(clip, color="rgb").probabilities, *found])
+        return np.stack([runtime(clip, color="rgb").probabilities, *found])
 
-    with logoformer.load(bundle, backend="onnxruntime", precision="fp32", threads=1) as engine:
-        wanted = answers_of(engine)
+    with logoformer.load(bundle, backend="onnxruntime", precision="fp32", threads=1) as runtime:
+        wanted = answers_of(runtime)
     with machine(*place) as here, quiet(here.layer):
         folder = here.plant_engines(bundle, folder=tmp_path)
-        with logoformer.load(bundle, backend=here.backend, precision="fp32", engines_dir=folder) as engine:
-            found = answers_of(engine)
+        with logoformer.load(bundle, backend=here.backend, precision="fp32", engines_dir=folder) as runtime:
+            found = answers_of(runtime)
         assert here.gpu.leaks() == {}
     assert found.shape == (3, len(bundle.labels))
     np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
@@ -89,17 +90,17 @@ def quiet(layer: str) -> Any:
 def test_every_backend_answers_alike_and_leaves_nothing(place, bundle, reference, tmp_path):
     """Clips, the streaming pair, streams of two faces, `step`: on ONNX Runtime and on every double."""
     if place is None:
-        with logoformer.load(bundle, backend="onnxruntime", precision="fp32", threads=1) as engine:
-            found = answers(engine)
+        with logoformer.load(bundle, backend="onnxruntime", precision="fp32", threads=1) as runtime:
+            found = answers(runtime)
     else:
         with machine(*place) as here:
             folder = here.plant_engines(bundle, folder=tmp_path)
             with quiet(here.layer):
-                engine = logoformer.load(bundle, backend=here.backend, precision="fp32", engines_dir=folder)
-                found = answers(engine)
-            assert here.trt.version in engine.backend and here.gpu.sm in engine.backend
-            engine.close()
-            engine.close()
+                runtime = logoformer.load(bundle, backend=here.backend, precision="fp32", engines_dir=folder)
+                found = answers(runtime)
+            assert here.trt.version in runtime.backend and here.gpu.sm in runtime.backend
+            runtime.close()
+            runtime.close()
             assert here.gpu.leaks() == {}
             assert here.gpu.calls["enqueue"] > 0 and bool(here.gpu.calls["launch"]) == (here.layer == "cuda-python")
     assert found["stream"].shape == reference["stream"].shape and len(found["stream"]) >= 30
@@ -179,7 +180,7 @@ def test_a_taken_row_is_not_overwritten_by_the_next_frame(here, bundle):
 def batched(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with frame graphs for one face and for two."""
     from logoformer.export.exporter import ExportConfig
-    from logoformer.workflows.verbs import export_checkpoint
+    from logoformer.workflows.export import export_checkpoint
 
     out = tmp_path_factory.mktemp("batched") / "two.bundle"
     return export_checkpoint(tiny_checkpoint, out, ExportConfig(precisions=("fp32",), frame_batches=(2,)), clips=16)
@@ -190,11 +191,11 @@ def test_faces_in_one_batch_take_their_own_tokens(here, batched, tmp_path):
     bundle, found = batched, []
     folder = here.plant_engines(bundle, folder=tmp_path)
     for backend in ("onnxruntime", here.backend):
-        with logoformer.load(bundle, backend=backend, precision="fp32", engines_dir=folder) as engine:
-            assert engine.frame_batches == (1, 2)
-            with engine.stream(hop=1, color="rgb", warmup="repeat") as one, engine.stream(hop=1, color="rgb") as two:
+        with logoformer.load(bundle, backend=backend, precision="fp32", engines_dir=folder) as runtime:
+            assert runtime.frame_batches == (1, 2)
+            with runtime.stream(hop=1, color="rgb", warmup="repeat") as one, runtime.stream(hop=1, color="rgb") as two:
                 for number in range(4):
-                    engine.step({one: (FRAMES[number], number / 8), two: (FRAMES[-number - 1], number / 8)})
+                    runtime.step({one: (FRAMES[number], number / 8), two: (FRAMES[-number - 1], number / 8)})
                 found.append(np.stack([one.flush().probabilities, two.flush().probabilities]))
     np.testing.assert_allclose(found[0], found[1], atol=1e-6, rtol=0)
     assert not np.allclose(found[0][0], found[0][1], atol=1e-6)
@@ -281,8 +282,8 @@ def test_the_runtime_cache_lives_outside_the_bundle_and_is_trusted_by_hash(bundl
 
         def start() -> int:
             before = here.gpu.calls["cache_deserialize"]
-            with logoformer.load(bundle, backend="tensorrt_rtx", precision="fp32", engines_dir=folder) as engine:
-                engine.session("clip")
+            with logoformer.load(bundle, backend="tensorrt_rtx", precision="fp32", engines_dir=folder) as runtime:
+                runtime.session("clip")
             return here.gpu.calls["cache_deserialize"] - before
 
         assert (start(), start()) == (0, 1)

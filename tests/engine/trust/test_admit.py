@@ -1,4 +1,4 @@
-"""What stands between an engine file and a runtime: one drill for each way in which a file is not what it should be.
+"""Admission of engine files: one drill for each way in which a file can be wrong.
 
 The runtime of these drills remembers every byte that it was given. A drill passes when it was given none.
 """
@@ -28,7 +28,7 @@ PLAN = b"engine code " * 50
 
 
 class Runtime:
-    """Stands where TensorRT would: whatever arrives here would run."""
+    """Takes TensorRT's place: whatever arrives here would run."""
 
     def __init__(self) -> None:
         self.given: list[bytes] = []
@@ -38,7 +38,7 @@ class Runtime:
 
 
 class Device:
-    """A bundle's engine folder with one engine that was built on this device, its trust store, and a runtime."""
+    """An engine folder with one engine that was built here, its trust store, and a runtime."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.folder = tmp_path / "face.bundle" / "engines"
@@ -325,7 +325,7 @@ def test_what_was_never_built_and_what_stands_in_for_it_are_told_apart():
     stands_in = entry(fallback={"precision": "int8", "reason": "no kernel for dequantize"})
     with pytest.raises(MachineError) as caught:
         choose_engine([stands_in], graph(precision="int8"), DESKTOP)
-    assert "stands in for int8, which was not built: no kernel for dequantize" in caught.value.cause
+    assert "replaces int8, which was not built: no kernel for dequantize" in caught.value.cause
 
 
 def test_the_index_keeps_what_the_builder_recorded(device):

@@ -1,4 +1,4 @@
-"""Twenty thousand damaged files: none reaches a runtime, none is accepted, none brings anything but our own refusal.
+"""Twenty thousand damaged files: each is refused with an error of ours, none is run.
 
 Engines, the engine index, the manifest, graphs, golden clips, signatures and the trust store of one small bundle are
 damaged in every way that a disk, a copy or a hand does it, and each time the whole way to a runtime is walked.

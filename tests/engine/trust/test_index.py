@@ -1,4 +1,4 @@
-"""The index of engines: filed, found again, and refused when anything of it is not what it says."""
+"""The index of engines: written, read again, refused when it was changed."""
 
 from __future__ import annotations
 

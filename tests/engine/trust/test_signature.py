@@ -9,7 +9,7 @@ import pytest
 from logoformer.bundle.files import sha256
 from logoformer.engine.trust import signature as module
 from logoformer.engine.trust.admit import read_signature
-from logoformer.engine.trust.signature import message, read_public_key, sign, signer
+from logoformer.engine.trust.signature import read_public_key, sign, signed_message, signer
 from logoformer.engine.trust.store import TrustStore
 from logoformer.errors import BadInputError, MachineError, RefusedError
 
@@ -69,7 +69,7 @@ def test_a_signature_of_other_text_is_none(keys):
 
     private = serialization.load_pem_private_key(keys[0].read_bytes(), None)
     public = read_public_key(keys[1])
-    assert signer(DIGEST, private.sign(message(DIGEST)), [public]) == public  # type: ignore[union-attr,call-arg]
+    assert signer(DIGEST, private.sign(signed_message(DIGEST)), [public]) == public  # type: ignore[union-attr,call-arg]
     for other in (DIGEST.encode(), bytes.fromhex(DIGEST), b"logoformer-engine-v2 " + DIGEST.encode() + b"\n"):
         assert signer(DIGEST, private.sign(other), [public]) is None  # type: ignore[union-attr,call-arg]
 

@@ -1,4 +1,4 @@
-"""The trust store: what it remembers, whom it believes, and when it is not believed itself."""
+"""The trust store: entries, keys, caches, and refusal of a store that others may write."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logoformer.bundle.files import dump_json
 from logoformer.model.training.evaluate import Predictions, pool
-from logoformer.model.training.metrics import metrics, uar_war
+from logoformer.model.training.metrics import metrics, spread, uar_war
 
 CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 
@@ -86,3 +86,12 @@ def test_scores_are_shares_inside_their_intervals(rows):
     assert (found.war == 1) == (np.trace(confusion) == confusion.sum()) == (found.uar == 1)
     for low, high in (found.uar_interval, found.war_interval):
         assert 0 <= low <= high <= 1
+
+
+def test_spread_is_small_for_tight_classes_and_ignores_length():
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((3, 8))
+    labels = np.repeat(np.arange(3), 20)
+    tight, loose = (centres[labels] + s * rng.standard_normal((60, 8)) for s in (0.05, 1.0))
+    assert spread(tight, labels) < 0.1 < 0.5 < spread(loose, labels)
+    assert spread(7.0 * tight, labels) == pytest.approx(spread(tight, labels))

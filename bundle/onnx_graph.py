@@ -1,0 +1,289 @@
+"""An ONNX graph read from its bytes: nodes, types of its tensors, multiply-accumulates.
+
+Every exported graph carries the shape of each of its tensors, so `read_onnx` needs no `onnx` package: a device can do
+it. `infer_onnx` takes a model of that package and infers the shapes anew, for graphs that are being made.
+
+Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ..errors import RefusedError, command
+from .onnx_scan import MalformedError, fields, refuse_external
+
+if TYPE_CHECKING:
+    import onnx
+
+# ONNX's TensorProto.DataType -> our word, bytes of an element.
+TYPES = {
+    1: ("fp32", 4), 2: ("uint8", 1), 3: ("int8", 1), 6: ("int32", 4), 7: ("int64", 8), 9: ("bool", 1),
+    10: ("fp16", 2), 11: ("fp64", 8), 16: ("bf16", 2),
+}  # fmt: skip
+_UINT8 = 2
+PRODUCTS = ("Conv", "MatMul", "Gemm")
+
+
+@dataclass(frozen=True)
+class OnnxTensor:
+    """Type of a tensor.
+
+    Attributes:
+        kind: ONNX's TensorProto.DataType.
+        shape: 0 where a dimension is not static.
+    """
+
+    kind: int
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """Product of the dimensions."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the data; 0 for types that are not in `TYPES`."""
+        return self.elements * TYPES.get(self.kind, ("", 0))[1]
+
+
+@dataclass
+class OnnxNode:
+    """A node as the file has it; `flags` are its integer attributes."""
+
+    name: str = ""
+    op: str = ""
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    flags: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class OnnxGraph:
+    """A graph as the file has it.
+
+    Attributes:
+        nodes: in the file's order.
+        tensors: types by name.
+        weights: names of the initializers.
+        inputs, outputs: names; inputs without initializers.
+    """
+
+    nodes: list[OnnxNode] = field(default_factory=list)
+    tensors: dict[str, OnnxTensor] = field(default_factory=dict)
+    weights: set[str] = field(default_factory=set)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+
+    @cached_property
+    def maker(self) -> dict[str, OnnxNode]:
+        """The node that makes a tensor."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    @cached_property
+    def readers(self) -> Mapping[str, list[OnnxNode]]:
+        """The nodes that read a tensor, each once; empty for a tensor that nothing reads."""
+        found: dict[str, list[OnnxNode]] = defaultdict(list)
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                found[name].append(node)
+        return found
+
+    def dequantized(self, name: str) -> bool:
+        """Whether a tensor comes straight from a DequantizeLinear."""
+        return name in self.maker and self.maker[name].op == "DequantizeLinear"
+
+    def precision(self, node: OnnxNode) -> str:
+        """Type of a node's first operand; 'int8' when both operands come from a DequantizeLinear."""
+        operands = [name for name in node.inputs[:2] if name]
+        if len(operands) == 2 and all(map(self.dequantized, operands)):
+            return "int8"
+        kind = self.tensors[operands[0]].kind if operands else 0
+        return TYPES.get(kind, ("other", 0))[0]
+
+    def macs(self, node: OnnxNode) -> int:
+        """Multiply-accumulates of one node; 0 for all but `PRODUCTS`.
+
+        Convolution: output elements x weights of one output channel. Product: output elements x inner length.
+        """
+        if node.op not in PRODUCTS:
+            return 0
+        left, right = self.tensors[node.inputs[0]].shape, self.tensors[node.inputs[1]].shape
+        inner = math.prod(right[1:]) if node.op == "Conv" else left[0 if node.flags.get("transA") else -1]
+        return self.tensors[node.outputs[0]].elements * inner
+
+    @property
+    def macs_by_node(self) -> dict[str, int]:
+        """Multiply-accumulates of each of `PRODUCTS` by the node's name."""
+        return {node.name: self.macs(node) for node in self.nodes if node.op in PRODUCTS}
+
+    @property
+    def macs_by_precision(self) -> dict[str, int]:
+        """Multiply-accumulates by the type of their operands; types without any are left out."""
+        total: Counter[str] = Counter()
+        for node in self.nodes:
+            if macs := self.macs(node):
+                total[self.precision(node)] += macs
+        return dict(total)
+
+
+def read_onnx(onnx: bytes, shown: str) -> OnnxGraph:
+    """Read a graph that this program exported.
+
+    Args:
+        onnx: the whole file, static shapes.
+        shown: how to name it in a message.
+
+    Raises:
+        RefusedError: malformed, tensors in other files, or a tensor without a static shape.
+    """
+    refuse_external(onnx, shown)
+    try:
+        graph = _read(onnx)
+    except MalformedError as error:
+        raise RefusedError(f"{shown} cannot be read: {error}.", cause="a damaged file") from error
+    _annotate_quantized(graph)
+    _require_shapes(graph, shown)
+    return graph
+
+
+def infer_onnx(model: onnx.ModelProto) -> OnnxGraph:
+    """Read a model of the onnx package, every type by ONNX's own shape inference.
+
+    Raises:
+        onnx.shape_inference.InferenceError: the graph contradicts itself.
+    """
+    from onnx import shape_inference
+
+    inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    return _read(inferred.SerializeToString())
+
+
+def _annotate_quantized(graph: OnnxGraph) -> None:
+    """Give the tensors of Q/DQ nodes a type: they are put into finished graphs.
+
+    They keep the shape; the type is that of the zero point or of the scale.
+    """
+    for node in graph.nodes:
+        source = graph.tensors.get(node.inputs[0]) if node.inputs else None
+        if source is None or node.op not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        names = node.inputs[2:3] if node.op == "QuantizeLinear" else node.inputs[1:2]
+        typed = graph.tensors.get(names[0]) if names else None
+        kind = typed.kind if typed is not None else _UINT8  # ONNX: without a zero point, quantized is uint8
+        graph.tensors.setdefault(node.outputs[0], OnnxTensor(kind, source.shape))
+
+
+def _require_shapes(graph: OnnxGraph, shown: str) -> None:
+    used = {name for node in graph.nodes for name in (*node.inputs, *node.outputs) if name}
+    lost = sorted(name for name in used if name not in graph.tensors or 0 in graph.tensors[name].shape)
+    if lost or not graph.nodes:
+        raise RefusedError(
+            f"{shown} does not say the static shape of {', '.join(lost[:3]) or 'anything'}.",
+            cause="a graph that this program did not export: its exports annotate every tensor",
+            next=command("logoformer", "export", "CHECKPOINT", "-o", "BUNDLE"),
+        )
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+def _read(data: bytes) -> OnnxGraph:
+    graph = OnnxGraph()
+    for number, _, start, end in fields(data, 0, len(data)):
+        if number != 7:  # ModelProto.graph
+            continue
+        for inner, _, begin, stop in fields(data, start, end):
+            if inner == 1:
+                graph.nodes.append(_node(data, begin, stop))
+            elif inner == 5:
+                name, tensor = _initializer(data, begin, stop)
+                graph.tensors[name] = tensor
+                graph.weights.add(name)
+            elif inner in (11, 12, 13):  # input, output, value_info
+                name, tensor_or_none = _value(data, begin, stop)
+                if tensor_or_none is not None:
+                    graph.tensors.setdefault(name, tensor_or_none)
+                if inner != 13:
+                    (graph.inputs if inner == 11 else graph.outputs).append(name)
+    graph.inputs = [name for name in graph.inputs if name not in graph.weights]
+    return graph
+
+
+def _node(data: bytes, start: int, end: int) -> OnnxNode:
+    node = OnnxNode()
+    for number, _, value, stop in fields(data, start, end):
+        if number in (1, 2):
+            (node.inputs if number == 1 else node.outputs).append(_text(data, value, stop))
+        elif number == 3:
+            node.name = _text(data, value, stop)
+        elif number == 4:
+            node.op = _text(data, value, stop)
+        elif number == 5:
+            name, flag = "", 0
+            for inner, _, inner_value, inner_stop in fields(data, value, stop):
+                if inner == 1:
+                    name = _text(data, inner_value, inner_stop)
+                elif inner == 3:  # AttributeProto.i
+                    flag = inner_value
+            node.flags[name] = flag
+    return node
+
+
+def _initializer(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor]:
+    name, kind, shape = "", 0, []
+    for number, wire_type, value, stop in fields(data, start, end):
+        if number == 1:
+            shape += [value] if wire_type == 0 else list(_packed(data, value, stop))
+        elif number == 2:
+            kind = value
+        elif number == 8:
+            name = _text(data, value, stop)
+    return name, OnnxTensor(kind, tuple(shape))
+
+
+def _value(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor | None]:
+    """Read a ValueInfoProto: the name, and the type where it is a tensor's."""
+    name, kind, shape = "", 0, None
+    for number, _, value, stop in fields(data, start, end):
+        if number == 1:
+            name = _text(data, value, stop)
+        elif number == 2:
+            for _, _, tensor, tensor_stop in _only(data, value, stop, 1):  # TypeProto.tensor_type
+                for inner, _, inner_value, inner_stop in fields(data, tensor, tensor_stop):
+                    if inner == 1:
+                        kind = inner_value
+                    elif inner == 2:
+                        shape = _shape(data, inner_value, inner_stop)
+    return name, None if shape is None else OnnxTensor(kind, shape)
+
+
+def _shape(data: bytes, start: int, end: int) -> tuple[int, ...]:
+    sizes: list[int] = []
+    for _, _, dimension, stop in _only(data, start, end, 1):
+        known = [value for _, wire_type, value, _ in _only(data, dimension, stop, 1) if wire_type == 0]
+        sizes.append(known[-1] if known else 0)
+    return tuple(sizes)
+
+
+def _only(data: bytes, start: int, end: int, number: int) -> Iterator[tuple[int, int, int, int]]:
+    return (found for found in fields(data, start, end) if found[0] == number)
+
+
+def _packed(data: bytes, start: int, end: int) -> Iterator[int]:
+    """Values of a packed list of varints."""
+    value = shift = 0
+    for byte in data[start:end]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield value
+            value = shift = 0
+
+
+def _text(data: bytes, start: int, end: int) -> str:
+    return data[start:end].decode("utf-8", "backslashreplace")

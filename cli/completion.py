@@ -1,0 +1,47 @@
+"""The verb `completion`: a script that completes verbs, options and paths in a shell."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import choices
+from .options import AddVerb, show
+from .terminal import Bar
+
+# Options that take a path, by what their help shows. Positional arguments are paths too, where no choice is listed.
+PATHS = {"A.json", "B.json", "BUNDLE", "DIR", "FILE", "MD", "MP4", "OUT", "PATH", "PRIVATE", "PUBKEY"}
+
+
+def _completion(a: argparse.Namespace, bar: Bar) -> int:
+    import shtab
+
+    for parser in (a.root, *_verbs_of(a.root)):
+        for action in parser._actions:
+            if takes_path(action):
+                action.complete = shtab.FILE
+    script = shtab.complete(a.root, a.shell)
+    # Not by `show`: a script's tabs are meant.
+    return show(a, bar, {"shell": a.shell, "script": script}, "") if a.json else _write(script)
+
+
+def takes_path(action: argparse.Action) -> bool:
+    """Whether an argument is the name of a file or a folder."""
+    if isinstance(action, argparse._SubParsersAction) or action.choices is not None or action.nargs == 0:
+        return False
+    return action.metavar in PATHS or not action.option_strings
+
+
+def _write(script: str) -> int:
+    print(script, flush=True)
+    return 0
+
+
+def _verbs_of(root: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    found = [action for action in root._actions if isinstance(action, argparse._SubParsersAction)]
+    return [parser for action in found for parser in action.choices.values()]
+
+
+def add(verb: AddVerb) -> None:
+    """Adds the verb to the parser."""
+    p = verb("completion", _completion, "print a script for tab completion", "logoformer completion bash")
+    p.add_argument("shell", choices=choices.SHELLS, help="bash, zsh or tcsh")

@@ -1,0 +1,76 @@
+"""An argument parser that suggests the name that was meant, and reports errors as JSON after `--json`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from ..errors import EXIT_USAGE, UsageError, command, one_of, printable
+
+
+class CommandParser(argparse.ArgumentParser):
+    """`argparse.ArgumentParser` with "Did you mean"; a wrong call ends the process with exit code 2."""
+
+    _json = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        words = sys.argv[1:] if args is None else list(args)
+        self._json = "--json" in words
+        # Before argparse does it: a mistyped option would be reported as a required one that is missing.
+        for word in words:
+            if word == "--" or (self._verbs is not None and not word.startswith("-")):
+                break
+            self._check_option(word)
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        error = UsageError(message, next=command(*self.prog.split(), "--help"))
+        print(json.dumps(error.to_json()) if self._json else f"{self.prog}: error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+    @property
+    def _verbs(self) -> argparse.Action | None:
+        return next((action for action in self._actions if isinstance(action, argparse._SubParsersAction)), None)
+
+    def _check_option(self, word: str) -> None:
+        name = word.partition("=")[0]
+        known = self._option_string_actions
+        if not name.startswith("--") or " " in word or any(option.startswith(name) for option in known):
+            return
+        self.error(f"unknown option {name!r}.{did_you_mean(name, [option for option in known if option[:2] == '--'])}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        if action is self._verbs:
+            raise argparse.ArgumentError(None, unknown("verb", value, action.choices))
+        raise argparse.ArgumentError(action, unknown("value", value, action.choices))
+
+
+def comma_list(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option that takes some of `names`, with commas between."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in text.split(",") if word.strip())
+        for word in words:
+            if word not in names:
+                raise argparse.ArgumentTypeError(unknown("name", word, names))
+        return words
+
+    return parse
+
+
+def unknown(what: str, value: object, known: Iterable[object]) -> str:
+    """The message for a name that is not among those known."""
+    names = [str(name) for name in known]
+    return f"unknown {what} {str(value)!r}.{did_you_mean(str(value), names)} Choose from {one_of(names)}."
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The closest known name as " Did you mean ...?"; empty where none is close."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {printable(close[0])!r}?" if close else ""

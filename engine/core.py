@@ -1,0 +1,143 @@
+"""The core of a runtime: sessions by graph, faces of the ring arena, owner of the thread.
+
+`Stream`, `step` and `Worker` use it; `runtime.Runtime` adds what callers see.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter_ns
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle, GraphEntry
+from ..clips import Clip, check_color
+from ..errors import UsageError, VerificationError, command, printable
+from .feeding import put_clip
+from .result import Result, make_result
+from .sessions.contract import Session
+from .thread_owner import ThreadOwner
+
+_log = logging.getLogger(__name__)
+
+
+class RuntimeCore:
+    """Sessions by graph, free faces, and the owner of the thread.
+
+    Args:
+        bundle: opened for reading.
+        open_session: turns an index entry into a session.
+        backend: shown to people, such as 'onnxruntime 1.24.4 CPU'.
+        precision: of every graph that is opened.
+        frame_batches: batches of the `frame` graph that `open_session` can open; None: those of the bundle.
+
+    Attributes:
+        not_finite: answers that were NaN or infinite; each raised an error, and no label was made of it.
+        passed_over: with backend='auto', the backends that were tried before this one, and why each was not taken.
+        owner: entered by every call that touches a session.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        open_session: Callable[[GraphEntry], Session],
+        backend: str,
+        precision: str,
+        frame_batches: Sequence[int] | None = None,
+    ) -> None:
+        self.bundle, self.backend, self.precision = bundle, backend, precision
+        self.frame_batches = bundle.frame_batches(precision) if frame_batches is None else tuple(frame_batches)
+        self._open_session = open_session
+        self._sessions: dict[tuple[str, int], Session] = {}
+        self._free_faces = list(range(bundle.stream.faces))
+        self._sequence = 0
+        self.not_finite = 0
+        self.passed_over: tuple[str, ...] = ()
+        self.owner = ThreadOwner(self.close_sessions)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """C class names, in the order of `Result.probabilities`."""
+        return self.bundle.labels
+
+    def session(self, graph: str, batch: int = 1) -> Session:
+        """The session of one graph, opened at the first call.
+
+        Raises:
+            UsageError: the runtime is closed, or the call came from another thread than the runtime's.
+            RefusedError: the file is not what the index promises.
+        """
+        self.owner.check()
+        if (graph, batch) not in self._sessions:
+            entry, began = self.bundle.graph(graph, self.precision, batch), perf_counter_ns()
+            self._sessions[graph, batch] = self._open_session(entry)
+            _log.info("session of %s opened in %.1f ms", printable(entry.file), (perf_counter_ns() - began) / 1e6)
+        return self._sessions[graph, batch]
+
+    def close_sessions(self) -> None:
+        """Frees every session; they open again when they are needed."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            session.close()
+
+    @property
+    def has_open_streams(self) -> bool:
+        """Whether a face of the ring arena is in use."""
+        return len(self._free_faces) < self.bundle.stream.faces
+
+    def take_face(self) -> int:
+        """A free face of the ring arena, until `release_face` gives it back.
+
+        Raises:
+            UsageError: all of them are in use.
+        """
+        if not self._free_faces:
+            raise UsageError(
+                f"All {self.bundle.stream.faces} faces of this bundle's ring arena are in use.",
+                cause="streams that were not closed; or more faces than the bundle was exported for",
+                next="stream.close() when a face is gone; or: "
+                + command("logoformer", "export", "CHECKPOINT", "-o", self.bundle.path, "--faces", "8"),
+            )
+        return self._free_faces.pop(0)
+
+    def release_face(self, face: int) -> None:
+        """Makes a face free again; called by `Stream.close`."""
+        self._free_faces.append(face)
+
+    def take_clip(self, clip: Clip, color: str | None, started_ns: int, marks: dict[str, int]) -> Result:
+        """Answers one clip; the caller has entered `owner`.
+
+        Args:
+            clip: as for `Runtime.__call__`.
+            color: as for `Runtime.__call__`.
+            started_ns: when the clip was handed over.
+            marks: when each stage since then ended; more are added.
+        """
+        session = self.session("clip")
+        put_clip(session, clip, check_color(color))
+        marks["preprocess"] = perf_counter_ns()
+        session.run()
+        marks["clip"] = perf_counter_ns()
+        probabilities = session.output("probabilities")[0]
+        marks["postprocess"] = perf_counter_ns()
+        result = self.result(probabilities, marks, started_ns, started_ns, None, self._sequence)
+        self._sequence += 1
+        return result
+
+    def result(
+        self,
+        probabilities: npt.NDArray[np.float32],
+        marks: Mapping[str, int],
+        started_ns: int,
+        received_ns: int,
+        time_s: float | None,
+        sequence: int,
+    ) -> Result:
+        """`make_result`, counting what was not finite."""
+        try:
+            return make_result(self.labels, probabilities, marks, started_ns, received_ns, time_s, sequence)
+        except VerificationError:
+            self.not_finite += 1
+            raise

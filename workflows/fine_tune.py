@@ -1,0 +1,98 @@
+"""Fine-tune a bundle's INT8 graphs: quantization-aware training, filed as new INT8 graphs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle
+from ..calibration.quantize import QuantizeConfig
+from ..errors import BadInputError, command
+from .quantize import file_int8, load_models, smoothed
+
+if TYPE_CHECKING:
+    from ..calibration.qat import QatConfig
+    from ..model.data.clips import ClipSource
+
+Progress = Callable[[str, int, int], None]
+HELD_BACK = 63  # clips of the training split at most, to choose the step by
+
+
+def fine_tune_on(
+    path: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    config: QatConfig,
+    *,
+    fold: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Bundle, dict[str, Any]]:
+    """Fine-tunes a bundle's INT8 graphs on one fold's training split; FP32 and FP16 stay.
+
+    Args:
+        path: the bundle, with INT8.
+        data: the data set's folder.
+        config: how.
+        fold: 1 to 5.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The bundle, opened again, and what the manifest says of the fine-tuning.
+
+    Raises:
+        BadInputError: no INT8 in the bundle, too few clips, or the loss is no longer finite.
+    """
+    from ..model.data.clips import CachedClips
+    from ..model.data.datasets import clips_for
+
+    bundle = Bundle(path)
+    source = CachedClips(clips_for(data, "train", fold, bundle.image_size, bundle.labels))
+    return fine_tune_bundle(bundle, source, config, f"{Path(data).name}, fold {fold}, training split", progress)
+
+
+def fine_tune_bundle(
+    bundle: Bundle, source: ClipSource, config: QatConfig, named: str, progress: Progress | None = None
+) -> tuple[Bundle, dict[str, Any]]:
+    """The same on any clip source; `named` is what the manifest calls it."""
+    from ..calibration.choose import turns
+    from ..calibration.qat import augmented, fine_tune, fine_tuning_record
+    from ..calibration.quantize import Ranges
+    from ..calibration.smooth import with_weights
+    from ..clips import centre_indices, random_indices
+    from ..export.reference import Reference
+
+    if "int8" not in bundle.precisions:
+        raise BadInputError(
+            f"{bundle.path} has no INT8 graphs to fine-tune.",
+            next=command("logoformer", "quantize", bundle.path, "--data", "DIR"),
+        )
+    written = bundle.calibration()
+    q = written["quantize"]
+    placement = QuantizeConfig(q["method"], tuple(q["exclude"]), q["attention"], q["fold_weights"])
+    smoothing = {norm: np.asarray(factor, np.float32) for norm, factor in written.get("smoothing", {}).items()}
+    models = smoothed(load_models(bundle), smoothing)
+
+    def read(index: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        return source.frames(index, random_indices(source.count(index), bundle.sampling, rng))
+
+    fp32 = models["clip"][0]
+    began = Ranges(written["ranges"], q["method"], written["count"])
+    apart = turns([source.label(i) for i in range(len(source))], min(HELD_BACK, len(source) // 4), config.seed)
+    held_back = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in apart])
+    learned = sorted(set(range(len(source))) - set(apart))
+    if len(learned) < config.batch:
+        raise BadInputError(
+            f"{len(learned)} clips are left to learn from beside {len(apart)} that are held back.",
+            next="give a larger data set",
+        )
+    batches = augmented(lambda place, rng: read(learned[place], rng), len(learned), config)
+    tuned = fine_tune(fp32, Reference(fp32), began, placement, batches, held_back, config, progress)
+    done = fine_tuning_record(config, tuned, named)
+    models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
+    written = {**written, "ranges": dict(tuned.ranges.amax), "qat": done}
+    written.pop("compensation", None)  # trained weights are rounded as they were in training: to the nearest step
+    return file_int8(bundle, models, tuned.ranges, placement, written, progress=progress, qat=done), done
