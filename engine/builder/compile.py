@@ -29,7 +29,7 @@ _NO_KERNELS = re.compile(r"\(sm\d+\): .*not supported|target gpu sm \d+ is not s
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build; what to compute is the graph's business.
+    """Settings of a build; what is computed is given by the graph.
 
     Attributes:
         target: 'rtx' or 'tensorrt'.
@@ -149,11 +149,8 @@ class Compilation:
         return bytes(plan), {**self._settings(config), "timing_cache": used}
 
     def tensor_types(self) -> dict[str, int]:
-        """Layer outputs of the parsed network by type, such as {'half': 310}.
-
-        The network is strongly typed, so the engine keeps them.
-        """
-        layers = (self.network.get_layer(index) for index in range(self.network.num_layers))
+        """Layer outputs of the parsed network by type, which the engine keeps: {'half': 310, ...}."""
+        layers = [self.network.get_layer(index) for index in range(self.network.num_layers)]
         types = (layer.get_output(index).dtype.name.lower() for layer in layers for index in range(layer.num_outputs))
         return dict(Counter(types))
 
@@ -177,7 +174,7 @@ class Compilation:
         return config
 
     def _workspace(self) -> tuple[int | None, str]:
-        """How much scratch memory a kernel may use, and whose word that is.
+        """Scratch memory that a kernel may use, and where the limit comes from.
 
         TensorRT's default is all that the GPU has. On a Jetson that is all that the machine has, and trying kernels
         that need it ends other programs or the build. Half is left there for weights, for TensorRT itself and for
@@ -193,7 +190,7 @@ class Compilation:
         return max(share, MIB), f"{'four fifths' if own else 'half'} of {free}"
 
     def _use_timing_cache(self, config: Any, known: bytes) -> str:
-        """Sets a timing cache; returns 'used', 'new', or '' where there is none.
+        """Set the configuration's timing cache; returns 'used', 'new', or '' where there is none.
 
         In TensorRT-RTX a timing cache is a deprecated name without a function.
         """
@@ -257,10 +254,7 @@ class Compilation:
 
 
 def _network_flags(module: Any) -> int:
-    """Explicit batch and strong typing, where TensorRT still has flags for them.
-
-    They are gone or implied in TensorRT 11 and in RTX.
-    """
+    """Explicit batch and strong typing, where the flags exist: implied in TensorRT 11 and RTX."""
     flags = 0
     for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
         flag = getattr(module.NetworkDefinitionCreationFlag, name, None)
@@ -292,7 +286,7 @@ def build_failed(trt: TrtModule, shown: str, log: BuildLog, before: Memory | Non
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine and the record of its making.
+    """A compiled engine, with its settings and measurements.
 
     Attributes:
         plan: the serialized engine.
@@ -330,7 +324,7 @@ def build_here(
     shown: str = "the graph",
     timing_cache: bytes = b"",
 ) -> BuiltEngine:
-    """Compiles one graph in this process, as the child of `process.build_engine` does.
+    """Compile one graph in this process; the child of `process.build_engine` calls it.
 
     Raises:
         RefusedError, BadInputError, MachineError: see `process.build_engine`.

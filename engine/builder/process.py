@@ -1,4 +1,4 @@
-"""Builds in a child process whose memory is watched: both sides of it.
+"""Builds in a child process with a memory watch: the parent's side and the child's main.
 
 A compiler may take all memory, crash, or take an hour. In a process of its own it can be watched and ended at any
 moment, and nothing of it is left. The child is given bytes and answers with bytes: the parent alone writes files.
@@ -73,7 +73,7 @@ class _Child:
 
 @contextmanager
 def _start(shown: str) -> Iterator[_Child]:
-    """Starts `serve` in a process of its own, for the block.
+    """Run `serve` in a child process for the duration of the block.
 
     Args:
         shown: the graph, for messages.
@@ -111,11 +111,11 @@ def build_engine(
     shown: str = "the graph",
     timing_cache: bytes = b"",
 ) -> BuiltEngine:
-    """Compiles one graph in a child process.
+    """Compile one graph in a child process.
 
-    TensorRT-RTX needs no GPU for it; TensorRT builds for that of this machine.
+    TensorRT-RTX needs no GPU for it; TensorRT builds for the GPU of this machine.
 
-    The child is ended, and nothing of it is left, when this call ends for whatever reason: an exception of `progress`,
+    The child is ended, and nothing of it is left, when this call ends for any reason: an exception of `progress`,
     Ctrl-C, the end of this process, or memory that runs short.
 
     Verbosity is NONE. That keeps details out of what TensorRT tells of the engine later, not every name out of its
@@ -144,7 +144,7 @@ def build_engine(
 def inspect_engine(
     onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
 ) -> Inspection:
-    """Compiles the graph again in a child process, and asks TensorRT's engine inspector.
+    """Compile a graph in a child process with details, and query the engine inspector.
 
     Raises:
         MachineError: the child ran out of memory, crashed, or TensorRT does not tell.
@@ -177,7 +177,7 @@ def _in_child(
 
 
 def _ask(child: _Child, request: Mapping[str, Any], parts: Sequence[bytes]) -> None:
-    """Sends a request. A child that is dead already is found to be so by `_answers_of`."""
+    """Send a request; `_answers_of` notices a child that has already died."""
     paths = json.dumps([path or str(Path.cwd()) for path in sys.path if isinstance(path, str)]).encode("ascii")
     pipe = child.process.stdin
     with suppress(BrokenPipeError):
@@ -193,9 +193,7 @@ def _message(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> list[bytes
 
 
 def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """Messages of the child until it ends.
-
-    Memory is watched meanwhile, and the child's log lines are logged here.
+    """Messages of the child until it ends; checks memory, and passes on log records.
 
     Raises:
         MachineError: memory runs short.
@@ -226,7 +224,7 @@ def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
 
 
 def _raised(error: Mapping[str, Any]) -> LogoformerError:
-    """An error of the child's, as if it had been raised here."""
+    """The child's error, to be raised here."""
     kind = getattr(errors, error["error"])
     again: LogoformerError = kind(error["what"], cause=error["cause"], next=error["next"], log=error["log"])
     return again
@@ -269,7 +267,7 @@ def _next_chunk(child: _Child) -> bytes:
 
 
 def _look(child: _Child) -> None:
-    """Looks at memory, five times a second at most."""
+    """Check memory, five times a second at most."""
     now = time.monotonic()
     if now < child.next_look:
         return
@@ -293,11 +291,11 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in sys/prctl.h
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Answers one request: reads it from standard input, writes to `descriptor`.
+    """Answer one request: reads it from standard input, writes to `descriptor`.
 
     Args:
         descriptor: an open pipe.
-        parent: process id; without it nobody waits for this build.
+        parent: its process id; the child ends with it.
     """
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above

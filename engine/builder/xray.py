@@ -1,4 +1,4 @@
-"""Kernel plans of a graph, from TensorRT-RTX's log or a device's engine inspector.
+"""Kernel plans of a graph, by TensorRT-RTX without a GPU or by a device's engine inspector.
 
 TensorRT-RTX compiles on any machine and, asked for details, prints its whole plan. That shows what a latency number
 would only hint at: whether attention was fused, whether data is moved for nothing, and in which precision the work is
@@ -31,7 +31,7 @@ def xray(
     shown: str = "the graph",
     typed_macs: Mapping[str, int] | None = None,
 ) -> KernelPlan:
-    """Compiles a graph for one GPU with TensorRT-RTX and reads the plan. No GPU is needed.
+    """Compile a graph for one GPU with TensorRT-RTX and read its plan; no GPU is needed.
 
     Args:
         onnx: the checked bytes of a static graph.
@@ -39,7 +39,7 @@ def xray(
         options: settings of the engine whose plan is wanted; target and GPUs are replaced.
         progress: called with (phase, steps done, steps).
         shown: how to name the graph in a message.
-        typed_macs: multiply-accumulates by precision as the ONNX types have them, shown beside the other counts.
+        typed_macs: multiply-accumulates by precision as the ONNX types have them, shown with the other counts.
 
     Raises:
         UsageError: a GPU that TensorRT-RTX does not build for.
@@ -67,7 +67,7 @@ def xray(
 
 @dataclass(frozen=True)
 class Inspection:
-    """A device's own account of a graph that it compiled, as plain values.
+    """An engine inspector's answer and the parsed network, as plain values for another process.
 
     Attributes:
         compiler: TensorRT's name and version.
@@ -83,9 +83,7 @@ class Inspection:
 def inspect_here(
     onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
 ) -> Inspection:
-    """Compiles for this machine's GPU and asks the engine inspector.
-
-    See `process.inspect_engine`.
+    """Compile for the GPU of this machine and query the engine inspector.
 
     A build of its own, as `xray` is: shipped engines keep no details.
 
@@ -107,7 +105,7 @@ def inspect_here(
 
 
 def plan_of_inspection(inspection: Inspection, typed_macs: Mapping[str, int] | None = None) -> KernelPlan:
-    """The kernel plan for 'this-gpu', read from an unverified shape (`plan/inspector.py`).
+    """The kernel plan for 'this-gpu', parsed by `plan/inspector.py`.
 
     Raises:
         RefusedError: the inspector's answer is no JSON.

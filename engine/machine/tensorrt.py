@@ -1,5 +1,6 @@
-"""Import of TensorRT: `tensorrt` (JetPack, data centre) or `tensorrt_rtx` (desktop).
+"""Import and version check of a target's TensorRT module.
 
+`tensorrt` is for JetPack and data centres, `tensorrt_rtx` for desktops and for builds without a GPU.
 The meta package provides the plain import name; the wheels that hold the code are named `..._bindings`. Either will do.
 """
 
@@ -23,7 +24,7 @@ _OLDEST = {"rtx": (1, 0), "tensorrt": (10, 3)}  # strongly typed networks, and t
 
 @dataclass(frozen=True)
 class TrtModule:
-    """An imported TensorRT.
+    """An imported TensorRT module.
 
     Attributes:
         target: 'rtx' or 'tensorrt'.
@@ -47,7 +48,7 @@ class TrtModule:
 
 
 def find_module(target: str) -> TrtModule:
-    """Imports the TensorRT of a target.
+    """Import the TensorRT of a target.
 
     Args:
         target: 'rtx' or 'tensorrt'.

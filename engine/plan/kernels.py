@@ -1,4 +1,4 @@
-"""Kernels that a compiler makes of one graph: roles, types, bytes, and the plan of them all."""
+"""Kernels compiled from one graph, with their roles, types and bytes, and the plan of all."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PlanTensor:
 
     @property
     def bytes(self) -> int:
-        """Bytes that its elements take; 0 for a type in `KernelPlan.unknown_types`."""
+        """Bytes of its elements; 0 for a type listed in `KernelPlan.unknown_types`."""
         bits = next((bits for name, bits in TYPES.values() if name == self.dtype), 0)
         strides = self.strides if len(self.strides) == len(self.shape) else (1,) * len(self.shape)
         elements = 1
@@ -67,7 +67,7 @@ class PlanTensor:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One line of the plan.
+    """One kernel of a plan.
 
     Attributes:
         name: the compiler's name.
@@ -100,10 +100,7 @@ class Kernel:
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """A generated kernel's operations, in the compiler's syllables.
-
-        Such as ('Cast', 'Tran', 'Conc'); 'Etc' where it cut the name.
-        """
+        """Syllables in a generated kernel's name: ('Cast', 'Tran', 'Conc'); 'Etc' where it is cut."""
         found = _GENERATED.match(self.name)
         return tuple(re.findall(r"[A-Z][a-z0-9]*", found.group(1))) if found else ()
 
@@ -115,7 +112,7 @@ class Kernel:
 
     @property
     def role(self) -> str:
-        """What it is for, judged by name, class and types.
+        """The kind of work, judged by name, class and types.
 
         'sync'          waits for or wakes another stream
         'attention'     a fused attention: both products and the softmax
@@ -184,7 +181,7 @@ class KernelPlan:
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        """What does work: every step that is not synchronisation."""
+        """Every step that is not synchronisation."""
         return tuple(step for step in self.steps if step.role != "sync")
 
     def with_role(self, role: str) -> tuple[Kernel, ...]:
@@ -193,10 +190,7 @@ class KernelPlan:
 
     @property
     def bytes(self) -> int:
-        """Bytes touched by all kernels: an upper bound on traffic.
-
-        Caches are ignored, and gathers count whole.
-        """
+        """Bytes touched by all kernels: an upper bound, without caches, gathers counted whole."""
         return sum(kernel.bytes for kernel in self.kernels)
 
     @property

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a graph, and in which precision the compiled kernels do them.
+"""Multiply-accumulates of a graph, and the compiled kernels that do them.
 
 How many there are is counted on the parsed network (two layer types hold them all in our graphs). Where they ended up
 is read from the kernel plan: each kernel lists the ONNX nodes that it does a part of. What cannot be placed without
@@ -62,7 +62,7 @@ def _type_of(tensor: Any) -> str:
 
 
 def place_nodes(kernels: Sequence[Kernel], nodes: Iterable[str]) -> dict[str, int]:
-    """Finds the kernel that does each node's multiply-accumulates.
+    """Find the kernel that does each node's multiply-accumulates.
 
     A node is listed by its own kernel and often by neighbours that load, pad or scale for it. It is placed on the
     kernel that multiplies and is named after it; else where just one that multiplies lists it, or several of one
@@ -97,7 +97,7 @@ def place_nodes(kernels: Sequence[Kernel], nodes: Iterable[str]) -> dict[str, in
 
 
 def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list[int], dict[str, int]]:
-    """Sums multiply-accumulates by kernel; see `place_nodes`.
+    """Sum multiply-accumulates by kernel; see `place_nodes`.
 
     Args:
         kernels: the plan.

@@ -22,7 +22,7 @@ _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.+)\](?:__\w+)?")  # '__gemm_from_conv
 
 
 def parse_plan(messages: Iterable[str]) -> tuple[tuple[Kernel, ...], tuple[str, ...]]:
-    """Finds the kernels in the messages of a build.
+    """Find the kernels in the messages of a build.
 
     Args:
         messages: VERBOSE messages, in order; those that are no plan are passed over.
@@ -51,7 +51,7 @@ def _plan_lines(message: str) -> list[str]:
 
 
 def parse_kernel(line: str) -> Kernel:
-    """Reads one line.
+    """Parse one line of the plan.
 
     Raises:
         ValueError: no name or class, a tensor without dimensions, a list that does not end, or a number that is none.
@@ -78,10 +78,7 @@ def _parse_metadata(text: str) -> tuple[str, ...]:
 
 
 def _split_fields(text: str) -> dict[str, str]:
-    """Splits 'Key: value, Key: value'.
-
-    A value that begins with a bracket reaches to where its brackets close.
-    """
+    """Split 'Key: value, Key: value'; a value in brackets ends where they close."""
     fields: dict[str, str] = {}
     found = _FIELD.match(text)
     while found:

@@ -41,7 +41,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Provider:
-    """Which of ONNX Runtime's execution providers compute.
+    """The execution providers of ONNX Runtime that compute, with their options.
 
     Attributes:
         name: of the one that is meant, as ONNX Runtime spells it.
@@ -148,7 +148,7 @@ class OrtSession:
 
 
 class GpuSession(OrtSession):
-    """One graph on a GPU, through host buffers; a stream's tokens go through them too."""
+    """One graph on a GPU through host buffers; a stream's tokens pass through the host too."""
 
     _lost = ""
 
@@ -172,12 +172,12 @@ class GpuSession(OrtSession):
 
 
 def runtime_name(provider: Provider = CPU) -> str:
-    """Such as 'onnxruntime 1.24.4 CPU'."""
+    """The backend's name, such as 'onnxruntime 1.24.4 CPU'."""
     return f"onnxruntime {import_onnxruntime().__version__} {provider.title}"
 
 
 def import_onnxruntime() -> Any:
-    """The package, with its telemetry off.
+    """The package onnxruntime, imported with its telemetry off.
 
     Raises:
         MachineError: it is not installed.
@@ -201,14 +201,14 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
-    """Opens a graph; `options` may hold `threads` and a `provider` other than the CPU."""
+    """The backend's entry point; `options` may hold `threads` and a `provider` (default: CPU)."""
     provider = options.get("provider", CPU)
     kind = OrtSession if provider is CPU else GpuSession
     return kind(data, entry, options.get("threads"), provider)
 
 
 def find_provider(backend: str, precision: str, device: int) -> Provider:
-    """A provider on a card, once nothing speaks against it.
+    """A provider on a GPU, checked to be usable.
 
     Args:
         backend: a key of `GPU_PROVIDERS`.

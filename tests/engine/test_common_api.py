@@ -83,7 +83,7 @@ def used(path: Path) -> dict[str, set[str]]:
 
 
 def test_the_builder_uses_the_common_subset() -> None:
-    for name in ("builder/compile.py", "machine/log.py", "machine/tensorrt.py", "builder/compile.py"):
+    for name in ("builder/compile.py", "machine/log.py", "machine/tensorrt.py"):
         for owner, names in used(FOLDER / name).items():
             allowed = COMMON[owner] | (RTX_ONLY.get(owner, set()) if name == "builder/compile.py" else set())
             assert names <= allowed, f"{name}: {owner} has no {names - allowed} in every TensorRT"
