@@ -220,10 +220,10 @@ class TrtSession:
 
     def _free(self) -> None:
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(CudaError):
+            with contextlib.suppress(CudaError):  # without the context, no call but a release makes sense
                 stack.enter_context(self.cuda)  # type: ignore[arg-type]
-            if hasattr(self, "_stream"):
-                self._quietly(self.cuda.synchronize, self._stream)
+                if hasattr(self, "_stream"):
+                    self.cuda.synchronize(self._stream)
             self._freeing.close()
         self._graph = None
 

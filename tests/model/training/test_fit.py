@@ -203,22 +203,20 @@ def test_the_fields_habit_says_so(small, tmp_path):
 
 
 def test_selection_keeps_the_best_epoch_and_not_the_last(small, tmp_path, monkeypatch):
-    from logoformer.model.training import train as training
+    from logoformer.model.training import fit
 
     scores, seen = iter([0.2, 0.9, 0.4]), []
-    whole = training.evaluate_together
+    whole = fit.evaluate_together
 
-    def scored(model, source, world, progress=None):
-        found = whole(model, source, world)
-        if len(seen) < 3:
-            seen.append({name: value.clone() for name, value in model.state_dict().items()})
-            return replace(found, war=next(scores))
-        return found
+    def scored(model, source, world):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return replace(whole(model, source, world), war=next(scores))
 
-    monkeypatch.setattr(training, "evaluate_together", scored)
+    monkeypatch.setattr(fit, "evaluate_together", scored)
     config = TrainConfig(steps=0, epochs=3, batch=4, select="test-fold")
     done = train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x")
     kept = weights(done.checkpoint)
+    assert len(seen) == 3
     assert all(torch.equal(kept[name], seen[1][name]) for name in kept)
     assert not all(torch.equal(kept[name], seen[2][name]) for name in kept)
 
