@@ -35,8 +35,8 @@ def card_text(manifest: Mapping[str, Any]) -> str:
         "## Model",
         "",
         f"* Classes: {labels}",
-        f"* Input: {_shown(sampling.get('segments', '?'))} segments x {_shown(sampling.get('frames_per_segment', '?'))} "
-        f"frames over {_shown(sampling.get('span_s', '?'))} s, face crops of "
+        f"* Input: {_shown(sampling.get('segments', '?'))} segments x "
+        f"{_shown(sampling.get('frames_per_segment', '?'))} frames over {_shown(sampling.get('span_s', '?'))} s, face crops of "
         f"{_shown(_mapping(manifest.get('preprocessing')).get('size', '?'))} pixels",
         f"* Attention: {_shown(model.get('attention', UNKNOWN))}; parameters: "
         f"{_shown(_mapping(model.get('complexity')).get('parameters', UNKNOWN))}",
@@ -63,8 +63,8 @@ def card_text(manifest: Mapping[str, Any]) -> str:
         "",
         "## Intended use",
         "",
-        "Research and prototypes on people who know of it and agreed to it. A facial expression is not a feeling. Not for "
-        "decisions about people, and not on groups of people or cameras that the scores above do not cover.",
+        "Research and prototypes on people who know of it and agreed to it. A facial expression is not a feeling. Not "
+        "for decisions about people, and not on groups of people or cameras that the scores above do not cover.",
     ]
     return "\n".join(lines) + "\n"
 
