@@ -68,7 +68,7 @@ def test_the_cli_page_is_the_parser(site, site_tools):
         for action in parser._actions:
             names = action.option_strings or [action.metavar or action.dest]
             for name in names:
-                assert any(code.split()[0] == name for code in codes), f"{verb}: {name}"
+                assert any(code.strip("[]").split()[0] == name for code in codes), f"{verb}: {name}"
             help = re.sub(r"\s+", " ", (action.help or "") % {**vars(action), "prog": parser.prog})
             assert help in plain, f"{verb}: {help}"
 
