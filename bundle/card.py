@@ -36,8 +36,8 @@ def card_text(manifest: Mapping[str, Any]) -> str:
         "",
         f"* Classes: {labels}",
         f"* Input: {_shown(sampling.get('segments', '?'))} segments x "
-        f"{_shown(sampling.get('frames_per_segment', '?'))} frames over {_shown(sampling.get('span_s', '?'))} s, face crops of "
-        f"{_shown(_mapping(manifest.get('preprocessing')).get('size', '?'))} pixels",
+        f"{_shown(sampling.get('frames_per_segment', '?'))} frames over {_shown(sampling.get('span_s', '?'))} s, "
+        f"face crops of {_shown(_mapping(manifest.get('preprocessing')).get('size', '?'))} pixels",
         f"* Attention: {_shown(model.get('attention', UNKNOWN))}; parameters: "
         f"{_shown(_mapping(model.get('complexity')).get('parameters', UNKNOWN))}",
         f"* Checkpoint, SHA-256: {_shown(checkpoint.get('sha256', UNKNOWN))}",
