@@ -22,7 +22,7 @@ demo: setup
 	$(RUN) -m logoformer demo -o demo
 
 test: setup lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadgroup
 
 lint: setup
 	$(PY) -m ruff check .

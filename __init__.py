@@ -1,8 +1,8 @@
 """logoformer: LOGO-Former from a PyTorch checkpoint to a camera on an edge GPU.
 
     import logoformer
-    with logoformer.load("face.bundle") as engine:
-        print(engine(clip, color="rgb").label)
+    with logoformer.load("face.bundle") as runtime:
+        print(runtime("clip.mp4").label)
 
 Everything here is lazy: importing this package imports nothing else of it.
 """
@@ -10,9 +10,12 @@ Everything here is lazy: importing this package imports nothing else of it.
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import clips as clips
+    from . import errors as errors
     from .bundle import Bundle as Bundle
     from .engine import Result as Result
     from .engine import Runtime as Runtime
@@ -24,17 +27,30 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "Result", "Runtime", "Stream", "Worker", "load"]
+__all__ = ["Bundle", "Result", "Runtime", "Stream", "Worker", "clips", "errors", "load"]
 
-_HOMES = {"Bundle": ".bundle", **dict.fromkeys(("Runtime", "Result", "Stream", "Worker", "load"), ".engine")}
+_HOMES = {"Bundle": ".bundle", **dict.fromkeys(("Result", "Runtime", "Stream", "Worker", "load"), ".engine")}
+_MODULES = ("clips", "errors")
+
+
+def _read_clip(*arguments: Any) -> Any:
+    return import_module(".camera.clip_files", __name__).read_clip(*arguments)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Engine":
+        import warnings
+
+        warnings.warn("logoformer.Engine is now logoformer.Runtime.", DeprecationWarning, stacklevel=2)
+        return __getattr__("Runtime")
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(_HOMES[name], __name__), name)
+    home = import_module(_HOMES[name], __name__)
+    if _HOMES[name] == ".engine":
+        home.Runtime.read_clip = _read_clip  # engine/ does not know camera/, which lies above it
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

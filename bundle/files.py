@@ -14,7 +14,9 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -164,6 +166,43 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise writing_failed(error, final) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary folder beside `target` and renames it there when the block ends well.
+
+    A folder cannot replace a full folder in one step: the old one is moved aside first, and a process killed in that
+    moment leaves it there, under a hidden name, with nothing lost.
+
+    Raises:
+        MachineError: the disk is full or the folder may not be written; `target` is unchanged.
+    """
+    final = Path(target)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
+    except OSError as error:
+        raise writing_failed(error, final) from error
+    try:
+        yield part
+        part.chmod(0o755)
+        if final.exists():
+            aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-old-"))
+            final.replace(aside / "was")
+            try:
+                part.replace(final)
+            except OSError:
+                (aside / "was").replace(final)
+                aside.rmdir()
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            part.replace(final)
+    except OSError as error:
+        raise writing_failed(error, final) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_atomic(target: str | os.PathLike[str], data: bytes | memoryview) -> None:

@@ -51,6 +51,9 @@ class Bundle:
             with reading_fields(shown):
                 self._parse(self.manifest)
 
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}: {', '.join(self.runnable)}; {len(self.labels)} labels)"
+
     def _parse(self, m: dict[str, Any]) -> None:
         self.labels = tuple(typed(label, str) for label in typed(m["labels"], list))
         self.sampling = Sampling.from_json(m["sampling"])

@@ -244,7 +244,7 @@ def augmented(
         count: clips there are.
         config: batch, steps and seed.
     """
-    from ..model.training.augment import draw_shifts
+    from ..model.data.augment import draw_shifts
 
     rng = np.random.default_rng(config.seed)
     waiting: list[int] = []

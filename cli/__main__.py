@@ -1,4 +1,4 @@
-"""`python -m logoformer.cli`, kept for scripts of version 0.1; the same as `python -m logoformer`."""
+"""`python -m logoformer.cli`: the command line under its name of version 0.1."""
 
 import sys
 

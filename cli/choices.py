@@ -1,4 +1,7 @@
-"""Names that options take, repeated from the library so that `--help` imports nothing heavy; a test compares them."""
+"""Names that options take, repeated from the library.
+
+So `--help` imports nothing heavy; a test compares them.
+"""
 
 PRESETS = ("base", "wide", "tiny")
 ATTENTIONS = ("logo", "joint", "space", "divided", "mixing", "lgi")

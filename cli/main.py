@@ -103,14 +103,14 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _escape_what_cannot_be_encoded() -> None:
-    """Prints labels and file names as escapes where the output's encoding lacks their characters."""
+    """Makes output escape the characters that its encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _settle_output() -> None:
-    """Discards output that cannot be written, so that the interpreter does not report it again when it exits."""
+    """Discards output that cannot be written, so that the exit does not report it again."""
     try:
         sys.stdout.flush()
     except OSError:

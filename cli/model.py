@@ -124,8 +124,8 @@ def _data_check(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _loading_speed(a: argparse.Namespace, bar: Bar) -> int:
+    from ..model.data.loading import measure_loading
     from ..model.networks.config import preset
-    from ..model.training.loading import measure_loading
     from ..model.training.recipe import recipe
 
     chosen = recipe(a.speed)

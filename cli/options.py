@@ -32,7 +32,7 @@ def show(a: argparse.Namespace, bar: Bar, data: Any, text: str) -> int:
 
 
 def say(a: argparse.Namespace, bar: Bar) -> Callable[[str], None]:
-    """A function that prints a line of progress on standard output; none with `--json` or `--quiet`."""
+    """A function that prints a line of progress; silent with `--json` or `--quiet`."""
 
     def line(text: str) -> None:
         if not (a.json or a.quiet):

@@ -1,4 +1,4 @@
-"""An argument parser that suggests the name that was meant, and reports errors as JSON after `--json`."""
+"""An argument parser with suggestions, whose errors are JSON after `--json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import EXIT_USAGE, UsageError, command, one_of, printable
 
 
 class CommandParser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` with "Did you mean"; a wrong call ends the process with exit code 2."""
+    """`argparse.ArgumentParser` with suggestions; a wrong call ends with exit code 2."""
 
     _json = False
 
@@ -71,6 +71,6 @@ def unknown(what: str, value: object, known: Iterable[object]) -> str:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The closest known name as " Did you mean ...?"; empty where none is close."""
+    """The closest known name as a question to append; empty where none is close."""
     close = difflib.get_close_matches(word, known, n=1)
     return f" Did you mean {printable(close[0])!r}?" if close else ""

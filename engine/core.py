@@ -62,8 +62,13 @@ class RuntimeCore:
         """C class names, in the order of `Result.probabilities`."""
         return self.bundle.labels
 
-    def session(self, graph: str, batch: int = 1) -> Session:
+    def session(self, graph: str, batch: int = 1, marks: dict[str, int] | None = None) -> Session:
         """The session of one graph, opened at the first call.
+
+        Args:
+            graph: its name.
+            batch: its batch size.
+            marks: when each stage of the call that needs it ended; 'open' is added where the session had to be opened.
 
         Raises:
             UsageError: the runtime is closed, or the call came from another thread than the runtime's.
@@ -74,6 +79,8 @@ class RuntimeCore:
             entry, began = self.bundle.graph(graph, self.precision, batch), perf_counter_ns()
             self._sessions[graph, batch] = self._open_session(entry)
             _log.info("session of %s opened in %.1f ms", printable(entry.file), (perf_counter_ns() - began) / 1e6)
+            if marks is not None:
+                marks["open"] = perf_counter_ns()
         return self._sessions[graph, batch]
 
     def close_sessions(self) -> None:
@@ -115,7 +122,7 @@ class RuntimeCore:
             started_ns: when the clip was handed over.
             marks: when each stage since then ended; more are added.
         """
-        session = self.session("clip")
+        session = self.session("clip", marks=marks)
         put_clip(session, clip, check_color(color))
         marks["preprocess"] = perf_counter_ns()
         session.run()

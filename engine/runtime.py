@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from types import TracebackType
+from typing import ClassVar
 
 from ..bundle import Bundle
-from ..clips import Clip, Frame
+from ..clips import Clip, Frame, Sampling
 from ..errors import UsageError
 from .core import RuntimeCore
 from .golden import selftest as run_selftest
@@ -26,7 +27,12 @@ class Runtime(RuntimeCore):
     another thread is refused; `worker()` is the way in from any thread. `close()` may come from anywhere.
 
     Arguments and attributes are those of `RuntimeCore`; `load` gives them.
+
+    Attributes:
+        read_clip: reads a path as a clip, see `__call__`; set by the package root, because what reads files lies above.
     """
+
+    read_clip: ClassVar[Callable[[str | os.PathLike[str], Sampling, int], Clip] | None] = None
 
     _worker: Worker | None = None
 
@@ -35,23 +41,36 @@ class Runtime(RuntimeCore):
         """Whether `close` was called."""
         return self.owner.closed
 
-    def __call__(self, clip: Clip, *, color: str | None = None) -> Result:
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self.precision} on {self.backend}"
+        return f"<Runtime of {self.bundle.path.name}: {state}, {len(self.labels)} labels>"
+
+    def __call__(self, clip: Clip | str | os.PathLike[str], *, color: str | None = None) -> Result:
         """Answers for one clip.
 
         Args:
             clip: uint8 `[T, H, W, 3]`, T as `bundle.frames`; frames of another size are resized by `clips.resize`. Or
                 an array on the card (DLPack, `__cuda_array_interface__`): exactly `[T, S, S, 3]`, RGB, taken as it is.
-            color: 'rgb' or 'bgr'; there is no default.
+                Or the path of a video file (extra `camera`) or of a folder of frames, from whose whole length T frames
+                are picked as in training.
+            color: 'rgb' or 'bgr' of an array; there is no default. A path needs none.
 
         Raises:
-            BadInputError: another dtype, rank, channel count or number of frames.
+            BadInputError: another dtype, rank, channel count or number of frames; or a file that is no clip.
             UsageError: `color` is missing, or the call came from another thread than the runtime's.
             VerificationError: the answer is not finite; no label was made of it.
             DeviceLostError: the device is gone, now or at an earlier call.
         """
         started = perf_counter_ns()
+        marks: dict[str, int] = {}
+        if isinstance(clip, str | os.PathLike):
+            read_clip = type(self).read_clip
+            if read_clip is None:
+                raise UsageError("This runtime reads no files.", next="logoformer.load(...) gives one that does")
+            clip, color = read_clip(clip, self.bundle.sampling, self.bundle.image_size), "rgb"
+            marks["decode"] = perf_counter_ns()
         with self.owner:
-            return self.take_clip(clip, color, started, {})
+            return self.take_clip(clip, color, started, marks)
 
     def stream(
         self, hop: int = 4, *, color: str | None = None, warmup: str = "wait", max_gap_s: float | None = None

@@ -74,6 +74,10 @@ class Stream:
         self.resets = 0
         self._closed = False
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "warm" if self.warm else "not warm yet"
+        return f"<Stream of face {self._face}: hop {self.hop}, {self.color}, {state}>"
+
     @property
     def warm(self) -> bool:
         """Whether the ring reaches back over the whole training pattern."""

@@ -113,6 +113,10 @@ class Worker(TaskQueue):
         runtime.owner.give(self._thread.ident, self._thread.name, worker=True)
         self._handed_over.set()
 
+    def __repr__(self) -> str:
+        counts = f"{self.submitted} submitted, {self.answered} answered, {self.dropped} dropped"
+        return f"<Worker of {self._runtime.bundle.path.name}: {len(self._streams)} streams, {counts}>"
+
     def stream(
         self, hop: int = 4, *, color: str | None = None, warmup: str = "wait", max_gap_s: float | None = None
     ) -> WorkerStream:

@@ -27,8 +27,7 @@ from ..clips import window_order
 from ..model.networks.backbone import BasicBlock, Trunk
 from ..model.networks.config import ModelConfig
 from ..model.networks.logoformer import Block, LogoFormer
-from .schemes import SchemeTokens
-from .window_attention import WindowAttention
+from .schemes import SchemeTokens, WindowAttention
 
 GRAPHS = ("clip", "frame", "temporal")
 

@@ -1,1 +1,4 @@
-"""The PyTorch model: architecture, synthetic faces, data sets, training, evaluation. The only room that needs torch."""
+"""The PyTorch model: architecture, synthetic faces, data sets, training and evaluation.
+
+The lowest folder that needs torch: what runs on a device imports nothing from here.
+"""

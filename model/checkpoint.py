@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: `model.safetensors` and `config.json`.
+"""Checkpoints: a folder with `model.safetensors` and `config.json`.
 
 `.pt` files are read only through `torch.load(weights_only=True)`; one that carries anything but tensors and plain
 values is refused and never executed.
@@ -7,8 +7,6 @@ values is refused and never executed.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bundle.files import dump_json, parse_json, read_file, read_regular, sha256, writing_failed
+from ..bundle.files import atomic_folder, dump_json, parse_json, read_file, read_regular, sha256
 from ..errors import BadInputError, LogoformerError, MachineError, RefusedError, UsageError, advising, command
 from .networks.config import ModelConfig
 from .networks.logoformer import LogoFormer
-from .pickles import load_plain
+from .networks.weight_files import load_plain, load_safetensors
 
 FORMAT = "logoformer-checkpoint"
 FORMAT_VERSION = 1
@@ -30,10 +28,7 @@ _ANOTHER = command("logoformer", "init", "--preset", "base", "-o", "new-checkpoi
 
 
 def save_checkpoint(folder: str | os.PathLike[str], model: LogoFormer, extra: Mapping[str, Any] | None = None) -> Path:
-    """Writes a checkpoint folder; it appears whole, and an older checkpoint that stood there is replaced.
-
-    A folder cannot replace a full folder in one step: the old one is moved aside first, and a process killed in that
-    moment leaves it beside, under a hidden name, with nothing lost.
+    """Writes a checkpoint folder, whole or not at all; an older checkpoint there is replaced.
 
     Args:
         folder: where; a folder that is not a checkpoint is never replaced.
@@ -44,13 +39,13 @@ def save_checkpoint(folder: str | os.PathLike[str], model: LogoFormer, extra: Ma
         The folder.
 
     Raises:
-        BadInputError: something that is not a checkpoint stands there.
+        BadInputError: something that is not a checkpoint is there.
         MachineError: the disk is full or may not be written.
     """
     from safetensors.torch import save
 
     final = Path(folder)
-    check_target(final)
+    check_replaceable(final)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     config = {
         "format": FORMAT,
@@ -58,39 +53,19 @@ def save_checkpoint(folder: str | os.PathLike[str], model: LogoFormer, extra: Ma
         "model": model.config.to_json(),
         "extra": dict(extra or {}),
     }
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
-    except OSError as error:
-        raise writing_failed(error, final) from error
-    try:
+    with atomic_folder(final) as part:
         for name, data in (("model.safetensors", save(state)), ("config.json", dump_json(config))):
             with (part / name).open("wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-        part.chmod(0o755)
-        if final.exists():  # a folder cannot replace a full folder in one step: move the old one aside first
-            aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-old-"))
-            final.replace(aside / "was")
-            try:
-                part.replace(final)
-            except OSError:
-                (aside / "was").replace(final)
-                aside.rmdir()
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            part.replace(final)
-    except OSError as error:
-        raise writing_failed(error, final) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return final
 
 
-def check_target(folder: str | os.PathLike[str]) -> None:
-    """Refuses a place that holds anything but an older checkpoint; worth asking before a long training.
+def check_replaceable(folder: str | os.PathLike[str]) -> None:
+    """Refuse a place that holds anything but an older checkpoint.
+
+    Asked before a long training too, whose result would have no place.
 
     Raises:
         BadInputError: a file, or a folder with anything in it that is not a checkpoint's.
@@ -112,7 +87,7 @@ def check_target(folder: str | os.PathLike[str]) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[LogoFormer, dict[str, Any]]:
-    """Reads a checkpoint folder, or a `.pt` file that holds `{"config": ..., "state_dict": ...}`.
+    """Reads a checkpoint folder, or a `.pt` file of `{"config": ..., "state_dict": ...}`.
 
     Returns:
         The model in evaluation mode, and provenance: `{"sha256": of the weights, "extra": ...}`.
@@ -133,9 +108,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[LogoFormer, dict[str,
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).exists()]
     if missing:
         raise BadInputError(
@@ -144,12 +116,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
         )
     config = parse_json(read_regular(folder, "config.json", 4 << 20), f"{folder}/config.json")
     weights = read_regular(folder, "model.safetensors", MAX_WEIGHT_BYTES)
-    try:
-        return config, load(weights), sha256(weights)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise BadInputError(
-            f"{folder}/model.safetensors cannot be read: {error}.", cause="a truncated copy or another file format"
-        ) from error
+    return config, load_safetensors(weights, f"{folder}/model.safetensors"), sha256(weights)
 
 
 def _read_pt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
@@ -208,7 +175,7 @@ def _assemble(config: Any, state: Mapping[str, Tensor], shown: Path) -> LogoForm
 
 
 def _extra(config: Mapping[str, Any], shown: Path) -> Any:
-    """What the checkpoint says of its origin; it goes into the bundle's index, so it must be plain JSON."""
+    """The checkpoint's origin, which goes into the bundle's index: plain JSON."""
     extra = config.get("extra", {})
     try:
         dump_json(extra)

@@ -33,9 +33,9 @@ THREADS = 1  # two that wait for each other would measure who else uses the mach
 
 def loading(bar: Bar) -> dict[str, Any]:
     """Clips per second and core by the recipe `paper-dfew`, for each stored size."""
+    from ..model.data.loading import measure_loading
     from ..model.networks.config import preset
     from ..model.synthetic.layout import synth
-    from ..model.training.loading import measure_loading
     from ..model.training.recipe import recipe
 
     chosen = recipe("paper-dfew")

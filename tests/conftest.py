@@ -36,6 +36,20 @@ def pytest_configure() -> None:
     os.environ[_MARK] = f"{os.environ.get(_MARK, '')},{_RUN}"  # a run inside a test keeps the mark of the outer one
 
 
+# What takes minutes to make is made once, by one worker: who needs it runs there. Other files keep together.
+_COSTLY = ("demo_run", "base_bundle", "int8_bundle")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Groups tests for `pytest -n 2 --dist loadgroup`, by the costliest fixture that they share, else by file."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        needs = getattr(item, "fixturenames", ())
+        group = next((name for name in _COSTLY if name in needs), item.nodeid.partition("::")[0])
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def _marked() -> dict[int, str]:
     """{process id: command line} of the processes that this run started and that still run."""
     found = {}

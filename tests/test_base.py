@@ -48,9 +48,9 @@ def test_verify(base_bundle: Path):
 def test_kernel_plan_of_fp16(base_bundle: Path):
     found = proofs(base_bundle, precisions=["fp16"], graphs=["frame", "temporal"], sm="sm86")
     temporal, frame = found["temporal fp16"].plan, found["frame fp16"].plan
-    assert len(temporal.kernels) <= 75 and not temporal.sync
-    assert len(temporal.fused_attentions) == 8 and not temporal.movement
-    assert len(frame.kernels) <= 26 and not frame.movement and not frame.sync
+    assert len(temporal.kernels) <= 75 and not temporal.with_role("sync")
+    assert len(temporal.with_role("attention")) == 8 and not temporal.with_role("movement")
+    assert len(frame.kernels) <= 26 and not frame.with_role("movement") and not frame.with_role("sync")
     for plan in (temporal, frame):
         assert not plan.unread and not plan.unknown_types
         macs = plan.macs_by_precision

@@ -30,16 +30,17 @@ def test_the_plan_is_int8_and_fused(found: dict[str, Proof]):
     for name, proof in found.items():
         plan = proof.plan
         print(
-            f"{name:<14} {len(plan.kernels)} kernels, {len(plan.requantize)} re-quantize, "
-            f"{len(plan.movement)} movement, {plan.bytes / 1e6:.1f} MB, {proof.share:.2%}"
+            f"{name:<14} {len(plan.kernels)} kernels, {len(plan.with_role('requantize'))} re-quantize, "
+            f"{len(plan.with_role('movement'))} movement, {plan.bytes / 1e6:.1f} MB, {proof.share:.2%}"
         )
         assert proof.holds and not plan.unread and not plan.unknown_types
         assert plan.typed_macs == plan.parsed_macs
     for graph in ("clip", "frame", "temporal"):
         assert found[f"{graph} int8"].share >= 0.95
-    assert len(found["temporal int8"].plan.fused_attentions) == len(found["clip int8"].plan.fused_attentions) == 8
-    assert len(found["temporal int8"].plan.kernels) <= 84 and len(found["temporal int8"].plan.requantize) <= 25
-    assert len(found["frame int8"].plan.kernels) <= 41
+    frame, temporal, clip = (found[f"{graph} int8"].plan for graph in ("frame", "temporal", "clip"))
+    assert len(temporal.with_role("attention")) == len(clip.with_role("attention")) == 8
+    assert len(temporal.kernels) <= 84 and len(temporal.with_role("requantize")) <= 25
+    assert len(frame.kernels) <= 41
     for graph in ("frame", "temporal"):
         assert found[f"{graph} int8"].plan.bytes < found[f"{graph} fp16"].plan.bytes
 

@@ -98,7 +98,7 @@ def test_a_disk_that_is_full_when_the_graphs_are_written(bundle, other, whole, c
 
 
 def test_what_stands_on_the_disk_at_every_step_is_a_whole_bundle(bundle, other, untrained_bundle):
-    # A kill leaves what stands on the disk: looked at whenever the export reports, from the first step to the last.
+    # A kill leaves the files on disk: looked at whenever the export reports, from the first step to the last.
     old = Bundle(untrained_bundle).manifest["digest"]
     seen: dict[tuple[str, int], bool] = {}
 

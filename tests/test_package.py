@@ -171,7 +171,7 @@ def test_every_link_of_the_docs_leads_somewhere():
 
 # ---------------------------------------------------------------------------------------------------------------- names
 def test_the_root_names_are_lazy_and_complete():
-    assert sorted(logoformer._HOMES) == sorted(logoformer.__all__)
+    assert sorted([*logoformer._HOMES, *logoformer._MODULES]) == sorted(logoformer.__all__)
     for name, home in logoformer._HOMES.items():
         value = getattr(logoformer, name)
         assert value is getattr(sys.modules["logoformer" + home], name)

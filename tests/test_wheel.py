@@ -2,7 +2,7 @@
 
 The wheel is built from a copy of what git holds, installed into fresh venvs, and does there what a device does: in this
 Python, in JetPack 6's Python 3.10 with the numpy and the ONNX Runtime that go with it, and in a newer one. The tests of
-the rooms that a device uses run once from it, in the oldest of them, where the clone cannot be imported.
+the folders that a device uses run once from it, in the oldest of them, where the clone cannot be imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("shared", "engine", "camera")  # tests that need nothing which a device has not; others of theirs skip
+FOLDERS = ("bundle", "engine", "camera")  # tests that need nothing which a device has not; others of theirs skip
 LEAST_TESTS = 400  # below this, the suite was not found rather than passed
 ABSENT = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "safetensors", "tensorrt_rtx")
 NO_INDEX = re.compile(r"No matching distribution|Could not fetch|connection|name resolution|unreachable", re.IGNORECASE)
@@ -294,8 +294,8 @@ def test_other_verbs_name_the_extra_that_they_need(words, extra, device, ready_b
 
 def test_the_suite_runs_from_the_wheel(request, clean_copy, ready_bundle, tmp_path):
     device = request.getfixturevalue("device" if interpreter(JETPACK_6[0]) is None else "jetpack_6")
-    for room in ROOMS:
-        shutil.copytree(clean_copy / "tests" / room, tmp_path / "tests" / room)
+    for folder in FOLDERS:
+        shutil.copytree(clean_copy / "tests" / folder, tmp_path / "tests" / folder)
     shutil.copyfile(clean_copy / "pyproject.toml", tmp_path / "pyproject.toml")  # pytest's settings
     common = (clean_copy / "tests" / "conftest.py").read_text(encoding="utf-8")
     (tmp_path / "tests" / "conftest.py").write_text(common + CONFTEST, encoding="utf-8")

@@ -214,11 +214,12 @@ def measure_schemes(
     """
     try:
         from ..model.networks import scheme_steps as steps
+        from ..model.networks.logoformer import untrained
     except ModuleNotFoundError as error:
         raise missing_package(error.name or "torch", "train", "inspect --complexity") from error
 
     machine = read_machine()  # before the load is ours
-    models = {scheme: steps.model_of(replace(centre, attention=scheme)) for scheme in ATTENTIONS}
+    models = {scheme: untrained(replace(centre, attention=scheme)) for scheme in ATTENTIONS}
     candidates = []
     for place, config in enumerate(chosen):
         candidates.append(Candidate(f"{place} frames", steps.frames_step(models[REFERENCE], config)))

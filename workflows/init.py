@@ -1,4 +1,4 @@
-"""An untrained checkpoint for latency work.
+"""Untrained checkpoints, for latency work.
 
 Fresh BatchNorm statistics (mean 0, variance 1) make every clip look alike to the network, and parity on such answers
 proves nothing. A pass over synthetic frames sets them, so that answers differ between clips.
@@ -7,18 +7,17 @@ proves nothing. A pass over synthetic frames sets them, so that answers differ b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..model.checkpoint import save_checkpoint
+from ..model.data.clips import Progress
 from ..model.networks.config import ModelConfig, preset
-from ..model.networks.logoformer import LogoFormer, to_tensor
+from ..model.networks.logoformer import LogoFormer, to_tensor, untrained
 from ..model.synthetic.recordings import synthetic_clips
 
-Progress = Callable[[str, int, int], None]
 BATCHES = 7  # of one clip each, one of every class
 
 
@@ -30,9 +29,7 @@ def initialise(config: ModelConfig, seed: int = 0, progress: Progress | None = N
         seed: of the weights and the frames.
         progress: called with (stage, done, total).
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LogoFormer(config)
+    model = untrained(config, seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -59,11 +56,18 @@ def init_checkpoint(
     *,
     attention: str | None = None,
 ) -> Path:
-    """Writes an untrained checkpoint of a preset, with its attention scheme or another.
+    """Writes an untrained checkpoint of a preset.
+
+    Args:
+        name: of the preset.
+        out: the checkpoint's folder.
+        seed: of the weights and the frames.
+        progress: called with (stage, done, total).
+        attention: another attention scheme than the preset's.
 
     Raises:
         UsageError: there is no such preset.
-        BadInputError: `out` is something else.
+        BadInputError: something else exists at `out`.
     """
     model = initialise(preset(name, attention), seed, progress)
     return save_checkpoint(

@@ -260,7 +260,7 @@ def load_models(bundle: Bundle) -> Models:
 def _write_graphs(
     writer: BundleWriter, models: Mapping[str, onnx.ModelProto], progress: Progress | None
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Index entries, and the share of multiply-accumulates that each graph promises to hold in INT8."""
+    """Index entries, and the share of MACs that each graph promises to hold in INT8."""
     from ..export.entries import add_model, share_to_promise
 
     entries, promised = [], {}

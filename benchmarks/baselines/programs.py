@@ -159,16 +159,12 @@ def torch_baseline(model: Any, name: str, inputs: Inputs) -> Baseline:
 
 def eager_model(bundle: Bundle) -> Any:
     """The bundle's architecture with random weights; a bundle holds no torch weights."""
-    import torch
-
     from ...model.networks.config import ModelConfig
-    from ...model.networks.logoformer import LogoFormer
+    from ...model.networks.logoformer import untrained
 
     # The index keeps derived figures beside the configuration; they do not build a model.
     config = {name: value for name, value in bundle.manifest["model"].items() if name != "complexity"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return LogoFormer(ModelConfig.from_json(config)).eval()
+    return untrained(ModelConfig.from_json(config))
 
 
 def compiled_baseline(model: Any, inputs: Inputs) -> Baseline:

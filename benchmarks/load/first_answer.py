@@ -1,4 +1,4 @@
-"""Latency of a first answer: in a new process (cold start, phase by phase), and after a pause.
+"""Latency of a first answer: in a new process, phase by phase, and after a pause.
 
 The child's clock readings are compared with the parent's: on Linux `time.monotonic_ns` is one clock for all processes.
 The files of the bundle are in the page cache, as after the first start since boot; dropping it needs root.

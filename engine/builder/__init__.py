@@ -1,1 +1,1 @@
-"""From an ONNX graph to an engine file, and proof of what was compiled."""
+"""Compilation of ONNX graphs to engine files, and proof of the compiled precision."""

@@ -31,14 +31,14 @@ _UNSUPPORTED = re.compile(r"\(SM(\d+)\): (.*?not supported)")
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build made.
+    """Engines that a build made, and what was left out.
 
     Attributes:
         folder: of the engines.
         engines: one entry a file.
         left_out: by engine file, GPUs that this graph could not be compiled for, with the builder's reason.
         seconds: build time by engine file.
-        notes: what a person should know: a precision that another stands in for, a cache that was not used.
+        notes: what a person should know: a precision that another one replaces, a cache that was not used.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ def build_bundle(
     trust: TrustStore | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Builds engines, records them in this user's trust store, and files them in the engine index.
+    """Build the engines of a bundle, record them in the user's trust store and index them.
 
     Args:
         path: the bundle.
@@ -98,13 +98,13 @@ def build_bundle(
         try:
             compiled = work.compile(data, entry, group)
         except (MachineError, BadInputError) as error:
-            other = _stand_in(bundle, entry)
+            other = _fallback_for(bundle, entry)
             if other is None:
                 raise
             if not allow_fallback:
                 error.next = f"--allow-fallback builds fp16 in its place and says so; or: {error.next}"
                 raise
-            work.stands_in(other, entry, error)
+            work.note_fallback(other, entry, error)
             if (other, group) not in jobs:
                 jobs.append((other, group))
         else:
@@ -116,7 +116,7 @@ def build_bundle(
 
 @dataclass
 class _Work:
-    """The builds of one bundle, and what is gathered of them."""
+    """The state of one build: its settings, and the entries, notes and times collected so far."""
 
     bundle: Bundle
     options: BuildOptions
@@ -129,12 +129,12 @@ class _Work:
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    fallbacks: dict[str, dict[str, str]] = field(default_factory=dict)  # by the SHA-256 of the graph that stands in
+    fallbacks: dict[str, dict[str, str]] = field(default_factory=dict)  # by the SHA-256 of the FP16 graph
 
     def compile(
         self, data: bytes, entry: GraphEntry, group: tuple[str, ...]
     ) -> tuple[BuiltEngine, dict[str, str], dict[str, Any]]:
-        """Proves and builds; gives the engine, GPUs that were left out, and kernel plans by GPU.
+        """Prove and build; returns the engine, the GPUs left out, and kernel plans by GPU.
 
         A GPU that the builder names as unable to run the graph is left out and the rest is built.
 
@@ -159,7 +159,7 @@ class _Work:
     def _inspected(
         self, data: bytes, options: BuildOptions, entry: GraphEntry, built: BuiltEngine
     ) -> dict[str, dict[str, Any]]:
-        """The plan of a device's TensorRT, held against the promise; without one, that is said."""
+        """A device's kernel plan, checked against the promise; a note where there is none."""
         try:
             found = inspect_engine(data, options, shown=entry.file, timing_cache=built.timing_cache or b"")
         except MachineError as error:
@@ -173,7 +173,7 @@ class _Work:
     def file(
         self, data: bytes, entry: GraphEntry, built: BuiltEngine, dropped: dict[str, str], plan: dict[str, Any]
     ) -> None:
-        """Writes one engine and records it. No index names it yet."""
+        """Write one engine file and record it in the trust store; it is indexed later."""
         if self.plan_sm is not None and self.plan_sm not in plan:
             like = replace(self.options, hardware_compatible=False)  # which TensorRT-RTX does not know
             plan[self.plan_sm] = prove(data, self.bundle, entry, self.plan_sm, like).summary()
@@ -208,18 +208,18 @@ class _Work:
         if dropped:
             self.left_out[file] = dropped
 
-    def stands_in(self, other: GraphEntry, entry: GraphEntry, error: MachineError | BadInputError) -> None:
-        """Notes that a graph is built because another one could not be."""
+    def note_fallback(self, other: GraphEntry, entry: GraphEntry, error: MachineError | BadInputError) -> None:
+        """Record that a graph is built because another one could not be."""
         reason = " ".join((error.what, *error.log[-1:]))
         self.fallbacks[other.sha256] = {"precision": entry.precision, "reason": reason}
-        self.notes.append(f"{entry.graph} {entry.precision} was NOT built; {other.precision} stands in: {reason}")
+        self.notes.append(f"{entry.graph} {entry.precision} was NOT built; {other.precision} takes its place: {reason}")
 
     def entries_with_fallbacks(self) -> tuple[EngineEntry, ...]:
-        """What goes into the index."""
+        """The index entries, each with the fallback that it serves."""
         return tuple(replace(e, fallback=self.fallbacks.get(e.graph_sha256, {})) for e in self.entries)
 
     def _with_timing_cache(self, data: bytes, options: BuildOptions, entry: GraphEntry) -> BuiltEngine:
-        """Builds with what earlier builds measured on this GPU, if this user's own programs measured it."""
+        """Build with the timing cache of this GPU, if this user's own programs wrote it."""
         known, name = None, ""
         if options.target == "tensorrt":
             name = cache_name("timing", running(find_module(options.target)))
@@ -232,7 +232,7 @@ class _Work:
         return built
 
     def _steps(self) -> Progress | None:
-        """Tells how far one engine is, in hundredths: with one stage for all of it, what is left can be told."""
+        """Progress of one engine in hundredths, as one stage, for an estimate of the time left."""
         tell, name, overall = self.progress, self.name, OverallProgress()
         if tell is None:
             return None
@@ -246,8 +246,8 @@ def _groups(options: BuildOptions, per_sm: bool) -> list[tuple[str, ...]]:
     return [(sm,) for sm in everything] if per_sm else [everything]
 
 
-def _stand_in(bundle: Bundle, entry: GraphEntry) -> GraphEntry | None:
-    """The FP16 graph that can stand in for an INT8 one, or None."""
+def _fallback_for(bundle: Bundle, entry: GraphEntry) -> GraphEntry | None:
+    """The FP16 graph that may be built in place of an INT8 one, or None."""
     if entry.precision != "int8":
         return None
     wanted = (entry.graph, "fp16", entry.batch)

@@ -29,7 +29,7 @@ _NO_KERNELS = re.compile(r"\(sm\d+\): .*not supported|target gpu sm \d+ is not s
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build; what to compute is the graph's business.
+    """Settings of a build; what is computed is given by the graph.
 
     Attributes:
         target: 'rtx' or 'tensorrt'.
@@ -148,22 +148,11 @@ class Compilation:
             self.timing_cache = bytes(config.get_timing_cache().serialize())
         return bytes(plan), {**self._settings(config), "timing_cache": used}
 
-    def layer_types(self) -> dict[str, int]:
-        """Layers of the parsed network by type: {'CONVOLUTION': 20, ...}."""
-        return dict(Counter(layer.type.name.lower() for layer in self._layers()))
-
     def tensor_types(self) -> dict[str, int]:
-        """Layer outputs of the parsed network by type: {'half': 310, ...}; strongly typed, so the engine keeps them."""
-        return dict(
-            Counter(
-                layer.get_output(index).dtype.name.lower()
-                for layer in self._layers()
-                for index in range(layer.num_outputs)
-            )
-        )
-
-    def _layers(self) -> list[Any]:
-        return [self.network.get_layer(index) for index in range(self.network.num_layers)]
+        """Layer outputs of the parsed network by type, which the engine keeps: {'half': 310, ...}."""
+        layers = [self.network.get_layer(index) for index in range(self.network.num_layers)]
+        types = (layer.get_output(index).dtype.name.lower() for layer in layers for index in range(layer.num_outputs))
+        return dict(Counter(types))
 
     def _configure(self, verbosity: str) -> Any:
         module, options = self.trt.module, self.options
@@ -185,7 +174,7 @@ class Compilation:
         return config
 
     def _workspace(self) -> tuple[int | None, str]:
-        """How much scratch memory a kernel may use, and whose word that is.
+        """Scratch memory that a kernel may use, and where the limit comes from.
 
         TensorRT's default is all that the GPU has. On a Jetson that is all that the machine has, and trying kernels
         that need it ends other programs or the build. Half is left there for weights, for TensorRT itself and for
@@ -201,7 +190,7 @@ class Compilation:
         return max(share, MIB), f"{'four fifths' if own else 'half'} of {free}"
 
     def _use_timing_cache(self, config: Any, known: bytes) -> str:
-        """Gives the configuration a timing cache; returns 'used' or 'new', or '' where there is none.
+        """Set the configuration's timing cache; returns 'used', 'new', or '' where there is none.
 
         In TensorRT-RTX a timing cache is a deprecated name without a function.
         """
@@ -265,7 +254,7 @@ class Compilation:
 
 
 def _network_flags(module: Any) -> int:
-    """Explicit batch and strong typing, where they are still asked for: gone or implied in TensorRT 11 and in RTX."""
+    """Explicit batch and strong typing, where the flags exist: implied in TensorRT 11 and RTX."""
     flags = 0
     for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
         flag = getattr(module.NetworkDefinitionCreationFlag, name, None)
@@ -297,7 +286,7 @@ def build_failed(trt: TrtModule, shown: str, log: BuildLog, before: Memory | Non
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine and the record of its making.
+    """A compiled engine, with its settings and measurements.
 
     Attributes:
         plan: the serialized engine.
@@ -306,7 +295,6 @@ class BuiltEngine:
         compute_capabilities: GPUs it was built for; with TensorRT the one of this machine.
         cuda: newest CUDA that the driver knows, such as '12.6'; empty where there is no driver.
         flags: settings as TensorRT gave them back.
-        layers: layers of the parsed network by type.
         tensor_types: layer outputs of the parsed network by type. Typing is strong: what is not 'half' here is not FP16
             in the engine either.
         log: TensorRT's warnings and errors.
@@ -321,7 +309,6 @@ class BuiltEngine:
     compute_capabilities: tuple[str, ...]
     cuda: str
     flags: Mapping[str, bool | int | str | None]
-    layers: Mapping[str, int]
     tensor_types: Mapping[str, int]
     log: tuple[str, ...]
     seconds: float
@@ -337,7 +324,7 @@ def build_here(
     shown: str = "the graph",
     timing_cache: bytes = b"",
 ) -> BuiltEngine:
-    """Compiles one graph in this very process: what the child of `process.build_engine` does, which see.
+    """Compile one graph in this process; the child of `process.build_engine` calls it.
 
     Raises:
         RefusedError, BadInputError, MachineError: see `process.build_engine`.
@@ -346,7 +333,7 @@ def build_here(
     log = BuildLog()
     begun = time.perf_counter()
     compilation = Compilation(trt, onnx, shown, options, log)
-    layers, tensor_types = compilation.layer_types(), compilation.tensor_types()
+    tensor_types = compilation.tensor_types()
     plan, flags = compilation.run("NONE", progress, timing_cache)
     gpu = find_gpu()
     this_gpu = () if gpu is None else (gpu.compute_capability,)
@@ -357,7 +344,6 @@ def build_here(
         compute_capabilities=options.compute_capabilities if options.target == "rtx" else this_gpu,
         cuda="" if gpu is None else gpu.cuda,
         flags=flags,
-        layers=layers,
         tensor_types=tensor_types,
         log=log.complaints,
         seconds=time.perf_counter() - begun,

@@ -1,4 +1,4 @@
-"""Builds in a child process, watched for memory and ended with whatever ends the wait.
+"""Builds in a child process with a memory watch: the parent's side and the child's main.
 
 A compiler may take all memory, crash, or take an hour. In a process of its own it can be watched and ended at any
 moment, and nothing of it is left. The child is given bytes and answers with bytes: the parent alone writes files.
@@ -47,7 +47,7 @@ importlib.import_module(sys.argv[1]).serve(int(sys.argv[2]), int(sys.argv[3]))
 
 
 @dataclass
-class Child:
+class _Child:
     """A running build.
 
     Attributes:
@@ -72,8 +72,8 @@ class Child:
 
 
 @contextmanager
-def start(shown: str) -> Iterator[Child]:
-    """Starts `serve` in a process of its own, for the block.
+def _start(shown: str) -> Iterator[_Child]:
+    """Run `serve` in a child process for the duration of the block.
 
     Args:
         shown: the graph, for messages.
@@ -95,7 +95,7 @@ def start(shown: str) -> Iterator[Child]:
         finally:
             os.close(writing)  # the child alone holds it: its end is the end of the answers
         try:
-            yield Child(process, reading, words, shown, memory, memory)
+            yield _Child(process, reading, words, shown, memory, memory)
         finally:
             process.kill()
             with suppress(BrokenPipeError):
@@ -111,9 +111,11 @@ def build_engine(
     shown: str = "the graph",
     timing_cache: bytes = b"",
 ) -> BuiltEngine:
-    """Compiles one graph in a child process. TensorRT-RTX needs no GPU for it; TensorRT builds for this machine's.
+    """Compile one graph in a child process.
 
-    The child is ended, and nothing of it is left, when this call ends for whatever reason: an exception of `progress`,
+    TensorRT-RTX needs no GPU for it; TensorRT builds for the GPU of this machine.
+
+    The child is ended, and nothing of it is left, when this call ends for any reason: an exception of `progress`,
     Ctrl-C, the end of this process, or memory that runs short.
 
     Verbosity is NONE. That keeps details out of what TensorRT tells of the engine later, not every name out of its
@@ -132,58 +134,66 @@ def build_engine(
         BadInputError: TensorRT's parser does not take it; the node, its operator and the reason are named.
         MachineError: TensorRT is missing, finds no GPU, runs out of memory, crashes or fails for this GPU.
     """
-    with start(shown) as child:
-        ask(child, {"options": asdict(options), "shown": shown, "job": "build"}, [onnx, timing_cache])
-        for head, parts in answers_of(child):
-            if "progress" in head:
-                if progress is not None:
-                    progress(*head["progress"])
-            elif "error" in head:
-                raise raised(head["error"])
-            else:
-                record = head["built"]
-                for name in ("compute_capabilities", "log"):
-                    record[name] = tuple(record[name])
-                return BuiltEngine(plan=parts[0], timing_cache=parts[1] or None, **record)
-        raise died(child)
+    head, parts = _in_child("build", onnx, options, shown, timing_cache, progress)
+    record = head["built"]
+    for name in ("compute_capabilities", "log"):
+        record[name] = tuple(record[name])
+    return BuiltEngine(plan=parts[0], timing_cache=parts[1] or None, **record)
 
 
 def inspect_engine(
     onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
 ) -> Inspection:
-    """Has a child process compile the graph once more, with details, and ask TensorRT's engine inspector.
+    """Compile a graph in a child process with details, and query the engine inspector.
 
     Raises:
         MachineError: the child ran out of memory, crashed, or TensorRT does not tell.
     """
-    with start(shown) as child:
-        request = {"options": asdict(options), "shown": shown, "job": "inspect"}
-        ask(child, request, [onnx, timing_cache])
-        for head, _ in answers_of(child):
-            if "error" in head:
-                raise raised(head["error"])
-            return Inspection(**head["inspected"])
-        raise died(child)
+    found = _in_child("inspect", onnx, options, shown, timing_cache)[0]["inspected"]
+    parsed = {name: (int(macs), str(precision)) for name, (macs, precision) in found["parsed"].items()}
+    return Inspection(found["compiler"], found["text"], parsed)
 
 
-def ask(child: Child, request: Mapping[str, Any], parts: Sequence[bytes]) -> None:
-    """Sends a request. A child that is dead already is found to be so by `answers_of`."""
+def _in_child(
+    job: str,
+    onnx: bytes,
+    options: BuildOptions,
+    shown: str,
+    timing_cache: bytes,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], list[bytes]]:
+    """The answer of a child to one request, with the bytes that belong to it."""
+    with _start(shown) as child:
+        _ask(child, {"options": asdict(options), "shown": shown, "job": job}, [onnx, timing_cache])
+        for head, parts in _answers_of(child):
+            if "progress" in head:
+                if progress is not None:
+                    progress(*head["progress"])
+            elif "error" in head:
+                raise _raised(head["error"])
+            else:
+                return head, parts
+        raise _died(child)
+
+
+def _ask(child: _Child, request: Mapping[str, Any], parts: Sequence[bytes]) -> None:
+    """Send a request; `_answers_of` notices a child that has already died."""
     paths = json.dumps([path or str(Path.cwd()) for path in sys.path if isinstance(path, str)]).encode("ascii")
     pipe = child.process.stdin
     with suppress(BrokenPipeError):
-        for piece in (paths, b"\n", *message({**request, "log_level": _log.getEffectiveLevel()}, parts)):
+        for piece in (paths, b"\n", *_message({**request, "log_level": _log.getEffectiveLevel()}, parts)):
             pipe.write(piece)  # type: ignore[union-attr]
         pipe.flush()  # type: ignore[union-attr]
 
 
-def message(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> list[bytes]:
+def _message(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> list[bytes]:
     """A message, in pieces to be written one after the other."""
     line = json.dumps({**head, "sizes": [len(part) for part in parts]}).encode("ascii") + b"\n"
     return [line, *parts]
 
 
-def answers_of(child: Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
-    """What the child says, until it ends; memory is looked at meanwhile, and its log lines are logged here.
+def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+    """Messages of the child until it ends; checks memory, and passes on log records.
 
     Raises:
         MachineError: memory runs short.
@@ -213,14 +223,14 @@ def answers_of(child: Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
             head = None
 
 
-def raised(error: Mapping[str, Any]) -> LogoformerError:
-    """An error of the child's, as if it had been raised here."""
+def _raised(error: Mapping[str, Any]) -> LogoformerError:
+    """The child's error, to be raised here."""
     kind = getattr(errors, error["error"])
     again: LogoformerError = kind(error["what"], cause=error["cause"], next=error["next"], log=error["log"])
     return again
 
 
-def died(child: Child) -> MachineError:
+def _died(child: _Child) -> MachineError:
     """The error for a child that ended without an answer."""
     code = child.process.wait()
     child.words.seek(0, os.SEEK_END)
@@ -248,7 +258,7 @@ def died(child: Child) -> MachineError:
     )
 
 
-def _next_chunk(child: Child) -> bytes:
+def _next_chunk(child: _Child) -> bytes:
     """The next bytes, or none when the child has ended."""
     while True:
         _look(child)
@@ -256,8 +266,8 @@ def _next_chunk(child: Child) -> bytes:
             return os.read(child.answers, _CHUNK)
 
 
-def _look(child: Child) -> None:
-    """Looks at memory, five times a second at most."""
+def _look(child: _Child) -> None:
+    """Check memory, five times a second at most."""
     now = time.monotonic()
     if now < child.next_look:
         return
@@ -281,11 +291,11 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in sys/prctl.h
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Answers one request: reads it from standard input, writes to `descriptor`.
+    """Answer one request: reads it from standard input, writes to `descriptor`.
 
     Args:
         descriptor: an open pipe.
-        parent: process id; without it nobody waits for this build.
+        parent: its process id; the child ends with it.
     """
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
@@ -295,7 +305,7 @@ def serve(descriptor: int, parent: int) -> None:
 
         def send(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> None:
             with writing:
-                for piece in message(head, parts):
+                for piece in _message(head, parts):
                     answers.write(piece)
                 answers.flush()
 

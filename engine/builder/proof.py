@@ -1,4 +1,4 @@
-"""Is the precision that was asked for the precision that was built?
+"""Proof that the compiled kernels have the precision that the graph promises.
 
 Three counts of multiply-accumulates by precision: from the ONNX types, from the network that TensorRT parsed, and from
 the kernels as compiled. The first two only say what was asked for: builders fall back to another precision without a
@@ -14,7 +14,7 @@ from typing import Any
 
 from ...bundle import Bundle, GraphEntry
 from ...errors import VerificationError, command, printable
-from ..plan.kernel_plan import KernelPlan
+from ..plan.kernels import KernelPlan
 from ..plan.macs import place_nodes
 from .compile import BuildOptions
 from .xray import Inspection, plan_of_inspection, xray
@@ -40,7 +40,7 @@ class Proof:
 
     @property
     def share(self) -> float:
-        """Share of all multiply-accumulates whose kernel is of the precision; what could not be placed is not."""
+        """Share of all multiply-accumulates that are placed on a kernel of the precision."""
         total = sum(self.plan.macs) + sum(self.plan.unplaced_macs.values())
         return self.plan.macs_by_precision.get(self.precision, 0) / total if total else 0.0
 
@@ -59,7 +59,7 @@ class Proof:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The kernels that multiply in another precision, most work first, each with what the graph asked for."""
+        """Kernels of another precision, most work first, each with what the graph asked for."""
         asked: dict[int, set[str]] = {}
         nodes: dict[int, list[str]] = {}
         for node, index in place_nodes(self.plan.steps, self.plan.parsed).items():
@@ -92,7 +92,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Proven:
-    """What a build may be made for.
+    """GPUs on which a graph keeps its promise, and those left out.
 
     Attributes:
         gpus: compute capabilities on which the promise holds; empty for a build that names none.
@@ -106,14 +106,14 @@ class Proven:
 
 
 def promised_share(bundle: Bundle, entry: GraphEntry) -> float:
-    """What the index promises for a graph."""
+    """The share of multiply-accumulates that the index promises for a graph."""
     promises = bundle.precisions.get(entry.precision, {}).get("promised_share", {})
     value = promises.get(entry.graph) if isinstance(promises, dict) else None
     return float(value) if isinstance(value, (int, float)) and 0 <= value <= 1 else PROMISED[entry.precision]
 
 
 def prove(data: bytes, bundle: Bundle, entry: GraphEntry, sm: str, options: BuildOptions | None = None) -> Proof:
-    """Compiles a graph for one GPU and holds the kernels against the promise.
+    """Compile a graph for one GPU and check its kernels against the promise.
 
     Args:
         data: the checked bytes of the graph.
@@ -130,7 +130,7 @@ def prove(data: bytes, bundle: Bundle, entry: GraphEntry, sm: str, options: Buil
 
 
 def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOptions) -> Proven:
-    """Proves a graph on the GPUs that an engine is built for, before it is built.
+    """Prove a graph on the GPUs that an engine is to be built for.
 
     INT8 is proven on each: whether it falls back depends on the GPU (TensorRT-RTX 1.7.1 has no INT8 convolution for
     Turing), and a GPU on which it does is left out. FP32 and FP16 are proven on one. TensorRT on a device prints no
@@ -161,9 +161,9 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
 
 
 def prove_inspected(inspection: Inspection, bundle: Bundle, entry: GraphEntry) -> dict[str, dict[str, Any]]:
-    """Holds what a device's TensorRT says of its kernels against the promise.
+    """Check the kernels that a device's engine inspector lists against the promise.
 
-    The engine inspector's answer is an unverified shape: only what is known to have fallen back is held against a
+    The shape of the engine inspector's answer is unverified: only what is known to have fallen back is held against a
     graph, not what could not be found.
 
     Returns:

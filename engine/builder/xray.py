@@ -1,4 +1,4 @@
-"""Kernel plans of a graph: from TensorRT-RTX without a GPU, or from a device's engine inspector.
+"""Kernel plans of a graph, by TensorRT-RTX without a GPU or by a device's engine inspector.
 
 TensorRT-RTX compiles on any machine and, asked for details, prints its whole plan. That shows what a latency number
 would only hint at: whether attention was fused, whether data is moved for nothing, and in which precision the work is
@@ -16,9 +16,9 @@ from ...errors import VerificationError
 from ..machine.log import BuildLog, Progress, make_logger
 from ..machine.tensorrt import find_module
 from ..plan.inspector import engine_information, parse_inspector
-from ..plan.kernel_plan import KernelPlan
-from ..plan.macs import network_macs, network_precisions, place_macs
-from ..plan.text import Kernel, parse_plan
+from ..plan.kernels import Kernel, KernelPlan
+from ..plan.macs import network_macs, place_macs
+from ..plan.rtx_log import parse_plan
 from .compile import BuildOptions, Compilation
 
 
@@ -31,7 +31,7 @@ def xray(
     shown: str = "the graph",
     typed_macs: Mapping[str, int] | None = None,
 ) -> KernelPlan:
-    """Compiles a graph for one GPU with TensorRT-RTX and reads the plan. No GPU is needed.
+    """Compile a graph for one GPU with TensorRT-RTX and read its plan; no GPU is needed.
 
     Args:
         onnx: the checked bytes of a static graph.
@@ -39,7 +39,7 @@ def xray(
         options: settings of the engine whose plan is wanted; target and GPUs are replaced.
         progress: called with (phase, steps done, steps).
         shown: how to name the graph in a message.
-        typed_macs: multiply-accumulates by precision as the ONNX types have them, to stand beside the other counts.
+        typed_macs: multiply-accumulates by precision as the ONNX types have them, shown with the other counts.
 
     Raises:
         UsageError: a GPU that TensorRT-RTX does not build for.
@@ -62,32 +62,28 @@ def xray(
             next="pip install 'logoformer[rtx]'",
             log=unread[:10],
         )
-    network = compilation.network
-    counted, precisions = network_macs(trt.module, network), network_precisions(trt.module, network)
-    return _plan_of(sm, str(trt), counted, precisions, steps, unread, typed_macs)
+    return _plan_of(sm, str(trt), network_macs(trt.module, compilation.network), steps, unread, typed_macs)
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a device's TensorRT says of a graph that it compiled, as plain values: it crosses processes.
+    """An engine inspector's answer and the parsed network, as plain values for another process.
 
     Attributes:
         compiler: TensorRT's name and version.
         text: the engine inspector's JSON.
-        macs: multiply-accumulates by ONNX node, of the parsed network.
-        precisions: precision by ONNX node, of the parsed network.
+        parsed: see `KernelPlan`.
     """
 
     compiler: str
     text: str
-    macs: Mapping[str, int]
-    precisions: Mapping[str, str]
+    parsed: Mapping[str, tuple[int, str]]
 
 
 def inspect_here(
     onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
 ) -> Inspection:
-    """Compiles for the GPU of this machine and asks the engine inspector; see `build.inspect_engine`.
+    """Compile for the GPU of this machine and query the engine inspector.
 
     A build of its own, as `xray` is: shipped engines keep no details.
 
@@ -105,30 +101,26 @@ def inspect_here(
     compilation = Compilation(trt, onnx, shown, options, log)
     engine, _ = compilation.run("DETAILED", None, timing_cache)
     text = engine_information(trt.module, make_logger(trt.module, log), engine)
-    network = compilation.network
-    return Inspection(str(trt), text, network_macs(trt.module, network), network_precisions(trt.module, network))
+    return Inspection(str(trt), text, network_macs(trt.module, compilation.network))
 
 
 def plan_of_inspection(inspection: Inspection, typed_macs: Mapping[str, int] | None = None) -> KernelPlan:
-    """The kernel plan for 'this-gpu', read from an unverified shape (`inspector_plan.py`).
+    """The kernel plan for 'this-gpu', parsed by `plan/inspector.py`.
 
     Raises:
         RefusedError: the inspector's answer is no JSON.
     """
     steps, unread = parse_inspector(inspection.text)
-    counted, precisions = inspection.macs, inspection.precisions
-    return _plan_of("this-gpu", inspection.compiler, counted, precisions, steps, unread, typed_macs)
+    return _plan_of("this-gpu", inspection.compiler, inspection.parsed, steps, unread, typed_macs)
 
 
 def _plan_of(
     sm: str,
     compiler: str,
-    counted: Mapping[str, int],
-    precisions: Mapping[str, str],
+    parsed: Mapping[str, tuple[int, str]],
     steps: tuple[Kernel, ...],
     unread: tuple[str, ...],
     typed_macs: Mapping[str, int] | None,
 ) -> KernelPlan:
-    placed, unplaced = place_macs(steps, counted)
-    parsed = {name: (count, precisions[name]) for name, count in counted.items()}
-    return KernelPlan(sm, compiler, steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), parsed)
+    placed, unplaced = place_macs(steps, {name: count for name, (count, _) in parsed.items()})
+    return KernelPlan(sm, compiler, steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), dict(parsed))

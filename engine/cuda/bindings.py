@@ -1,4 +1,4 @@
-"""The CUDA layer on cuda-python (`cuda.bindings`): calls of the runtime API, each result checked.
+"""The CUDA layer on cuda-python (`cuda.bindings`): runtime API calls with checked results.
 
 The runtime API uses each device's primary context by itself. Wheels exist for x86 and aarch64, and it has CUDA graphs.
 The package is optional: `rt` is bound when a device is opened.

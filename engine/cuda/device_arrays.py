@@ -1,8 +1,8 @@
-"""Arrays that already stand on the card: `__cuda_array_interface__` (pycuda, cupy, numba, torch) and DLPack.
+"""Device arrays of other libraries, through `__cuda_array_interface__` or DLPack.
 
-DLPack is asked first, because its producer makes our stream wait for its own; an interface without a `stream` (version
-2) says nothing of what is still being computed, so the whole device is waited for. Nothing is ever cast, copied into
-another layout or taken from another card silently.
+pycuda, cupy, numba and torch offer one or both. DLPack is asked first, because its producer makes our stream wait for
+its own; an interface without a `stream` (version 2) says nothing of what is still being computed, so the whole device
+is waited for. Nothing is ever cast, copied into another layout or taken from another card silently.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EVERYTHING = 0  # a stream that stands for all of them, see `Cuda.follow`
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """What a producer says of its array.
+    """Description of an array in device memory, as its producer gives it.
 
     Attributes:
         pointer: of the first element.
@@ -47,7 +47,7 @@ class DeviceArray:
 
 
 def is_on_device(array: object) -> bool:
-    """Whether `opened` takes it: an array on a card, not a numpy array."""
+    """Whether an array is in device memory, so that `opened` takes it."""
     if isinstance(array, np.ndarray):  # it speaks DLPack too, and this is asked for every frame
         return False
     if hasattr(array, "__cuda_array_interface__"):
@@ -57,7 +57,7 @@ def is_on_device(array: object) -> bool:
 
 @contextmanager
 def opened(array: Any, stream: int) -> Iterator[DeviceArray]:
-    """Reads an array's description; the array is held until the block ends.
+    """Read an array's description; the array is held until the block ends.
 
     Args:
         array: with `__dlpack__` or `__cuda_array_interface__`.
@@ -85,7 +85,7 @@ def opened(array: Any, stream: int) -> Iterator[DeviceArray]:
 
 
 def check_device_array(found: DeviceArray, spec: TensorSpec, cuda: Cuda) -> None:
-    """Refuses an array that is not exactly what a tensor expects.
+    """Refuse an array that is not exactly what a tensor expects.
 
     Raises:
         BadInputError: another dtype, shape, layout or card; names both sides.

@@ -1,4 +1,4 @@
-"""The CUDA layer: the few calls that a session needs, the same on pycuda and on cuda-python.
+"""The protocol of a CUDA layer: the calls that a session needs, and their errors.
 
 Device memory, streams, events and graphs are plain integers, as they are for the driver, so that TensorRT, which takes
 integers, and torch, which gives them, need no translation. A `Cuda` is bound to one device and to its *primary*
@@ -39,7 +39,7 @@ NO_MEMORY = ("cudaErrorMemoryAllocation", "out of memory")
 
 
 class CudaError(Exception):
-    """A CUDA call that failed. Sessions turn it into an error for people.
+    """A CUDA call that failed; sessions turn it into a `LogoformerError`.
 
     Args:
         call: which one, such as 'cudaMemcpyAsync'.
@@ -55,7 +55,7 @@ class CudaError(Exception):
 
 @dataclass(frozen=True)
 class HostBlock:
-    """Host memory that the driver keeps in place.
+    """Page-locked host memory.
 
     Attributes:
         array: uint8 `[size]`, the memory itself.
@@ -111,7 +111,7 @@ class Cuda(Protocol):
     def synchronize(self, stream: int) -> None: ...
 
     def follow(self, stream: int, foreign: int) -> None:
-        """What is put into `stream` from now on waits for what stands in another library's stream; 0: in any."""
+        """Make later work in `stream` wait for another library's stream; 0: for all streams."""
         ...
 
     def event(self) -> int: ...
@@ -121,7 +121,7 @@ class Cuda(Protocol):
     def record(self, event: int, stream: int) -> None: ...
 
     def wait(self, stream: int, event: int) -> None:
-        """What is put into `stream` from now on waits for the event."""
+        """Make later work in `stream` wait for the event."""
         ...
 
     def synchronize_event(self, event: int) -> None: ...
@@ -141,7 +141,7 @@ class Cuda(Protocol):
         ...
 
     def capture(self, stream: int, body: Callable[[], bool]) -> tuple[int, int]:
-        """Records what `body` puts into the stream, instead of running it; other threads are not disturbed.
+        """Record what `body` enqueues instead of running it; other threads are not disturbed.
 
         Args:
             stream: idle.
@@ -158,7 +158,7 @@ class Cuda(Protocol):
 
 
 def no_device(device: int, layer: str, said: str) -> MachineError:
-    """The error for a card that is not there."""
+    """The error for a GPU that does not exist."""
     return MachineError(
         f"{layer} finds no card {device}: {said}",
         cause="no NVIDIA driver, a driver older than this CUDA, or fewer cards than that",
@@ -167,7 +167,7 @@ def no_device(device: int, layer: str, said: str) -> MachineError:
 
 
 def explain(fault: CudaError, cuda: Cuda, doing: str, needed: int = 0) -> LogoformerError:
-    """Turns a fault into an error for people; a sticky one marks the device as lost.
+    """Turn a fault into a `LogoformerError`; a sticky one marks the device as lost.
 
     Args:
         fault: what a call raised.
@@ -197,7 +197,7 @@ def lost(cuda: Cuda, doing: str) -> DeviceLostError:
 
 
 def out_of_memory(cuda: Cuda, doing: str, needed: int, said: str) -> MachineError:
-    """The error for memory that the device does not have, with what is free."""
+    """The error for too little device memory, with what is free."""
     free, total = cuda.memory()
     asked = f"{needed} bytes were asked for, " if needed else ""
     return MachineError(

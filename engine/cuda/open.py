@@ -11,7 +11,7 @@ LAYERS = ("cuda-python", "pycuda")  # preferred first: only cuda-python can capt
 
 
 def open_cuda(layer: str = "auto", device: int = 0) -> Cuda:
-    """Opens a device.
+    """Open a CUDA device.
 
     Args:
         layer: 'auto', 'cuda-python' or 'pycuda'.

@@ -1,1 +1,1 @@
-"""What runs here: TensorRT, GPU, platform, memory, logs."""
+"""The machine: its TensorRT, GPU, platform and memory, and TensorRT's log."""

@@ -1,7 +1,7 @@
-"""What is running here: which TensorRT, which GPU, which platform. An engine is tied to all three.
+"""TensorRT version, GPU and platform of this machine: an engine is tied to all three.
 
-The GPU is asked through the driver's own library, which stands wherever TensorRT can build: no CUDA package is needed,
-and no context, so that a program that only wants to know takes no memory on the device.
+The GPU is queried through the driver's own library, which exists wherever TensorRT can build: that needs no CUDA
+package and no context, so that a query takes no memory on the device.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Running:
-    """What is running here, to be held against what an engine was built for.
+    """What an engine is tied to, as it is on this machine.
 
     Attributes:
         target: 'rtx' or 'tensorrt'.
@@ -58,7 +58,7 @@ def platform_name() -> str:
 
 
 def running(trt: TrtModule, device: int = 0) -> Running:
-    """What runs here, with this TensorRT on that GPU."""
+    """This machine with this TensorRT and that GPU."""
     gpu = find_gpu(device)
     return Running(trt.target, trt.version, None if gpu is None else gpu.compute_capability, platform_name())
 
@@ -87,7 +87,7 @@ def find_gpu(device: int = 0) -> Gpu | None:
 
 
 def build_memory(target: str, device: int = 0) -> Memory:
-    """What a build can take: of the GPU's own memory, or of the machine's where they are one, or where no GPU is used.
+    """Memory that a build can use: a discrete GPU's own if it builds there, else the host's.
 
     Args:
         target: 'rtx' compiles on the processor; 'tensorrt' measures kernels on the GPU.
@@ -99,9 +99,9 @@ def build_memory(target: str, device: int = 0) -> Memory:
 
 
 def _device_memory(device: int) -> Memory | None:
-    """What is free on a GPU that has memory of its own, or None where that cannot be asked.
+    """Free memory of a discrete GPU, or None where it cannot be read.
 
-    Needs the primary context, which is what TensorRT is about to use; it is let go again.
+    Needs the primary context, which TensorRT is about to use; it is released again.
     """
     driver = load_driver()
     handle, context, before = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()

@@ -1,4 +1,4 @@
-"""TensorRT's log and its progress, as plain Python values.
+"""TensorRT's log and progress as plain Python values.
 
 The classes that TensorRT calls must derive from classes of the very module in use, so they are made on demand.
 """
@@ -27,9 +27,9 @@ _NOISE = re.compile(r"Thread context has not been set! Using global|.*logger pas
 
 
 class BuildLog:
-    """The last lines of a build, and whatever a listener wants of the rest.
+    """The last lines that TensorRT logged, errors and warnings apart from the rest.
 
-    Errors and warnings are kept apart from the chatter, so that no amount of it can push them out. Every message also
+    Errors and warnings are kept apart from the chatter, so that it cannot push them out. Every message also
     goes to the package's log: VERBOSE as DEBUG, all others as INFO, since errors and warnings are reported from here.
 
     Args:
@@ -42,7 +42,7 @@ class BuildLog:
         self._catch = catch
 
     def add(self, severity: str, message: str) -> None:
-        """Takes one message.
+        """Add one message.
 
         Args:
             severity: TensorRT's name of it, such as 'WARNING'.
@@ -66,17 +66,17 @@ class BuildLog:
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """What went wrong, as 'severity: text', oldest first."""
+        """Errors alone, as 'severity: text', oldest first."""
         return tuple(f"{severity.lower()}: {line}" for severity, line in self._complaints if severity != "WARNING")
 
     @property
     def chatter(self) -> tuple[str, ...]:
-        """The last of the rest."""
+        """The last INFO lines."""
         return tuple(self._chatter)
 
 
 def make_logger(module: Any, log: BuildLog) -> Any:
-    """An `ILogger` of this module that writes into `log`; TensorRT may call it from threads of its own."""
+    """An `ILogger` that writes into `log`; TensorRT may call it from threads of its own."""
 
     class Logger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -90,7 +90,7 @@ def make_logger(module: Any, log: BuildLog) -> Any:
 
 
 class ProgressRelay:
-    """Hands TensorRT's phases on to a callback, and its exceptions back to the caller.
+    """Pass TensorRT's phases to a callback, and the callback's exceptions to the caller.
 
     Args:
         progress: called with (phase, steps done, steps).
@@ -164,7 +164,7 @@ class OverallProgress:
         names = [name for name, _, _ in self._open]
         if phase in names:
             del self._open[names.index(phase) :]
-        while self._open and self._open[-1][1] >= self._open[-1][2]:  # ended: what begins now stands beside it
+        while self._open and self._open[-1][1] >= self._open[-1][2]:  # ended: the new one is its sibling
             self._open.pop()
         self._open.append((phase, done, max(total, 1)))
         inner = 0.0

@@ -1,4 +1,4 @@
-"""How much memory a build may still take, and what running out of it looks like.
+"""Free memory for a build, and signs of a build that ran out of it.
 
 On a Jetson the GPU takes its memory from the processor's: what is free is `MemAvailable`, which counts what the kernel
 would give up. `cudaMemGetInfo` knows only of pages that are free this moment. A container may allow less.
@@ -28,7 +28,7 @@ MORE_MEMORY = (
 
 @dataclass(frozen=True)
 class Memory:
-    """What is left.
+    """Free memory of a machine, a container or a GPU.
 
     Attributes:
         total_bytes: that this process could have at most.
@@ -44,7 +44,7 @@ class Memory:
 
     @property
     def floor_bytes(self) -> int:
-        """Below this the kernel soon ends some process, and not surely the build: a fiftieth, 512 MiB at most."""
+        """A fiftieth, 512 MiB at most; with less, the kernel soon ends some process."""
         return min(self.total_bytes // _FLOOR_SHARE, _FLOOR_MOST)
 
     @property
@@ -63,7 +63,7 @@ def mib(count: int) -> str:
 
 
 def read_memory(root: Path = Path("/")) -> Memory:
-    """What is left on this machine, or in this container where that has less.
+    """Free memory of this machine, or of this container where that has less.
 
     Args:
         root: of the file system.
@@ -82,7 +82,7 @@ def read_memory(root: Path = Path("/")) -> Memory:
 
 
 def resident_bytes(pid: int, root: Path = Path("/")) -> int:
-    """What a process holds in memory; 0 when it is gone."""
+    """Resident memory of a process in bytes; 0 when it has ended."""
     try:
         status = (root / f"proc/{pid}/status").read_text()
     except OSError:
@@ -92,19 +92,19 @@ def resident_bytes(pid: int, root: Path = Path("/")) -> int:
 
 
 def looks_short(lines: Iterable[str]) -> bool:
-    """Whether TensorRT's words are those of a build without enough memory."""
+    """Whether TensorRT's messages are those of a build without enough memory."""
     return _SHORT.search("\n".join(lines).lower()) is not None
 
 
 def needed_bytes(lines: Iterable[str]) -> int | None:
-    """The largest request that TensorRT's words name, or None."""
+    """The largest request that TensorRT's messages name, or None."""
     said = "\n".join(lines).lower()
     requests = [int(n) for n in _BYTES.findall(said)] + [int(n) * MIB for n in _MEGABYTES.findall(said)]
     return max(requests, default=None)
 
 
 def shortage(lines: Iterable[str], before: Memory | None, after: Memory | None) -> str:
-    """The cause of an error for a build that ran out of memory, with what was needed and what was free.
+    """The cause to name when a build ran out of memory: what was needed, what was free.
 
     Args:
         lines: TensorRT's.

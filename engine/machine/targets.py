@@ -1,4 +1,4 @@
-"""What an engine is built for: which TensorRT, and which GPUs."""
+"""Build targets: the kind of TensorRT and the GPUs, and the folder name made of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RTX_SMS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 
 def check_target(target: str) -> str:
-    """Accepts 'rtx' or 'tensorrt'.
+    """Accept 'rtx' or 'tensorrt'.
 
     Raises:
         UsageError: another name.
@@ -24,7 +24,7 @@ def check_target(target: str) -> str:
 
 
 def check_sms(sms: Sequence[str]) -> tuple[str, ...]:
-    """Accepts names of compute capabilities that TensorRT-RTX builds for, each once.
+    """Accept compute capabilities that TensorRT-RTX builds for, each once.
 
     Args:
         sms: such as ('sm86', 'sm120').

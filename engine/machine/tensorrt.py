@@ -1,5 +1,6 @@
-"""Finds TensorRT: `tensorrt` (JetPack, data centre) or `tensorrt_rtx` (desktop, and builds without a GPU).
+"""Import and version check of a target's TensorRT module.
 
+`tensorrt` is for JetPack and data centres, `tensorrt_rtx` for desktops and for builds without a GPU.
 The meta package provides the plain import name; the wheels that hold the code are named `..._bindings`. Either will do.
 """
 
@@ -18,12 +19,12 @@ _IMPORT_NAMES = {
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
 }
-_OLDEST = {"rtx": (1, 0), "tensorrt": (10, 3)}  # strongly typed networks, and the API that this room uses
+_OLDEST = {"rtx": (1, 0), "tensorrt": (10, 3)}  # strongly typed networks, and the API that is used here
 
 
 @dataclass(frozen=True)
 class TrtModule:
-    """An imported TensorRT.
+    """An imported TensorRT module.
 
     Attributes:
         target: 'rtx' or 'tensorrt'.
@@ -47,7 +48,7 @@ class TrtModule:
 
 
 def find_module(target: str) -> TrtModule:
-    """Imports the TensorRT of a target.
+    """Import the TensorRT of a target.
 
     Args:
         target: 'rtx' or 'tensorrt'.

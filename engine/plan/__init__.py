@@ -1,1 +1,1 @@
-"""Parsers of kernel plans: what the compiler says that it made."""
+"""Kernel plans: their parsers, and figures drawn from them."""

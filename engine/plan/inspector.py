@@ -1,4 +1,4 @@
-"""Reads what TensorRT's engine inspector says of an engine: JSON in, `Kernel` out; for devices, which print no plan.
+"""Parser of the engine inspector's JSON, for devices, whose TensorRT prints no plan.
 
 The shape is UNVERIFIED: no device was at hand. It is taken from TensorRT's own documentation and from JSON that users
 posted (NVIDIA/TensorRT issues 4020 and 2418, versions 8.5 to 10): a list `Layers` of objects with `Name`, `LayerType`,
@@ -13,7 +13,7 @@ from typing import Any
 
 from ...bundle.files import parse_json
 from ...errors import MachineError
-from .text import TYPES, Kernel, PlanTensor
+from .kernels import TYPES, Kernel, PlanTensor
 
 MAX_BYTES = 64 << 20
 _OUR_NAMES = {word.lower(): name for word, (name, _) in TYPES.items()} | {name: name for name, _ in TYPES.values()}
@@ -46,7 +46,7 @@ def engine_information(module: Any, logger: Any, engine: bytes) -> str:
 
 
 def parse_inspector(text: str) -> tuple[tuple[Kernel, ...], tuple[str, ...]]:
-    """Finds the kernels in the inspector's answer.
+    """Find the kernels in the inspector's JSON.
 
     Args:
         text: of `engine_information`.
@@ -102,6 +102,6 @@ def _weights(item: Any) -> tuple[PlanTensor, ...]:
 
 
 def _type_in(text: str) -> str:
-    """The type that a description names: 'Channel major FP16 format where channel % 8 == 0' -> 'fp16'."""
+    """The type that a description names: 'Channel major FP16 format where ...' -> 'fp16'."""
     found = (_OUR_NAMES.get(word.lower()) for word in _WORD.findall(text))
     return next((name for name in found if name), text)

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a graph, and in which precision the compiled kernels do them.
+"""Multiply-accumulates of a graph, and the compiled kernels that do them.
 
 How many there are is counted on the parsed network (two layer types hold them all in our graphs). Where they ended up
 is read from the kernel plan: each kernel lists the ONNX nodes that it does a part of. What cannot be placed without
@@ -8,62 +8,51 @@ guessing stays named, not guessed.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from .text import ARITHMETIC, COMPUTE_ROLES, Kernel
+from .kernels import ARITHMETIC, COMPUTE_ROLES, Kernel
 
 
-def network_macs(module: Any, network: Any) -> dict[str, int]:
-    """Counts the multiply-accumulates of each layer of a parsed network.
+def network_macs(module: Any, network: Any) -> dict[str, tuple[int, str]]:
+    """Multiply-accumulates of each layer of a parsed network, with the precision asked for.
 
     Products count `M * N * K` (attention's two products included), convolutions
     `output elements * input channels / groups * kernel elements`. Norms, pooling and element-wise work count nothing.
+    The precision is that of the operands before they are dequantized.
 
     Args:
         module: the TensorRT module that the network belongs to.
-        network: parsed, with static shapes.
+        network: parsed, strongly typed, with static shapes.
 
     Returns:
-        {ONNX node name: multiply-accumulates}.
+        {ONNX node name: (multiply-accumulates, 'int8', 'fp16', ... or 'unclear' where the operands differ)}.
     """
-    counts: dict[str, int] = {}
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if layer.type == module.LayerType.MATRIX_MULTIPLY:
-            counts[layer.name] = _matmul_macs(tuple(layer.get_input(0).shape), tuple(layer.get_output(0).shape))
-        elif layer.type == module.LayerType.CONVOLUTION:
-            layer.__class__ = module.IConvolutionLayer  # the bindings' own way to reach a layer's settings
-            channels = layer.get_input(0).shape[1] // layer.num_groups
-            counts[layer.name] = math.prod(layer.get_output(0).shape) * channels * math.prod(layer.kernel_size_nd)
-    return counts
-
-
-def network_precisions(module: Any, network: Any) -> dict[str, str]:
-    """In which precision a parsed network multiplies: that of its operands before they are dequantized.
-
-    Args:
-        module: the TensorRT module that the network belongs to.
-        network: parsed, strongly typed.
-
-    Returns:
-        {ONNX node name: 'int8', 'fp16', ...}; 'unclear' where the operands differ.
-    """
+    kinds = module.LayerType
     stored: dict[str, str] = {}  # dequantized tensor -> type of what it was dequantized from
-    found: dict[str, str] = {}
+    found: dict[str, tuple[int, str]] = {}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.type == module.LayerType.DEQUANTIZE:
+        if layer.type == kinds.DEQUANTIZE:
             stored[layer.get_output(0).name] = _type_of(layer.get_input(0))
-        elif layer.type == module.LayerType.SHUFFLE and layer.get_input(0).name in stored:
+        elif layer.type == kinds.SHUFFLE and layer.get_input(0).name in stored:
             stored[layer.get_output(0).name] = stored[layer.get_input(0).name]  # the parser gives weights a batch axis
-        elif layer.type in (module.LayerType.MATRIX_MULTIPLY, module.LayerType.CONVOLUTION):
+        elif layer.type in (kinds.MATRIX_MULTIPLY, kinds.CONVOLUTION):
             operands = [layer.get_input(place) for place in (0, 1)]
             types = {stored.get(tensor.name, _type_of(tensor)) for tensor in operands if tensor is not None}
-            found[layer.name] = types.pop() if len(types) == 1 else "unclear"
+            found[layer.name] = (_layer_macs(module, layer), types.pop() if len(types) == 1 else "unclear")
     return found
+
+
+def _layer_macs(module: Any, layer: Any) -> int:
+    left, out = tuple(layer.get_input(0).shape), tuple(layer.get_output(0).shape)
+    if layer.type == module.LayerType.MATRIX_MULTIPLY:
+        # `[..., M, K] x [..., K, N] -> [..., M, N]`; the left side may be transposed, its batch may be repeated
+        return int(math.prod(out) * (left[-1] * left[-2] // out[-2]))
+    layer.__class__ = module.IConvolutionLayer  # the bindings' own way to reach a layer's settings
+    return int(math.prod(out) * (left[1] // layer.num_groups) * math.prod(layer.kernel_size_nd))
 
 
 def _type_of(tensor: Any) -> str:
@@ -72,14 +61,8 @@ def _type_of(tensor: Any) -> str:
     return names.get(name, name)
 
 
-def _matmul_macs(left: tuple[int, ...], out: tuple[int, ...]) -> int:
-    """`[..., M, K] x [..., K, N] -> [..., M, N]`; the left side may stand transposed, its batch may be repeated."""
-    k = left[-1] * left[-2] // out[-2]
-    return math.prod(out) * k
-
-
 def place_nodes(kernels: Sequence[Kernel], nodes: Iterable[str]) -> dict[str, int]:
-    """Finds the kernel that does each node's multiply-accumulates.
+    """Find the kernel that does each node's multiply-accumulates.
 
     A node is listed by its own kernel and often by neighbours that load, pad or scale for it. It is placed on the
     kernel that multiplies and is named after it; else where just one that multiplies lists it, or several of one
@@ -114,7 +97,7 @@ def place_nodes(kernels: Sequence[Kernel], nodes: Iterable[str]) -> dict[str, in
 
 
 def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list[int], dict[str, int]]:
-    """Sums multiply-accumulates by kernel; see `place_nodes`.
+    """Sum multiply-accumulates by kernel; see `place_nodes`.
 
     Args:
         kernels: the plan.
@@ -135,12 +118,3 @@ def _is_plain_product(kernel: Kernel) -> bool:
     operations = kernel.operations
     types = {tensor.dtype for tensor in kernel.tensors} & ARITHMETIC
     return ("Mul", "Sum") in pairwise(operations) and len(types) == 1
-
-
-def macs_by_precision(kernels: Sequence[Kernel], placed: Sequence[int]) -> dict[str, int]:
-    """Sums the placed multiply-accumulates: {'fp16': 4160749568, 'fp32': 3584}."""
-    total: Counter[str] = Counter()
-    for kernel, count in zip(kernels, placed, strict=True):
-        if count:
-            total[kernel.precision] += count
-    return dict(total)

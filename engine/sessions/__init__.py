@@ -1,1 +1,1 @@
-"""One compiled graph with its buffers, by backend."""
+"""Sessions: one compiled graph with its buffers, by backend."""

@@ -1,7 +1,7 @@
-"""Which backend runs a bundle, and in which precision.
+"""Choice of the backend and the precision that run a bundle.
 
 'auto' takes the card where one is, with an engine that was built for it and that somebody vouches for; else ONNX
-Runtime. Why a backend was passed over is kept, to be told.
+Runtime. The reason why a backend was passed over is kept.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class TrtDevice:
-    """A card, and the TensorRT that runs engines on it.
+    """A GPU and the TensorRT that runs engines on it.
 
     Attributes:
         trt, cuda: found here.
@@ -94,7 +94,7 @@ class TrtDevice:
 
 
 def open_trt_device(target: str, options: Mapping[str, Any]) -> TrtDevice:
-    """Finds a card and TensorRT for it.
+    """Find a GPU and TensorRT for it.
 
     Args:
         target: 'rtx' or 'tensorrt'.
@@ -109,7 +109,7 @@ def open_trt_device(target: str, options: Mapping[str, Any]) -> TrtDevice:
 
 
 def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
-    """Chooses.
+    """Choose a backend and a precision.
 
     Args:
         bundle: opened for reading.
@@ -150,7 +150,7 @@ def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, 
 def _open_onnxruntime(
     bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
 ) -> Backend:
-    """On the CPU; on a card by name only: 'auto' takes no provider whose kernels nobody has judged."""
+    """The CPU, or a GPU provider asked for by name: 'auto' takes none, as they are not judged."""
     from . import ort
 
     chosen = choose_precision(bundle, precision, backend)
@@ -165,7 +165,7 @@ def _open_onnxruntime(
 
 
 def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
-    """Asks what is cheap first: a machine with no engine never loads TensorRT, one with no card neither."""
+    """Cheap checks come first: without an engine or a card, TensorRT is never loaded."""
     target = _TARGETS[backend]
     wanted = _acceptable(bundle, precision, backend)
     folder = engines_folder(bundle.path, options.get("engines_dir"))
@@ -200,7 +200,7 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
 
 
 def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
-    """Follows the verdicts of the bundle, or the caller.
+    """The precision to run: by the bundle's verdicts, or the caller's choice.
 
     Args:
         bundle: opened for reading.

@@ -1,4 +1,4 @@
-"""A session: one compiled graph with its buffers.
+"""The session contract: one compiled graph with its buffers.
 
 A backend is a function that turns checked ONNX or engine bytes into a `Session`. Buffers are allocated once, when the
 session opens, and keep their addresses; a call writes into `input(...)`, calls `run()`, and reads `output(...)`.
@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class Session(Protocol):
-    """What the engine needs of a backend. Not thread-safe: one session, one thread, that which opened it.
+    """What the runtime needs of a backend; only the thread that opened it may use it.
 
     `close` alone may come from another thread, and only while no call runs.
     """
@@ -46,7 +46,7 @@ class Session(Protocol):
         ...
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
-        """Copies another session's output into rows of one of this session's inputs, on the device if both are there.
+        """Copy another session's output into rows of an input, on the device if both are there.
 
         Ordered after the source's last `run`, and before whatever runs next in either session.
 
@@ -65,7 +65,7 @@ class Session(Protocol):
 
 
 def check_tensors(shown: str, promised: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> None:
-    """Refuses a graph or engine whose tensors are not those that the index promises.
+    """Refuse a graph or engine whose tensors differ from those that the index promises.
 
     Raises:
         RefusedError: names both sides.

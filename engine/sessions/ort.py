@@ -41,7 +41,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Provider:
-    """Which of ONNX Runtime's execution providers compute.
+    """The execution providers of ONNX Runtime that compute, with their options.
 
     Attributes:
         name: of the one that is meant, as ONNX Runtime spells it.
@@ -90,8 +90,8 @@ class OrtSession:
         # Each session has its own pool, whose idle threads would go on spinning while the next session computes:
         # `frame` and `temporal` alternating took twice as long (60 ms against 30 ms for `base` on 2 cores).
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Q/DQ are computed as they stand. ONNX Runtime's own INT8 fusions of an FP16 graph gave another class than FP32
-        # on 8.4 % of 500 clips (trained `tiny`), the graph as it stands on 0.4 %, and they took longer.
+        # Q/DQ are computed as they are. ONNX Runtime's own INT8 fusions of an FP16 graph gave another class than FP32
+        # on 8.4 % of 500 clips (trained `tiny`), the graph as it is on 0.4 %, and they took longer.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         for key, value in provider.settings.items():
             options.add_session_config_entry(key, value)
@@ -148,7 +148,7 @@ class OrtSession:
 
 
 class GpuSession(OrtSession):
-    """One graph on a card, by way of host buffers; the tokens of a stream go through the host too."""
+    """One graph on a GPU through host buffers; a stream's tokens pass through the host too."""
 
     _lost = ""
 
@@ -172,12 +172,12 @@ class GpuSession(OrtSession):
 
 
 def runtime_name(provider: Provider = CPU) -> str:
-    """Such as 'onnxruntime 1.24.4 CPU'."""
+    """The backend's name, such as 'onnxruntime 1.24.4 CPU'."""
     return f"onnxruntime {import_onnxruntime().__version__} {provider.title}"
 
 
 def import_onnxruntime() -> Any:
-    """The package, with its telemetry off.
+    """The package onnxruntime, imported with its telemetry off.
 
     Raises:
         MachineError: it is not installed.
@@ -201,14 +201,14 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
-    """The backend's entry point; `options` may hold `threads` and a `provider`, without which the CPU computes."""
+    """The backend's entry point; `options` may hold `threads` and a `provider` (default: CPU)."""
     provider = options.get("provider", CPU)
     kind = OrtSession if provider is CPU else GpuSession
     return kind(data, entry, options.get("threads"), provider)
 
 
 def find_provider(backend: str, precision: str, device: int) -> Provider:
-    """A provider on a card, once nothing speaks against it.
+    """A provider on a GPU, checked to be usable.
 
     Args:
         backend: a key of `GPU_PROVIDERS`.

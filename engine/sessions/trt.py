@@ -1,4 +1,4 @@
-"""The session on TensorRT and TensorRT-RTX: one engine, one context, one stream, addresses that never move.
+"""The session on TensorRT and TensorRT-RTX: one engine, one stream, fixed addresses.
 
 A call copies what the host wrote to the device, starts the engine, copies what the host reads back, and waits for its
 own event. The engine is started by a CUDA graph where one could be captured and answers as the plain start does; the
@@ -28,7 +28,9 @@ _PROBE_RUNS = 9
 
 
 class TrtSession:
-    """One graph on a card. One thread: that which opened it; `close` may come from another one between two calls.
+    """One graph on a GPU, for the thread that opened it.
+
+    `close` may come from another thread between two calls.
 
     Args:
         trt: the TensorRT to use.
@@ -153,7 +155,7 @@ class TrtSession:
             self.not_finite += 1  # what makes a result of it says so and refuses; here it is counted
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
-        """See `Session.take`: a copy on the device, ordered by events, so that no side reads or writes too early."""
+        """See `Session.take`: a copy on the device, ordered by events on both sides."""
         target = self._ready("taking rows")
         if not isinstance(source, TrtSession) or source.cuda is not self.cuda:
             raise UsageError(
@@ -178,7 +180,7 @@ class TrtSession:
             self._from_host.remove(name)
 
     def feed(self, name: str, array: Any) -> None:
-        """Fills an input from an array on the card, without a trip through the host; a numpy array is copied as usual.
+        """Fill an input from an array on the device directly, or from a numpy array.
 
         When it returns, the array may be changed again.
 
@@ -218,10 +220,10 @@ class TrtSession:
 
     def _free(self) -> None:
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(CudaError):
+            with contextlib.suppress(CudaError):  # without the context, no call but a release makes sense
                 stack.enter_context(self.cuda)  # type: ignore[arg-type]
-            if hasattr(self, "_stream"):
-                self._quietly(self.cuda.synchronize, self._stream)
+                if hasattr(self, "_stream"):
+                    self.cuda.synchronize(self._stream)
             self._freeing.close()
         self._graph = None
 

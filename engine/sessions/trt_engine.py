@@ -1,4 +1,4 @@
-"""A deserialised engine with its context, its memory and its CUDA graph; TensorRT and TensorRT-RTX alike.
+"""A deserialised engine of TensorRT or TensorRT-RTX, its memory, and its CUDA graph.
 
 Only names that exist in TensorRT 10.3 ... 11.4 and TensorRT-RTX 1.7 are used, but for RTX's runtime cache, which only
 RTX is asked for. Addresses and streams are handed over as plain `int`: 10.3 takes nothing else.
@@ -27,7 +27,7 @@ _TOLERANCE = 1e-3  # kernels may add in another order from run to run; a wrong g
 
 
 class CacheStore(Protocol):
-    """Where RTX keeps the kernels that it compiled on this machine. Native code: the same trust as an engine."""
+    """Storage of the kernels that RTX compiled here: native code, trusted as engines are."""
 
     def load(self) -> bytes | None:
         """The cache of this engine, checked; None when there is none that is trusted."""
@@ -39,7 +39,7 @@ class CacheStore(Protocol):
 
 
 class TrtEngine:
-    """An engine, ready to be given addresses.
+    """A deserialised engine with its execution context.
 
     Args:
         trt: the TensorRT to use.
@@ -118,14 +118,14 @@ class TrtEngine:
         return self._engine.create_execution_context(config)
 
     def save_cache(self) -> None:
-        """Keeps what RTX has compiled by now."""
+        """Save the kernels that RTX has compiled so far."""
         if self._cache is not None and self._runtime_cache is not None:
             data = bytes(self._runtime_cache.serialize())
             if data != self._cache.load():
                 self._cache.save(data)
 
     def set_address(self, name: str, pointer: int) -> None:
-        """Where a tensor stands on the device.
+        """Set the device address of a tensor.
 
         Raises:
             MachineError: TensorRT does not take the address.
@@ -134,7 +134,7 @@ class TrtEngine:
             raise self._failed(f"{self.trt} does not take an address for {name} of {self._shown}.")
 
     def enqueue(self, stream: int) -> bool:
-        """Puts the whole engine into a stream; False when TensorRT refuses."""
+        """Enqueue the engine in a stream; False when TensorRT refuses."""
         return bool(self._context.execute_async_v3(int(stream)))
 
     def capturable(self, stream: int) -> bool:
@@ -167,7 +167,7 @@ class TrtEngine:
 
 
 class DeviceBuffers:
-    """The memory of one session: every tensor's place on the device, and the host memory beside it.
+    """The memory of one session: device and page-locked host memory of every tensor.
 
     *Pinned*: each tensor has device memory and page-locked host memory, and is copied between them. *Mapped*: the
     page-locked memory is the tensor, and the device reads and writes it where it is; on a Jetson, whose CPU and GPU
@@ -214,7 +214,7 @@ class DeviceBuffers:
             raise error from fault
 
     def close(self) -> None:
-        """Gives the memory back. Arrays that were handed out are of no use any more. A second call does nothing."""
+        """Free the memory, which makes `host` arrays invalid; a second call does nothing."""
         for pointer in () if self.mapped else self.pointers.values():
             with contextlib.suppress(CudaError):  # a device that is lost takes nothing back
                 self._cuda.free(pointer)
@@ -227,7 +227,7 @@ class DeviceBuffers:
 def capture_checked(
     cuda: Cuda, engine: TrtEngine, buffers: DeviceBuffers, stream: int, run: Callable[[int | None], None]
 ) -> tuple[int | None, str]:
-    """Captures an engine's enqueue as a CUDA graph, and keeps it only if a replay answers as a plain run does.
+    """CUDA graph capture with a checked replay.
 
     A graph can be empty, or have baked in what must not be: then it launches without an error and leaves the old answer
     standing. So two different inputs are answered plainly and by a replay, with the output poisoned before the replay.

@@ -77,7 +77,7 @@ def choose_engine(
     *,
     folder: str | os.PathLike[str] = "BUNDLE/engines",
 ) -> EngineEntry:
-    """Chooses the engine of a graph: it fits this machine; verified ones first, then special ones.
+    """Chooses an engine that fits this machine: verified ones first, then special ones.
 
     Args:
         entries: of `read_index`.

@@ -1,4 +1,4 @@
-"""`logoformer data-check`: everything that is wrong with a data set, before hours are spent on it.
+"""Check of a data set before a training: `logoformer data-check`.
 
 Lists are read, every folder is looked into, every frame is decoded. A *fault* would spoil a training or a score; a
 *note* is something to know, such as clips that are shorter than the model's, or images that are not of the size that
@@ -20,17 +20,16 @@ from ...bundle.files import read_regular
 from ...errors import LogoformerError, RefusedError
 from .clips import Progress
 from .datasets import find_layout, folds_of, open_listing
-from .images import MAX_BYTES, decode_image
+from .decoding import MAX_BYTES, VIDEO_SUFFIXES, count_frames, open_image
 from .listing import Entry, Listing, frame_names
-from .videos import VIDEO_SUFFIXES, count_frames
 
 FEWEST = 16
 SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing found.
+class DataFinding:
+    """One fault or note.
 
     Attributes:
         kind: such as 'damaged frame'.
@@ -47,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data set is, and what is wrong with it.
+    """Contents of a data set, and its faults.
 
     Attributes:
         root: its folder.
@@ -69,18 +68,18 @@ class DataReport:
     median: int
     longest: int
     sizes: dict[str, int]
-    findings: tuple[Finding, ...]
+    findings: tuple[DataFinding, ...]
 
     @property
-    def faults(self) -> tuple[Finding, ...]:
-        """What would spoil a training or a score."""
+    def faults(self) -> tuple[DataFinding, ...]:
+        """The findings that would spoil a training or a score."""
         return tuple(finding for finding in self.findings if finding.fault)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def text(self) -> str:
-        """For people."""
+        """The report as readable text."""
         lines = [
             f"{self.root}: {self.layout}, {self.clips} clips, {self.frames} frames",
             "  classes  " + ", ".join(f"{name} {count}" for name, count in self.classes.items()),
@@ -107,7 +106,7 @@ def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -
         BadInputError: no data set is there.
     """
     layout = find_layout(root)
-    findings: list[Finding] = []
+    findings: list[DataFinding] = []
     listings = _listings(root, layout, findings)
     findings += _splits(folds_of(root, layout), listings)
     entries: dict[str, tuple[Listing, Entry]] = {}
@@ -145,8 +144,8 @@ def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -
 
 
 # -------------------------------------------------------------------------------------------------------------- lists
-def _listings(root: str | os.PathLike[str], layout: str, findings: list[Finding]) -> dict[tuple[str, int], Listing]:
-    """Every list that is there; what cannot be read is a fault."""
+def _listings(root: str | os.PathLike[str], layout: str, findings: list[DataFinding]) -> dict[tuple[str, int], Listing]:
+    """Reads every list of the data set; one that cannot be read is a fault."""
     found = {}
     for fold in folds_of(root, layout):
         for split in ("train", "test"):
@@ -154,40 +153,40 @@ def _listings(root: str | os.PathLike[str], layout: str, findings: list[Finding]
                 found[split, fold] = open_listing(root, split, fold, layout=layout)
             except LogoformerError as error:
                 cause = f" ({error.cause})" if error.cause else ""
-                findings.append(Finding("bad list", f"{split}, fold {fold}", error.what + cause, fault=True))
+                findings.append(DataFinding("bad list", f"{split}, fold {fold}", error.what + cause, fault=True))
     return found
 
 
-def _splits(folds: tuple[int, ...], listings: dict[tuple[str, int], Listing]) -> Iterator[Finding]:
+def _splits(folds: tuple[int, ...], listings: dict[tuple[str, int], Listing]) -> Iterator[DataFinding]:
     """Clips in training and test of one fold; clips in two test folds; clips with two classes."""
     names = {key: {entry.name for entry in listing.entries} for key, listing in listings.items()}
     for (split, fold), own in names.items():
         both = own & names.get(("test", fold), set()) if split == "train" else set()
         for name in sorted(both):
-            yield Finding("in training and test", name, f"fold {fold}", fault=True)
+            yield DataFinding("in training and test", name, f"fold {fold}", fault=True)
     if len(folds) > 1:
         tested = Counter(name for (split, _), own in names.items() if split == "test" for name in own)
         for name in sorted(name for name, times in tested.items() if times > 1):
-            yield Finding(
+            yield DataFinding(
                 "in two test folds", name, f"{tested[name]} folds; pooled figures would count it twice", fault=True
             )
         everything = set().union(*names.values()) if names else set()
         if all(("test", fold) in names for fold in folds):
             for name in sorted(everything - tested.keys()):
-                yield Finding("in no test fold", name, "pooling would leave it out", fault=True)
+                yield DataFinding("in no test fold", name, "pooling would leave it out", fault=True)
     classes: dict[str, int] = {}
     for listing in listings.values():
         for entry in listing.entries:
             if classes.setdefault(entry.name, entry.label) != entry.label:
-                yield Finding("two classes", entry.name, f"{listing.source} and another list disagree", fault=True)
+                yield DataFinding("two classes", entry.name, f"{listing.source} and another list disagree", fault=True)
 
 
-def _labels(listings: dict[tuple[str, int], Listing]) -> Iterator[Finding]:
+def _labels(listings: dict[tuple[str, int], Listing]) -> Iterator[DataFinding]:
     """A class without any clip: often a numbering that is off by one."""
     for listing in listings.values():
         missing = sorted(set(range(len(listing.labels))) - {entry.label for entry in listing.entries})
         for label in missing:
-            yield Finding(
+            yield DataFinding(
                 "class without clips", listing.source, f"{listing.labels[label]}: a small part, or another numbering",
                 fault=False,
             )  # fmt: skip
@@ -198,12 +197,12 @@ def _labels(listings: dict[tuple[str, int], Listing]) -> Iterator[Finding]:
 class _Clip:
     length: int
     sizes: Counter[str]
-    findings: list[Finding]
+    findings: list[DataFinding]
 
 
 def _clip(listed: tuple[Listing, Entry]) -> _Clip:
     listing, entry = listed
-    found: list[Finding] = []
+    found: list[DataFinding] = []
     sizes: Counter[str] = Counter()
     place = f"{listing.root}/{entry.place}"
     names: list[str] = []
@@ -216,26 +215,27 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
             for name in names:
                 _frame(listing.root / entry.place, name, sizes, found)
     except LogoformerError as error:
-        return _Clip(0, sizes, [Finding("missing clip", place, error.what, fault=True)])
+        return _Clip(0, sizes, [DataFinding("missing clip", place, error.what, fault=True)])
     if len(sizes) > 1:
-        found.append(Finding("images of several sizes", place, ", ".join(sizes), fault=False))
+        found.append(DataFinding("images of several sizes", place, ", ".join(sizes), fault=False))
     promised = _named_size(entry.place)
     if promised and sizes and f"{promised} x {promised}" not in sizes:
-        found.append(Finding("another size than the folder's name", place, ", ".join(sizes), fault=False))
+        found.append(DataFinding("another size than the folder's name", place, ", ".join(sizes), fault=False))
     gap, missing = _gaps(names)
     if missing:
         what = f"{missing} numbers are not there, the first after {gap}"
-        found.append(Finding("gaps between frames", place, what, fault=False))
+        found.append(DataFinding("gaps between frames", place, what, fault=False))
     if length < FEWEST:
-        found.append(Finding("short clip", place, f"{length} frames; the policy for short clips decides", fault=False))
+        what = f"{length} frames; the policy for short clips decides"
+        found.append(DataFinding("short clip", place, what, fault=False))
     if entry.frames is not None and entry.frames != length:
         what = f"the list says {entry.frames} frames, there are {length}"
-        found.append(Finding("frame count differs", place, what, fault=True))
+        found.append(DataFinding("frame count differs", place, what, fault=True))
     return _Clip(length, sizes, found)
 
 
 def _gaps(names: Sequence[str]) -> tuple[str, int]:
-    """(the frame before the first gap, how many numbers are missing) of names in order that end in numbers."""
+    """Gaps in numbered names: (the frame before the first gap, how many numbers are missing)."""
     first, missing, before, last = "", 0, "", -1
     for name in names:
         digits = re.search(r"([0-9]{1,9})\.[a-zA-Z]+$", name)
@@ -246,14 +246,14 @@ def _gaps(names: Sequence[str]) -> tuple[str, int]:
     return first, missing
 
 
-def _frame(folder: Path, name: str, sizes: Counter[str], found: list[Finding]) -> None:
+def _frame(folder: Path, name: str, sizes: Counter[str], found: list[DataFinding]) -> None:
     try:
-        height, width, _ = decode_image(read_regular(folder, name, MAX_BYTES), f"{folder}/{name}").shape
-        sizes[f"{width} x {height}"] += 1
+        image = open_image(read_regular(folder, name, MAX_BYTES), f"{folder}/{name}")
+        sizes["{} x {}".format(*image.size)] += 1
     except RefusedError as error:
-        found.append(Finding("not a regular file", f"{folder}/{name}", error.what, fault=True))
+        found.append(DataFinding("not a regular file", f"{folder}/{name}", error.what, fault=True))
     except LogoformerError as error:
-        found.append(Finding("damaged frame", f"{folder}/{name}", error.what, fault=True))
+        found.append(DataFinding("damaged frame", f"{folder}/{name}", error.what, fault=True))
 
 
 def _named_size(place: str) -> int:
@@ -262,7 +262,7 @@ def _named_size(place: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _unlisted(layout: str, root: Path, listed: set[str]) -> Iterator[Finding]:
+def _unlisted(layout: str, root: Path, listed: set[str]) -> Iterator[DataFinding]:
     """Folders of clips that no list names: one note, however many."""
     if not listed or layout not in ("dfew", "ferv39k"):
         return
@@ -277,4 +277,4 @@ def _unlisted(layout: str, root: Path, listed: set[str]) -> Iterator[Finding]:
     unlisted = sorted(there - listed)
     if unlisted:
         what = f"{len(unlisted)} folders, such as {unlisted[0]}; DFEW's own has clips without a single label"
-        yield Finding("folders that no list names", os.fspath(root), what, fault=False)
+        yield DataFinding("folders that no list names", os.fspath(root), what, fault=False)

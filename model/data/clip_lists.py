@@ -1,4 +1,4 @@
-"""Reads the plain lists that most projects of this field share, MAFW's lists, and folders of videos.
+"""Readers of the plain lists of this field, of MAFW's lists and of folders of videos.
 
 * `<dir> <frames> <label>` or `<dir> <label>`, one clip a line, labels from 0 (Former-DFER's annotation folder and its
   descendants): `LISTS/train.txt`, `LISTS/test.txt`, or `..._set_1_train.txt` for the folds of DFEW;
@@ -9,15 +9,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...bundle.files import read_regular
 from ...clips import DFEW_LABELS
 from ...errors import BadInputError, one_of
-from .images import natural
-from .listing import Entry, Listing, safe_place
-from .videos import VIDEO_SUFFIXES
+from .decoding import VIDEO_SUFFIXES, natural
+from .listing import Entry, Listing, read_lines, safe_place, unique_entries
 
 MAFW_LISTS = "split/single/no_caption"
 MAFW_CLIPS = ("data/clips", "clips", "data")
@@ -26,11 +24,10 @@ MAFW_LABELS = (
     "anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise", "contempt", "anxiety", "helplessness",
     "disappointment",
 )  # fmt: skip
-_MAX_LIST_BYTES = 32 << 20
 
 
 def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] = DFEW_LABELS) -> Listing:
-    """A list of frame folders.
+    """Reads a plain list of frame folders.
 
     Args:
         root: the folder that the list's paths start from.
@@ -43,39 +40,42 @@ def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] 
     """
     folder, shown = Path(root), f"{root}/{path}"
     rows = []
-    for number, words in _rows(folder, path):
+    for number, line in read_lines(folder, path):
+        words = line.split()
         if len(words) not in (2, 3) or not all(word.isdigit() for word in words[1:]):
-            raise BadInputError(f"{shown}, line {number}: {' '.join(words)!r:.100} is not '<dir> [<frames>] <label>'.")
+            raise BadInputError(f"{shown}, line {number}: {line!r:.100} is not '<dir> [<frames>] <label>'.")
         rows.append((number, words[0], int(words[1]) if len(words) == 3 else None, int(words[-1])))
     found = {row[3] for row in rows}
-    if max(found) >= len(labels):
-        counts_from_one = max(found) == len(labels) and 0 not in found
+    highest = max(found, default=0)
+    if highest >= len(labels):
+        counts_from_one = highest == len(labels) and 0 not in found
         raise BadInputError(
-            f"{shown} has the label {max(found)}; {len(labels)} classes are numbered 0 to {len(labels) - 1}.",
+            f"{shown} has the label {highest}; {len(labels)} classes are numbered 0 to {len(labels) - 1}.",
             cause="a list that counts from 1: every class would be shifted"
             if counts_from_one
             else "a list of another data set",
             next="subtract 1 from its labels" if counts_from_one else f"classes: {one_of(labels)}",
         )
-    entries: dict[str, Entry] = {}
-    for number, text, frames, label in rows:
-        place = safe_place(text.rstrip("/"), f"{shown}, line {number}")
-        if place in entries:
-            raise BadInputError(f"{shown}, line {number}: clip {place} is listed twice.")
-        named = {part.lower() for part in place.split("/")}.intersection(labels)
-        if named and labels[label] not in named:
-            raise BadInputError(
-                f"{shown}, line {number}: the folder {place!r:.100} and the label {label} ({labels[label]}) do not fit "
-                "each other.",
-                cause="a list with another numbering: FERV39k's are in the wild in DFEW's order and alphabetically",
-                next=f"number the classes {', '.join(f'{n} {name}' for n, name in enumerate(labels))}",
-            )
-        entries[place] = Entry(place, place, label, frames)
-    return Listing(folder, tuple(labels), tuple(entries.values()), shown)
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for number, text, frames, label in rows:
+            where = f"{shown}, line {number}"
+            place = safe_place(text.rstrip("/"), where)
+            named = {part.lower() for part in place.split("/")}.intersection(labels)
+            if named and labels[label] not in named:
+                raise BadInputError(
+                    f"{where}: the folder {place!r:.100} and the label {label} ({labels[label]}) do not fit "
+                    "each other.",
+                    cause="a list with another numbering: FERV39k's are in the wild in DFEW's order and alphabetically",
+                    next=f"number the classes {', '.join(f'{n} {name}' for n, name in enumerate(labels))}",
+                )
+            yield where, Entry(place, place, label, frames)
+
+    return Listing(folder, tuple(labels), unique_entries(entries(), shown), shown)
 
 
 def mafw_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Listing:
-    """One split of one fold of MAFW's single-labelled clips, as videos.
+    """Reads one split of one fold of MAFW's single-labelled clips, as videos.
 
     Raises:
         BadInputError: the list or the clips' folder is missing, or a line is damaged.
@@ -85,20 +85,21 @@ def mafw_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Lis
     if clips is None:
         raise BadInputError(f"{folder} holds none of the folders {one_of(MAFW_CLIPS)}.", cause="clips are not unpacked")
     known = {name: number for number, name in enumerate(MAFW_LABELS)}
-    entries: dict[str, Entry] = {}
-    for number, words in _rows(folder, path):
-        shown = f"{folder}/{path}, line {number}"
-        if len(words) != 2 or words[1].lower() not in known:
-            raise BadInputError(f"{shown}: {' '.join(words)!r:.100} is not '00025.mp4 anger'.")
-        place = safe_place(words[0], shown)
-        if place in entries:
-            raise BadInputError(f"{shown}: clip {place} is listed twice.")
-        entries[place] = Entry(place, f"{clips}/{place}", known[words[1].lower()])
-    return Listing(folder, MAFW_LABELS, tuple(entries.values()), f"{folder}/{path}")
+    shown = f"{folder}/{path}"
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for number, line in read_lines(folder, path):
+            where, words = f"{shown}, line {number}", line.split()
+            if len(words) != 2 or words[1].lower() not in known:
+                raise BadInputError(f"{where}: {line!r:.100} is not '00025.mp4 anger'.")
+            place = safe_place(words[0], where)
+            yield where, Entry(place, f"{clips}/{place}", known[words[1].lower()])
+
+    return Listing(folder, MAFW_LABELS, unique_entries(entries(), shown), shown)
 
 
 def folder_listing(root: str | os.PathLike[str], split: str) -> Listing:
-    """Videos in one folder a class.
+    """Reads videos that lie in one folder a class.
 
     The classes are those of all splits, in DFEW's order where they are DFEW's, else alphabetical.
 
@@ -122,15 +123,3 @@ def folder_listing(root: str | os.PathLike[str], split: str) -> Listing:
     if not entries:
         raise BadInputError(f"{folder}/{split} holds no videos ({', '.join(VIDEO_SUFFIXES)}) in folders of classes.")
     return Listing(folder, labels, tuple(entries), f"{folder}/{split}")
-
-
-def _rows(root: Path, path: str) -> list[tuple[int, list[str]]]:
-    data = read_regular(root, path, _MAX_LIST_BYTES)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{root}/{path} is not a text file: {error}.") from error
-    rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    if not rows:
-        raise BadInputError(f"{root}/{path} lists no clips.")
-    return rows

@@ -1,7 +1,7 @@
-"""Where clips come from, and how they reach the network in batches.
+"""Clip sources, and batches of their clips.
 
-A clip source is anything with the five methods of `ClipSource`: the data set on disk (`dfew.py`), the synthetic faces
-(`synthetic.py`). It delivers only the frames asked for, because a training step looks at 8 or 16 of a hundred.
+A clip source is anything with the five methods of `ClipSource`: a data set on disk (`listing.py`), the synthetic faces
+(`synthetic/recordings.py`). It delivers only the frames asked for: a training step looks at 8 or 16 of a hundred.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _BATCHES_AHEAD = 2
 
 
 class Box(NamedTuple):
-    """A part of a picture, in shares of its sides: the pictures of a clip may differ in size."""
+    """A part of a picture, in shares of its sides.
+
+    The pictures of a clip may differ in size.
+    """
 
     left: float
     top: float
@@ -42,7 +45,7 @@ class Box(NamedTuple):
 
 
 def cut(clip: Clip, box: Box) -> Clip:
-    """A part of each picture of a clip, drawn to the whole size: uint8 `[k, S, S, 3]`."""
+    """Cuts a part of each picture and resizes it to the whole size: uint8 `[k, S, S, 3]`."""
     left, top, right, bottom = box.pixels(clip.shape[2], clip.shape[1])
     return np.stack([resize(frame[top:bottom, left:right], clip.shape[1]) for frame in clip])
 
@@ -65,13 +68,47 @@ class ClipSource(Protocol):
         """Frames of a clip."""
 
     def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB; with `box` that part of each picture as it is stored."""
+        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB; `box` takes a part of each stored picture."""
 
 
 Read = Callable[[ClipSource, int, Indices], Clip]  # (source, number of the clip, frames) -> the clip as it is shown
 
 
-class CachedClips:
+class ClipView:
+    """A clip source that shows another one; a subclass writes what it changes.
+
+    Args:
+        source: where the clips come from.
+    """
+
+    def __init__(self, source: ClipSource) -> None:
+        self.source, self.labels, self.size = source, source.labels, source.size
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def place(self, index: int) -> int:
+        """Number of a clip in the source."""
+        return index
+
+    def label(self, index: int) -> int:
+        """Class of a clip, an index into `labels`."""
+        return self.source.label(self.place(index))
+
+    def clip_id(self, index: int) -> str:
+        """Name of a clip."""
+        return self.source.clip_id(self.place(index))
+
+    def count(self, index: int) -> int:
+        """Frames of a clip."""
+        return self.source.count(self.place(index))
+
+    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
+        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB."""
+        return self.source.frames(self.place(index), indices, box)
+
+
+class CachedClips(ClipView):
     """Keeps the frames of another source in memory once they were decoded.
 
     What is kept are whole frames at the model's size. A part of a picture (`box`) is cut from the picture as it is
@@ -83,22 +120,9 @@ class CachedClips:
     """
 
     def __init__(self, source: ClipSource, max_bytes: int = 3 << 30) -> None:
-        self.source = source
-        self.labels = source.labels
-        self.size = source.size
+        super().__init__(source)
         self._left = max_bytes
         self._kept: dict[int, tuple[Clip, npt.NDArray[np.bool_]]] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def label(self, index: int) -> int:
-        """Class of a clip."""
-        return self.source.label(index)
-
-    def clip_id(self, index: int) -> str:
-        """Name of a clip."""
-        return self.source.clip_id(index)
 
     def count(self, index: int) -> int:
         """Frames of a clip."""
@@ -146,12 +170,12 @@ def check_source(source: ClipSource, labels: Sequence[str], size: int) -> None:
 
 
 def fingerprint(clips: Iterable[tuple[str, int]]) -> str:
-    """Of a list's names and classes, in order; the same list gives the same, wherever it lies."""
+    """SHA-256 of a list's names and classes, in order, wherever the list lies."""
     return sha256("\n".join(f"{name} {label}" for name, label in clips).encode())
 
 
 def random_pick(sampling: Sampling, seed: int, epoch: int) -> Pick:
-    """Training's rule: a random frame of each segment, the same for one (seed, epoch, clip) whatever runs beside it."""
+    """Training's rule: a random frame of each segment, drawn by (seed, epoch, clip)."""
 
     def pick(index: int, count: int) -> Indices:
         return random_indices(count, sampling, np.random.default_rng([seed, epoch, index]))
@@ -160,7 +184,10 @@ def random_pick(sampling: Sampling, seed: int, epoch: int) -> Pick:
 
 
 def centre_pick(sampling: Sampling, order: str = "forward", seed: int = 0) -> Pick:
-    """Evaluation's rule, with the frames as they come, backwards, or in a random order of each clip's own."""
+    """Evaluation's rule: the centre frame of each segment.
+
+    `order` hands them over as they come, backwards, or in a random order of each clip's own.
+    """
 
     def pick(index: int, count: int) -> Indices:
         chosen = centre_indices(count, sampling)
@@ -216,16 +243,17 @@ def in_order(count: int, batch: int) -> list[Indices]:
 
 
 def at_random(count: int, batch: int, rng: np.random.Generator) -> list[Indices]:
-    """Groups 0..count-1 into full batches in a random order; what is left over waits for another epoch."""
+    """Groups 0..count-1 into full batches in a random order, without the remainder."""
     order = rng.permutation(count)
     batch = min(batch, count)
     return [order[start : start + batch] for start in range(0, count - batch + 1, batch)]
 
 
 def balanced(labels: Sequence[int], batch: int, rng: np.random.Generator) -> list[Indices]:
-    """Full batches in which every class is drawn equally often, as many as `at_random` would give.
+    """Groups clips into full batches with every class equally often.
 
-    A class with few clips repeats them, each as often as the others of its class before any comes again.
+    As many batches as `at_random` would give. A class with few clips repeats them, each as often as the others of its
+    class before any comes again.
     """
     count, classes = len(labels), sorted(set(labels))
     members = {c: np.flatnonzero(np.asarray(labels) == c) for c in classes}
@@ -241,8 +269,8 @@ def balanced(labels: Sequence[int], batch: int, rng: np.random.Generator) -> lis
     return list(order.reshape(-1, batch))
 
 
-class Subset:
-    """Some clips of another source, in the order given.
+class Subset(ClipView):
+    """A selection of another source's clips, in the order given.
 
     Args:
         source: where they come from.
@@ -250,27 +278,15 @@ class Subset:
     """
 
     def __init__(self, source: ClipSource, indices: Sequence[int] | Indices) -> None:
-        self.source, self.indices = source, [int(index) for index in indices]
-        self.labels, self.size = source.labels, source.size
+        super().__init__(source)
+        self.indices = [int(index) for index in indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def label(self, index: int) -> int:
-        """Class of a clip."""
-        return self.source.label(self.indices[index])
-
-    def clip_id(self, index: int) -> str:
-        """Name of a clip."""
-        return self.source.clip_id(self.indices[index])
-
-    def count(self, index: int) -> int:
-        """Frames of a clip."""
-        return self.source.count(self.indices[index])
-
-    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`."""
-        return self.source.frames(self.indices[index], indices, box)
+    def place(self, index: int) -> int:
+        """Number of a clip in the source."""
+        return self.indices[index]
 
 
 def split(source: ClipSource, share: float, seed: int) -> tuple[Subset, Subset]:

@@ -1,4 +1,4 @@
-"""Which data set lies in a folder, and how to read it."""
+"""Recognition of the data set in a folder, and its readers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def find_layout(root: str | os.PathLike[str]) -> str:
 
 
 def list_of(folder: Path, split: str, fold: int) -> str | None:
-    """The plain list of a split: `train.txt`, or `<anything>set_<fold>_train.txt`, or `<anything>_train.txt`.
+    """Name of the plain list of a split; None where there is none.
+
+    `train.txt`, or `<anything>set_<fold>_train.txt`, or `<anything>_train.txt`.
 
     Raises:
         BadInputError: several lists of one kind.
@@ -110,7 +112,7 @@ def open_clips(root: str | os.PathLike[str], split: str, fold: int, reading: Rea
 
 
 def clips_for(root: str | os.PathLike[str], split: str, fold: int, size: int, labels: tuple[str, ...]) -> ClipSource:
-    """The clips of one split for a model that exists: its size, its numbering of the classes.
+    """The clips of one split in the size and class numbering of a trained model.
 
     Raises:
         BadInputError: the classes are others; and as `open_listing`.

@@ -1,4 +1,4 @@
-"""Reads DFEW as its authors deliver it.
+"""Reader of DFEW as its authors deliver it.
 
     ROOT/Clip/clip_224x224/00001/*.jpg                       all frames of a clip
     ROOT/EmoLabel_DataSplit/train(single-labeled)/set_1.csv  video_name,label      five folds
@@ -14,20 +14,18 @@ import csv
 import io
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...bundle.files import read_regular
 from ...clips import DFEW_LABELS
 from ...errors import BadInputError, UsageError, one_of
-from .listing import Entry, ListedClips, Listing, Reading
+from .listing import MAX_LIST_BYTES, SPLITS, Entry, Listing, unique_entries
 
 FRAMES = "Clip/clip_224x224"
 LISTS = "EmoLabel_DataSplit"
-SPLITS = ("train", "test")
 FOLDS = (1, 2, 3, 4, 5)
 HEADER = ("video_name", "label")
-
-MAX_LIST_BYTES = 16 << 20
 
 
 def clip_name(number: int) -> str:
@@ -36,7 +34,7 @@ def clip_name(number: int) -> str:
 
 
 def list_path(split: str, fold: int) -> str:
-    """Where the list of one fold and split stands, relative to the root.
+    """Path of the list of one fold and split, relative to the root.
 
     Raises:
         UsageError: there is no such fold or split.
@@ -49,7 +47,7 @@ def list_path(split: str, fold: int) -> str:
     return f"{LISTS}/{split}(single-labeled)/set_{fold}.csv"
 
 
-def parse_list(data: bytes, shown: str) -> list[tuple[str, int]]:
+def parse_list(data: bytes, shown: str) -> tuple[Entry, ...]:
     """Parses one list.
 
     Args:
@@ -57,7 +55,7 @@ def parse_list(data: bytes, shown: str) -> list[tuple[str, int]]:
         shown: how to name it in a message.
 
     Returns:
-        (folder of the clip, class 0..6) in the file's order.
+        The clips in the file's order, with classes 0..6.
 
     Raises:
         BadInputError: no header, a line of another form, a name that is not a number, a label outside 1..7, or a clip
@@ -72,29 +70,28 @@ def parse_list(data: bytes, shown: str) -> list[tuple[str, int]]:
         raise BadInputError(
             f"{shown} does not begin with the line {','.join(HEADER)!r}.", cause="a list of another data set or release"
         )
-    entries: dict[str, int] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != 2 or not re.fullmatch(r"[0-9]{1,9}", row[0]) or not re.fullmatch(r"[0-9]{1,2}", row[1]):
-            raise BadInputError(f"{shown}, entry {number}: {','.join(row)!r} is not 'video_name,label' in digits.")
-        name, label = clip_name(int(row[0])), int(row[1])
-        if not 1 <= label <= len(DFEW_LABELS):
-            raise BadInputError(
-                f"{shown}, entry {number}: label {label}; DFEW's labels are 1 to {len(DFEW_LABELS)}.",
-                cause="a list that counts from 0, as some projects redistribute it: every class would be shifted"
-                if label == 0
-                else "a list of another data set",
-                next="use the lists of DFEW's own EmoLabel_DataSplit folder",
-            )
-        if name in entries:
-            raise BadInputError(f"{shown}, entry {number}: clip {name} is listed twice.")
-        entries[name] = label - 1
-    if not entries:
-        raise BadInputError(f"{shown} lists no clips.")
-    return list(entries.items())
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for number, row in enumerate(rows[1:], start=2):
+            where = f"{shown}, entry {number}"
+            if len(row) != 2 or not re.fullmatch(r"[0-9]{1,9}", row[0]) or not re.fullmatch(r"[0-9]{1,2}", row[1]):
+                raise BadInputError(f"{where}: {','.join(row)!r} is not 'video_name,label' in digits.")
+            name, label = clip_name(int(row[0])), int(row[1])
+            if not 1 <= label <= len(DFEW_LABELS):
+                raise BadInputError(
+                    f"{where}: label {label}; DFEW's labels are 1 to {len(DFEW_LABELS)}.",
+                    cause="a list that counts from 0, as some projects redistribute it: every class would be shifted"
+                    if label == 0
+                    else "a list of another data set",
+                    next="use the lists of DFEW's own EmoLabel_DataSplit folder",
+                )
+            yield where, Entry(name, f"{FRAMES}/{name}", label - 1)
+
+    return unique_entries(entries(), shown)
 
 
 def dfew_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Listing:
-    """One split of one fold.
+    """Reads one split of one fold.
 
     Args:
         root: the folder that holds `Clip` and `EmoLabel_DataSplit`.
@@ -113,11 +110,5 @@ def dfew_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Lis
             next="name the folder that holds 'Clip' and 'EmoLabel_DataSplit'",
         )
     shown = f"{folder}/{path}"
-    rows = parse_list(read_regular(folder, path, MAX_LIST_BYTES), shown)
-    entries = tuple(Entry(name, f"{FRAMES}/{name}", label) for name, label in rows)
+    entries = parse_list(read_regular(folder, path, MAX_LIST_BYTES), shown)
     return Listing(folder, DFEW_LABELS, entries, shown)
-
-
-def DfewClips(root: str | os.PathLike[str], split: str, fold: int = 1, size: int = 64) -> ListedClips:  # noqa: N802
-    """One split of one fold as a clip source; see `dfew_listing`."""
-    return ListedClips(dfew_listing(root, split, fold), Reading(size))

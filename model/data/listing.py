@@ -1,13 +1,13 @@
-"""Listed clips: what a data set's lists say, before any frame is read.
+"""Entries of a data set's lists, and the clip source that reads their frames.
 
-A reader of a data set turns its lists into a `Listing`; `clips_of` makes a clip source of it. What is wrong with a list
-is refused by the reader, loudly: a label that is off by one trains without complaint and scores nothing.
+A reader of a data set turns its lists into a `Listing`; `ListedClips` makes a clip source of it. What is wrong with a
+list is refused by the reader, loudly: a label that is off by one trains without complaint and scores nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from PIL import Image
 from ...bundle.files import read_regular
 from ...clips import Clip, resize_image
 from ...errors import BadInputError, LogoformerError, UsageError, one_of
-from .clips import Box, ClipSource, Indices, fingerprint
-from .images import MAX_BYTES, SUFFIXES, natural, open_image
-from .videos import VIDEO_SUFFIXES, count_frames, read_frames
+from .clips import Box, ClipSource, ClipView, Indices, fingerprint
+from .decoding import MAX_BYTES, SUFFIXES, VIDEO_SUFFIXES, count_frames, natural, open_image, read_frames
 
+SPLITS = ("train", "test")
+MAX_LIST_BYTES = 32 << 20
 SHORT = ("former", "pad", "repeat", "drop")
 
 
@@ -58,13 +59,13 @@ class Listing:
     source: str
 
     def fingerprint(self) -> str:
-        """Of the names and classes in it, in order."""
+        """SHA-256 of the names and classes, in order."""
         return fingerprint((entry.name, entry.label) for entry in self.entries)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How clips are read.
+    """Settings for reading clips.
 
     Attributes:
         size: S, the side that frames are resized to.
@@ -72,7 +73,7 @@ class Reading:
             frames stand for the others; 'pad': its last frame repeats; 'repeat': it is played again; 'drop': it is left
             out, which is another test set than the published one.
         fewest: frames that the model reads; a clip below is short.
-        max_damaged: frames that may be unreadable before the reading fails; the nearest readable one stands in.
+        max_damaged: frames that may be unreadable before the reading fails; the nearest readable one takes their place.
     """
 
     size: int
@@ -129,7 +130,7 @@ class ListedClips:
         return self._entries[index].name
 
     def count(self, index: int) -> int:
-        """Frames of a clip, as sampling shall see them.
+        """Frames of a clip, as sampling counts them.
 
         Raises:
             BadInputError: its folder or file is missing or holds no images.
@@ -138,11 +139,14 @@ class ListedClips:
         return max(length, self.reading.fewest) if self.reading.short in ("pad", "repeat") else length
 
     def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
-        """Reads the frames asked for, each once: uint8 `[k, S, S, 3]`, RGB; with `box` that part of each.
+        """Reads the frames asked for, each once; with `box` that part of each.
+
+        Returns:
+            uint8 `[k, S, S, 3]`, RGB.
 
         Raises:
             BadInputError: more frames than `max_damaged` are missing or no images; the file is named.
-            RefusedError: a link, a pipe or a huge file stands in a frame's place.
+            RefusedError: a link, a pipe or a huge file instead of a frame.
         """
         entry = self._entries[index]
         unique, back = np.unique(self._within(entry, indices), return_inverse=True)
@@ -158,7 +162,7 @@ class ListedClips:
         return pixels[back]
 
     def files(self, index: int, indices: Sequence[int] | Indices) -> list[bytes]:
-        """The frames asked for as they lie on the disk, each once; nothing of a video.
+        """The encoded files of the frames asked for, each once; none for a video.
 
         Raises:
             BadInputError, RefusedError: as `frames`.
@@ -214,8 +218,10 @@ class ListedClips:
         return self._names[entry.place].split("/")
 
 
-class Relabelled:
-    """A source whose classes are numbered as a model numbers them: the names decide, never the numbers.
+class Relabelled(ClipView):
+    """A source whose classes are numbered as a model numbers them.
+
+    The names decide, never the numbers.
 
     Args:
         source: with the same class names in another order.
@@ -223,33 +229,54 @@ class Relabelled:
     """
 
     def __init__(self, source: ClipSource, labels: tuple[str, ...]) -> None:
-        self.source, self.labels, self.size = source, labels, source.size
+        super().__init__(source)
+        self.labels = labels
         self._number = [labels.index(name) for name in source.labels]
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def label(self, index: int) -> int:
         """Class of a clip, in the model's numbering."""
         return self._number[self.source.label(index)]
 
-    def clip_id(self, index: int) -> str:
-        """Name of a clip."""
-        return self.source.clip_id(index)
-
-    def count(self, index: int) -> int:
-        """Frames of a clip."""
-        return self.source.count(index)
-
-    def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`."""
-        return self.source.frames(index, indices, box)
-
 
 def numbered_as(source: ClipSource, labels: tuple[str, ...]) -> ClipSource:
-    """The source with a model's numbering, where both have the same classes; else the source as it is."""
+    """The source with a model's numbering, where both have the same classes; else as it is."""
     same = set(source.labels) == set(labels) and tuple(source.labels) != tuple(labels)
     return Relabelled(source, tuple(labels)) if same else source
+
+
+def read_lines(root: Path, path: str) -> list[tuple[int, str]]:
+    """The lines of a list, numbered from 1 and stripped, without the empty ones.
+
+    Raises:
+        BadInputError: missing, or no text.
+        RefusedError: a link, or another kind of file.
+    """
+    data = read_regular(root, path, MAX_LIST_BYTES)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{root}/{path} is not a text file: {error}.") from error
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def unique_entries(found: Iterable[tuple[str, Entry]], shown: str) -> tuple[Entry, ...]:
+    """The clips of a list, in its order.
+
+    Args:
+        found: where it is listed, for messages, and the clip.
+        shown: the list, for messages.
+
+    Raises:
+        BadInputError: a clip that is listed twice, or no clips.
+    """
+    entries: dict[str, Entry] = {}
+    for where, entry in found:
+        if entry.name in entries:
+            raise BadInputError(f"{where}: clip {entry.name} is listed twice.")
+        entries[entry.name] = entry
+    if not entries:
+        raise BadInputError(f"{shown} lists no clips.")
+    return tuple(entries.values())
 
 
 def frame_names(folder: str | os.PathLike[str]) -> list[str]:
@@ -272,7 +299,7 @@ def frame_names(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def safe_place(text: str, shown: str) -> str:
-    """A path from a list, below its root.
+    """Checks that a path from a list lies below its root, and returns it.
 
     Raises:
         BadInputError: absolute, empty, or climbing out.

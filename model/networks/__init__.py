@@ -1,1 +1,1 @@
-"""Architectures."""
+"""Network architectures, their configuration, weights and costs."""

@@ -76,12 +76,13 @@ class Attention(nn.Module):
         self.v = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim)
 
-    def split(self, x: Tensor) -> Tensor:
+    def offered(self, x: Tensor) -> Tensor:
+        """Projected keys or values by head; a variant of attention may change them."""
         return split_heads(x, self.heads)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        q = self.split(self.q(queries)) * self.scale  # [..., H, S, D]
-        k, v = self.split(self.k(keys)), self.split(self.v(keys))  # [..., H, K, D]
+        q = split_heads(self.q(queries), self.heads) * self.scale  # [..., H, S, D]
+        k, v = self.offered(self.k(keys)), self.offered(self.v(keys))  # [..., H, K, D]
         return self.out(attend(q, k, v).transpose(-3, -2).flatten(-2))  # [..., S, d]
 
 

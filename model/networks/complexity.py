@@ -95,7 +95,10 @@ def complexity(config: ModelConfig) -> Complexity:
 
 @dataclass(frozen=True)
 class Product:
-    """One attention: `groups` times, each of `queries` over `keys`. QK^T and weights V are products of these sizes."""
+    """One attention: `groups` times, each of `queries` over `keys`.
+
+    QK^T and weights V are products of these sizes.
+    """
 
     groups: int
     queries: int
@@ -116,7 +119,8 @@ def products(config: ModelConfig, *, last: bool = False) -> tuple[Product, ...]:
         config: of the model.
         last: whether only [CLS] is read afterwards, as in the exported graphs' last block.
     """
-    t, s, n, w, length = _sizes(config)
+    t, s, n = config.frames, config.tokens_per_frame, config.tokens
+    w, length = config.windows, config.window_tokens
     in_frames = Product(t, 1 if last else 1 + s, 1 + s)
     regions = (Product(w, 1 if last else 1 + length, 1 + length), Product(1, 1 if last else 1 + w, 1 + w))
     found: dict[str, tuple[Product, ...]] = {
@@ -131,7 +135,9 @@ def products(config: ModelConfig, *, last: bool = False) -> tuple[Product, ...]:
 
 
 def attention_macs(config: ModelConfig, *, last: bool = False) -> int:
-    """MACs of the attention products of one block, QK^T and weights V: 2 d for each pair of a query and a key.
+    """MACs of the attention products of one block, QK^T and weights V.
+
+    2 d for each pair of a query and a key.
 
     Args:
         config: of the model.
@@ -141,39 +147,19 @@ def attention_macs(config: ModelConfig, *, last: bool = False) -> int:
 
 
 def linear_macs(config: ModelConfig, *, last: bool = False) -> int:
-    """MACs of one block beside the attention products: projections, pooling, feed-forward network.
+    """MACs of projections, pooling and feed-forward network of one block.
 
     Args:
         config: of the model.
         last: see `products`.
     """
-    d = config.embed_dim
-    t, s, n, w, _ = _sizes(config)
-
-    def attention(queries: int, keys: int) -> int:
-        return 2 * (queries + keys) * d * d  # Q and out for queries, K and V for keys
-
-    def ffn(tokens: int) -> int:
-        return tokens * 2 * d * config.ffn_dim
-
-    per_frame = t * (1 + s)
-    counts = {
-        "joint": attention(1 if last else 1 + n, 1 + n) + ffn(1 if last else 1 + n),
-        "space": attention(t if last else per_frame, per_frame) + ffn(t if last else per_frame),
-        "mixing": attention(t if last else per_frame, per_frame) + ffn(t if last else per_frame),
-        "divided": attention(n, n) + attention(t if last else per_frame, per_frame) + ffn(1 if last else 1 + n),
-        # the pooling is depth-wise: each token is weighed once
-        "logo": attention(n, n) + n * d + attention(1 if last else 1 + n, 1 + w) + ffn(1 if last else 1 + n),
-        "lgi": attention(w if last else w + n, w + n)
-        + attention(1 if last else 1 + w, 1 + w)
-        + (0 if last else attention(n, 1 + w))
-        + ffn(1 if last else 1 + w + n),
-    }
-    return counts[config.attention]
-
-
-def _sizes(config: ModelConfig) -> tuple[int, int, int, int, int]:
-    return config.frames, config.tokens_per_frame, config.tokens, config.windows, config.window_tokens
+    d, n = config.embed_dim, config.tokens
+    # Q and out for queries, K and V for keys
+    projected = 2 * sum(p.groups * (p.queries + p.keys) for p in products(config, last=last))
+    pooled = n if config.attention == "logo" else 0  # depth-wise: each token is weighed once
+    representatives = config.windows if config.attention == "lgi" else 0
+    fed = config.cls_tokens + (0 if last else representatives + n)
+    return projected * d * d + pooled * d + fed * 2 * d * config.ffn_dim
 
 
 def _block_parameters(config: ModelConfig) -> int:

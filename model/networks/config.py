@@ -1,4 +1,4 @@
-"""The shape of a LOGO-Former, and the presets.
+"""Configuration of a LOGO-Former: every size, and the presets.
 
 The paper's exact dimensions are not public. `base` and `wide` are the two configurations of this project whose
 multiply-accumulates come closest to the published 10.27 G (surveys of this field count MACs and call them FLOPs);
@@ -127,12 +127,18 @@ class ModelConfig:
 
     @property
     def cls_tokens(self) -> int:
-        """[CLS] tokens: one, or one a frame where frames attend for themselves; the classifier reads their mean."""
+        """[CLS] tokens: one, or one a frame where frames attend for themselves.
+
+        The classifier reads their mean.
+        """
         return self.frames if self.attention in ("space", "mixing") else 1
 
     @property
     def token_window(self) -> tuple[int, int, int]:
-        """The window in whose order the exported graphs hold tokens; a whole frame gives the natural order."""
+        """The window in whose order the exported graphs hold tokens.
+
+        A whole frame gives the natural order.
+        """
         return self.window if self.attention in ("logo", "lgi") else (1, self.grid, self.grid)
 
     @property
@@ -184,47 +190,43 @@ class ModelConfig:
         return replace(self, labels=labels)
 
 
-PRESETS: dict[str, ModelConfig] = {
-    "base": ModelConfig(
-        preset="base",
-        image_size=112,
-        stem_kernel=7,
-        stage_widths=(64, 128, 256, 512),
-        stage_blocks=(2, 2, 2, 2),
-        embed_dim=512,
-        heads=8,
-        ffn_dim=1024,
-        depth=4,
-        window=(4, 2, 2),
-        dropout=0.2,
-    ),
-    "wide": ModelConfig(
-        preset="wide",
-        image_size=112,
-        stem_kernel=7,
-        stage_widths=(64, 128, 256),
-        stage_blocks=(2, 2, 2),
-        embed_dim=256,
-        heads=8,
-        ffn_dim=2048,
-        depth=4,
-        window=(2, 7, 7),
-        dropout=0.2,
-    ),
-    "tiny": ModelConfig(
-        preset="tiny",
-        image_size=64,
-        stem_kernel=5,
-        stage_widths=(16, 32, 64),
-        stage_blocks=(1, 1, 1),
-        embed_dim=64,
-        heads=4,
-        ffn_dim=128,
-        depth=2,
-        window=(4, 2, 2),
-        sampling=Sampling(segments=8, frames_per_segment=1),
-    ),
-}
+_BASE = ModelConfig(
+    preset="base",
+    image_size=112,
+    stem_kernel=7,
+    stage_widths=(64, 128, 256, 512),
+    stage_blocks=(2, 2, 2, 2),
+    embed_dim=512,
+    heads=8,
+    ffn_dim=1024,
+    depth=4,
+    window=(4, 2, 2),
+    dropout=0.2,
+)
+_WIDE = replace(
+    _BASE,
+    preset="wide",
+    stage_widths=(64, 128, 256),
+    stage_blocks=(2, 2, 2),
+    embed_dim=256,
+    ffn_dim=2048,
+    window=(2, 7, 7),
+)
+_TINY = replace(
+    _BASE,
+    preset="tiny",
+    image_size=64,
+    stem_kernel=5,
+    stage_widths=(16, 32, 64),
+    stage_blocks=(1, 1, 1),
+    embed_dim=64,
+    heads=4,
+    ffn_dim=128,
+    depth=2,
+    dropout=0.0,
+    sampling=Sampling(segments=8, frames_per_segment=1),
+)
+PRESETS: dict[str, ModelConfig] = {config.preset: config for config in (_BASE, _WIDE, _TINY)}
 
 
 def preset(name: str, attention: str | None = None) -> ModelConfig:

@@ -6,7 +6,7 @@ spatial and temporal positions are added; N blocks of local window attention, po
 feed-forward network follow; one linear layer reads [CLS].
 
 What the paper leaves open is decided here and said: [CLS] is outside the local windows and is one query and one key of
-the global attention; every branch is pre-norm with a residual; a LayerNorm stands before the classifier.
+the global attention; every branch is pre-norm with a residual; a LayerNorm precedes the classifier.
 
 This file is the readable model in natural token order. `export/graphs.py` holds the same function in window order.
 """
@@ -23,7 +23,7 @@ from .schemes import DividedBlock, FrameBlock, JointBlock, LgiBlock
 
 
 class Block(nn.Module):
-    """Local attention, then global attention, then the feed-forward network; pre-norm, each with a residual.
+    """Local attention, global attention, feed-forward network; pre-norm, each with a residual.
 
     Shape:
         cls `[B, 1, d]`, tokens `[B, N, d]` -> the same two.
@@ -56,7 +56,9 @@ BLOCKS: dict[str, type[nn.Module]] = {
 
 
 class LogoFormer(nn.Module):
-    """The whole network; `config.attention` chooses LOGO-Former's blocks or those that it is compared with.
+    """The whole network.
+
+    `config.attention` chooses LOGO-Former's blocks or those that it is compared with.
 
     Args:
         config: sizes, labels, preprocessing.
@@ -108,7 +110,10 @@ class LogoFormer(nn.Module):
         return self.encode(self.embed_frames(clips.flatten(0, 1)).unflatten(0, (clips.shape[0], -1)))
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Everything between the frames and the classifier: `[B, T, h*w, d]`, without positions -> `[B, d]`."""
+        """Everything between the frames and the classifier.
+
+        Tokens `[B, T, h*w, d]`, without positions -> `[B, d]`.
+        """
         tokens = tokens + self.pos_spatial
         if self.pos_temporal is not None:
             tokens = tokens + self.pos_temporal[:, None]
@@ -120,18 +125,25 @@ class LogoFormer(nn.Module):
         return features
 
     def positions(self) -> Tensor:
-        """What is added to the tokens, `[N, d]`, natural order."""
+        """The positions added to the tokens, `[N, d]`, natural order."""
         temporal = torch.zeros_like(self.cls) if self.pos_temporal is None else self.pos_temporal[:, None]
         return (self.pos_spatial + temporal).expand(self.config.frames, -1, -1).flatten(0, 1)
 
     def prefix(self) -> Tensor:
-        """What stands beside the tokens before the first block: [CLS], and lgi's representatives; `[P, d]`."""
+        """The tokens that belong to no place: [CLS], and lgi's representatives; `[P, d]`."""
         cls = self.cls.expand(self.config.cls_tokens, -1)
         return cls if self.representatives is None else torch.cat([cls, self.representatives])
 
     def forward(self, clips: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(clips))
         return logits
+
+
+def untrained(config: ModelConfig, seed: int = 0) -> LogoFormer:
+    """A model with random weights, in evaluation mode; the caller's random state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LogoFormer(config).eval()
 
 
 def to_tensor(clips: object) -> Tensor:

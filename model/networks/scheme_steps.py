@@ -1,4 +1,4 @@
-"""What is timed of an attention scheme: its products alone, everything behind the frames, and the frames.
+"""Timed parts of an attention scheme: its products, everything after the frames, the frames.
 
 The readable model runs in FP32 on the CPU, on one thread: the time is then the work's and not that of meeting at
 barriers, and the CPU time of the process is the time of the step, however busy the machine is.
@@ -32,17 +32,10 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def model_of(config: ModelConfig, seed: int = 0) -> LogoFormer:
-    """A model with random weights: its answers mean nothing and take what a trained one's take."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LogoFormer(config).eval()
-
-
 def resized(model: LogoFormer, config: ModelConfig) -> LogoFormer:
-    """The same weights, in the same memory, for other T or S; what has another shape there is zero.
+    """The same weights, in the same memory, for other T or S.
 
-    Its trunk cannot run: mean and std are no weights and stay empty.
+    Weights that have another shape there are zero. Its trunk cannot run: mean and std are no weights and stay empty.
     """
     with torch.device("meta"):
         other = LogoFormer(config).eval()
@@ -55,7 +48,10 @@ def resized(model: LogoFormer, config: ModelConfig) -> LogoFormer:
 
 
 def products_step(config: ModelConfig) -> Step:
-    """QK^T, softmax and weights V of every attention of every block, on operands that are laid out as the model's."""
+    """QK^T, softmax and weights V of every attention of every block.
+
+    The operands are laid out as the model's.
+    """
 
     def operand(groups: int, tokens: int) -> Tensor:
         return split_heads(torch.randn(groups, tokens, config.embed_dim), config.heads)  # [groups, H, tokens, D]
@@ -84,7 +80,12 @@ def temporal_step(model: LogoFormer) -> Step:
 
 
 def frames_step(model: LogoFormer, config: ModelConfig) -> Step:
-    """Trunk and projection on the frames of one clip of `config`'s T and size; no scheme changes them."""
+    """Trunk and projection on the frames of one clip; no scheme changes them.
+
+    Args:
+        model: any scheme's.
+        config: of the clip's T and size.
+    """
     frames = torch.rand(config.frames, 3, config.image_size, config.image_size)
 
     def step(_index: int) -> None:

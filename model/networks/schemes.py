@@ -1,4 +1,4 @@
-"""Five other ways to attend over space and time, to compare LOGO-Former with.
+"""Five other schemes of attention over space and time, for comparison with LOGO-Former.
 
 * joint: every token asks every token. O(T^2 S^2)
 * space: every frame for itself, a [CLS] in each, averaged at the end; no temporal positions, so the order of the frames
@@ -22,12 +22,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, FeedForward, attend, merge_windows, split_windows
+from .attention import Attention, FeedForward, merge_windows, split_windows
 from .config import ModelConfig
 
 
 class _Block(nn.Module):
-    """What all blocks end with: the feed-forward network on everything."""
+    """Base of the blocks: all end with the feed-forward network on every token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -58,20 +58,22 @@ class JointBlock(_Block):
 
 
 class MixingAttention(Attention):
-    """Attention inside each frame; keys and values borrow channels of the frames before and after.
+    """Attention inside each frame, with key and value channels of the neighbouring frames.
 
     Shape:
         queries and keys `[B, T, K, d]` -> `[B, T, K, d]`.
     """
 
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        q = self.split(self.q(queries)) * self.scale  # [B, T, H, K, D]
-        k, v = mix_neighbours(self.split(self.k(keys))), mix_neighbours(self.split(self.v(keys)))
-        return self.out(attend(q, k, v).transpose(-3, -2).flatten(-2))
+    def offered(self, x: Tensor) -> Tensor:
+        """Keys or values by head `[B, T, H, K, D]`, mixed over frames."""
+        return mix_neighbours(super().offered(x))
 
 
 def mix_neighbours(x: Tensor) -> Tensor:
-    """The first quarter of the channels from the frame before, the last from the one after; `[B, T, H, K, D]`."""
+    """Channels of three frames for each frame; `[B, T, H, K, D]`, the same shape.
+
+    The first quarter comes from the frame before, the last from the one after.
+    """
     quarter = x.shape[-1] // 4
     before = torch.cat([x[:, :1], x[:, :-1]], 1)
     after = torch.cat([x[:, 1:], x[:, -1:]], 1)
@@ -99,7 +101,10 @@ class FrameBlock(_Block):
 
 
 class DividedBlock(_Block):
-    """Over time at each place, then over space in each frame; [CLS] joins every frame and takes the mean."""
+    """Over time at each place, then over space in each frame.
+
+    [CLS] joins every frame and takes the mean.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""Pre-trained ResNet-18 weights, in the layouts that this field passes around.
+"""Pre-trained ResNet-18 weights, in the layouts that are common in this field.
 
 * `{'state_dict': {'module.conv1.weight', ..., 'module.fc.*', 'module.feature.*'}}` (MS-Celeb-1M, in the lineage of
   Region-Attention-Network and LOGO-Former),
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ...bundle.files import read_file, sha256
 from ...errors import BadInputError
-from ..pickles import load_plain
 from .backbone import Trunk
+from .weight_files import load_plain, load_safetensors
 
 MAX_BYTES = 2 << 30
 SHARE_WANTED = 0.95
@@ -32,7 +32,7 @@ _PREFIXES = ("module.", "backbone.", "model.", "")
 
 @dataclass(frozen=True)
 class TrunkWeights:
-    """What was loaded.
+    """Record of the weights that were loaded into a trunk.
 
     Attributes:
         file: its name.
@@ -56,7 +56,7 @@ class TrunkWeights:
         return asdict(self)
 
     def line(self) -> str:
-        """One line for a person."""
+        """The record as one readable line."""
         prefix = f" behind the prefix {self.prefix!r}" if self.prefix else ""
         return f"{self.file}: {self.matched} of {self.wanted} tensors of the trunk loaded{prefix}, {self.color}"
 
@@ -118,13 +118,7 @@ def _matching(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], prefix:
 def _state(data: bytes, shown: str) -> dict[str, Tensor]:
     """The tensors of a file, by name."""
     if shown.endswith(".safetensors"):
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            return load(data)
-        except (SafetensorError, ValueError) as error:
-            raise BadInputError(f"{shown} cannot be read: {error}.", cause="a truncated copy") from error
+        return load_safetensors(data, shown)
     content = load_plain(data, shown)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

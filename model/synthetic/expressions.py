@@ -1,10 +1,10 @@
-"""What the synthetic faces do: muscle movements in time.
+"""Scripts of facial expressions: muscle movements in time.
 
 A movement is an action unit of the Facial Action Coding System (Ekman and Friesen), or a few of them under one name.
 An expression is a script: pulses of movements with onset, apex and offset.
 
 Three classes are told by what is shown (sad, neutral, angry). The other four come in two pairs (`ORDER_PAIRS`), and
-the second of a pair *is* the first played backwards: every frame of the one stands in the other too, so that no single
+the second of a pair *is* the first played backwards: every frame of the one is in the other too, so that no single
 frame and no bag of frames can tell them apart, only their order. A test of video models needs such a task, and says
 nothing about people: real surprise is not fear backwards.
 

@@ -1,4 +1,4 @@
-"""A parametric face: who somebody is, and the outlines that the muscles give that face.
+"""A parametric face: identity, and outlines under muscle movement.
 
 Coordinates are the face's own: x to the right, y down, the origin between the eyes, the crown at y = -1 and the
 chin at y = +1. Every point also has a depth, so that the head can turn.
@@ -26,7 +26,7 @@ _IRISES = ((62, 42, 28), (96, 66, 38), (70, 96, 72), (80, 116, 150))
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that stays the same about a person. Lengths are in units of half a face."""
+    """The constant features of a person; lengths are in units of half a face."""
 
     half_width: float
     jaw_taper: float
@@ -58,7 +58,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
     """Draws a person."""
     skin = _jitter(_SKINS[rng.integers(len(_SKINS))], 10.0, rng)
     redness = rng.uniform(0.15, 0.5)
-    lips = mix(skin, (170.0, 60.0, 66.0), redness)
+    lips = blend(skin, (170.0, 60.0, 66.0), redness)
     return Identity(
         half_width=rng.uniform(0.70, 0.82),
         jaw_taper=rng.uniform(0.22, 0.42),
@@ -104,7 +104,7 @@ def outlines(who: Identity, actions: Floats) -> dict[str, Floats]:
 
 
 def depths(shapes: Mapping[str, Floats]) -> Floats:
-    """How far each point stands out of the picture plane, shapes joined in their order: `[k, M]`.
+    """Depth of each point in front of the picture plane, shapes joined in order: `[k, M]`.
 
     The front of a head is taken for an ellipsoid; its silhouette, the hair and what is behind lie in the plane.
     """
@@ -195,8 +195,8 @@ def _eyes(who: Identity, a: _Actions) -> dict[str, Floats]:
         for name, radius in (("iris", 0.082), ("pupil", 0.040)):
             ix = radius * np.cos(_CIRCLE)
             # What the lids cover is not drawn: the circle is flattened against them.
-            room = 1.0 - np.minimum(1.0, (ix / who.eye_width) ** 2)
-            iy = np.clip(radius * np.sin(_CIRCLE) - 0.01, -up * room, low * room)
+            opening = 1.0 - np.minimum(1.0, (ix / who.eye_width) ** 2)
+            iy = np.clip(radius * np.sin(_CIRCLE) - 0.01, -up * opening, low * opening)
             shapes[f"{name}_{index}"] = _xy(side * who.eye_distance + ix, iy)
     return shapes
 
@@ -271,7 +271,7 @@ def _band(x: Floats, upper: Floats, lower: Floats) -> Floats:
     return _xy(np.concatenate([x, x[:, ::-1]], 1), np.concatenate([upper, lower[:, ::-1]], 1))
 
 
-def mix(a: Color, b: Color, share: float) -> Color:
+def blend(a: Color, b: Color, share: float) -> Color:
     """From color `a` (share 0) to `b` (share 1)."""
     return (a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1]), a[2] + share * (b[2] - a[2]))
 

@@ -1,4 +1,4 @@
-"""Writes the synthetic faces to disk: as DFEW and FERV39k lie there, and as an untrimmed video.
+"""Synthetic faces on disk: in the layouts of DFEW and FERV39k, and as an untrimmed video.
 
 A data set appears whole or not at all: it is written beside its place and renamed when the last file is there.
 """
@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.files import atomic_path, dump_json, write_atomic, writing_failed
+from ...bundle.files import atomic_folder, atomic_path, dump_json, write_atomic
 from ...clips import DFEW_LABELS
 from ...errors import BadInputError, MachineError, UsageError, one_of
 from ..data import ferv39k
 from ..data.clips import Progress
-from ..data.dfew import FOLDS, FRAMES, HEADER, SPLITS, clip_name, list_path
+from ..data.dfew import FOLDS, FRAMES, HEADER, clip_name, list_path
+from ..data.listing import SPLITS
 from .recordings import FIRST_VIDEO_IDENTITY, FPS, Recording, SyntheticClips, draw_untrimmed
 
 KINDS = ("dfew", "ferv39k", "video")
@@ -34,7 +33,7 @@ _JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class SynthResult:
-    """What was written.
+    """Record of what was written.
 
     Attributes:
         path: the data set's folder, or the video.
@@ -56,134 +55,87 @@ def synth(
     *,
     seed: int = 0,
     identities: int = 100,
+    per_identity: int = 14,
     side: int = 96,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> SynthResult:
-    """Writes synthetic faces.
+    """Writes synthetic faces: a data set, or a video.
+
+    A data set is frame folders and lists. DFEW's five folds each test on a fifth of the people and train on the others;
+    FERV39k's split tests on a fifth, in lists of both numberings that are in the wild. The bytes depend on the other
+    arguments alone, not on the number of processes.
 
     Args:
-        out: the folder of a data set, or the `.mp4` file of a video.
+        out: the new folder of a data set, or the `.mp4` file of a video.
         kind: 'dfew' or 'ferv39k' for a data set in that layout, 'video' for one untrimmed video of an unseen person.
         seed: of everything.
-        identities: people of a data set, 14 clips each.
+        identities: people of a data set, at least 5.
+        per_identity: clips of each.
         side: of the pictures, pixels.
+        workers: processes that draw a data set; None takes one for each core, 1 stays in this process.
         progress: called with (stage, done, total).
 
     Raises:
-        UsageError: an unknown kind, or too few people for five folds.
-        BadInputError: something else stands at `out`.
+        UsageError: an unknown kind, or fewer people than folds.
+        BadInputError: something else exists at `out`.
         MachineError: the disk is full or may not be written.
     """
     if kind not in KINDS:
         raise UsageError(f"Unknown kind {kind!r}.", next=f"choose from {one_of(KINDS)}")
     if kind == "video":
         return write_untrimmed(out, seed=seed, side=side, progress=progress)
-    write = write_dfew if kind == "dfew" else write_ferv39k
-    return write(out, seed=seed, identities=identities, side=side, progress=progress)
+    if identities < len(FOLDS):
+        raise UsageError(f"{identities} people cannot be split into {len(FOLDS)} folds.", next="give at least 5")
+    final = Path(out)
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise BadInputError(f"{final} exists and is not an empty folder; it was left alone.", next="name a new folder")
+    source = SyntheticClips(seed, range(identities), per_identity, side)
+    places, lists = _dfew(source) if kind == "dfew" else _ferv39k(source)
+    with atomic_folder(final) as part:
+        frames = _write_all(part, source, places, workers or len(os.sched_getaffinity(0)), progress)
+        for path, text in lists.items():
+            (part / path).parent.mkdir(parents=True, exist_ok=True)
+            (part / path).write_text(text, encoding="ascii")
+    return SynthResult(final, len(source), frames)
 
 
 # ----------------------------------------------------------------------------------------------------------- data set
-def write_dfew(
-    root: str | os.PathLike[str],
-    *,
-    seed: int = 0,
-    identities: int = 100,
-    per_identity: int = 14,
-    side: int = 96,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> SynthResult:
-    """Writes a data set in DFEW's layout: frame folders, and the lists of five folds.
+def _dfew(source: SyntheticClips) -> tuple[list[str], dict[str, str]]:
+    """DFEW's layout: (folder of each clip, text of each list by its path).
 
-    Every fold tests on a fifth of the people and trains on the others. The bytes depend on the arguments alone, not on
-    the number of processes.
-
-    Args:
-        root: the new folder.
-        seed: of everything.
-        identities: number of people, at least 5.
-        per_identity: clips of each.
-        side: of the JPEG files, pixels.
-        workers: processes; None takes one for each core, 1 stays in this process.
-        progress: called with (stage, clips done, clips).
-
-    Raises:
-        UsageError: fewer people than folds.
-        BadInputError: `root` exists and is not empty.
-        MachineError: the disk is full or may not be written.
+    Person n is tested in fold n % 5 + 1.
     """
-    if identities < len(FOLDS):
-        raise UsageError(f"{identities} people cannot be split into {len(FOLDS)} folds.", next="give at least 5")
-    source = SyntheticClips(seed, range(identities), per_identity, side)
-    places = [f"{FRAMES}/{clip_name(index + 1)}" for index in range(len(source))]
-    return _write_set(Path(root), source, places, _write_lists, workers, progress)
+    lists: dict[str, str] = {}
+    for fold in FOLDS:
+        rows: dict[str, list[str]] = {split: [",".join(HEADER)] for split in SPLITS}
+        for index in range(len(source)):
+            tested = index // source.per_identity % len(FOLDS) + 1 == fold
+            rows["test" if tested else "train"].append(f"{index + 1},{source.label(index) + 1}")
+        lists |= {list_path(split, fold): "\n".join(lines) + "\n" for split, lines in rows.items()}
+    return [f"{FRAMES}/{clip_name(index + 1)}" for index in range(len(source))], lists
 
 
-def write_ferv39k(
-    root: str | os.PathLike[str],
-    *,
-    seed: int = 0,
-    identities: int = 100,
-    per_identity: int = 14,
-    side: int = 96,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> SynthResult:
-    """Writes a data set in FERV39k's layout: scenes, emotions, and the lists of both numberings that are in the wild.
+def _ferv39k(source: SyntheticClips) -> tuple[list[str], dict[str, str]]:
+    """FERV39k's layout: (folder of each clip, text of each list by its path).
 
-    A fifth of the people is tested on. See `write_dfew` for arguments and errors.
+    Every fifth person is tested.
     """
-    if identities < 5:
-        raise UsageError(f"{identities} people cannot be split into training and test.", next="give at least 5")
-    source = SyntheticClips(seed, range(identities), per_identity, side)
-    places, counts = [], Counter[tuple[str, str]]()
+    clips, counts = [], Counter[tuple[str, str]]()
     for index in range(len(source)):
-        scene = ferv39k.SCENES[index // per_identity % len(ferv39k.SCENES)]
+        scene = ferv39k.SCENES[index // source.per_identity % len(ferv39k.SCENES)]
         emotion = source.labels[source.label(index)].capitalize()
         counts[scene, emotion] += 1
-        places.append(f"{ferv39k.FRAMES}/{scene}/{emotion}/{counts[scene, emotion]:04d}")
-
-    def write_lists(part: Path, source: SyntheticClips) -> None:
-        alphabetical = sorted({place.split("/")[2] for place in places})
-        index = "".join(f"{number} {name}\n" for number, name in enumerate(alphabetical))
-        (part / ferv39k.S2D_INDEX).write_text(index, encoding="ascii")
-        for folder in (ferv39k.LISTS, ferv39k.S2D_LISTS):
-            (part / folder).mkdir(parents=True)
-        for split in SPLITS:
-            rows = [p for n, p in enumerate(places) if (n // per_identity % 5 == 0) == (split == "test")]
-            short = [place.removeprefix(ferv39k.FRAMES + "/") for place in rows]
-            own = "".join(f"{place} {place.split('/')[1]}\n" for place in short)
-            s2d = "path,id\n" + "".join(f"{place},{alphabetical.index(place.split('/')[1])}\n" for place in short)
-            (part / ferv39k.LISTS / f"{split}_All.csv").write_text(own, encoding="ascii")
-            (part / ferv39k.S2D_LISTS / f"{split}.csv").write_text(s2d, encoding="ascii")
-
-    return _write_set(Path(root), source, places, write_lists, workers, progress)
-
-
-def _write_set(
-    final: Path,
-    source: SyntheticClips,
-    places: Sequence[str],
-    write_lists: Callable[[Path, SyntheticClips], None],
-    workers: int | None,
-    progress: Progress | None,
-) -> SynthResult:
-    """Frames, then lists, beside the new folder; renamed when all is there."""
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise BadInputError(f"{final} exists and is not an empty folder; it was left alone.", next="name a new folder")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
-        try:
-            frames = _write_all(part, source, places, workers or len(os.sched_getaffinity(0)), progress)
-            write_lists(part, source)
-            part.chmod(0o755)
-            part.replace(final)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise writing_failed(error, final) from error
-    return SynthResult(final, len(source), frames)
+        clips.append(f"{scene}/{emotion}/{counts[scene, emotion]:04d}")
+    alphabetical = sorted({clip.split("/")[1] for clip in clips})
+    lists = {ferv39k.S2D_INDEX: "".join(f"{number} {name}\n" for number, name in enumerate(alphabetical))}
+    for split in SPLITS:
+        rows = [c for n, c in enumerate(clips) if (n // source.per_identity % 5 == 0) == (split == "test")]
+        named = [(clip, clip.split("/")[1]) for clip in rows]
+        lists[f"{ferv39k.LISTS}/{split}_All.csv"] = "".join(f"{clip} {name}\n" for clip, name in named)
+        s2d = "".join(f"{clip},{alphabetical.index(name)}\n" for clip, name in named)
+        lists[f"{ferv39k.S2D_LISTS}/{split}.csv"] = "path,id\n" + s2d
+    return [f"{ferv39k.FRAMES}/{clip}" for clip in clips], lists
 
 
 def _write_all(
@@ -232,19 +184,6 @@ def _write_clips(folder: Path, source: SyntheticClips, places: Sequence[str], cl
     return len(clips), written
 
 
-def _write_lists(part: Path, source: SyntheticClips) -> None:
-    """Writes the five folds' lists: person n is tested in fold n % 5 + 1."""
-    for fold in FOLDS:
-        rows: dict[str, list[str]] = {split: [",".join(HEADER)] for split in SPLITS}
-        for index in range(len(source)):
-            tested = index // source.per_identity % len(FOLDS) + 1 == fold
-            rows["test" if tested else "train"].append(f"{index + 1},{source.label(index) + 1}")
-        for split, lines in rows.items():
-            target = part / list_path(split, fold)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text("\n".join(lines) + "\n", encoding="ascii")
-
-
 # -------------------------------------------------------------------------------------------------------------- video
 def write_untrimmed(
     path: str | os.PathLike[str],
@@ -255,10 +194,10 @@ def write_untrimmed(
     side: int = 96,
     progress: Progress | None = None,
 ) -> SynthResult:
-    """Writes a video of one person at rest who now and then shows an expression, and its labels beside it.
+    """Writes a video of one person who now and then shows an expression, and its labels.
 
-    `NAME.json` is a list of `{"start_s", "end_s", "label"}`; frame i is shown at i / 25 s, and the last frame of an
-    expression comes before `end_s`.
+    `NAME.json` beside it is a list of `{"start_s", "end_s", "label"}`; frame i is shown at i / 25 s, and the last frame
+    of an expression comes before `end_s`.
 
     Args:
         path: the new `.mp4` file.

@@ -1,4 +1,4 @@
-"""Draws a face into frames with OpenCV: anti-aliased polygons, then light, lens and sensor.
+"""Painting of a face with OpenCV: anti-aliased polygons, then light, lens and sensor.
 
 All points of all frames are turned and projected in one step; the loop over frames only fills polygons.
 """
@@ -12,13 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .expressions import MOVEMENTS
-from .face import Color, Floats, Identity, depths, mix, outlines
+from .face import Color, Floats, Identity, blend, depths, outlines
 from .scene import CHANNELS, Look
 
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 _FACE = 0.40  # half a face, in sides of the picture
 _MIDDLE = (0.5, 0.53)
-_NOISE_ROOM = 16  # pixels that the noise tile is larger than the picture
+_NOISE_BORDER = 16  # pixels that the noise tile is larger than the picture
+
+# Of the occluders that are polygons, in units of their radius.
+_CORNERS = {
+    "bar": ((-0.45, -4.0), (0.45, -4.0), (0.45, 6.0), (-0.45, 6.0)),
+    "cup": ((-1.0, -1.0), (1.0, -1.0), (0.75, 1.4), (-0.75, 1.4)),
+}
 
 _DARK: Color = (40.0, 26.0, 24.0)
 _WHITE: Color = (236.0, 234.0, 230.0)
@@ -40,7 +46,7 @@ class Painter:
         rng = np.random.default_rng(look.seed)
         self.background = _background(size, rng)
         self.gain = _gain(look, size)
-        self.noise = look.noise * rng.standard_normal((size + _NOISE_ROOM, size + _NOISE_ROOM, 1), np.float32)
+        self.noise = look.noise * rng.standard_normal((size + _NOISE_BORDER, size + _NOISE_BORDER, 1), np.float32)
 
     def paint(self, actions: Floats, motion: Floats) -> npt.NDArray[np.uint8]:
         """Paints frames.
@@ -86,35 +92,35 @@ class Painter:
     # ----------------------------------------------------------------------------------------------------- drawing
     def _draw(self, canvas: npt.NDArray[np.uint8], p: dict[str, Any], a: dict[str, float]) -> None:
         who, skin = self.who, self.who.skin
-        dim = mix(skin, _DARK, 0.18)
+        dim = blend(skin, _DARK, 0.18)
         bald = who.hair_style == "shaved"
         if not bald:
-            _fill(canvas, [p["back_hair"]], mix(who.hair, _DARK, 0.25))
-        _fill(canvas, [p["neck"]], mix(skin, _DARK, 0.25))
+            _fill(canvas, [p["back_hair"]], blend(who.hair, _DARK, 0.25))
+        _fill(canvas, [p["neck"]], blend(skin, _DARK, 0.25))
         _fill(canvas, [p["shoulders"]], who.clothes)
         _fill(canvas, [p["ear_0"], p["ear_1"]], dim)
         _fill(canvas, [p["head"]], skin)
-        _fill(canvas, [p["cheek_0"], p["cheek_1"]], mix(skin, (200.0, 110.0, 100.0), 0.12 + 0.1 * a["smile"]))
+        _fill(canvas, [p["cheek_0"], p["cheek_1"]], blend(skin, (200.0, 110.0, 100.0), 0.12 + 0.1 * a["smile"]))
         if who.beard:
-            _fill(canvas, [p["beard"]], mix(skin, who.hair, who.beard))
+            _fill(canvas, [p["beard"]], blend(skin, who.hair, who.beard))
         self._draw_folds(canvas, p, a)
-        _fill(canvas, [p["hair"]], mix(skin, who.hair, 0.35) if bald else who.hair)
+        _fill(canvas, [p["hair"]], blend(skin, who.hair, 0.35) if bald else who.hair)
         _fill(canvas, [p["eye_0"], p["eye_1"]], _WHITE)
         _fill(canvas, [p["iris_0"], p["iris_1"]], who.iris)
         _fill(canvas, [p["pupil_0"], p["pupil_1"]], (16.0, 14.0, 14.0))
         self._line(canvas, [p["crease_0"], p["crease_1"]], dim, 0.012)
         self._line(canvas, [p["lid_0"], p["lid_1"]], _DARK, 0.022)
-        _fill(canvas, [p["brow_0"], p["brow_1"]], mix(who.hair, _DARK, 0.5))
-        _fill(canvas, [p["nose"]], mix(skin, _WHITE, 0.10))
-        self._line(canvas, [p["nose_base"]], mix(skin, _DARK, 0.5), 0.018)
+        _fill(canvas, [p["brow_0"], p["brow_1"]], blend(who.hair, _DARK, 0.5))
+        _fill(canvas, [p["nose"]], blend(skin, _WHITE, 0.10))
+        self._line(canvas, [p["nose_base"]], blend(skin, _DARK, 0.5), 0.018)
         if who.moustache:
             _fill(canvas, [p["moustache"]], who.hair)
         _fill(canvas, [p["lips"]], who.lips)
         _fill(canvas, [p["mouth"]], (62.0, 24.0, 28.0))
-        _fill(canvas, [p["teeth"]], mix((62.0, 24.0, 28.0), _WHITE, min(1.0, 0.9 * a["part"] + 0.7 * a["jaw"])))
-        self._line(canvas, [p["chin"]], mix(skin, _DARK, 0.15), 0.016)
+        _fill(canvas, [p["teeth"]], blend((62.0, 24.0, 28.0), _WHITE, min(1.0, 0.9 * a["part"] + 0.7 * a["jaw"])))
+        self._line(canvas, [p["chin"]], blend(skin, _DARK, 0.15), 0.016)
         if who.glasses:
-            frame = mix(who.hair, _DARK, 0.8)
+            frame = blend(who.hair, _DARK, 0.8)
             self._line(canvas, [p["glass_0"], p["glass_1"]], frame, 0.016, closed=True)
             self._line(canvas, [p["glass_bridge"]], frame, 0.016)
 
@@ -128,7 +134,7 @@ class Painter:
             (("bridge_0", "bridge_1"), 0.55 * a["nose_wrinkle"]),
             (("fold_0", "fold_1"), 0.12 + 0.4 * max(a["smile"], a["nose_wrinkle"])),
         ):
-            self._line(canvas, [p[name] for name in names], mix(skin, _DARK, depth), 0.016)
+            self._line(canvas, [p[name] for name in names], blend(skin, _DARK, depth), 0.016)
 
     def _line(
         self, canvas: npt.NDArray[np.uint8], lines: Sequence[Any], color: Color, width: float, closed: bool = False
@@ -150,14 +156,10 @@ class Painter:
             for finger in (-0.66, -0.22, 0.22, 0.66):
                 centre = x + finger * r
                 parts.append(np.stack([centre + 0.2 * r * np.cos(u), y - r + 0.75 * r * np.sin(u)], -1))
-            color = mix(self.who.skin, _DARK, 0.08)
-        elif look.occluder == "bar":
-            width = 0.45 * r
-            corners = ((-width, -4 * r), (width, -4 * r), (width, 6 * r), (-width, 6 * r))
-            parts, color = [np.array([(x + a, y + b) for a, b in corners])], look.occluder_color
+            color = blend(self.who.skin, _DARK, 0.08)
         else:
-            corners = ((-r, -r), (r, -r), (0.75 * r, 1.4 * r), (-0.75 * r, 1.4 * r))
-            parts, color = [np.array([(x + a, y + b) for a, b in corners])], look.occluder_color
+            parts = [np.array([(x + a * r, y + b * r) for a, b in _CORNERS[look.occluder]])]
+            color = look.occluder_color
         for part in parts:
             _fill(canvas, [np.rint(part * (1 << _SHIFT)).astype(np.int32)], color)
 
@@ -171,8 +173,8 @@ class Painter:
                 cv2.GaussianBlur(frame, (0, 0), sigma, dst=frame)
             exposed = frame * (self.gain * np.float32(channel["light"][index]))
             # Where the tile is cut follows the head's motion: another place for each frame, the same one backwards.
-            top = int(1e6 * abs(channel["yaw"][index])) % _NOISE_ROOM
-            left = int(1e6 * abs(channel["roll"][index])) % _NOISE_ROOM
+            top = int(1e6 * abs(channel["yaw"][index])) % _NOISE_BORDER
+            left = int(1e6 * abs(channel["roll"][index])) % _NOISE_BORDER
             exposed += self.noise[top : top + self.size, left : left + self.size]
             np.clip(exposed, 0.0, 255.0, out=exposed)
             frames[index] = exposed
@@ -186,7 +188,7 @@ def _fill(canvas: npt.NDArray[np.uint8], polygons: Sequence[Any], color: Color) 
 
 
 def _background(size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A blurred room: two colours and a few shapes, uint8 `[S, S, 3]`."""
+    """A blurred background: two colours and a few shapes, uint8 `[S, S, 3]`."""
     import cv2
 
     first, second = rng.uniform(20, 220, (2, 3))
@@ -204,7 +206,7 @@ def _background(size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
 
 
 def _gain(look: Look, size: int) -> npt.NDArray[np.float32]:
-    """The light's factor at each pixel and channel: a slope, and a fall-off to the corners; `[S, S, 3]`."""
+    """The light's factor at each pixel and channel: slope and fall-off, `[S, S, 3]`."""
     grid = 2.0 * (np.arange(size) + 0.5) / size - 1.0
     x, y = grid, grid[:, None]
     slope = 1.0 + look.contrast * (x * np.cos(look.light) + y * np.sin(look.light))

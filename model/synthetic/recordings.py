@@ -1,4 +1,4 @@
-"""Synthetic recordings of faces: a task with a known answer, for every stage of the toolchain.
+"""Synthetic recordings of faces: a task with a known answer.
 
 It is drawn, not filmed: what a model scores here says whether the toolchain works, and nothing about people.
 
@@ -109,7 +109,9 @@ def draw_clip(seed: int, identity: int, take: int, label: int) -> Recording:
 
 
 def draw_untrimmed(seed: int, identity: int, labels: Sequence[int]) -> Recording:
-    """A long recording: the expressions of `labels` in turn, with a resting face before, between and after.
+    """A long recording of expressions, with a resting face before, between and after.
+
+    The expressions are those of `labels` in turn.
 
     A span lasts about as long as a training clip, a rest at least 1.4 s.
     """
@@ -126,7 +128,7 @@ def draw_untrimmed(seed: int, identity: int, labels: Sequence[int]) -> Recording
 
 
 class SyntheticClips:
-    """A clip source that draws what it is asked for.
+    """A clip source that draws its frames on demand.
 
     Clip `i` shows person `identities[i // per_identity]`; the classes take turns.
 
@@ -166,7 +168,7 @@ class SyntheticClips:
         return self.recording(index).count
 
     def frames(self, index: int, indices: Sequence[int] | npt.NDArray[np.int64], box: Box | None = None) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB; with `box` that part of the picture of that size."""
+        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB; `box` takes a part of the picture."""
         whole = self.recording(index).frames(indices, self.size)
         return whole if box is None else cut(whole, box)
 

@@ -1,4 +1,4 @@
-"""What surrounds an expression: how the head moves, and how the picture is taken.
+"""Head motion, and how the picture is taken: light, lens, sensor, occluders.
 
 Nothing here may give the order of time away: every motion is a sum of cosines with random phases, every blink is
 symmetric, so that a scene played backwards is as likely as the scene itself. Times are seconds from the middle of the
@@ -73,7 +73,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Look:
-    """How the picture is taken.
+    """Background, light, lens, sensor and occluder of a recording.
 
     Attributes:
         seed: of the background's shapes and of the sensor noise.
@@ -117,7 +117,7 @@ def draw_motion(half_s: float, rng: np.random.Generator) -> Motion:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """Draws background, light, noise and what stands in the way."""
+    """Draws background, light, noise and occluder."""
     side = 1.0 if rng.random() < 0.5 else -1.0
     warm = rng.uniform(-0.07, 0.07)
     occluder = OCCLUDERS[rng.choice(len(OCCLUDERS), p=(0.7, 0.12, 0.1, 0.08))]

@@ -1,1 +1,1 @@
-"""The training loop, its recipes and its scores."""
+"""Training loop, recipes and scores."""

@@ -1,4 +1,4 @@
-"""One training on several processes: `torchrun --nproc-per-node N -m logoformer train ...`.
+"""Training on several processes: `torchrun --nproc-per-node N -m logoformer train ...`.
 
 Each process takes its share of every batch. Metrics are summed as counts, so that no clip is counted twice, whatever
 the number of processes; a share may be empty.
@@ -69,14 +69,14 @@ class World:
                 tensor /= self.size
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Waits until all processes have come to this point."""
         if self.size > 1:
             distributed.barrier()
 
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """This process's place, from what torchrun set; alone without it."""
+    """This process's rank and device, from torchrun's variables; alone without them."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

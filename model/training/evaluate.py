@@ -1,4 +1,4 @@
-"""Answers on a data set, clip by clip.
+"""Evaluation: answers on a data set, clip by clip.
 
 Every figure (`metrics.py`) is computed from `Predictions`: the names, classes and scores of all clips. Folds are pooled
 by joining their predictions, which is how the published rows of this field are computed.
@@ -6,13 +6,15 @@ by joining their predictions, which is how the published rows of this field are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ...clips import Sampling
 from ...errors import BadInputError, UsageError, one_of
@@ -67,7 +69,7 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
     """Joins the predictions of several folds.
 
     Raises:
-        BadInputError: other classes, or a clip that stands in two folds (it would be counted twice).
+        BadInputError: other classes, or a clip that is in two folds (it would be counted twice).
     """
     first = parts[0]
     if any(part.classes != first.classes for part in parts):
@@ -75,7 +77,7 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
     ids = tuple(name for part in parts for name in part.ids)
     if len(set(ids)) != len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})[:3]
-        raise BadInputError(f"Clips stand in two folds: {one_of(twice)}.", cause="the same fold was given twice")
+        raise BadInputError(f"Clips are in two folds: {one_of(twice)}.", cause="the same fold was given twice")
     return Predictions(
         first.classes, ids, np.concatenate([p.labels for p in parts]), np.concatenate([p.scores for p in parts])
     )
@@ -91,7 +93,7 @@ def predict_all(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
-    """Asks anything that answers clips: a torch model, a graph, an engine.
+    """Answers of a torch model, a graph or a runtime on all clips.
 
     Args:
         predict: clips uint8 `[B, T, S, S, 3]` -> scores `[B, C]`.
@@ -115,12 +117,13 @@ def predict_all(
     picks += [random_pick(sampling, seed, view) for view in range(1, views)]
     scores = np.zeros((len(source), len(source.labels)), np.float32)
     for number, pick in enumerate(picks):
-        done = 0
-        for clips, labels in batches(source, in_order(len(source), _BATCH), pick):
-            scores[done : done + len(labels)] += predict(clips) / views
-            done += len(labels)
+        before = number * len(source)
+
+        def shown(done: int, before: int = before) -> None:
             if progress:
-                progress("evaluate", number * len(source) + done, views * len(source))
+                progress("evaluate", before + done, views * len(source))
+
+        scores += _answers(predict, source, pick, shown) / views
     count = range(len(source))
     return Predictions(
         tuple(source.labels),
@@ -128,31 +131,6 @@ def predict_all(
         np.array([source.label(index) for index in count], np.int64),
         scores,
     )
-
-
-def score(
-    predict: Predict,
-    source: ClipSource,
-    sampling: Sampling,
-    *,
-    order: str = "forward",
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Metrics:
-    """The figures of `predict_all`, one view."""
-    return predict_all(predict, source, sampling, order=order, seed=seed, progress=progress).metrics()
-
-
-def predictor(model: LogoFormer) -> Predict:
-    """A torch model as `predict_all` wants it: softmax probabilities, in the mode that the model is in."""
-    device = next(model.parameters()).device
-
-    def predict(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        with torch.inference_mode():
-            answers: npt.NDArray[np.float32] = torch.softmax(model(to_tensor(clips).to(device)), 1).cpu().numpy()
-        return answers
-
-    return predict
 
 
 def evaluate(
@@ -164,34 +142,29 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
-    """Asks a torch model, in evaluation mode, on centre-sampled clips.
+    """Softmax probabilities of a torch model, in evaluation mode.
 
     Args:
         model: left in the mode it was in.
         source: clips of the model's size and classes.
         order: 'forward', 'reversed' or 'shuffled'.
         views: see `predict_all`.
-        seed: of the shuffling.
+        seed: of the shuffling and of the further views.
         progress: called with (stage, clips done, clips).
 
     Raises:
         BadInputError: the clips do not fit the model.
         UsageError: an unknown order.
     """
-    check_source(source, model.config.labels, model.config.image_size)
-    was_training = model.training
-    model.eval()
-    try:
+    with _evaluating(model, source, lambda clips: torch.softmax(model(clips), 1)) as predict:
         sampling = model.config.sampling
-        return predict_all(predictor(model), source, sampling, order=order, views=views, seed=seed, progress=progress)
-    finally:
-        model.train(was_training)
+        return predict_all(predict, source, sampling, order=order, views=views, seed=seed, progress=progress)
 
 
 def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progress: Progress | None = None) -> Metrics:
-    """Figures over all processes: each asks for its share of the clips, the counts are summed.
+    """Metrics over all processes, each of which evaluates its share of the clips.
 
-    No clip is padded or counted twice, whatever the number of clips and processes.
+    Counts are summed: no clip is padded or counted twice, whatever the number of clips and processes.
     """
     mine = Subset(source, range(world.rank, len(source), world.size))
     counts = np.zeros((len(source.labels), len(source.labels)), np.int64)
@@ -201,22 +174,45 @@ def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progr
 
 
 def features_of(model: LogoFormer, source: ClipSource, progress: Progress | None = None) -> npt.NDArray[np.float32]:
-    """What the classifier reads of each clip, float32 `[N, d]`, centre-sampled, in evaluation mode.
+    """Features of each clip, as the classifier reads them: float32 `[N, d]`.
+
+    Clips are centre-sampled, the model is in evaluation mode.
 
     Raises:
         BadInputError: the clips do not fit the model.
     """
+    shown = None if progress is None else lambda done: progress("features", done, len(source))
+    with _evaluating(model, source, model.features) as predict:
+        return np.asarray(_answers(predict, source, centre_pick(model.config.sampling), shown), np.float32)
+
+
+@contextlib.contextmanager
+def _evaluating(model: LogoFormer, source: ClipSource, ask: Callable[[Tensor], Tensor]) -> Iterator[Predict]:
+    """Gives a function of uint8 clips; inside the block the model is in evaluation mode."""
     check_source(source, model.config.labels, model.config.image_size)
     device = next(model.parameters()).device
-    was_training, found, done = model.training, [], 0
+
+    def predict(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            answers: npt.NDArray[np.float32] = ask(to_tensor(clips).to(device)).cpu().numpy()
+        return answers
+
+    was_training = model.training
     model.eval()
     try:
-        for clips, _ in batches(source, in_order(len(source), _BATCH), centre_pick(model.config.sampling)):
-            with torch.inference_mode():
-                found.append(model.features(to_tensor(clips).to(device)).cpu().numpy())
-            done += len(clips)
-            if progress:
-                progress("features", done, len(source))
+        yield predict
     finally:
         model.train(was_training)
+
+
+def _answers(
+    predict: Predict, source: ClipSource, pick: Pick, progress: Callable[[int], object] | None
+) -> npt.NDArray[np.floating[Any]]:
+    """Answers for all clips in order, `[N, ...]`; `progress` gets the number of clips done."""
+    found, done = [], 0
+    for clips, _ in batches(source, in_order(len(source), _BATCH), pick):
+        found.append(predict(clips))
+        done += len(clips)
+        if progress:
+            progress(done)
     return np.concatenate(found)

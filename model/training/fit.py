@@ -1,9 +1,9 @@
-"""The loop of a training: batches, steps, the log, the state for a resume."""
+"""The training loop: batches, steps, the log, the state for a resume."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import BadInputError
+from ..data.augment import draw_augmentations
 from ..data.clips import ClipSource, Progress, at_random, balanced, batches, fingerprint, random_pick
 from ..networks.logoformer import LogoFormer, to_tensor
-from .augment import draw_looks
 from .distributed import World
+from .evaluate import evaluate_together
 from .log import Figures, LogOptions, TrainLog
 from .metrics import uar_war
 from .optim import Average, make_optimizer
@@ -30,14 +31,14 @@ SAVE_EVERY = 100  # steps from one saved state to the next
 
 
 class Fit:
-    """A training that can be stopped and resumed.
+    """One training that can be interrupted and resumed.
 
     Args:
         model: on the world's device.
         config: the recipe.
         source: what it learns from.
         world: this process among the others.
-        folder: of the checkpoint that it will become; the log and the state stand beside it.
+        folder: of the checkpoint that it will become; the log and the state lie beside it.
         resume: go on from the saved state.
         logs: where figures go, beside the log.
         trunk: hash and channel order of the weights that its trunk began with; None began at random.
@@ -46,6 +47,7 @@ class Fit:
         log: the JSON lines.
         losses: of every step so far, the mean over this process's clips.
         average: the moving average of the weights, or None.
+        best: (WAR, weights) of the best epoch, where weights are chosen by a score.
 
     Raises:
         BadInputError: with `resume`, there is no state, or it is of another training.
@@ -86,11 +88,11 @@ class Fit:
         """The weights that are scored and kept: the average where there is one."""
         return self.model if self.average is None else self.average.model  # type: ignore[return-value]
 
-    def run(self, after_epoch: Callable[[], None] | None, progress: Progress | None) -> None:
+    def run(self, chosen_on: ClipSource | None, progress: Progress | None) -> None:
         """Takes every step that is left.
 
         Args:
-            after_epoch: called at the end of each pass over the clips.
+            chosen_on: clips that are scored after each epoch; the weights with the best WAR become `best`.
             progress: called with (stage, done, total).
 
         Raises:
@@ -117,15 +119,15 @@ class Fit:
             if self.average is not None:
                 self.average.update(self.model)
             self._epoch = epoch
-            self._tell_step()
+            self._record_step()
             self._schedule.step()
             if last:
                 uar, war = uar_war(self.world.sum(self._confusion.cpu().numpy()))
-                self.tell({"train_uar": uar, "train_war": war})
+                self.record({"train_uar": uar, "train_war": war})
                 self._confusion.zero_()
-            if last and after_epoch is not None:
+            if last and chosen_on is not None:
                 self._agree()
-                after_epoch()
+                self._select(chosen_on)
                 self.model.train()
                 if self.config.freeze_bn:
                     _freeze(self.model)
@@ -134,6 +136,15 @@ class Fit:
             if progress:
                 progress("train", len(self.losses), self.total)
         self._agree()
+
+    def _select(self, source: ClipSource) -> None:
+        """Scores the weights and keeps them where they are the best so far."""
+        found = evaluate_together(self.scored, source, self.world)
+        clips = "test" if self.config.select == "test-fold" else "validation"
+        self.record({f"{clips}_uar": found.uar, f"{clips}_war": found.war})
+        if self.best is None or found.war > self.best[0]:
+            weights = {name: value.detach().cpu().clone() for name, value in self.scored.state_dict().items()}
+            self.best = found.war, weights
 
     def _batches(self) -> Iterator[tuple[int, list[MicroBatch], bool]]:
         """(epoch, this process's micro-batches, whether the epoch ends) of every step that is left."""
@@ -147,16 +158,17 @@ class Fit:
             ahead = groups[max(0, len(self.losses) - step) :][: self.total - max(step, len(self.losses))]
             if ahead:
                 # Drawn for the whole epoch, before anything is shared out or skipped: it follows (seed, epoch, clip).
-                drawn = draw_looks(config.augment, groups, self.model.config.image_size, (config.seed, epoch), rng)
+                size = self.model.config.image_size
+                drawn = draw_augmentations(config.augment, groups, size, (config.seed, epoch), rng)
                 first = max(0, len(self.losses) - step)
-                shares, looks = [], []
-                for group, look in zip(ahead, drawn[first:], strict=False):
+                shares, shown = [], []
+                for group, changes in zip(ahead, drawn[first:], strict=False):
                     for places in world.share(np.arange(len(group)), config.accumulate):
                         shares.append(group[places])
-                        looks.append([look[place] for place in places])
+                        shown.append([changes[place] for place in places])
                 pick = random_pick(self.model.config.sampling, config.seed, epoch)
                 micro: list[MicroBatch] = []
-                for clips, answers in batches(self.source, shares, pick, looks):
+                for clips, answers in batches(self.source, shares, pick, shown):
                     micro.append((to_tensor(clips).to(world.device), torch.from_numpy(answers).to(world.device)))
                     if len(micro) == config.accumulate:
                         done = len(self.losses) + 1
@@ -164,21 +176,21 @@ class Fit:
                         micro = []
             step, epoch = ends, epoch + 1
 
-    def tell(self, figures: Figures) -> None:
-        """Writes figures of the step and epoch that the training has come to, and shows them."""
+    def record(self, figures: Figures) -> None:
+        """Writes figures of the current step and epoch to the log, and shows them."""
         self.log.write(len(self.losses), self._epoch, figures)
         self.log.note(figures)
 
-    def _tell_step(self) -> None:
+    def _record_step(self) -> None:
         loss = float(np.mean(self.losses[-LOG_EVERY:]))
         if len(self.losses) % LOG_EVERY == 0 or len(self.losses) == self.total:
-            self.tell({"loss": loss, "learning_rate": float(self._schedule.get_last_lr()[0])})
+            self.record({"loss": loss, "learning_rate": float(self._schedule.get_last_lr()[0])})
         else:
             self.log.note({"loss": loss})
 
     # ---------------------------------------------------------------------------------------------------------- state
     def _reseed(self) -> None:
-        """Dropout's chance from here on: another in each process, the same whether the training was interrupted."""
+        """Seeds dropout: differently in each process, the same after an interruption."""
         seeds = np.random.SeedSequence([self.config.seed, self.world.rank, len(self.losses)])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
@@ -205,7 +217,7 @@ class Fit:
         self._reseed()
 
     def _agree(self) -> None:
-        """All processes go on with the mean of their running statistics, and so does the average of the weights."""
+        """Gives all processes, and the average of the weights, the mean running statistics."""
         self.world.mean_(statistics(self.model))
         if self.average is not None:
             self.average.take_buffers(self.model)

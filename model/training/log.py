@@ -1,4 +1,4 @@
-"""What a training tells while it runs: JSON lines beside the checkpoint, event files for TensorBoard, notes.
+"""Training logs: JSON lines beside the checkpoint, TensorBoard event files, progress notes.
 
 Lines are of three kinds: the loss and the rate every few steps; at the end of an epoch `train_uar` and `train_war`, of
 the answers that were given during that epoch, each at the weights of its step; and the scores of clips that were looked
@@ -22,7 +22,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class LogOptions:
-    """Where figures go, beside the JSON lines.
+    """Destinations of figures, beside the JSON lines.
 
     Attributes:
         tensorboard: a folder for event files; None writes none.
@@ -38,18 +38,18 @@ class TrainLog:
 
     Args:
         path: of the JSON lines.
-        logs: what else.
+        options: where figures go beside them.
         first: whether this process writes.
 
     Raises:
         MachineError: event files are wanted and the package that writes them is missing.
     """
 
-    def __init__(self, path: Path, logs: LogOptions, *, first: bool) -> None:
-        self.path, self._telling, self._first = path, logs, first
+    def __init__(self, path: Path, options: LogOptions, *, first: bool) -> None:
+        self.path, self._options, self._first = path, options, first
         self._events: Any = None
         self._loss, self._scores = "", ""
-        if first and logs.tensorboard is not None:
+        if first and options.tensorboard is not None:
             _writer()  # now, not after the data were read
 
     def begin(self, step: int, text: str = "") -> None:
@@ -57,11 +57,11 @@ class TrainLog:
         if not self._first:
             return
         _write(self.path, "w", text)  # lines of a killed run, written after its state was saved, come again
-        if self._telling.tensorboard is not None:
+        if self._options.tensorboard is not None:
             try:
-                self._events = _writer()(os.fspath(self._telling.tensorboard), purge_step=step + 1)
+                self._events = _writer()(os.fspath(self._options.tensorboard), purge_step=step + 1)
             except OSError as error:
-                raise writing_failed(error, self._telling.tensorboard) from error
+                raise writing_failed(error, self._options.tensorboard) from error
 
     def write(self, step: int, epoch: int, figures: Figures) -> None:
         """One line; the same figures as scalars."""
@@ -73,15 +73,15 @@ class TrainLog:
                 self._events.add_scalar(name, value, step)
 
     def note(self, figures: Figures) -> None:
-        """Shows a loss, or from here on the scores of an epoch, which say of which clips they are."""
-        if self._telling.note is None or not self._first:
+        """Shows a loss, and the scores of the last epoch with the clips that they are of."""
+        if self._options.note is None or not self._first:
             return
         if "loss" in figures:
             self._loss = f"loss {figures['loss']:.3f}"
         for clips in ("train", "validation", "test"):
             if f"{clips}_uar" in figures:
                 self._scores = f"  {clips} UAR {figures[f'{clips}_uar']:.3f} WAR {figures[f'{clips}_war']:.3f}"
-        self._telling.note(self._loss + self._scores)
+        self._options.note(self._loss + self._scores)
 
     def text(self) -> str:
         """Everything written so far, and event files are on the disk."""

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy and the compact loss.
+"""Training loss: cross-entropy and the compact loss.
 
 The compact loss of LOGO-Former asks that a wrong answer be wrong without preference. With q the softmax over the C - 1
 classes other than the target, and u = 1 / (C - 1), it is the symmetric Kullback-Leibler divergence

@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a model scored.
+    """Scores of a model.
 
     Attributes:
         uar: mean recall of the classes that occur, 0..1.
@@ -62,7 +62,7 @@ def uar_war(confusion: npt.NDArray[np.int64]) -> tuple[float, float]:
 
 
 def spread(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    """Mean distance of clips to their class's centre, over the mean distance between the centres of classes.
+    """Spread of classes: mean distance to a class's centre over that between centres.
 
     Smaller is more compact. Distances are Euclidean on features scaled to unit length, because a network may change the
     length of all its features for nothing.

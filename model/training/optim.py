@@ -1,4 +1,4 @@
-"""The optimiser, which weights decay, and the moving average of the weights."""
+"""Optimiser with its weight-decay groups, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 class Average:
-    """An exponential moving average of a model's weights, with the model's own BatchNorm statistics.
+    """Exponential moving average of a model's weights.
+
+    BatchNorm's statistics are the model's own.
 
     Args:
         model: averaged from where it stands now.
@@ -43,7 +45,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Takes one step's weights in."""
+        """Updates the average by one step's weights."""
         kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for mean, now in zip(self.model.parameters(), model.parameters(), strict=True):

@@ -1,4 +1,4 @@
-"""The recipe of a training: every number that decides what comes out, and the named recipes beside this file.
+"""Recipes of a training: every number that decides its result, and the named ones.
 
 A recipe is a small JSON file in `recipes/`; the command line may override any field, and the resolved recipe is saved
 with the checkpoint. What a paper does not publish is this project's choice and is said so in the recipe's note.
@@ -6,10 +6,9 @@ with the checkpoint. What a paper does not publish is this project's choice and 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,7 +56,7 @@ class TrainConfig:
         ema: decay of an exponential moving average of the weights, which is then what is scored and saved; 0: none.
         precision: 'fp32', or autocast in 'bf16' or 'fp16'.
         select: which weights are kept: the 'last', the best on a 'validation' share of the training clips, or the best
-            on the 'test-fold', the habit of this field, which reports a figure that nobody will meet again.
+            on the 'test-fold', the habit of this field, which reports a figure that new clips will not repeat.
         validation_share: of the training clips, when `select` is 'validation'.
         seed: of weights, order, sampling and augmentation.
     """
@@ -116,7 +115,10 @@ class TrainConfig:
                 raise UsageError(f"Unknown {name} {getattr(self, name)!r}.", next=f"choose from {one_of(known)}")
 
     def total_steps(self, clips: int) -> int:
-        """Optimiser steps for that many training clips; a batch that would not be full is left for another epoch."""
+        """Optimiser steps for that many training clips.
+
+        A batch that would not be full is left for another epoch.
+        """
         return self.steps or self.epochs * max(1, clips // min(self.batch, clips))
 
     def rate(self, step: int, total: int) -> float:
@@ -186,18 +188,6 @@ def override(config: _Config, settings: Sequence[str]) -> _Config:
         if one in changed and other in kinds:
             changed.setdefault(other, 0)
     return replace(config, **changed)
-
-
-def from_json(data: Mapping[str, Any]) -> TrainConfig:
-    """Reads what `dataclasses.asdict` of a configuration gave.
-
-    Raises:
-        UsageError: an unknown field or a value out of range.
-    """
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    if set(data) - known:
-        raise UsageError(f"The recipe has unknown fields {one_of(sorted(set(data) - known))}.")
-    return TrainConfig(**data)
 
 
 def _value(name: str, text: str, kind: type) -> Any:

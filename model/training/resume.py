@@ -1,4 +1,4 @@
-"""What a killed training needs to go on as if nothing had happened.
+"""Saved state of a training, for a resume.
 
 One file beside the checkpoint, replaced whole: weights, optimiser, averages, the random state of torch, and how far it
 had come. Order and augmentation need no state: they follow from (seed, epoch, clip). At the same number of threads, a
@@ -16,20 +16,20 @@ import torch
 
 from ...bundle.files import atomic_path, read_file
 from ...errors import BadInputError, command
-from ..pickles import load_plain
+from ..networks.weight_files import load_plain
 
 MAX_BYTES = 8 << 30
 FORMAT = "logoformer-training-2"
 
 
 def state_path(folder: str | os.PathLike[str]) -> Path:
-    """Where the state of a training stands: beside its checkpoint."""
+    """Path of the state of a training, beside its checkpoint."""
     path = Path(folder)
     return path.parent / f"{path.name}.state.pt"
 
 
 def save_state(folder: str | os.PathLike[str], state: dict[str, Any]) -> None:
-    """Writes the state in one step.
+    """Writes the state atomically.
 
     Raises:
         MachineError: the disk is full or may not be written; the older state is unchanged.

@@ -20,12 +20,12 @@ import torch
 
 from ...clips import check_color
 from ...errors import UsageError
-from ..checkpoint import check_target, save_checkpoint
+from ..checkpoint import check_replaceable, save_checkpoint
 from ..data.clips import ClipSource, Progress, check_source, split
 from ..networks.config import ModelConfig
 from ..networks.logoformer import LogoFormer
 from ..networks.trunk_weights import TrunkWeights, load_trunk
-from .distributed import World, world
+from .distributed import world
 from .evaluate import evaluate_together
 from .fit import Fit
 from .log import LogOptions
@@ -36,7 +36,7 @@ from .resume import forget_state
 
 @dataclass(frozen=True)
 class Start:
-    """What a training begins from.
+    """Starting point of a training.
 
     Attributes:
         trunk: a file of pre-trained ResNet weights; None begins at random.
@@ -57,7 +57,7 @@ class Start:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left.
+    """Result of a training.
 
     Attributes:
         checkpoint: its folder.
@@ -100,9 +100,9 @@ def train(
     logs: LogOptions | None = None,
     reading: Callable[[], Mapping[str, Any]] | None = None,
 ) -> TrainResult:
-    """Trains a model and writes its checkpoint; a log stands beside it (`<out_folder>.log.jsonl`).
+    """Trains a model and writes its checkpoint.
 
-    Under torchrun all processes call this; the first one writes.
+    A log lies beside it (`<out_folder>.log.jsonl`). Under torchrun all processes call this; the first one writes.
 
     Args:
         config: the recipe.
@@ -123,7 +123,7 @@ def train(
     """
     start = start or Start()
     began = time.perf_counter()
-    check_target(out_folder)  # now, not after hours
+    check_replaceable(out_folder)  # now, not after hours
     for source in (source_train, source_val):
         check_source(source, model_config.labels, model_config.image_size)
     chosen_on: ClipSource | None = source_val if config.select == "test-fold" else None
@@ -139,8 +139,8 @@ def train(
         began_with = None if trunk is None else {"sha256": trunk.sha256, "color": trunk.color}
         fit = Fit(model, config, source_train, here, folder, resume=start.resume, logs=logs, trunk=began_with)
         closing.callback(fit.log.close)
-        told = progress if here.first else None
-        fit.run(_Selection(fit, chosen_on, here) if chosen_on is not None else None, told)
+        shown = progress if here.first else None
+        fit.run(chosen_on, shown)
         kept = fit.scored
         if fit.best is not None:
             kept.load_state_dict(fit.best[1])
@@ -154,8 +154,8 @@ def train(
         }
         if here.first:  # before the score: a damaged held-out clip must not cost the weights
             save_checkpoint(folder, kept, extra)
-        metrics = evaluate_together(kept.eval(), source_val, here, told)
-        fit.tell({"test_uar": metrics.uar, "test_war": metrics.war})
+        metrics = evaluate_together(kept.eval(), source_val, here, shown)
+        fit.record({"test_uar": metrics.uar, "test_war": metrics.war})
         if here.first:
             read = None if reading is None else dict(reading())
             save_checkpoint(folder, kept, {**extra, "metrics": metrics.to_json(), "reading": read})
@@ -173,24 +173,6 @@ def train(
             trunk=trunk,
             reading=None if reading is None else dict(reading()),
         )
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """Scores the weights after each epoch and keeps the best."""
-
-    fit: Fit
-    source: ClipSource
-    world: World
-
-    def __call__(self) -> None:
-        model = self.fit.scored
-        found = evaluate_together(model, self.source, self.world)
-        name = "test" if self.fit.config.select == "test-fold" else "validation"
-        self.fit.tell({f"{name}_uar": found.uar, f"{name}_war": found.war})
-        if self.fit.best is None or found.war > self.fit.best[0]:
-            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-            self.fit.best = (found.war, weights)
 
 
 def _selected(config: TrainConfig) -> str:

@@ -210,7 +210,7 @@ def _card(reasons=0x1, processes=0, load=0):
 
 # --------------------------------------------------------------------------------------------------------------- energy
 def test_energy_of_constant_power_is_exact(nano):
-    """10 W for 2.8 s, 280 results: 100 mJ each; 4 W before the run stand beside it and are not subtracted."""
+    """10 W for 2.8 s, 280 results: 100 mJ each; 4 W before the run are reported beside it and are not subtracted."""
     telemetry = nano.telemetry(lambda tick: {VDD_IN: 800 if tick < 10 else 2000})
     row = nano.row()
     energy = row_energy(telemetry, timed_windows([row]), row.summary.n)

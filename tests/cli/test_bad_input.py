@@ -165,7 +165,7 @@ def test_each_class_of_error_has_its_exit_code_at_the_command_line(
     untrained_bundle, tmp_path, frames, fails, monkeypatch
 ):
     fails(2, "run", untrained_bundle, frames, "--hop", "0")
-    fails(2, "run", untrained_bundle, frames, "--precision", "fp64", names=("'fp16', 'fp32'",))
+    fails(2, "run", untrained_bundle, frames, "--precision", "fp64", names=("'fp32', 'fp16'",))
     fails(3, "inspect", tmp_path / "nothing")
     fails(4, "verify", _damaged(untrained_bundle, tmp_path))
     fails(6, "run", untrained_bundle, "99")
@@ -237,7 +237,7 @@ def test_the_process_itself_ends_with_the_code(untrained_bundle, tmp_path):
     assert "\nNext: logoformer export" in done.stderr
     done = shell("run", untrained_bundle)
     assert done.returncode == 2
-    assert "usage: logoformer run" in done.stderr
+    assert "\nNext: logoformer run --help" in done.stderr
 
 
 def test_a_hostile_name_cannot_forge_a_line(tmp_path, fails):

@@ -105,7 +105,7 @@ def test_loading_says_which_backend_and_how_long(bundle: Path, caplog: pytest.Lo
 def test_verbose_json_stays_json(bundle: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["selftest", str(bundle), "-vv", "--json", "--threads", "1"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["passed"] is True and "info logoformer.engine.runtime: session of" in err
+    assert json.loads(out)["passed"] is True and "info logoformer.engine.core: session of" in err
 
 
 def test_tensorrts_lines_are_logged_escaped(caplog: pytest.LogCaptureFixture):
@@ -123,14 +123,15 @@ def test_tensorrts_lines_are_logged_escaped(caplog: pytest.LogCaptureFixture):
 def test_a_builds_process_logs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     (tmp_path / "logging_child.py").write_text(
         "import json, os, sys\n"
-        "def main(descriptor, parent):\n"
+        "def serve(descriptor, parent):\n"
         "    level = json.loads(sys.stdin.buffer.readline())['log_level']\n"
         "    for head in ({'log': ('logoformer.x', level, 'planted %s'), 'sizes': []}, {'done': 1, 'sizes': []}):\n"
         "        os.write(descriptor, json.dumps(head).encode() + b'\\n')\n",
         encoding="ascii",
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with caplog.at_level("DEBUG", "logoformer"), process.start("logging_child", "g") as child:
-        process.ask(child, {}, [])
-        assert [head["done"] for head, _ in process.answers_of(child)] == [1]
+    monkeypatch.setattr(process, "__name__", "logging_child")  # the module that the child serves
+    with caplog.at_level("DEBUG", "logoformer"), process._start("g") as child:
+        process._ask(child, {}, [])
+        assert [head["done"] for head, _ in process._answers_of(child)] == [1]
     assert caplog.record_tuples == [("logoformer.x", logging.DEBUG, "planted %s")]

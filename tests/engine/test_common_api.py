@@ -1,7 +1,7 @@
 """The builder may use only names that every supported TensorRT has.
 
 The lists are the intersection of the Python bindings 10.3.0, 10.7.0, 10.16.1, 11.4.0 and TensorRT-RTX 1.7.1, as far as
-this room needs them; names that only RTX has are listed apart and may stand only where RTX is sure.
+this package needs them; names that only RTX has are listed apart and may be used only where RTX is sure.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def used(path: Path) -> dict[str, set[str]]:
 
 
 def test_the_builder_uses_the_common_subset() -> None:
-    for name in ("builder/compile.py", "machine/log.py", "machine/tensorrt.py", "builder/compile.py"):
+    for name in ("builder/compile.py", "machine/log.py", "machine/tensorrt.py"):
         for owner, names in used(FOLDER / name).items():
             allowed = COMMON[owner] | (RTX_ONLY.get(owner, set()) if name == "builder/compile.py" else set())
             assert names <= allowed, f"{name}: {owner} has no {names - allowed} in every TensorRT"

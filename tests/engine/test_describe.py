@@ -102,6 +102,6 @@ def test_inspect_needs_no_torch_and_shows_the_bar_figures(untrained_bundle: Path
 @pytest.mark.slow
 def test_proofs_by_name(untrained_bundle: Path):
     found = proofs(untrained_bundle, graphs=["temporal"], precisions=["fp16"])
-    assert list(found) == ["temporal fp16"] and len(found["temporal fp16"].plan.fused_attentions) == 4
+    assert list(found) == ["temporal fp16"] and len(found["temporal fp16"].plan.with_role("attention")) == 4
     with pytest.raises(UsageError, match="temporal fp32"):
         proofs(untrained_bundle, graphs=["spatial"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from logoformer.cli import main as cli
 from logoformer.model.networks.config import PRESETS
-from logoformer.model.synthetic.layout import write_dfew, write_ferv39k
+from logoformer.model.synthetic.layout import synth
 from logoformer.model.training.recipe import override, recipe
 
 PAGE = (Path(__file__).parents[2] / "docs/published.md").read_text(encoding="utf-8")
@@ -38,8 +38,8 @@ def test_every_command_parses_and_names_a_recipe_and_settings_that_exist(line: s
 def test_the_commands_run_in_their_order_on_synthetic_sets(tmp_path, monkeypatch, capsys):
     """On `tiny`, one step each, without the trunk that nobody may ship."""
     monkeypatch.chdir(tmp_path)
-    write_dfew("DFEW", identities=5, per_identity=7, side=64)
-    write_ferv39k("FERV39k", identities=5, per_identity=7, side=64)
+    synth("DFEW", identities=5, per_identity=7, side=64)
+    synth("FERV39k", "ferv39k", identities=5, per_identity=7, side=64)
     short = ["steps=1", "batch=4"]
     for line in COMMANDS:
         words = [word for word in shlex.split(line)[1:] if word not in ("--trunk", "Resnet18_MS1M_pytorch.pth.tar")]

@@ -60,7 +60,7 @@ def test_reading_clips_and_sams_step_cost_what_was_promised():
 
 
 def test_the_evidence_of_bench_compare_is_quiet_on_one_program():
-    """Whether the planted slowdown was found depends on the machine's noise, which stands beside it in the file."""
+    """Whether the planted slowdown was found depends on the machine's noise, which is beside it in the file."""
     found = parse_json((RESULTS / "compare.json").read_bytes(), "compare.json")
     assert found["pairs"] == len(found["quiet"]) == len(found["slowed"]) == 20
     assert found["false_alarms"] <= 1

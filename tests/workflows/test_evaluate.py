@@ -10,7 +10,7 @@ import pytest
 from logoformer.cli import main as cli
 from logoformer.errors import RefusedError, UsageError
 from logoformer.model.checkpoint import load_checkpoint
-from logoformer.model.synthetic.layout import write_dfew
+from logoformer.model.synthetic.layout import synth
 from logoformer.workflows.evaluate import evaluate_on
 
 SHORT_RUN = ("steps=1", "batch=4", "augment=none")
@@ -19,7 +19,7 @@ SHORT_RUN = ("steps=1", "batch=4", "augment=none")
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("verbs") / "dfew"
-    write_dfew(folder, identities=5, per_identity=7, side=32, workers=1)
+    synth(folder, identities=5, per_identity=7, side=32, workers=1)
     return folder
 
 

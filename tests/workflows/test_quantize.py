@@ -14,7 +14,9 @@ from logoformer.cli import main as cli
 from logoformer.engine.golden import answers_of_clip, golden_answers
 from logoformer.engine.verify import verify
 from logoformer.errors import BadInputError, MachineError, RefusedError, VerificationError
-from logoformer.model.data.dfew import DfewClips, list_path
+from logoformer.model.data.datasets import open_clips
+from logoformer.model.data.dfew import list_path
+from logoformer.model.data.listing import Reading
 from logoformer.workflows.quantize import Calibration, quantize, quantize_bundle
 from PIL import Image
 
@@ -43,7 +45,7 @@ def test_the_index_tells_what_was_done_and_nothing_loads_it_unasked(int8_bundle:
     assert found["count"] == 64 and sum(found["classes"].values()) == 64 and min(found["classes"].values()) >= 9
     assert found["source"] == "few-faces, fold 1, training split, seed 0" and str(few_faces.parent) not in str(found)
     assert found["preprocessing"] == bundle.manifest["preprocessing"] and found["tools"]["numpy"] == np.__version__
-    source = DfewClips(few_faces, "train", 1, bundle.image_size)
+    source = open_clips(few_faces, "train", 1, Reading(bundle.image_size))
     names = {source.clip_id(index) for index in range(len(source))}
     assert {clip["id"] for clip in found["clips"]} <= names
     assert len({clip["sha256"] for clip in found["clips"]}) == 64

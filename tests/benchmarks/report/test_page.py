@@ -160,12 +160,12 @@ def test_ticks_are_round_and_inside(low, span):
     high = low + span
     ticks = svg.round_ticks(low, high)
     assert len(ticks) <= 12
-    room = span * 1e-6 + abs(low) * 1e-9  # of double precision
-    assert all(low - room <= tick <= high + room for tick in ticks)
+    slack = span * 1e-6 + abs(low) * 1e-9  # of double precision
+    assert all(low - slack <= tick <= high + slack for tick in ticks)
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))
-def test_a_logarithmic_scale_keeps_order_and_room(values):
+def test_a_logarithmic_scale_keeps_order_and_distance(values):
     scale = svg.logarithmic(values, 10, 390)
     places = [scale(value) for value in sorted(values)]
     assert places == sorted(places)

@@ -23,7 +23,7 @@ def test_a_whole_report(made):
     assert "not readable: gpu: no permission" in shown
     assert "trtexec 10.3, clip: GPU compute ms: median 1.5; 400.0 queries/s" in shown
     assert "trtexec --x" in shown
-    assert "H2D + GPU compute + D2H" in shown  # what its words mean stands beside them
+    assert "H2D + GPU compute + D2H" in shown  # what its words mean is said beside them
 
 
 def test_an_empty_report(made):

@@ -143,7 +143,7 @@ def test_int8_falls_back_to_fp16_when_that_is_allowed_and_it_is_recorded(scripte
     assert entry.fallback["precision"] == "int8"
     reason = "Could not infer output types" if script == "no-int8" else "no INT8 implementation"
     assert reason in entry.fallback["reason"]
-    assert report.notes[0].startswith("frame int8 was NOT built; fp16 stands in: ")
+    assert report.notes[0].startswith("frame int8 was NOT built; fp16 takes its place: ")
     assert read_index(report.folder) == (entry,)
 
 
@@ -189,7 +189,7 @@ def test_the_command_says_a_fallback_aloud(scripted, bundle, capsys):
         assert cli.main([*words, "--allow-fallback"]) == 0
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert "NOTE: frame int8 was NOT built; fp16 stands in" in capsys.readouterr().out
+    assert "NOTE: frame int8 was NOT built; fp16 takes its place" in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------------------------------------------------- drills
@@ -320,7 +320,7 @@ def test_drill_a_trust_store_that_cannot_be_written_is_said_before_anything_is_c
 
 # --------------------------------------------------------------------------------------------------------- no onnx here
 def test_a_device_without_the_onnx_package_builds(rtx, small_onnx, write_bundle, tmp_path):
-    """A package that cannot be imported stands before the real one, for the command and for the process it starts."""
+    """A package that cannot be imported hides the real one, for the command and for the process it starts."""
     path = write_bundle(tmp_path / "b", "", make=lambda graph, precision: small_onnx(precision)).path
     blocked = tmp_path / "blocked"
     blocked.mkdir()

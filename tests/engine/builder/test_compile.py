@@ -66,8 +66,6 @@ def test_one_engine_for_all_gpus(rtx: Any, small_onnx: Make) -> None:
     assert workspace_bytes >= 1 << 30 and "default" in str(source)
     assert built.timing_cache is None
     assert built.peak_bytes > 10 << 20
-    assert built.layers["convolution"] == 1
-    assert built.layers["matrix_multiply"] == 6
     assert built.tensor_types["half"] > 10
     assert built.tensor_types["float"] == 1  # the cast of the answer, nothing else
     assert built.seconds > 0

@@ -49,7 +49,7 @@ def children() -> list[int]:
             continue
         if f"\nPPid:\t{os.getpid()}\n" in text and "\nState:\tZ" not in text:
             words = (status.parent / "cmdline").read_bytes()
-            found += [int(status.parent.name)] if b"build_child" in words else []
+            found += [int(status.parent.name)] if b"engine.builder.process" in words else []
     return found
 
 

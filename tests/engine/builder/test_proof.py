@@ -16,8 +16,7 @@ from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.builder.proof import PROMISED, Proof, Proven, promised_share, prove, prove_build, prove_inspected
 from logoformer.engine.builder.xray import Inspection
 from logoformer.engine.describe import proofs
-from logoformer.engine.plan.kernel_plan import KernelPlan
-from logoformer.engine.plan.text import Kernel, PlanTensor
+from logoformer.engine.plan.kernels import Kernel, KernelPlan, PlanTensor
 from logoformer.errors import VerificationError
 
 onnx = pytest.importorskip("onnx")
@@ -96,7 +95,7 @@ def test_all_three_counts_agree_where_nothing_lies(proven: dict[str, Proof]):
         assert sum(found.values()) + unplaced == sum(plan.parsed_macs.values())
     int8 = proven["temporal int8"]
     assert int8.share > 0.95 and "fp16" in int8.plan.macs_by_precision
-    assert len(int8.plan.fused_attentions) == 4  # of 4
+    assert len(int8.plan.with_role("attention")) == 4  # of 4
     assert all(line.split(" <- ")[0].endswith("as the graph says") for line in int8.others)
 
 
@@ -116,7 +115,7 @@ def test_on_a_device_only_what_fell_back_counts(int8_bundle: Path, monkeypatch: 
     bundle = Bundle(int8_bundle)
     entry = bundle.graph("frame", "int8")
     assert prove_build(b"", bundle, entry, BuildOptions(target="tensorrt")) == Proven((), {}, {})  # it is asked after
-    asked = Inspection("TensorRT 10.3.0", "{}", {}, {})
+    asked = Inspection("TensorRT 10.3.0", "{}", {})
     here = replace(PLAN, sm="this-gpu", macs=(100, 0, 0), unplaced_macs={"lost": 900})
     monkeypatch.setattr(proof_module, "plan_of_inspection", lambda *_: here)
     assert prove_inspected(asked, bundle, entry)["this-gpu"]["shape"].startswith("unverified")

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from logoformer.engine.builder import xray as kernel_plan
+from logoformer.engine.builder import xray as module
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.builder.xray import xray
-from logoformer.engine.plan.kernel_plan import KernelPlan
-from logoformer.engine.plan.macs import macs_by_precision, place_macs
-from logoformer.engine.plan.text import Kernel, PlanTensor, parse_plan
+from logoformer.engine.plan.kernels import Kernel, KernelPlan, PlanTensor
+from logoformer.engine.plan.macs import place_macs
+from logoformer.engine.plan.rtx_log import parse_plan
 from logoformer.errors import BadInputError, RefusedError, UsageError, VerificationError
 
 RECORDED = Path(__file__).parents[1] / "plan" / "data" / "plan_rtx_1.7.1.txt"
@@ -33,15 +33,15 @@ def plan() -> KernelPlan:
 # ---------------------------------------------------------------------------------------------------------- recorded
 def test_synchronisation_is_no_kernel(plan: KernelPlan) -> None:
     assert len(plan.steps) == 17
-    assert [step.kind for step in plan.sync] == ["signal", "wait"]
+    assert [step.kind for step in plan.with_role("sync")] == ["signal", "wait"]
     assert len(plan.kernels) == 15
     assert sum(plan.roles.values()) == 15
 
 
 def test_counts_of_the_recorded_plan(plan: KernelPlan) -> None:
-    assert [kernel.name for kernel in plan.fused_attentions] == ["_gemm_mha_v2_myl0_3", "_gemv_mha_v1_myl0_65"]
-    assert [kernel.name for kernel in plan.movement] == ["__myl_Tran_myl0_6", "__myl_Move_myl0_78"]
-    assert [kernel.name for kernel in plan.requantize] == ["__myl_MulCastAddReluMulMinMaxRounCast_myl0_2"]
+    assert [kernel.name for kernel in plan.with_role("attention")] == ["_gemm_mha_v2_myl0_3", "_gemv_mha_v1_myl0_65"]
+    assert [kernel.name for kernel in plan.with_role("movement")] == ["__myl_Tran_myl0_6", "__myl_Move_myl0_78"]
+    assert [kernel.name for kernel in plan.with_role("requantize")] == ["__myl_MulCastAddReluMulMinMaxRounCast_myl0_2"]
     assert plan.kernels_by_precision == {"fp16": 6, "fp32": 1, "int8": 2}
 
 
@@ -122,9 +122,9 @@ def test_where_macs_are_placed(kernels: list[Kernel], placed: list[int], left: d
 
 
 def test_macs_are_summed_by_the_precision_of_their_kernel() -> None:
-    kernels = [kernel("a", "gemm", "fp16"), kernel("b", "gemm", "int8"), kernel("c", "gemm", "fp16")]
-    assert macs_by_precision(kernels, [3, 4, 5]) == {"fp16": 8, "int8": 4}
-    assert macs_by_precision(kernels, [0, 0, 0]) == {}
+    kernels = (kernel("a", "gemm", "fp16"), kernel("b", "gemm", "int8"), kernel("c", "gemm", "fp16"))
+    for macs, sums in (((3, 4, 5), {"fp16": 8, "int8": 4}), ((0, 0, 0), {})):
+        assert KernelPlan("sm86", "a compiler", kernels, macs, {}, ()).macs_by_precision == sums
 
 
 # ------------------------------------------------------------------------------------------------------- real builds
@@ -134,13 +134,11 @@ def test_fp16_attention_is_one_kernel(
     plan = xray(small_onnx("fp16"), "sm86")
     assert plan.unread == ()
     assert plan.unknown_types == ()
-    assert len(plan.fused_attentions) == 1
-    assert (
-        plan.macs[plan.steps.index(plan.fused_attentions[0])] == small_macs["scores/MatMul"] + small_macs["mix/MatMul"]
-    )
+    (attention,) = plan.with_role("attention")
+    assert plan.macs[plan.steps.index(attention)] == small_macs["scores/MatMul"] + small_macs["mix/MatMul"]
     assert plan.macs_by_precision == {"fp16": sum(small_macs.values())}
     assert plan.unplaced_macs == {}
-    assert plan.sync == ()  # no auxiliary streams unless asked for
+    assert plan.with_role("sync") == ()  # no auxiliary streams unless asked for
     assert plan.sm == "sm86"
     assert plan.compiler.startswith("TensorRT-RTX 1.")
 
@@ -155,11 +153,11 @@ def test_fp32_is_seen_as_fp32(rtx: object, small_onnx: Callable[..., bytes], sma
 def test_network_macs_agree_with_a_count_by_hand(
     rtx: object, small_onnx: Callable[..., bytes], small_macs: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted: list[dict[str, int]] = []
-    real = kernel_plan.network_macs
-    monkeypatch.setattr(kernel_plan, "network_macs", lambda *args: counted.append(real(*args)) or counted[-1])
+    counted: list[dict[str, tuple[int, str]]] = []
+    real = module.network_macs
+    monkeypatch.setattr(module, "network_macs", lambda *args: counted.append(real(*args)) or counted[-1])
     xray(small_onnx("fp16"), "sm89")
-    assert counted == [small_macs]
+    assert counted == [{name: (macs, "fp16") for name, macs in small_macs.items()}]
 
 
 def test_options_reach_the_build(rtx: object, small_onnx: Callable[..., bytes]) -> None:
@@ -177,7 +175,7 @@ def test_what_xray_refuses(rtx: object, small_onnx: Callable[..., bytes], monkey
         xray(small_onnx("fp16", external=True))
     with pytest.raises(BadInputError, match="no output"):
         xray(b"\x3a\x02\x12\x00")  # a graph with an empty name and nothing in it
-    monkeypatch.setattr(kernel_plan, "parse_plan", lambda messages: ((), ("odd line",)))
+    monkeypatch.setattr(module, "parse_plan", lambda messages: ((), ("odd line",)))
     with pytest.raises(VerificationError, match="no kernel plan") as caught:
         xray(small_onnx("fp16"))
     assert caught.value.log == ("odd line",)

@@ -248,7 +248,7 @@ class Gpu:
             self.drain(handle)
 
     def drain(self, handle: int, until: Operation | None = None) -> None:
-        """Runs what stands in a stream, in order, up to one operation or all of it."""
+        """Runs the operations of a stream, in order, up to one operation or all of it."""
         queue = self.stream_of(handle).queue
         while queue and not (until is not None and until.done):
             operation = queue.pop(0)

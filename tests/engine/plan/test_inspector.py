@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from logoformer.engine.builder import proof
-from logoformer.engine.builder import xray as kernel_plan
+from logoformer.engine.builder import xray as module
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.builder.xray import inspect_here, plan_of_inspection
 from logoformer.engine.plan.inspector import engine_information, parse_inspector
@@ -82,7 +82,7 @@ def test_a_device_is_asked_with_the_inspector(
         layer("conv", "CaskConvolution", "Row major linear FP16 format", "conv/Conv", weights="Half"),
         *(layer(node, "gemm", "Float", node) for node in small_macs if node != "conv/Conv" and node != "out/MatMul"),
     )
-    monkeypatch.setattr(kernel_plan, "engine_information", lambda *_: asked)
+    monkeypatch.setattr(module, "engine_information", lambda *_: asked)
     plan = plan_of_inspection(inspect_here(small_onnx("fp16"), BuildOptions(compute_capabilities=("sm86",))))
     assert plan.sm == "this-gpu" and plan.unplaced_macs == {"out/MatMul": small_macs["out/MatMul"]}
     assert plan.macs_by_precision["fp16"] == small_macs["conv/Conv"]

@@ -46,10 +46,8 @@ def ran(session: TrtSession, clip: np.ndarray) -> np.ndarray:
 
 
 def drop_graph(session: TrtSession) -> None:
-    """Lets the session start its engine plainly, so that one start can be spoilt."""
-    if session._graph is not None:
-        session.cuda.free_graph(session._graph)
-        session._graph = None
+    """Lets the session start its engine plainly, so that one start can be spoilt; `close` still frees the graph."""
+    session._graph = None
 
 
 # --------------------------------------------------------------------------------------------------------------- memory

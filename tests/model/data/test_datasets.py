@@ -17,7 +17,7 @@ from logoformer.model.data.check import check_data
 from logoformer.model.data.clip_lists import MAFW_LABELS, list_listing
 from logoformer.model.data.datasets import find_layout, open_clips, open_listing
 from logoformer.model.data.listing import Entry, ListedClips, Listing, Reading, numbered_as
-from logoformer.model.synthetic.layout import write_dfew, write_ferv39k
+from logoformer.model.synthetic.layout import synth
 from PIL import Image
 
 READING = Reading(size=32)
@@ -27,8 +27,8 @@ READING = Reading(size=32)
 def clean(tmp_path_factory) -> dict[str, Path]:
     """Small data sets in both layouts. Copy one before planting anything."""
     folder = tmp_path_factory.mktemp("clean")
-    write_dfew(folder / "dfew", identities=5, per_identity=7, side=32, workers=1)
-    write_ferv39k(folder / "ferv39k", identities=5, per_identity=7, side=32, workers=1)
+    synth(folder / "dfew", identities=5, per_identity=7, side=32, workers=1)
+    synth(folder / "ferv39k", "ferv39k", identities=5, per_identity=7, side=32, workers=1)
     return {name: folder / name for name in ("dfew", "ferv39k")}
 
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.clips import DFEW_LABELS, resize
 from logoformer.errors import BadInputError, RefusedError, UsageError
-from logoformer.model.data.dfew import DfewClips, clip_name, parse_list
-from logoformer.model.data.images import decode_image
+from logoformer.model.data.decoding import open_image
+from logoformer.model.data.dfew import clip_name, dfew_listing, parse_list
+from logoformer.model.data.listing import ListedClips, Reading
 from PIL import Image
 
 GOOD = b"video_name,label\n1,3\n16372,7\n"
@@ -21,6 +22,14 @@ GOOD = b"video_name,label\n1,3\n16372,7\n"
 def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Noise: what betrays a second resize."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def open_dfew(root: Path, split: str, fold: int = 1, size: int = 64) -> ListedClips:
+    return ListedClips(dfew_listing(root, split, fold), Reading(size))
+
+
+def labelled(data: bytes) -> list[tuple[str, int]]:
+    return [(entry.name, entry.label) for entry in parse_list(data, "set_1.csv")]
 
 
 @pytest.fixture
@@ -40,7 +49,7 @@ def root(tmp_path) -> Path:
 
 # ------------------------------------------------------------------------------------------------------------ reading
 def test_labels_names_and_counts(root):
-    train, test = DfewClips(root, "train", 1), DfewClips(root, "test", 1)
+    train, test = open_dfew(root, "train", 1), open_dfew(root, "test", 1)
     assert [train.clip_id(i) for i in range(len(train))] == ["00001", "00002"]
     assert [DFEW_LABELS[train.label(i)] for i in range(2)] == ["happy", "fear"]
     assert (test.clip_id(0), DFEW_LABELS[test.label(0)]) == ("00003", "surprise")
@@ -49,23 +58,23 @@ def test_labels_names_and_counts(root):
 
 @pytest.mark.parametrize("size", [48, 64, 112])
 def test_pixels_are_those_of_the_one_resize(root, size):
-    reader = DfewClips(root, "train", 1, size)
+    reader = open_dfew(root, "train", 1, size)
     frames = reader.frames(0, [4, 0, 4, 11])
     assert frames.shape == (4, size, size, 3)
     for place, number in enumerate([5, 1, 5, 12]):
         np.testing.assert_array_equal(frames[place], resize(textured(256, 256, 100 + number), size))
-    assert DfewClips(root, "test", 1, size).frames(0, [0]).shape == (1, size, size, 3)  # 200 x 120
+    assert open_dfew(root, "test", 1, size).frames(0, [0]).shape == (1, size, size, 3)  # 200 x 120
 
 
 def test_frame_10_comes_after_frame_9(root):
-    frames = DfewClips(root, "test", 1, 64).frames(0, range(11))
+    frames = open_dfew(root, "test", 1, 64).frames(0, range(11))
     for index in range(11):
         np.testing.assert_array_equal(frames[index], resize(textured(200, 120, 301 + index), 64))
 
 
 def test_only_the_frames_asked_for_are_opened(root):
     (root / "Clip/clip_224x224/00001/7.png").write_bytes(b"not an image")
-    reader = DfewClips(root, "train", 1)
+    reader = open_dfew(root, "train", 1)
     reader.frames(0, [0, 5, 7])
     with pytest.raises(BadInputError, match=r"00001/7\.png"):
         reader.frames(0, [6])
@@ -75,7 +84,7 @@ def test_grey_and_alpha_images_become_rgb(root):
     folder = root / "Clip/clip_224x224/00002"
     Image.new("L", (64, 64), 200).save(folder / "1.png")
     Image.new("RGBA", (64, 64), (1, 2, 3, 4)).save(folder / "2.png")
-    frames = DfewClips(root, "train", 1).frames(1, [0, 1])
+    frames = open_dfew(root, "train", 1).frames(1, [0, 1])
     assert frames[0, 0, 0].tolist() == [200, 200, 200]
     assert frames[1, 0, 0].tolist() == [1, 2, 3]
 
@@ -83,32 +92,32 @@ def test_grey_and_alpha_images_become_rgb(root):
 # ----------------------------------------------------------------------------------------------------------- refusing
 def test_missing_parts_are_named(root, tmp_path_factory):
     with pytest.raises(BadInputError, match="does not hold EmoLabel_DataSplit"):
-        DfewClips(tmp_path_factory.mktemp("empty"), "train")
+        open_dfew(tmp_path_factory.mktemp("empty"), "train")
     with pytest.raises(BadInputError, match=r"set_2\.csv does not exist"):
-        DfewClips(root, "train", 2)
+        open_dfew(root, "train", 2)
     (root / "Clip/clip_224x224/00002").rename(root / "gone")
     with pytest.raises(BadInputError, match="00002"):
-        DfewClips(root, "train", 1).count(1)
+        open_dfew(root, "train", 1).count(1)
     (root / "Clip/clip_224x224/00002").mkdir()
     with pytest.raises(BadInputError, match="holds no frames"):
-        DfewClips(root, "train", 1).count(1)
+        open_dfew(root, "train", 1).count(1)
 
 
 @pytest.mark.parametrize("split, fold", [("validation", 1), ("train", 0), ("test", 6), ("../..", 1)])
 def test_unknown_split_or_fold(root, split, fold):
     with pytest.raises(UsageError, match="split"):
-        DfewClips(root, split, fold)
+        open_dfew(root, split, fold)
 
 
 def test_truncated_frame_is_named(root):
     file = root / "Clip/clip_224x224/00001/1.png"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(BadInputError, match=r"00001/1\.png .*truncated"):
-        DfewClips(root, "train", 1).frames(0, [0])
+        open_dfew(root, "train", 1).frames(0, [0])
 
 
 def test_a_frame_that_vanished_is_named(root):
-    reader = DfewClips(root, "train", 1)
+    reader = open_dfew(root, "train", 1)
     assert reader.count(0) == 12
     (root / "Clip/clip_224x224/00001/3.png").unlink()
     with pytest.raises(BadInputError, match=r"00001/3\.png does not exist"):
@@ -121,7 +130,7 @@ def test_links_and_pipes_are_not_followed(root):
     (folder / "1.png").symlink_to(folder / "2.png")
     (folder / "2.png").unlink()
     os.mkfifo(folder / "2.png")
-    reader = DfewClips(root, "train", 1)
+    reader = open_dfew(root, "train", 1)
     for index in (0, 1):
         with pytest.raises(RefusedError):
             reader.frames(0, [index])
@@ -130,13 +139,13 @@ def test_links_and_pipes_are_not_followed(root):
 def test_huge_picture_is_refused_before_it_is_decoded(tmp_path):
     Image.new("1", (5000, 16)).save(tmp_path / "wide.png")
     with pytest.raises(BadInputError, match="5000 x 16"):
-        decode_image((tmp_path / "wide.png").read_bytes(), "wide.png")
+        open_image((tmp_path / "wide.png").read_bytes(), "wide.png")
 
 
 # -------------------------------------------------------------------------------------------------------------- lists
 def test_list_is_parsed():
-    assert parse_list(GOOD, "set_1.csv") == [("00001", 2), ("16372", 6)]
-    assert parse_list(b"\xef\xbb\xbfvideo_name,label\r\n00001, 3\r\n\r\n", "x") == [("00001", 2)]
+    assert labelled(GOOD) == [("00001", 2), ("16372", 6)]
+    assert labelled(b"\xef\xbb\xbfvideo_name,label\r\n00001, 3\r\n\r\n") == [("00001", 2)]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +175,7 @@ def test_bad_lists_are_refused(data, message):
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_give_a_list_or_a_message(data):
     try:
-        entries = parse_list(data, "set_1.csv")
+        entries = labelled(data)
     except BadInputError:
         return
     assert entries
@@ -176,7 +185,7 @@ def test_any_bytes_give_a_list_or_a_message(data):
 @given(st.lists(st.tuples(st.integers(1, 99999), st.integers(1, 7)), min_size=1, max_size=30, unique_by=lambda e: e[0]))
 def test_lists_round_trip(entries):
     text = "video_name,label\n" + "".join(f"{name},{label}\n" for name, label in entries)
-    assert parse_list(text.encode(), "x") == [(f"{name:05d}", label - 1) for name, label in entries]
+    assert labelled(text.encode()) == [(f"{name:05d}", label - 1) for name, label in entries]
 
 
 @given(st.binary(max_size=300))
@@ -184,4 +193,4 @@ def test_lists_round_trip(entries):
 def test_any_bytes_give_an_image_or_a_message(data):
     for blob in (data, b"\x89PNG\r\n\x1a\n" + data, b"\xff\xd8\xff\xe0" + data):
         with pytest.raises(BadInputError):
-            decode_image(blob, "frame")
+            open_image(blob, "frame")

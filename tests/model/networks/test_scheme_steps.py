@@ -9,9 +9,9 @@ import torch
 from logoformer.clips import Sampling
 from logoformer.model.networks.complexity import attention_macs, complexity, products
 from logoformer.model.networks.config import ATTENTIONS, preset
+from logoformer.model.networks.logoformer import untrained
 from logoformer.model.networks.scheme_steps import (
     frames_step,
-    model_of,
     one_thread,
     products_step,
     resized,
@@ -30,7 +30,7 @@ def counted(step) -> int:
 def test_steps_do_the_work_that_the_formulas_count(attention: str):
     centre = replace(preset("tiny"), attention=attention)
     other = replace(centre, image_size=96, sampling=Sampling(16, 1))
-    model = model_of(centre)
+    model = untrained(centre)
     for config in (centre, other):
         assert counted(products_step(config)) == config.depth * attention_macs(config)
         assert counted(temporal_step(resized(model, config))) == complexity(config).temporal_macs
@@ -48,7 +48,7 @@ def test_products_pair_every_query_with_its_keys(attention: str):
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_a_resized_model_shares_its_weights_and_answers_as_the_model(attention: str):
-    model = model_of(replace(preset("tiny"), attention=attention))
+    model = untrained(replace(preset("tiny"), attention=attention))
     same, larger = resized(model, model.config), resized(model, replace(model.config, sampling=Sampling(16, 1)))
     clips = torch.rand(2, 8, 3, 64, 64)
     with torch.inference_mode():

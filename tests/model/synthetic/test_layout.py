@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from logoformer.clips import DFEW_LABELS
 from logoformer.errors import BadInputError, MachineError, UsageError
-from logoformer.model.data.dfew import DfewClips
+from logoformer.model.data.datasets import open_clips
+from logoformer.model.data.listing import Reading
 from logoformer.model.synthetic import layout as synthetic_layout
-from logoformer.model.synthetic.layout import synth, write_dfew, write_untrimmed
+from logoformer.model.synthetic.layout import synth, write_untrimmed
 from logoformer.model.synthetic.recordings import FIRST_VIDEO_IDENTITY, SyntheticClips, draw_untrimmed
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("synth") / "dfew"
-    result = write_dfew(root, seed=1, identities=10, per_identity=7, side=40, workers=1)
+    result = synth(root, seed=1, identities=10, per_identity=7, side=40, workers=1)
     assert result.clips == 70
     assert result.path == root
     assert result.frames == len(list(root.glob("Clip/clip_224x224/*/*.jpg")))
@@ -56,7 +57,7 @@ def test_test_folds_partition_the_clips_and_people_are_disjoint(data):
 
 def test_frames_are_what_the_generator_draws(data):
     source = SyntheticClips(1, range(10), 7, 40)
-    reader = DfewClips(data, "test", 2, size=40)
+    reader = open_clips(data, "test", 2, Reading(40))
     index = 3
     number = int(reader.clip_id(index)) - 1
     assert reader.count(index) == source.count(number)
@@ -70,7 +71,7 @@ def test_bytes_depend_on_the_seed_alone_and_not_on_processes(data, tmp_path):
     def tree(root: Path) -> dict[str, bytes]:
         return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
-    write_dfew(tmp_path / "again", seed=1, identities=10, per_identity=7, side=40, workers=2)
+    synth(tmp_path / "again", seed=1, identities=10, per_identity=7, side=40, workers=2)
     assert tree(tmp_path / "again") == tree(data)
 
 
@@ -84,7 +85,7 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(BadInputError, match="left alone"):
-        write_dfew(tmp_path / "mine", identities=5)
+        synth(tmp_path / "mine", identities=5)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
@@ -92,15 +93,15 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(synthetic_layout, "_write_lists", full)
+    monkeypatch.setattr(synthetic_layout, "_write_clips", full)
     with pytest.raises(MachineError, match="disk is full"):
-        write_dfew(tmp_path / "new", identities=5, per_identity=1, side=16, workers=1)
+        synth(tmp_path / "new", identities=5, per_identity=1, side=16, workers=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_usage_errors(tmp_path):
     with pytest.raises(UsageError, match="folds"):
-        write_dfew(tmp_path / "few", identities=4)
+        synth(tmp_path / "few", identities=4)
     with pytest.raises(UsageError, match="kind"):
         synth(tmp_path / "x", kind="hologram")
     with pytest.raises(UsageError, match="mp4"):
@@ -111,9 +112,7 @@ def test_usage_errors(tmp_path):
 
 def test_progress_counts_to_the_end(tmp_path):
     seen: list[tuple[str, int, int]] = []
-    write_dfew(
-        tmp_path / "d", identities=5, per_identity=5, side=16, workers=1, progress=lambda *event: seen.append(event)
-    )
+    synth(tmp_path / "d", identities=5, per_identity=5, side=16, workers=1, progress=lambda *event: seen.append(event))
     assert seen == [("synth", 20, 25), ("synth", 25, 25)]
 
 

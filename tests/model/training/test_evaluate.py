@@ -10,10 +10,10 @@ from logoformer.errors import BadInputError, UsageError
 from logoformer.model.networks.config import preset
 from logoformer.model.networks.logoformer import LogoFormer, to_tensor
 from logoformer.model.synthetic.recordings import SyntheticClips
-from logoformer.model.training.evaluate import Predictions, evaluate, pool, predict_all, score
+from logoformer.model.training.evaluate import Predictions, evaluate, pool, predict_all
 
 
-def test_score_fills_the_confusion_by_row_of_truth():
+def test_predictions_fill_the_confusion_by_row_of_truth():
     source = SyntheticClips(0, range(10), 7, 16)
     seen: list[tuple[str, int, int]] = []
 
@@ -21,19 +21,19 @@ def test_score_fills_the_confusion_by_row_of_truth():
         assert clips.shape[1:] == (4, 16, 16, 3)
         return np.tile([0, 0, 0, 1, 0, 0, 0], (len(clips), 1))
 
-    result = score(always_angry, source, Sampling(4, 1), progress=lambda *event: seen.append(event))
+    result = predict_all(always_angry, source, Sampling(4, 1), progress=lambda *event: seen.append(event)).metrics()
     assert result.confusion[0] == (0, 0, 0, 10, 0, 0, 0)
     assert result.recalls[3] == 1.0
     assert result.uar == result.war == pytest.approx(1 / 7)
     assert seen == [("evaluate", 32, 70), ("evaluate", 64, 70), ("evaluate", 70, 70)]
 
 
-def test_score_hands_frames_over_in_the_order_asked_for():
+def test_frames_are_handed_over_in_the_order_asked_for():
     source = SyntheticClips(0, range(1), 7, 16)
     got = {}
     for order in ("forward", "reversed", "shuffled"):
         got[order] = []
-        score(
+        predict_all(
             lambda clips, to=got[order]: to.append(clips) or np.zeros((len(clips), 7)),
             source,
             Sampling(6, 1),
@@ -43,7 +43,7 @@ def test_score_hands_frames_over_in_the_order_asked_for():
     np.testing.assert_array_equal(forward[:, ::-1], backwards)
     assert (forward != shuffled).any()
     with pytest.raises(UsageError, match="sideways"):
-        score(lambda clips: np.zeros((len(clips), 7)), source, Sampling(6, 1), order="sideways")
+        predict_all(lambda clips: np.zeros((len(clips), 7)), source, Sampling(6, 1), order="sideways")
 
 
 def test_evaluate_agrees_with_the_model_and_leaves_its_mode():
@@ -53,7 +53,7 @@ def test_evaluate_agrees_with_the_model_and_leaves_its_mode():
     result = evaluate(model, source)
     assert model.training and len(result.ids) == 14
     clips = []
-    score(lambda batch: clips.append(batch) or np.zeros((len(batch), 7)), source, model.config.sampling)
+    predict_all(lambda batch: clips.append(batch) or np.zeros((len(batch), 7)), source, model.config.sampling)
     with torch.inference_mode():
         answers = model.eval()(to_tensor(clips[0])).argmax(1).numpy()
     confusion = np.zeros((7, 7), int)

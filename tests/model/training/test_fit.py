@@ -11,10 +11,10 @@ import pytest
 import torch
 from logoformer.errors import BadInputError, UsageError
 from logoformer.model.checkpoint import load_checkpoint
+from logoformer.model.data.augment import draw_augmentations
 from logoformer.model.data.clips import at_random, random_pick
 from logoformer.model.networks.logoformer import LogoFormer, to_tensor
 from logoformer.model.training import fit as fitting
-from logoformer.model.training.augment import draw_looks
 from logoformer.model.training.distributed import World
 from logoformer.model.training.fit import Fit
 from logoformer.model.training.recipe import TrainConfig
@@ -116,10 +116,10 @@ def test_every_clip_of_a_share_gets_the_look_that_was_drawn_for_it(small, tmp_pa
     for epoch in (0, 1):
         rng = np.random.default_rng([3, epoch])
         groups = at_random(16, 8, rng)
-        looks = draw_looks(kind, groups, 32, (3, epoch), rng)
+        changes = draw_augmentations(kind, groups, 32, (3, epoch), rng)
         pick = random_pick(small.SMALL.sampling, 3, epoch)
-        for group, look in zip(groups, looks, strict=True):
-            read = [one(source, int(i), pick(int(i), 10)) for i, one in zip(group, look, strict=True)]
+        for group, shown in zip(groups, changes, strict=True):
+            read = [one(source, int(i), pick(int(i), 10)) for i, one in zip(group, shown, strict=True)]
             expected += [to_tensor(np.stack(read[4:6])), to_tensor(np.stack(read[6:]))]
     assert len(seen) == 6 and all(torch.equal(a, b) for a, b in zip(seen, expected[2:], strict=True))
 
@@ -203,22 +203,20 @@ def test_the_fields_habit_says_so(small, tmp_path):
 
 
 def test_selection_keeps_the_best_epoch_and_not_the_last(small, tmp_path, monkeypatch):
-    from logoformer.model.training import train as training
+    from logoformer.model.training import fit
 
     scores, seen = iter([0.2, 0.9, 0.4]), []
-    whole = training.evaluate_together
+    whole = fit.evaluate_together
 
-    def scored(model, source, world, progress=None):
-        found = whole(model, source, world)
-        if len(seen) < 3:
-            seen.append({name: value.clone() for name, value in model.state_dict().items()})
-            return replace(found, war=next(scores))
-        return found
+    def scored(model, source, world):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return replace(whole(model, source, world), war=next(scores))
 
-    monkeypatch.setattr(training, "evaluate_together", scored)
+    monkeypatch.setattr(fit, "evaluate_together", scored)
     config = TrainConfig(steps=0, epochs=3, batch=4, select="test-fold")
     done = train(config, small.SMALL, small.TwoColors(), small.TwoColors(), tmp_path / "x")
     kept = weights(done.checkpoint)
+    assert len(seen) == 3
     assert all(torch.equal(kept[name], seen[1][name]) for name in kept)
     assert not all(torch.equal(kept[name], seen[2][name]) for name in kept)
 

@@ -1,4 +1,4 @@
-"""What a training tells: scores of every epoch in the log, event files that TensorBoard reads, one writer alone."""
+"""Training logs: scores of every epoch, event files that TensorBoard reads, one writer alone."""
 
 from __future__ import annotations
 

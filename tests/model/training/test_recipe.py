@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.errors import UsageError
 from logoformer.model.networks.config import PRESETS
-from logoformer.model.training.recipe import SCHEDULES, TrainConfig, from_json, override, recipe, recipe_names
+from logoformer.model.training.recipe import SCHEDULES, TrainConfig, override, recipe, recipe_names
 
 
 @given(st.integers(1, 5000), st.floats(0.0, 0.99), st.sampled_from(SCHEDULES))
@@ -36,7 +36,7 @@ def test_every_recipe_opens_names_a_preset_and_says_what_is_published():
     for name in recipe_names():
         found = recipe(name)
         assert found.preset in PRESETS and len(found.note) > 40
-        assert from_json(asdict(found.train)) == found.train
+        assert TrainConfig(**asdict(found.train)) == found.train
     paper = recipe("paper-dfew").train  # the published part
     assert (paper.epochs, paper.batch, paper.optimizer, paper.learning_rate) == (100, 32, "sgd", 0.001)
     assert paper.sam_rho == 0.05 and paper.compact > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from logoformer.model.training.sam import ascend, frozen_statistics, restore
+from logoformer.model.training.step import ascend, frozen_statistics, restore
 from torch import nn
 
 

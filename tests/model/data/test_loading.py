@@ -12,16 +12,16 @@ import pytest
 from logoformer.cli import main as cli
 from logoformer.clips import Sampling
 from logoformer.errors import UsageError
-from logoformer.model.synthetic.layout import write_dfew
-from logoformer.model.training import loading
-from logoformer.model.training.loading import measure_loading
+from logoformer.model.data import loading
+from logoformer.model.data.loading import measure_loading
+from logoformer.model.synthetic.layout import synth
 
 SAMPLING = Sampling(segments=4, frames_per_segment=2)
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dfew(tmp_path_factory.mktemp("set") / "faces", identities=5, per_identity=2, side=48, workers=1).path
+    return synth(tmp_path_factory.mktemp("set") / "faces", identities=5, per_identity=2, side=48, workers=1).path
 
 
 def test_it_reads_as_a_training_does_on_one_core(faces, monkeypatch):

@@ -1,4 +1,4 @@
-"""Augmentation: every frame of a clip is treated alike, and chance belongs to the clip.
+"""Augmentation: one random change for all frames of a clip.
 
 What happens to a clip is decided by (seed, epoch, clip), not by its place in a batch. So the same clip looks the same
 in whatever batch, process or order it is read, which is what makes a training on two processes equal to one on one.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...clips import Clip
-from ..data.clips import Box, ClipSource, Indices
+from .clips import Box, ClipSource, Indices
 
 AREA = (0.08, 1.0)  # Former-DFER's GroupRandomSizedCrop: share of the picture's area, and sides' ratio
 RATIO = (3 / 4, 4 / 3)
@@ -25,8 +25,8 @@ _TRIES = 10
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one clip is shown, once; call it to read the clip so.
+class Augmentation:
+    """One random change of a clip; call it to read the clip with it.
 
     Attributes:
         box: the part of the stored pictures; None is all of it.
@@ -44,16 +44,16 @@ class Look:
         return self.change(source.frames(index, indices) if whole else source.frames(index, indices, self.box))
 
     def change(self, clip: Clip) -> Clip:
-        """What is done to frames that have the model's size: uint8 `[T, S, S, 3]`, the same shape."""
+        """Changes frames of the model's size: uint8 `[T, S, S, 3]`, the same shape."""
         if self.move is not None:
             clip = shift(clip, *self.move)
         return mirror(clip) if self.mirrored else clip
 
 
-def draw_looks(
+def draw_augmentations(
     kind: str, groups: Sequence[Indices], size: int, when: tuple[int, int], rng: np.random.Generator
-) -> list[list[Look]]:
-    """How each clip of an epoch is shown.
+) -> list[list[Augmentation]]:
+    """Draws the augmentation of each clip of an epoch.
 
     Args:
         kind: 'shift', 'crop' or 'none'.
@@ -66,16 +66,19 @@ def draw_looks(
         return [draw_shifts(len(group), size, rng) for group in groups]
     if kind == "crop":
         return [[draw_crop(chance(*when, int(index))) for index in group] for group in groups]
-    return [[Look()] * len(group) for group in groups]
+    return [[Augmentation()] * len(group) for group in groups]
 
 
 def chance(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The source of chance of one clip in one epoch."""
+    """The random generator of one clip in one epoch."""
     return np.random.default_rng([seed, epoch, index, 1])
 
 
 def mirror(clip: Clip) -> Clip:
-    """Left to right. Channel by channel: numpy copies backward pixels of three bytes four times slower."""
+    """Mirrors a clip left to right.
+
+    Channel by channel: numpy copies backward pixels of three bytes four times slower.
+    """
     out = np.empty_like(clip)
     for channel in range(clip.shape[3]):
         out[..., channel] = clip[:, :, ::-1, channel]
@@ -83,23 +86,25 @@ def mirror(clip: Clip) -> Clip:
 
 
 # -------------------------------------------------------------------------------------------------------------- shift
-def draw_shifts(count: int, size: int, rng: np.random.Generator) -> list[Look]:
-    """How 'shift' moves and mirrors the clips of one batch."""
+def draw_shifts(count: int, size: int, rng: np.random.Generator) -> list[Augmentation]:
+    """Draws 'shift' for the clips of one batch."""
     moves = rng.integers(0, 2 * (size // 16) + 1, (count, 2))
-    return [Look(move=(int(top), int(left)), mirrored=bool(rng.random() < 0.5)) for top, left in moves]
+    return [Augmentation(move=(int(top), int(left)), mirrored=bool(rng.random() < 0.5)) for top, left in moves]
 
 
 def shift(clip: Clip, top: int, left: int) -> Clip:
     """Moves a clip by up to S/16 pixels each way, 0 ... 2 * S/16; the border repeats."""
     size = clip.shape[1]
-    room = size // 16
-    padded = np.pad(clip, ((0, 0), (room, room), (room, room), (0, 0)), mode="edge")
+    border = size // 16
+    padded = np.pad(clip, ((0, 0), (border, border), (border, border), (0, 0)), mode="edge")
     return padded[:, top : top + size, left : left + size]
 
 
 # --------------------------------------------------------------------------------------------------------------- crop
-def draw_crop(rng: np.random.Generator) -> Look:
-    """Former-DFER's rule: a random part of the picture, its shape a little distorted, mirrored half the time.
+def draw_crop(rng: np.random.Generator) -> Augmentation:
+    """Draws 'crop' for one clip, by Former-DFER's rule.
+
+    A random part of the picture, its shape a little distorted, mirrored half the time.
 
     A picture that ten draws do not fit is taken whole instead. Area and ratio are those of the picture as a square, as
     which the network sees it; faces of this field's sets are square.
@@ -110,5 +115,5 @@ def draw_crop(rng: np.random.Generator) -> Look:
         width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if width <= 1 and height <= 1:
             left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-            return Look(Box(left, top, left + width, top + height), mirrored=bool(rng.random() < 0.5))
-    return Look(mirrored=bool(rng.random() < 0.5))
+            return Augmentation(Box(left, top, left + width, top + height), mirrored=bool(rng.random() < 0.5))
+    return Augmentation(mirrored=bool(rng.random() < 0.5))

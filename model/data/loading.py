@@ -1,4 +1,4 @@
-"""`logoformer data-check --speed`: how many clips a core reads in a second, as a training reads them.
+"""Loading speed of a data set on one core: `logoformer data-check --speed`.
 
 The loop that is timed is training's own (`data.batches`): sampled frames, augmentation, batches. It runs on one core:
 on Linux a thread's affinity is its own, and the threads that it starts inherit it. Every file is read once before, so
@@ -23,11 +23,11 @@ import numpy as np
 
 from ...clips import Sampling
 from ...errors import UsageError
-from ..data.clips import Indices, Progress, batches, in_order, random_pick
-from ..data.datasets import open_clips
-from ..data.images import open_image
-from ..data.listing import ListedClips, Reading
-from .augment import draw_looks
+from .augment import draw_augmentations
+from .clips import Indices, Progress, batches, in_order, random_pick
+from .datasets import open_clips
+from .decoding import open_image
+from .listing import ListedClips, Reading
 
 BATCH = 32
 REPEATS = 3
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Loading:
-    """What one core reads.
+    """Loading speed of one core.
 
     Attributes:
         data: name of the data set's folder.
@@ -71,7 +71,7 @@ class Loading:
         return asdict(self)
 
     def text(self) -> str:
-        """For people."""
+        """The figures as readable text."""
         stored = ", ".join(self.stored) or "videos"
         lines = [
             f"{self.data}: {self.clips} clips of {self.frames} frames, {stored} -> {self.size} x {self.size}, "
@@ -132,10 +132,10 @@ def _measure(
             progress("data-check --speed", done, total)
 
     def read_all() -> tuple[float, float]:
-        """Seconds by the clock, and of CPU time of the whole process, which does nothing else meanwhile."""
-        looks = draw_looks(augment, groups, source.size, (0, 0), np.random.default_rng(0))
+        """Seconds by the clock, and seconds of CPU time of the whole process."""
+        shown = draw_augmentations(augment, groups, source.size, (0, 0), np.random.default_rng(0))
         began, began_cpu = time.perf_counter(), time.process_time()
-        for clips, _ in batches(source, groups, pick, looks):
+        for clips, _ in batches(source, groups, pick, shown):
             tell(len(clips))
         return time.perf_counter() - began, time.process_time() - began_cpu
 

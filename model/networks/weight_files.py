@@ -1,4 +1,4 @@
-"""PyTorch's own files, read without running anything in them."""
+"""Files of weights, read without running anything in them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import warnings
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..errors import BadInputError, RefusedError
+from ...errors import BadInputError, RefusedError
 
 _HEADS = (b"PK\x03\x04", b"\x80")  # a zip archive, or a pickle as torch.save wrote it before version 1.6
 
@@ -51,4 +52,25 @@ def load_plain(data: bytes, shown: str) -> Any:
         raise BadInputError(
             f"{shown} is not a PyTorch checkpoint: {type(error).__name__}: {error}.",
             cause="a truncated copy",
+        ) from error
+
+
+def load_safetensors(data: bytes, shown: str) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file, by name.
+
+    Args:
+        data: the whole file.
+        shown: how to name it in a message.
+
+    Raises:
+        BadInputError: another format, or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BadInputError(
+            f"{shown} cannot be read: {error}.", cause="a truncated copy or another file format"
         ) from error

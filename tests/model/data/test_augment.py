@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from logoformer.clips import resize
+from logoformer.model.data.augment import chance, draw_augmentations, draw_crop, draw_shifts
 from logoformer.model.data.clips import Box, CachedClips, Subset, cut
 from logoformer.model.data.datasets import open_clips
 from logoformer.model.data.listing import Reading
-from logoformer.model.training.augment import chance, draw_crop, draw_looks, draw_shifts
 from PIL import Image
 
 
@@ -30,16 +30,16 @@ class Still:
         return clip if box is None else cut(clip, box)
 
 
-def looks(kind: str, count: int = 64, seed: int = 1) -> list:
-    return draw_looks(kind, [np.arange(count)], 32, (seed, 0), np.random.default_rng(seed))[0]
+def changes(kind: str, count: int = 64, seed: int = 1) -> list:
+    return draw_augmentations(kind, [np.arange(count)], 32, (seed, 0), np.random.default_rng(seed))[0]
 
 
 @pytest.mark.parametrize("kind", ["shift", "crop"])
 def test_all_frames_of_a_clip_are_treated_alike(kind):
-    results = [look(Still(), 0, np.arange(3)) for look in looks(kind)]
+    results = [augment(Still(), 0, np.arange(3)) for augment in changes(kind)]
     assert all(r.shape == (3, 32, 32, 3) and r.dtype == np.uint8 and (r == r[:1]).all() for r in results)
     assert len({r.tobytes() for r in results}) > 20
-    assert all((look(Still(), 0, np.arange(3)) == still()).all() for look in looks("none"))
+    assert all((augment(Still(), 0, np.arange(3)) == still()).all() for augment in changes("none"))
 
 
 def test_shift_moves_by_two_pixels_at_most_and_mirrors_half():
@@ -49,7 +49,7 @@ def test_shift_moves_by_two_pixels_at_most_and_mirrors_half():
     def holds_centre(view):
         return any((view[y : y + 28, x : x + 28] == centre).all() for y in range(5) for x in range(5))
 
-    results = [look.change(clip) for look in looks("shift")]
+    results = [augment.change(clip) for augment in changes("shift")]
     plain = sum(holds_centre(r[0]) for r in results)
     mirrored = sum(holds_centre(r[0, :, ::-1]) for r in results)
     assert plain + mirrored == 64 and min(plain, mirrored) > 16
@@ -57,7 +57,7 @@ def test_shift_moves_by_two_pixels_at_most_and_mirrors_half():
 
 def test_shifts_are_drawn_as_the_recorded_trainings_drew_them():
     rng = np.random.default_rng([3, 1])
-    drawn = [(*look.move, int(look.mirrored)) for look in draw_shifts(4, 64, rng) + draw_shifts(2, 64, rng)]
+    drawn = [(*augment.move, int(augment.mirrored)) for augment in draw_shifts(4, 64, rng) + draw_shifts(2, 64, rng)]
     assert drawn == RECORDED
 
 
@@ -74,10 +74,10 @@ def test_the_random_part_lies_inside_whatever_the_pictures_size(width, height, s
 
 def test_the_random_part_covers_the_range_of_areas_and_mirrors_half():
     drawn = [draw_crop(np.random.default_rng(seed)) for seed in range(400)]
-    boxes = [look.box for look in drawn if look.box]
+    boxes = [augment.box for augment in drawn if augment.box]
     shares = [(b.right - b.left) * (b.bottom - b.top) for b in boxes]
     ratios = [(b.right - b.left) / (b.bottom - b.top) for b in boxes]
-    assert len(boxes) > 390 and 150 < sum(look.mirrored for look in drawn) < 250
+    assert len(boxes) > 390 and 150 < sum(augment.mirrored for augment in drawn) < 250
     assert min(shares) < 0.15 and max(shares) > 0.85 and np.mean(shares) == pytest.approx(0.5, abs=0.08)
     assert 0.74 < min(ratios) < 0.8 and 1.25 < max(ratios) < 1.34
     assert np.mean([b.left + b.right for b in boxes]) == pytest.approx(1, abs=0.05)  # no side is preferred
@@ -86,8 +86,8 @@ def test_the_random_part_covers_the_range_of_areas_and_mirrors_half():
 def test_chance_depends_on_seed_epoch_and_clip_and_on_nothing_else():
     draws = {(s, e, i): chance(s, e, i).integers(1 << 40) for s in (0, 1) for e in (0, 1) for i in (0, 1)}
     assert len(set(draws.values())) == 8 and chance(1, 0, 1).integers(1 << 40) == draws[1, 0, 1]
-    together = draw_looks("crop", [np.array([4, 2]), np.array([7])], 32, (5, 3), np.random.default_rng(0))
-    alone = draw_looks("crop", [np.array([7])], 32, (5, 3), np.random.default_rng(1))
+    together = draw_augmentations("crop", [np.array([4, 2]), np.array([7])], 32, (5, 3), np.random.default_rng(0))
+    alone = draw_augmentations("crop", [np.array([7])], 32, (5, 3), np.random.default_rng(1))
     assert together[1] == alone[0] and together[0][0] != together[0][1]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logoformer.engine.plan.text import TYPES, Kernel, PlanTensor, parse_kernel, parse_plan
+from logoformer.engine.plan.kernels import TYPES, Kernel, PlanTensor
+from logoformer.engine.plan.rtx_log import parse_kernel, parse_plan
 
 RECORDED = Path(__file__).parent / "data" / "plan_rtx_1.7.1.txt"
 UNIT = "\x1f"
