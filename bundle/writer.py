@@ -134,7 +134,7 @@ def _replace_index(path: Path, manifest: Mapping[str, Any]) -> Bundle:
 
 
 def _has_no_other_card(path: Path) -> bool:
-    """Whether `CARD.md` is missing, or is what we wrote for the index that is replaced: a user's edits are kept."""
+    """Whether `CARD.md` is missing, or is what we wrote before a user's edits."""
     if not os.path.lexists(path / CARD_FILE):
         return True
     try:
