@@ -282,7 +282,7 @@ def test_what_an_engine_cannot_take_from_a_card_is_refused(here, untrained_bundl
         with pytest.raises(BadInputError, match="is expected"):
             engine(interface(foreign(here.gpu, clip[:, :32]), clip[:, :32]), color="rgb")
     with logoformer.load(path, backend="onnxruntime") as engine:
-        with pytest.raises(BadInputError, match="this engine runs on the CPU; nothing is moved silently"):
+        with pytest.raises(BadInputError, match="this runtime is on the CPU; nothing is moved silently"):
             engine(array, color="rgb")
-        with engine.stream(color="rgb") as stream, pytest.raises(BadInputError, match="runs on the CPU"):
+        with engine.stream(color="rgb") as stream, pytest.raises(BadInputError, match="is on the CPU"):
             stream.push(array, 0.0)
