@@ -1,7 +1,7 @@
 """The documents' own commands run, in their order, each document in a folder of its own; their Python too.
 
-A block that cannot run has a comment before it: `<!-- test: skip, REASON -->`. A block that needs a bundle which the
-document has not made yet says `<!-- test: needs face.bundle -->`, or `face.bundle and clip.mp4`.
+A block that cannot run has a comment before it: `<!-- test: skip, REASON -->`. A block that needs files
+which the document has not made yet says so: `<!-- test: needs face.bundle, clip.mp4 -->`.
 """
 
 import os
@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from logoformer.model.synthetic.layout import write_untrimmed
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -36,7 +36,7 @@ def text_of(document: str) -> str:
 
 
 def blocks(document: str) -> list[tuple[str, str, str, str]]:
-    """(reason to skip or '', file that it needs or '', language, text) of every fenced block that could run."""
+    """(reason to skip or '', files that it needs or '', language, text) of every fenced block that could run."""
     found = []
     for kind, words, language, text in BLOCK.findall(text_of(document)):
         found.append((words if kind == "skip, " else "", words if kind == "needs " else "", language, text))
@@ -49,7 +49,7 @@ def test_every_marker_has_a_block_and_a_reason():
         found = blocks(document)
         marked = [one for one in found if one[0] or one[1]]
         assert all(len(reason.split()) >= 3 for reason, _, _, _ in found if reason), document
-        assert all(needs in ("", "face.bundle", "face.bundle and clip.mp4") for _, needs, _, _ in found), document
+        assert all(set(needs.split(", ")) <= {"", "face.bundle", "clip.mp4"} for _, needs, _, _ in found), document
         assert text_of(document).count("<!-- test:") == len(marked), f"{document}: a marker before no block"
 
 
@@ -85,29 +85,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-@pytest.fixture(scope="module")
-def short_video(tmp_path_factory) -> Path:
-    import cv2
-
-    path = tmp_path_factory.mktemp("video") / "clip.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (96, 96))
-    for frame in np.random.default_rng(0).integers(0, 256, (40, 96, 96, 3), np.uint8):
-        writer.write(frame)
-    writer.release()
-    return path
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if any(not reason for reason, *_ in blocks(name))])
-def test_every_block_runs(document: str, folder: Path, untrained_bundle: Path, short_video: Path):
+def test_every_block_runs(document: str, folder: Path, untrained_bundle: Path):
     env = {**os.environ, "PATH": f"{folder.parent / 'bin'}:{os.environ['PATH']}"}
     for skip, needs, language, text in blocks(document):
         if skip or text.startswith("make "):  # `make` itself runs this test
             continue
-        if needs and not (folder / "face.bundle").exists():
+        if "face.bundle" in needs and not (folder / "face.bundle").exists():
             shutil.copytree(untrained_bundle, folder / "face.bundle")
         if "clip.mp4" in needs:
-            shutil.copyfile(short_video, folder / "clip.mp4")
+            write_untrimmed(folder / "clip.mp4", side=64)
         words = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
         done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=500)
         assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

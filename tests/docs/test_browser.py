@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from headless import Browser, open_browser
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
 PAGES = ("", "cli/", "api/", "architecture/")
 MEASURE = """JSON.stringify({
   wide: document.documentElement.scrollWidth - window.innerWidth,
