@@ -66,7 +66,9 @@ def test_the_cli_page_is_the_parser(site, site_tools):
         codes = {html.unescape(code) for code in re.findall(r"<code>([^<]+)</code>", part)}
         plain = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", part)))
         for action in parser._actions:
-            positional = action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else action.dest)
+            positional = action.metavar or (
+                f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest
+            )
             names = action.option_strings or [positional]
             for name in names:
                 assert any(code.strip("[]").split()[0] == name for code in codes), f"{verb}: {name}"
