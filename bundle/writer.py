@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError, MachineError, RefusedError, UsageError, one_of
+from .card import CARD_FILE, card_text
 from .entries import Golden
-from .files import dump_json, sha256, write_atomic, writing_failed
+from .files import dump_json, read_regular, sha256, write_atomic, writing_failed
 from .npz import dump_npz
 from .reader import FORMAT, SCHEMA_VERSION, Bundle
 from .sealed import content_name, only_writer, seal, sweep
@@ -123,5 +125,20 @@ def _require_unchanged(bundle: Bundle) -> None:
 def _replace_index(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     index = seal({**manifest, "format": FORMAT, "schema_version": SCHEMA_VERSION})
     bundle = Bundle(path, index=index)
+    replace_card = _has_no_other_card(path)
     write_atomic(path / "manifest.json", index)
+    if replace_card:
+        with contextlib.suppress(MachineError):  # the bundle is whole; the card is a note beside it
+            write_atomic(path / CARD_FILE, card_text(bundle.manifest).encode("utf-8"))
     return bundle
+
+
+def _has_no_other_card(path: Path) -> bool:
+    """Whether `CARD.md` is missing, or is what we wrote before a user's edits."""
+    if not os.path.lexists(path / CARD_FILE):
+        return True
+    try:
+        written = card_text(Bundle(path).manifest).encode("utf-8")
+        return read_regular(path, CARD_FILE, len(written)) == written
+    except (BadInputError, RefusedError, MachineError):
+        return False

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 RUNTIME = {"numpy", "PIL"}  # what a device has, beside one backend
 LATE = ("benchmarks", "bundle", "calibration", "camera", "engine", "cli", "clips", "errors")
-HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "safetensors", "tensorrt_rtx")
+HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "matplotlib", "safetensors", "tensorrt_rtx")
 
 
 @cache

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("bundle", "engine", "camera")  # tests that need nothing which a device has not; others of theirs skip
 LEAST_TESTS = 400  # below this, the suite was not found rather than passed
-ABSENT = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "safetensors", "tensorrt_rtx")
+ABSENT = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "matplotlib", "safetensors", "tensorrt_rtx")
 NO_INDEX = re.compile(r"No matching distribution|Could not fetch|connection|name resolution|unreachable", re.IGNORECASE)
 
 # Follows the suite's own conftest: nothing here can export, so the bundle comes ready.

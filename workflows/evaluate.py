@@ -50,7 +50,7 @@ def evaluate_on(
         fold: 1 to 5, of a single checkpoint; None takes the one whose test split it has not seen, as it says itself.
         order: of the frames: 'forward', 'reversed' or 'shuffled'.
         views: clips taken of each recording.
-        short: see `model.listing.Reading`.
+        short: see `model.data.listing.Reading`.
         max_damaged: see there.
         progress: called with (stage, done, total).
 

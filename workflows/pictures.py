@@ -143,7 +143,7 @@ def lines_svg(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
                 side.set_minor_formatter(NullFormatter())
             axes.grid(color="#d8dee4")
         figure.suptitle(title)
-        figure.legend(grid.flat[0].lines, list(panels[0].lines), loc="outside upper center", ncols=6)
+        figure.legend(grid.flat[0].lines, list(panels[0].lines), loc="outside lower center", ncols=6)
 
     return _svg(9, 0.8 + 2.4 * math.ceil(len(panels) / columns), draw)
 

@@ -39,7 +39,7 @@ def train_on(
         attention: of the blocks; None leaves the preset's.
         fold: 1 to 5.
         start: what it begins from.
-        short: see `model.listing.Reading`.
+        short: see `model.data.listing.Reading`.
         max_damaged: see there.
         logs: where figures go while it runs, beside the log.
         progress: called with (stage, done, total).

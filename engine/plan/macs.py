@@ -30,16 +30,15 @@ def network_macs(module: Any, network: Any) -> dict[str, tuple[int, str]]:
     Returns:
         {ONNX node name: (multiply-accumulates, 'int8', 'fp16', ... or 'unclear' where the operands differ)}.
     """
-    kinds = module.LayerType
     stored: dict[str, str] = {}  # dequantized tensor -> type of what it was dequantized from
     found: dict[str, tuple[int, str]] = {}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.type == kinds.DEQUANTIZE:
+        if layer.type == module.LayerType.DEQUANTIZE:
             stored[layer.get_output(0).name] = _type_of(layer.get_input(0))
-        elif layer.type == kinds.SHUFFLE and layer.get_input(0).name in stored:
+        elif layer.type == module.LayerType.SHUFFLE and layer.get_input(0).name in stored:
             stored[layer.get_output(0).name] = stored[layer.get_input(0).name]  # the parser gives weights a batch axis
-        elif layer.type in (kinds.MATRIX_MULTIPLY, kinds.CONVOLUTION):
+        elif layer.type in (module.LayerType.MATRIX_MULTIPLY, module.LayerType.CONVOLUTION):
             operands = [layer.get_input(place) for place in (0, 1)]
             types = {stored.get(tensor.name, _type_of(tensor)) for tensor in operands if tensor is not None}
             found[layer.name] = (_layer_macs(module, layer), types.pop() if len(types) == 1 else "unclear")

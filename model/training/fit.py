@@ -70,6 +70,9 @@ class Fit:
         self._optimizer = make_optimizer(model, config)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: config.rate(step, self.total))
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+        self._saved: dict[str, Any] = {  # what keeps its own state
+            "model": model, "optimizer": self._optimizer, "schedule": self._schedule, "scaler": self._scaler,
+        }  # fmt: skip
         self._identity = {
             "recipe": asdict(config),
             "architecture": model.config.to_json(),
@@ -104,9 +107,7 @@ class Fit:
             # Running statistics stay each process's own; they are averaged before anybody reads them.
             net = DistributedDataParallel(self.model, broadcast_buffers=False)
         stepper = Stepper(net, self._optimizer, self.config, self.world, self._scaler, self._confusion)
-        self.model.train()
-        if self.config.freeze_bn:
-            _freeze(self.model)
+        self._train_mode()
         for epoch, micro_batches, last in self._batches():
             loss = stepper.step(micro_batches)
             self.losses.append(loss)
@@ -128,14 +129,20 @@ class Fit:
             if last and chosen_on is not None:
                 self._agree()
                 self._select(chosen_on)
-                self.model.train()
-                if self.config.freeze_bn:
-                    _freeze(self.model)
+                self._train_mode()
             if len(self.losses) % SAVE_EVERY == 0 and len(self.losses) < self.total:
                 self._save()
             if progress:
                 progress("train", len(self.losses), self.total)
         self._agree()
+
+    def _train_mode(self) -> None:
+        """Puts the model in training mode; frozen BatchNorm stays in evaluation mode."""
+        self.model.train()
+        if self.config.freeze_bn:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def _select(self, source: ClipSource) -> None:
         """Scores the weights and keeps them where they are the best so far."""
@@ -203,12 +210,9 @@ class Fit:
                 self.folder,
                 {
                     **self._identity,
-                    "model": self.model.state_dict(),
+                    **{name: part.state_dict() for name, part in self._saved.items()},
                     "average": None if average is None else (average.model.state_dict(), average.updates),
                     "best": self.best,
-                    "optimizer": self._optimizer.state_dict(),
-                    "schedule": self._schedule.state_dict(),
-                    "scaler": self._scaler.state_dict(),
                     "losses": self.losses,
                     "confusion": counted.tolist(),
                     "log": self.log.text(),
@@ -223,14 +227,12 @@ class Fit:
             self.average.take_buffers(self.model)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        for name, part in self._saved.items():
+            part.load_state_dict(state[name])
         if self.average is not None:
             weights, self.average.updates = state["average"]
             self.average.model.load_state_dict(weights)
         self.best = state["best"]
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._scaler.load_state_dict(state["scaler"])
         self.losses = list(state["losses"])
         if self.world.first:  # the counts are summed over the processes at the end of an epoch
             self._confusion += torch.tensor(state["confusion"], device=self.world.device)
@@ -240,9 +242,3 @@ class Fit:
 def statistics(model: nn.Module) -> list[Tensor]:
     """BatchNorm's running means and variances."""
     return [buffer for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
-
-
-def _freeze(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()

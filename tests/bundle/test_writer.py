@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from logoformer.bundle import SWEEP_AFTER_S, Bundle, BundleWriter, replace_manifest
 from logoformer.bundle import writer as module
+from logoformer.bundle.card import card_text
 from logoformer.bundle.sealed import only_writer
 from logoformer.errors import MachineError, RefusedError, UsageError
 
@@ -341,3 +342,45 @@ def test_readers_see_whole_bundles_while_another_process_writes(small, tmp_path)
             seen |= turns
         process.kill()
     assert len({bundle.read_graph(entry) for entry in Bundle(copy).graphs}) == 1
+
+
+# ----------------------------------------------------------------------------------------------------------------- card
+def test_the_card_follows_the_index(write_bundle, tmp_path):
+    bundle = write_bundle(tmp_path / "b", "salt")
+    card = bundle.path / "CARD.md"
+    assert card.read_text(encoding="utf-8") == card_text(bundle.manifest) and "said so" in card.read_text(
+        encoding="utf-8"
+    )
+    precisions = {**bundle.manifest["precisions"], "fp16": {"verdict": "reject", "reason": "planted"}}
+    again = replace_manifest(bundle, {**bundle.manifest, "precisions": precisions})
+    assert card.read_text(encoding="utf-8") == card_text(again.manifest) and "planted" in card.read_text(
+        encoding="utf-8"
+    )
+
+
+@pytest.mark.parametrize("kind", ["edited", "link"])
+def test_a_card_of_the_users_is_kept(write_bundle, tmp_path, kind):
+    bundle = write_bundle(tmp_path / "b", "salt")
+    card = bundle.path / "CARD.md"
+    if kind == "edited":
+        card.write_text(card.read_text(encoding="utf-8") + "\nLicence: ours.\n", encoding="utf-8")
+    else:
+        card.rename(tmp_path / "mine.md")
+        card.symlink_to(tmp_path / "mine.md")
+    before = card.read_bytes()
+    replace_manifest(bundle, {**bundle.manifest, "provenance": {"salt": "another"}})
+    assert card.read_bytes() == before and card.is_symlink() == (kind == "link")
+
+
+def test_a_card_that_cannot_be_written_fails_nothing(write_bundle, tmp_path, monkeypatch):
+    bundle = write_bundle(tmp_path / "b", "salt")
+    real = module.write_atomic
+
+    def full(target, data):
+        if str(target).endswith("CARD.md"):
+            raise MachineError("The disk is full.")
+        real(target, data)
+
+    monkeypatch.setattr(module, "write_atomic", full)
+    again = replace_manifest(bundle, {**bundle.manifest, "provenance": {"salt": "another"}})
+    assert Bundle(bundle.path).manifest["digest"] == again.manifest["digest"]
