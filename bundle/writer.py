@@ -35,7 +35,7 @@ class BundleWriter:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        known = {"manifest.json", "engines", ".lock", *_FOLDERS}
+        known = {"manifest.json", CARD_FILE, "engines", ".lock", *_FOLDERS}
         try:
             if self.path.exists():
                 # A link is foreign too: what is written or swept below one would lie elsewhere.

@@ -83,7 +83,10 @@ def _wanted(job: Job) -> bool:
 def _compute(runtime: RuntimeCore, chunk: Sequence[Job]) -> Sequence[Job]:
     """Runs the frame graph on a full batch and files its tokens; returns the jobs filed."""
     try:
-        session = runtime.session("frame", len(chunk), chunk[0].marks)
+        opened: dict[str, int] = {}
+        session = runtime.session("frame", len(chunk), opened)
+        for job in chunk:
+            job.marks.update(opened)
         if len(chunk) == 1:
             put_frame(session, chunk[0].frame, runtime.bundle.image_size, chunk[0].stream.color)
             chunk[0].marks["preprocess"] = perf_counter_ns()

@@ -101,10 +101,12 @@ def with_energy(rows: Iterable[ReportRow], telemetry: Telemetry) -> tuple[Report
 
 
 def stage_medians(answers: Sequence[StepAnswer]) -> tuple[tuple[str, float], ...]:
-    """(stage, median over the answers) in the order they run."""
-    return tuple(
-        (name, float(np.median([answer.stages_ms[name] for answer in answers]))) for name in answers[0].stages_ms
-    )
+    """(stage, median over the answers) in the order they run.
+
+    Stages that only some answers went through are left out: opening a session belongs to the first alone.
+    """
+    shared = [name for name in answers[0].stages_ms if all(name in answer.stages_ms for answer in answers)]
+    return tuple((name, float(np.median([answer.stages_ms[name] for answer in answers]))) for name in shared)
 
 
 def _blocks(values: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:

@@ -59,7 +59,7 @@ def test_what_no_index_has_named_for_an_hour_is_swept(small, write_bundle, conte
     for name in old - {"manifest.json"}:
         age(small / name, SWEEP_AFTER_S + 60)
     write_bundle(small, "five")
-    assert set(contents(small)) & old == {"manifest.json"}
+    assert set(contents(small)) & old == {"CARD.md", "manifest.json"}
 
 
 def test_what_the_index_names_stays_however_old_and_whoever_wrote_it(small, read_everything):
@@ -384,3 +384,8 @@ def test_a_card_that_cannot_be_written_fails_nothing(write_bundle, tmp_path, mon
     monkeypatch.setattr(module, "write_atomic", full)
     again = replace_manifest(bundle, {**bundle.manifest, "provenance": {"salt": "another"}})
     assert Bundle(bundle.path).manifest["digest"] == again.manifest["digest"]
+
+
+def test_an_export_over_a_bundle_with_a_card_goes_on(write_bundle, tmp_path):
+    write_bundle(tmp_path / "b", "one")
+    assert "two" in write_bundle(tmp_path / "b", "two").manifest["provenance"].values()

@@ -447,4 +447,4 @@ def test_it_answers_as_the_runtime_itself_does(untrained_bundle: Path):
     for future, result in zip(futures, wanted, strict=True):
         np.testing.assert_array_equal(future.result(0).probabilities, result.probabilities)
     np.testing.assert_array_equal(answer.result(0).probabilities, wanted_clip.probabilities)
-    assert list(answer.result(0).stages_ms) == ["queue", "preprocess", "clip", "postprocess"]
+    assert list(answer.result(0).stages_ms) == ["queue", "open", "preprocess", "clip", "postprocess"]
