@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads than those only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
@@ -41,13 +44,20 @@ _COSTLY = ("demo_run", "base_bundle", "int8_bundle")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Groups tests for `pytest -n 2 --dist loadgroup`, by the costliest fixture that they share, else by file."""
+    """Groups tests for `pytest -n 2 --dist loadgroup`, by the costliest fixture that they share, else by file.
+
+    Files with slow tests begin, so that no worker waits at the end for the other one.
+    """
     if not config.pluginmanager.hasplugin("xdist"):
         return
+    slow = set()
     for item in items:
         needs = getattr(item, "fixturenames", ())
         group = next((name for name in _COSTLY if name in needs), item.nodeid.partition("::")[0])
         item.add_marker(pytest.mark.xdist_group(group))
+        if item.get_closest_marker("slow"):
+            slow.add(group)
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in slow)
 
 
 def _marked() -> dict[int, str]:

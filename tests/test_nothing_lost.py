@@ -1,6 +1,6 @@
 """A kill or a full disk in the middle of a real export: the old bundle still opens, verifies, and can be replaced.
 
-Every single moment of the writing is tried in `shared/test_bundle_writing.py` on a small bundle; here is the whole way.
+Every single moment of the writing is tried in `bundle/test_writer.py` on a small bundle; here is the whole way.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ FP32 = ExportConfig(precisions=("fp32",))
 # Exports over an old bundle. `kill STAGE DONE`: SIGKILL when that is reported. `full BYTES`: no file may grow past it.
 SCRIPT = """
 import os, resource, signal, sys
-from logoformer import cli
+from logoformer.cli import main as cli
+from logoformer.cli.terminal import Bar
 
 what, stage, number, checkpoint, out = sys.argv[1:]
-report = cli.Bar.__call__
+report = Bar.__call__
 
 def kill(bar, now, done, total):
     if what == "kill" and (now, done) == (stage, int(number)):
@@ -37,7 +38,7 @@ def kill(bar, now, done, total):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(number), resource.RLIM_INFINITY))
     report(bar, now, done, total)
 
-cli.Bar.__call__ = kill
+Bar.__call__ = kill
 words = ["export", checkpoint, "-o", out, "--precisions", "fp32", "--clips", "8", "--seed", "3"]
 sys.exit(cli.main(words))
 """

@@ -25,7 +25,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("bundle", "engine", "camera")  # tests that need nothing which a device has not; others of theirs skip
+FOLDERS = ("bundle", "engine", "camera", "data")  # tests that need what a device has; others of theirs skip
 LEAST_TESTS = 400  # below this, the suite was not found rather than passed
 ABSENT = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "matplotlib", "safetensors", "tensorrt_rtx")
 NO_INDEX = re.compile(r"No matching distribution|Could not fetch|connection|name resolution|unreachable", re.IGNORECASE)
@@ -198,7 +198,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel, clean_copy):
     wanted = {f"logoformer/{path}" for path in ours if path.parts[0] not in ("tests", "docs", "examples")}
     packed = set(zipfile.ZipFile(wheel).namelist())
     info = {name for name in packed if re.match(r"logoformer-[\d.]+\.dist-info/", name)}
-    recipes = {f"logoformer/model/recipes/{path.name}" for path in (clean_copy / "model/recipes").glob("*.json")}
+    folder = Path("model/training/recipes")
+    recipes = {f"logoformer/{folder / path.name}" for path in (clean_copy / folder).glob("*.json")}
     assert len(recipes) >= 3 and packed - info == wanted | recipes | {"logoformer/py.typed"}
     assert {name.split("/", 1)[1] for name in info} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import onnx
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.bundle.onnx_graph import TYPES, infer_onnx, read_onnx
-from onnx import shape_inference
+
+onnx = pytest.importorskip("onnx")
+from onnx import shape_inference  # noqa: E402
 
 
 def test_macs_by_hand(small_onnx, small_macs):
