@@ -43,8 +43,11 @@ def pytest_configure() -> None:
 _COSTLY = ("demo_run", "base_bundle", "int8_bundle")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Groups tests for `pytest -n 2 --dist loadgroup`, by the costliest fixture that they share, else by file.
+
+    A test that asks for a fixture by name at run time says its group itself (`pytest.mark.xdist_group`).
 
     Files with slow tests begin, so that no worker waits at the end for the other one.
     """
@@ -52,9 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     slow = set()
     for item in items:
+        own = item.get_closest_marker("xdist_group")
         needs = getattr(item, "fixturenames", ())
-        group = next((name for name in _COSTLY if name in needs), item.nodeid.partition("::")[0])
-        item.add_marker(pytest.mark.xdist_group(group))
+        file = item.nodeid.partition("::")[0]
+        group = own.args[0] if own else next((name for name in _COSTLY if name in needs), file)
+        if own is None:
+            item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("slow"):
             slow.add(group)
     items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in slow)

@@ -18,7 +18,7 @@ from logoformer.engine.trust.index import read_engine, read_index
 from logoformer.engine.verify import verify
 from logoformer.errors import RefusedError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("base_bundle")]
 
 
 def shares(bundle: Path, precision: str) -> dict[str, dict[str, float]]:

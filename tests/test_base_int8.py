@@ -11,7 +11,7 @@ from logoformer.engine.describe import proofs
 from logoformer.engine.machine.targets import RTX_SMS
 from logoformer.workflows.quantize import Calibration, quantize
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("base_bundle")]
 pytest.importorskip("tensorrt_rtx", reason="the kernel plan needs the extra 'rtx'")
 
 

@@ -33,6 +33,7 @@ def test_macs_are_those_of_the_manifest(tiny):
         assert graph_cost(tiny.read_graph(entry), entry.file).macs_by_precision == dict(entry.macs)
 
 
+@pytest.mark.xdist_group("base_bundle")
 @pytest.mark.parametrize(
     ("name", "bundle"),
     [
