@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from ..bundle import Bundle
 from ..clips import Clip, Frame, Sampling
-from ..errors import UsageError
+from ..errors import UsageError, whole_number
 from .core import RuntimeCore
 from .golden import selftest as run_selftest
 from .result import Result
@@ -21,7 +21,10 @@ from .worker import Worker
 
 
 class Runtime(RuntimeCore):
-    """One bundle on one backend. Sessions open when they are first needed.
+    """One bundle on one backend. Sessions open when they are first needed, from the files that `load` found.
+
+    Those files are kept open, so the runtime goes on answering with them when its bundle is replaced, moved or deleted;
+    `logoformer.load` again takes the new one.
 
     One runtime, one thread: the first that uses it (with `load(selftest=True)` the one that loads it). A call from
     another thread is refused; `worker()` is the way in from any thread. `close()` may come from anywhere.
@@ -191,8 +194,8 @@ def load(
         VerificationError: no precision was accepted, or the self-test failed.
         UsageError: a wrong argument.
     """
-    if not isinstance(device, int) or device < 0:
-        raise UsageError(f"device is {device!r}; GPUs are counted from 0.")
+    device = whole_number(device, "device", 0)
+    threads = None if threads is None else whole_number(threads, "threads")
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     options = {"threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda}
     chosen = open_backend(bundle, backend, precision, options)

@@ -27,6 +27,7 @@ short. A callback may submit; with drop='block' it must not, since it would wait
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -191,7 +192,7 @@ class Worker(TaskQueue):
             cancel: drop what waits instead of answering it first.
         """
         self._end(cancel)
-        if threading.get_ident() != self._thread.ident:
+        if os.getpid() == self._pid and threading.get_ident() != self._thread.ident:
             self._thread.join()
 
     def __enter__(self) -> Worker:
