@@ -201,7 +201,13 @@ def write_atomic(target: str | os.PathLike[str], data: bytes | memoryview) -> No
 
 def writing_failed(error: OSError, target: str | os.PathLike[str]) -> MachineError:
     """Names what stopped a write."""
-    causes = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only"}
+    causes = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota is used up",
+        errno.EROFS: "it is read-only",
+        errno.EEXIST: "a file or a link that leads nowhere is in the place of a folder",
+        errno.ENOTDIR: "a file is in the place of a folder",
+    }
     return MachineError(
         f"{os.fspath(target)} could not be written: {error.strerror or error}.",
         cause=causes.get(error.errno or 0, ""),
