@@ -37,7 +37,7 @@ class Runtime(RuntimeCore):
 
     read_clip: ClassVar[Callable[[str | os.PathLike[str], Sampling, int], Clip] | None] = None
 
-    _worker: Worker | None = None
+    _end_worker: Callable[[bool], None] | None = None  # not the worker: a dropped one ends
 
     @property
     def closed(self) -> bool:
@@ -141,8 +141,9 @@ class Runtime(RuntimeCore):
                 "Streams of this runtime are open; a worker has its own.",
                 next="stream.close(), then worker.stream(...)",
             )
-        self._worker = Worker(self, queue, drop)
-        return self._worker
+        worker = Worker(self, queue, drop)
+        self._end_worker = worker.ender
+        return worker
 
     def close(self) -> None:
         """Frees every session. A second call does nothing.
@@ -150,8 +151,8 @@ class Runtime(RuntimeCore):
         Any thread may call it: the call that runs is waited for, what comes after it is refused. A worker ends first;
         what waits in its queues is dropped.
         """
-        if self._worker is not None:
-            self._worker.close(cancel=True)
+        if self._end_worker is not None:
+            self._end_worker(True)
         self.owner.close()
 
     def __enter__(self) -> Runtime:

@@ -77,7 +77,7 @@ class TaskQueue:
         self._ready: deque[Lane] = deque()  # one entry for each waiting task
         self._closing = False
         self._failure: DeviceLostError | None = None
-        self._server: int | None = None  # the serving thread
+        self._serving: int | None = None  # identifier of the serving thread
 
     @property
     def closed(self) -> bool:
@@ -134,7 +134,7 @@ class TaskQueue:
             task.cancel()
 
     def _wait_for_space(self, lane: Lane) -> None:
-        if threading.get_ident() == self._server:
+        if threading.get_ident() == self._serving:
             raise UsageError(
                 "A callback submitted to a full queue with drop='block'; it would wait for itself.",
                 next="submit from another thread, or runtime.worker(drop='oldest')",
