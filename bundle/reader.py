@@ -178,7 +178,7 @@ class Bundle:
         return self.mixture.get(graph, precision) if precision == MIXED else precision
 
     def hold(self, graphs: Iterable[GraphEntry]) -> None:
-        """Keeps the files of graphs open: they can be read after the bundle was replaced, moved or deleted."""
+        """Keeps the files of graphs open, to be read also after the bundle was replaced."""
         for entry in graphs:
             self._root.hold(entry.file)
 

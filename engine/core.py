@@ -29,7 +29,7 @@ _runtimes: weakref.WeakSet[RuntimeCore] = weakref.WeakSet()
 
 
 def _keep_sessions_of_parent() -> None:
-    """Keeps a forked child from freeing sessions: ONNX Runtime would wait for threads that were not forked."""
+    """Keeps a forked child from freeing sessions, which would wait for threads that it lacks."""
     for runtime in _runtimes:
         for session in runtime._sessions.values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))

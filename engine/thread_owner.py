@@ -16,7 +16,7 @@ from ..errors import DeviceLostError, UsageError
 
 
 def refuse_forked(pid: int) -> None:
-    """Refuse a call in a forked child, where the threads and the devices of the parent do not exist.
+    """Refuse a call in a forked child, which has none of the threads and devices of its parent.
 
     Args:
         pid: of the process in which the runtime was opened.

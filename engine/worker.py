@@ -201,7 +201,7 @@ class Worker:
 
     @property
     def dropped(self) -> int:
-        """Submissions taken out before they began: by the drop policy, by the caller, by `close(cancel=True)`."""
+        """Submissions taken out before they began, by the drop policy, the caller or `close`."""
         return self._server.dropped
 
     @property
