@@ -23,8 +23,8 @@ from .worker import Worker
 class Runtime(RuntimeCore):
     """One bundle on one backend.
 
-    Sessions open when they are first needed, from the files that `load` found. Those are kept open, so the runtime goes on answering with them when its bundle is replaced, moved or deleted;
-    `logoformer.load` again takes the new one.
+    Sessions open when they are first needed, from the files that `load` found. Those are kept open, so the runtime goes
+    on answering with them when its bundle is replaced, moved or deleted; `logoformer.load` again takes the new one.
 
     One runtime, one thread: the first that uses it (with `load(selftest=True)` the one that loads it). A call from
     another thread is refused; `worker()` is the way in from any thread. `close()` may come from anywhere.

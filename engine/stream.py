@@ -225,8 +225,8 @@ class Stream:
         warnings.warn(
             f"Each of the last {RESETS_THAT_WARN} frames came more than {self.max_gap_s:g} s after the one before "
             f"(the last: {pause_s:g} s), so the history is dropped each time and no clip holds more than one frame. "
-            "Are these times in seconds? Or too few frames arrive (a slow source, or a queue that drops them): clips of "
-            f"this model reach over {span_s:g} s.",
+            "Are these times in seconds? Or too few frames arrive (a slow source, or a queue that drops them): clips "
+            f"of this model reach over {span_s:g} s.",
             RuntimeWarning,
             stacklevel=5,
         )
