@@ -9,6 +9,7 @@ supervisor (systemd, a shell script, CI) may rely on it.
 from __future__ import annotations
 
 import contextlib
+import operator
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -149,6 +150,28 @@ def missing_package(module: str, extra: str, purpose: str) -> MachineError:
         f"{purpose} needs the Python package {module}, which is not installed here.",
         next=f"pip install 'logoformer[{extra}]'",
     )
+
+
+def whole_number(value: object, name: str, least: int = 1) -> int:
+    """Accept a whole number of any integer type, numpy's too; nothing is rounded.
+
+    Args:
+        value: what the caller gave.
+        name: of the argument, for the message.
+        least: the smallest that makes sense.
+
+    Raises:
+        UsageError: another type, or below `least`.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise UsageError(
+            f"{name} is {value!r}; a whole number of at least {least} is expected.", next=f"{name}={max(least, 1)}"
+        )
+    return number
 
 
 def one_of(names: Iterable[object]) -> str:

@@ -18,10 +18,11 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError, MachineError, RefusedError, command
+from .descriptors import opened_below
 
 MAX_JSON_BYTES = 4 << 20
 MAX_JSON_DEPTH = 32
@@ -51,32 +52,14 @@ def read_regular(root: str | os.PathLike[str], name: str, max_bytes: int, *, pri
             not private.
         BadInputError: it does not exist, or it may not be read.
     """
-    parts = PurePosixPath(name).parts
-    if (
-        not parts
-        or name.startswith("/")
-        or any(part in ("..", ".", "") for part in name.split("/"))
-        or "\0" in f"{root}{name}"
-    ):
-        raise RefusedError(f"The path {name!r} leaves its folder.", cause="a damaged or hostile index")
-    opened: list[int] = []
+    shown = f"{os.fspath(root)}/{name}"
     try:
-        opened.append(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        for part in parts[:-1]:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            opened.append(os.open(part, flags, dir_fd=opened[-1]))
-        # O_NONBLOCK: opening a FIFO for reading would otherwise wait for a writer for ever.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        opened.append(os.open(parts[-1], flags, dir_fd=opened[-1]))
-        shown = f"{os.fspath(root)}/{name}"
-        if private:
-            require_private(os.fstat(opened[-1]), shown)
-        return _read_descriptor(opened[-1], shown, max_bytes)
+        with opened_below(root, name) as descriptor:
+            if private:
+                require_private(os.fstat(descriptor), shown)
+            return _read_descriptor(descriptor, shown, max_bytes)
     except OSError as error:
-        raise _reading_failed(error, f"{os.fspath(root)}/{name}") from error
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
+        raise _reading_failed(error, shown) from error
 
 
 def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
@@ -116,11 +99,12 @@ def _read_descriptor(descriptor: int, shown: str, max_bytes: int) -> bytes:
         raise RefusedError(f"{shown} is not a regular file.", cause="a pipe, device, socket or folder in its place")
     if status.st_size > max_bytes:
         raise RefusedError(f"{shown} has {status.st_size} bytes; at most {max_bytes} are read.")
-    chunks, left = [], max_bytes + 1  # one more than allowed: a file that grows while it is read is noticed
-    while left > 0 and (chunk := os.read(descriptor, min(left, 1 << 24))):
+    chunks, done, most = [], 0, max_bytes + 1  # one more than allowed: a file that grows while it is read is noticed
+    # By offset: a descriptor that is kept open is read from its beginning again and again.
+    while done < most and (chunk := os.pread(descriptor, min(most - done, 1 << 24), done)):
         chunks.append(chunk)
-        left -= len(chunk)
-    if left == 0:
+        done += len(chunk)
+    if done == most:
         raise RefusedError(f"{shown} grew past {max_bytes} bytes while it was read.")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -217,7 +201,13 @@ def write_atomic(target: str | os.PathLike[str], data: bytes | memoryview) -> No
 
 def writing_failed(error: OSError, target: str | os.PathLike[str]) -> MachineError:
     """Names what stopped a write."""
-    causes = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only"}
+    causes = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota is used up",
+        errno.EROFS: "it is read-only",
+        errno.EEXIST: "a file or a link that leads nowhere is in the place of a folder",
+        errno.ENOTDIR: "a file is in the place of a folder",
+    }
     return MachineError(
         f"{os.fspath(target)} could not be written: {error.strerror or error}.",
         cause=causes.get(error.errno or 0, ""),

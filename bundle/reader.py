@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..clips import Sampling
 from ..errors import BadInputError, RefusedError, advising, command, one_of
+from .descriptors import HeldFolder
 from .entries import FILE, GRAPHS, MIXED, PRECISIONS, Golden, GraphEntry, StreamSpec, TensorSpec, graph_entry, named
 from .files import MAX_JSON_BYTES, parse_json, read_regular
 from .npz import load_npz
@@ -37,6 +39,7 @@ class Bundle:
 
     def __init__(self, path: str | os.PathLike[str], *, index: bytes | None = None) -> None:
         self.path = Path(path)
+        self._root = HeldFolder(self.path)
         self._again = command("logoformer", "export", "CHECKPOINT", "-o", self.path)
         shown = f"{self.path}/manifest.json"
         with advising(self._again):
@@ -46,7 +49,7 @@ class Bundle:
                         f"There is no bundle at {self.path}.",
                         cause="a mistyped path, or an export that did not finish",
                     )
-                index = read_regular(self.path, "manifest.json", MAX_JSON_BYTES)
+                index = read_regular(self._root, "manifest.json", MAX_JSON_BYTES)
             self.manifest = unseal(index, shown, FORMAT, SCHEMA_VERSION)
             with reading_fields(shown):
                 self._parse(self.manifest)
@@ -174,6 +177,11 @@ class Bundle:
     def _of(self, graph: str, precision: str) -> str:
         return self.mixture.get(graph, precision) if precision == MIXED else precision
 
+    def hold(self, graphs: Iterable[GraphEntry]) -> None:
+        """Keeps the files of graphs open, to be read also after the bundle was replaced."""
+        for entry in graphs:
+            self._root.hold(entry.file)
+
     def read_graph(self, entry: GraphEntry) -> bytes:
         """The ONNX bytes, checked against the index. Use these bytes; do not open the file again.
 
@@ -225,4 +233,4 @@ class Bundle:
 
     def _read(self, file: str, digest: str, size: int, limit: int) -> bytes:
         with advising(self._again):
-            return read_stored(self.path, file, digest, size, limit)
+            return read_stored(self._root, file, digest, size, limit)

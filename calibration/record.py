@@ -38,7 +38,7 @@ def check_set(chosen: ChosenClips, *, few: bool = False) -> None:
         raise BadInputError(
             f"{len(chosen.clips)} calibration clips; at least {needed} are needed.",
             cause="a range of few clips is cut off by the next ones",
-            next=f"give a larger data set, raise --clips{allow}",
+            next=f"give a larger data set, raise --calibration-clips{allow}",
         )
     if len(set(chosen.labels)) < 2:
         raise BadInputError(

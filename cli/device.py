@@ -31,7 +31,12 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
     bar.clear()
     if not a.quiet:
         where = f"; {printable(done.out)}" if done.out else ""
-        print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{where}", file=sys.stderr)
+        lost = [
+            (done.skipped, "skipped: faster than the model's span asks for"),
+            (done.resets, "pauses dropped the history"),
+        ]
+        counted = "".join(f", {number} {what}" for number, what in lost if number)
+        print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{counted}{where}", file=sys.stderr)
     return EXIT_INTERRUPTED if done.stopped == "interrupt" else 0
 
 

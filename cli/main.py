@@ -8,11 +8,15 @@ is known, so `--help` answers at once. Each group of verbs is a file: `model.py`
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from .. import __version__
 from ..errors import EXIT_OK, LogoformerError, MachineError, command, missing_package
@@ -79,20 +83,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # --help, --version or a wrong call, which is printed already
         return int(end.code or 0)
     bar = Bar(quiet=a.json or a.quiet)
-    with logging_to_stderr(bar, a.verbose, a.quiet):
-        return _run(a, bar)
+    with logging_to_stderr(bar, a.verbose, a.quiet), _noting_interrupts() as interrupts:
+        code = _run(a, bar, interrupts)
+        return _interrupted(a, bar) if interrupts and code != EXIT_INTERRUPTED else code
 
 
-def _run(a: argparse.Namespace, bar: Bar) -> int:
+@contextlib.contextmanager
+def _noting_interrupts() -> Iterator[list[int]]:
+    """Gives the interrupts that came, also those whose KeyboardInterrupt foreign code swallowed.
+
+    Raised inside a callback of C++ code or inside an import, the exception ends there, or comes out as another one.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupted(a: argparse.Namespace, bar: Bar) -> int:
+    bar.clear()
+    print(f"logoformer {a.verb}: interrupted; files already on disk are unchanged", file=sys.stderr)
+    return EXIT_INTERRUPTED
+
+
+def _run(a: argparse.Namespace, bar: Bar, interrupts: Sequence[int]) -> int:
     handler: Handler = a.handler
     try:
         return handler(a, bar)
     except (LogoformerError, ModuleNotFoundError) as raised:
+        if interrupts:  # what it is called is wrong: an import that an interrupt ended is no broken installation
+            return _interrupted(a, bar)
         return _fail(a, bar, raised if isinstance(raised, LogoformerError) else _missing(a.verb, raised))
     except KeyboardInterrupt:
-        bar.clear()
-        print(f"logoformer {a.verb}: interrupted; files already on disk are unchanged", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _interrupted(a, bar)
     except BrokenPipeError:
         _settle_output()
         return 0
@@ -100,6 +136,10 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
         return _fail(a, bar, MachineError("This machine ran out of memory.", next="end other programs, then run again"))
     except OSError as error:  # such as a full disk behind a redirected standard output
         return _fail(a, bar, MachineError(f"The operating system reports: {error}.", next="df -h"))
+    except Exception:
+        if interrupts:
+            return _interrupted(a, bar)
+        raise
 
 
 def _escape_what_cannot_be_encoded() -> None:

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +25,17 @@ from .sessions.contract import Session
 from .thread_owner import ThreadOwner
 
 _log = logging.getLogger(__name__)
+_runtimes: weakref.WeakSet[RuntimeCore] = weakref.WeakSet()
+
+
+def _keep_sessions_of_parent() -> None:
+    """Keeps a forked child from freeing sessions, which would wait for threads that it lacks."""
+    for runtime in _runtimes:
+        for session in runtime._sessions.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+os.register_at_fork(after_in_child=_keep_sessions_of_parent)
 
 
 class RuntimeCore:
@@ -56,6 +71,19 @@ class RuntimeCore:
         self.not_finite = 0
         self.passed_over: tuple[str, ...] = ()
         self.owner = ThreadOwner(self.close_sessions)
+        _runtimes.add(self)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses to be pickled: sessions and their threads belong to this process.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "A runtime cannot be sent to another process.",
+            cause="multiprocessing pickles what it hands to a process that it spawns",
+            next="send the bundle's path and call logoformer.load(...) there",
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from ..errors import VerificationError, command
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
-    """One answer.
+    """One answer. Two results are equal only if they are the same object.
 
     Attributes:
         label: the most probable class.

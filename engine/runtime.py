@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from ..bundle import Bundle
 from ..clips import Clip, Frame, Sampling
-from ..errors import UsageError
+from ..errors import UsageError, whole_number
 from .core import RuntimeCore
 from .golden import selftest as run_selftest
 from .result import Result
@@ -21,7 +21,10 @@ from .worker import Worker
 
 
 class Runtime(RuntimeCore):
-    """One bundle on one backend. Sessions open when they are first needed.
+    """One bundle on one backend.
+
+    Sessions open when they are first needed, from the files that `load` found. Those are kept open, so the runtime goes
+    on answering with them when its bundle is replaced, moved or deleted; `logoformer.load` again takes the new one.
 
     One runtime, one thread: the first that uses it (with `load(selftest=True)` the one that loads it). A call from
     another thread is refused; `worker()` is the way in from any thread. `close()` may come from anywhere.
@@ -34,7 +37,7 @@ class Runtime(RuntimeCore):
 
     read_clip: ClassVar[Callable[[str | os.PathLike[str], Sampling, int], Clip] | None] = None
 
-    _worker: Worker | None = None
+    _end_worker: Callable[[bool], None] | None = None  # not the worker: a dropped one ends
 
     @property
     def closed(self) -> bool:
@@ -138,8 +141,9 @@ class Runtime(RuntimeCore):
                 "Streams of this runtime are open; a worker has its own.",
                 next="stream.close(), then worker.stream(...)",
             )
-        self._worker = Worker(self, queue, drop)
-        return self._worker
+        worker = Worker(self, queue, drop)
+        self._end_worker = worker.ender
+        return worker
 
     def close(self) -> None:
         """Frees every session. A second call does nothing.
@@ -147,8 +151,8 @@ class Runtime(RuntimeCore):
         Any thread may call it: the call that runs is waited for, what comes after it is refused. A worker ends first;
         what waits in its queues is dropped.
         """
-        if self._worker is not None:
-            self._worker.close(cancel=True)
+        if self._end_worker is not None:
+            self._end_worker(True)
         self.owner.close()
 
     def __enter__(self) -> Runtime:
@@ -191,8 +195,8 @@ def load(
         VerificationError: no precision was accepted, or the self-test failed.
         UsageError: a wrong argument.
     """
-    if not isinstance(device, int) or device < 0:
-        raise UsageError(f"device is {device!r}; GPUs are counted from 0.")
+    device = whole_number(device, "device", 0)
+    threads = None if threads is None else whole_number(threads, "threads")
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     options = {"threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda}
     chosen = open_backend(bundle, backend, precision, options)

@@ -19,10 +19,12 @@ What is defined, and tested:
 from __future__ import annotations
 
 import math
+import warnings
+from numbers import Real
 from time import perf_counter_ns
 
 from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, pattern_ages, window_order
-from ..errors import BadInputError, UsageError, VerificationError, one_of
+from ..errors import BadInputError, UsageError, VerificationError, one_of, whole_number
 from .core import RuntimeCore
 from .feeding import check_picture, put_frame
 from .result import Result
@@ -30,6 +32,7 @@ from .ring import Ring
 from .sessions.contract import Session
 
 WARMUPS = ("wait", "repeat")
+RESETS_THAT_WARN = 3  # one after the other, without a frame kept beside another in between
 
 
 class Stream:
@@ -44,8 +47,7 @@ class Stream:
     def __init__(
         self, runtime: RuntimeCore, *, hop: int, color: str | None, warmup: str, max_gap_s: float | None
     ) -> None:
-        if not isinstance(hop, int) or hop < 1:
-            raise UsageError(f"hop is {hop}; it counts frames from one answer to the next, so at least 1.")
+        hop = whole_number(hop, "hop")
         if warmup not in WARMUPS:
             raise UsageError(f"Unknown warmup {warmup!r}.", next=f"choose from {one_of(WARMUPS)}")
         if max_gap_s is not None and not max_gap_s > 0:
@@ -72,6 +74,7 @@ class Stream:
         self._sequence = 0
         self.skipped = 0
         self.resets = 0
+        self._resets_in_a_row = 0
         self._closed = False
 
     def __repr__(self) -> str:
@@ -151,6 +154,11 @@ class Stream:
         self._open()
         check_picture(frame)
         newest_s = self._ring.newest_s
+        if not isinstance(time_s, Real):
+            raise BadInputError(
+                f"The frame's time is {time_s!r} ({type(time_s).__name__}); a number of seconds is expected.",
+                next="float(time_s)",
+            )
         if not math.isfinite(time_s) or time_s <= newest_s:
             raise BadInputError(
                 f"The frame's time is {time_s} s, the one before was {newest_s} s; times must rise.",
@@ -162,8 +170,14 @@ class Stream:
         """Empties the ring after a gap; whether a frame of this time is kept."""
         ring = self._ring
         if ring.kept and time_s - ring.newest_s > self.max_gap_s:
+            pause_s = time_s - ring.newest_s
             self._clear()
             self.resets += 1
+            self._resets_in_a_row += 1
+            if self._resets_in_a_row == RESETS_THAT_WARN:
+                self._warn_of_resets(pause_s)
+        elif ring.kept:
+            self._resets_in_a_row = 0
         if not ring.wants(time_s):
             self.skipped += 1
             return False
@@ -205,6 +219,17 @@ class Stream:
         )
         self._sequence += 1
         return result
+
+    def _warn_of_resets(self, pause_s: float) -> None:
+        span_s = self.runtime.bundle.sampling.span_s
+        warnings.warn(
+            f"Each of the last {RESETS_THAT_WARN} frames came more than {self.max_gap_s:g} s after the one before "
+            f"(the last: {pause_s:g} s), so the history is dropped each time and no clip holds more than one frame. "
+            "Are these times in seconds? Or too few frames arrive (a slow source, or a queue that drops them): clips "
+            f"of this model reach over {span_s:g} s.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
     def _clear(self) -> None:
         self._ring.clear()

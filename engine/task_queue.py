@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import DeviceLostError, UsageError, one_of
+from ..errors import DeviceLostError, UsageError, one_of, whole_number
 from .step import Job
+from .thread_owner import refuse_forked
 
 DROPS = ("oldest", "newest", "block")
 
@@ -65,17 +67,17 @@ class TaskQueue:
     """
 
     def __init__(self, limit: int, drop: str) -> None:
-        if not isinstance(limit, int) or limit < 1:
-            raise UsageError(f"queue is {limit}; it counts waiting submissions of one stream, so at least 1.")
+        limit = whole_number(limit, "queue")
         if drop not in DROPS:
             raise UsageError(f"Unknown drop policy {drop!r}.", next=f"choose from {one_of(DROPS)}")
         self._limit, self._drop = limit, drop
+        self._pid = os.getpid()
         self.submitted = self.answered = self.dropped = self.failed = 0
         self._changed = threading.Condition()
         self._ready: deque[Lane] = deque()  # one entry for each waiting task
         self._closing = False
         self._failure: DeviceLostError | None = None
-        self._server: int | None = None  # the serving thread
+        self._serving: int | None = None  # identifier of the serving thread
 
     @property
     def closed(self) -> bool:
@@ -91,6 +93,7 @@ class TaskQueue:
     # ------------------------------------------------------------------------------------------------ any thread
     def _submit(self, task: Task) -> Future[Any]:
         """Enqueues a submission by the drop policy."""
+        refuse_forked(self._pid)
         lane, victim = task.lane, None
         with self._changed:
             self._refuse_closed()
@@ -112,6 +115,7 @@ class TaskQueue:
 
     def _do_later(self, task: Task) -> Future[Any]:
         """Enqueues what is neither bounded nor counted."""
+        refuse_forked(self._pid)
         with self._changed:
             self._refuse_closed()
             self._enqueue(task)
@@ -119,6 +123,8 @@ class TaskQueue:
 
     def _end(self, cancel: bool) -> None:
         """Refuses all further tasks, and drops those that wait if `cancel` is set."""
+        if os.getpid() != self._pid:  # a forked child has no serving thread, and the lock may be held for ever
+            return
         with self._changed:
             self._closing = True
             left = self._take_all() if cancel else []
@@ -128,7 +134,7 @@ class TaskQueue:
             task.cancel()
 
     def _wait_for_space(self, lane: Lane) -> None:
-        if threading.get_ident() == self._server:
+        if threading.get_ident() == self._serving:
             raise UsageError(
                 "A callback submitted to a full queue with drop='block'; it would wait for itself.",
                 next="submit from another thread, or runtime.worker(drop='oldest')",

@@ -6,12 +6,31 @@ error, so the second thread is refused by name, and the error says what works in
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn
 
 from ..errors import DeviceLostError, UsageError
+
+
+def refuse_forked(pid: int) -> None:
+    """Refuse a call in a forked child, which has none of the threads and devices of its parent.
+
+    Args:
+        pid: of the process in which the runtime was opened.
+
+    Raises:
+        UsageError: this is another process.
+    """
+    if os.getpid() != pid:
+        raise UsageError(
+            f"This runtime was opened by the process {pid}; the process {os.getpid()} was forked from it.",
+            cause="threads and CUDA contexts do not pass through fork(), so its calls would wait for ever",
+            next="logoformer.load(...) in each process, after the fork; or start processes with "
+            "multiprocessing.get_context('spawn')",
+        )
 
 
 class ThreadOwner:
@@ -29,6 +48,7 @@ class ThreadOwner:
 
     def __init__(self, free: Callable[[], None]) -> None:
         self._free = free
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._giving = threading.Lock()
         self._owner: int | None = None
@@ -63,9 +83,10 @@ class ThreadOwner:
         """Refuses what `__enter__` refuses, and makes this thread the owner if there is none.
 
         Raises:
-            UsageError: closed, or another thread owns it.
+            UsageError: closed, another thread owns it, or this process was forked from the one that opened it.
             DeviceLostError: as an earlier call did.
         """
+        refuse_forked(self._pid)
         here = threading.get_ident()
         if self._owner != here:
             with self._giving:  # of two threads that ask at once, one is first
@@ -88,8 +109,13 @@ class ThreadOwner:
         self._owner, self._owner_name, self._by_worker = owner, name, worker
 
     def close(self) -> None:
-        """Refuses further calls, waits for the running one, and frees the sessions once."""
+        """Refuses further calls, waits for the running one, and frees the sessions once.
+
+        In a forked child nothing is freed: the sessions' threads do not exist there, and to free is to wait for them.
+        """
         self.closed = True
+        if os.getpid() != self._pid:
+            return
         if self._running and self._owner == threading.get_ident():
             return  # from inside the call itself, which frees at its end
         with self._lock:

@@ -27,8 +27,10 @@ short. A callback may submit; with drop='block' it must not, since it would wait
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from time import perf_counter_ns
 from types import TracebackType
@@ -44,6 +46,78 @@ from .result import Result
 from .step import Job, advance
 from .stream import Stream
 from .task_queue import Lane, Task, TaskQueue
+
+
+class _Server(TaskQueue):
+    """The thread that owns a runtime, its queue and its streams.
+
+    It holds no reference to the `Worker`, so that a dropped one can end it.
+    """
+
+    def __init__(self, runtime: RuntimeCore, queue: int, drop: str) -> None:
+        super().__init__(queue, drop)
+        self.runtime = runtime
+        self.streams: list[Stream] = []
+        self._handed_over = threading.Event()
+        self.thread = threading.Thread(target=self._serve, name="logoformer-worker", daemon=True)
+        runtime.close_sessions()
+        self.thread.start()
+        self._serving = self.thread.ident
+        runtime.owner.give(self.thread.ident, self.thread.name, worker=True)
+        self._handed_over.set()
+
+    def end(self, cancel: bool) -> None:
+        """Ends the thread and waits for it, but on the thread itself and in a forked child."""
+        self._end(cancel)
+        if os.getpid() == self._pid and threading.get_ident() != self.thread.ident:
+            self.thread.join()
+
+    def drop(self) -> None:
+        """Ends the thread without waiting: nobody holds the worker any more."""
+        self._end(True)
+
+    def forget(self, stream: Stream) -> None:
+        """Closes a stream; on this thread."""
+        self.streams.remove(stream)
+        stream.close()
+
+    def _serve(self) -> None:
+        self._handed_over.wait()
+        try:
+            while tasks := self._next(max(self.runtime.frame_batches, default=1)):
+                self._do(tasks)
+                del tasks  # their streams hold the worker: waiting for the next must not keep it
+        finally:
+            for stream in self.streams:
+                stream.close()
+            try:
+                self.runtime.close_sessions()
+            finally:
+                self.runtime.owner.give(None)
+
+    def _do(self, tasks: Sequence[Task]) -> None:
+        chosen = [task for task in tasks if self._begins(task)]
+        now = perf_counter_ns()
+        outcomes: list[Any] = []
+        try:
+            if len(chosen) > 1:
+                jobs = [task.job for task in chosen if task.job is not None]
+                for job in jobs:
+                    job.marks["queue"] = now
+                with self.runtime.owner:
+                    advance(self.runtime, jobs)
+                outcomes = [job.outcome for job in jobs]
+            elif chosen:
+                outcomes = [chosen[0].work(now)]
+        except BaseException as error:  # any error belongs to who submitted
+            outcomes = [error] * len(chosen)
+        lost = next((outcome for outcome in outcomes if isinstance(outcome, DeviceLostError)), None)
+        left = [] if lost is None else self._fail(lost)
+        for task, outcome in [
+            *zip(chosen, outcomes, strict=True),
+            *((task, lost) for task in left if self._begins(task)),
+        ]:
+            self._settle(task, outcome)
 
 
 class WorkerStream:
@@ -66,18 +140,19 @@ class WorkerStream:
 
     def flush(self) -> Future[Result | None]:
         """`Stream.flush`, after all that was submitted so far. Neither counted nor dropped."""
-        return self._worker._do_later(Task(self._lane, lambda _: self._stream.flush()))
+        return self._worker._server._do_later(Task(self._lane, lambda _: self._stream.flush()))
 
     def reset(self) -> Future[None]:
         """`Stream.reset`, after all that was submitted so far. Neither counted nor dropped."""
-        return self._worker._do_later(Task(self._lane, lambda _: self._stream.reset()))
+        return self._worker._server._do_later(Task(self._lane, lambda _: self._stream.reset()))
 
     def close(self) -> None:
         """Gives the face's place back once all that was submitted is done; does not wait for it."""
         if not self._closed:
             self._closed = True
             with contextlib.suppress(UsageError, DeviceLostError):  # the worker has ended, and closed it
-                self._worker._do_later(Task(self._lane, lambda _: self._worker._forget(self._stream)))
+                server = self._worker._server
+                server._do_later(Task(self._lane, lambda _: server.forget(self._stream)))
 
     def __enter__(self) -> WorkerStream:
         return self
@@ -86,10 +161,10 @@ class WorkerStream:
         self.close()
 
 
-class Worker(TaskQueue):
+class Worker:
     """Made by `Runtime.worker`. Every method may be called from any thread.
 
-    The counters are those of `TaskQueue`.
+    One that is dropped without `close` ends as `close(cancel=True)` does, but nobody waits for it.
 
     Args:
         runtime: owned by the calling thread, without open streams.
@@ -101,21 +176,48 @@ class Worker(TaskQueue):
     """
 
     def __init__(self, runtime: RuntimeCore, queue: int, drop: str) -> None:
-        super().__init__(queue, drop)
-        self._runtime = runtime
+        self._server = _Server(runtime, queue, drop)
         self._calls, self._clips = Lane(), Lane()
-        self._streams: list[Stream] = []
-        self._handed_over = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="logoformer-worker", daemon=True)
-        runtime.close_sessions()
-        self._thread.start()
-        self._server = self._thread.ident
-        runtime.owner.give(self._thread.ident, self._thread.name, worker=True)
-        self._handed_over.set()
+        weakref.finalize(self, self._server.drop).atexit = False
 
     def __repr__(self) -> str:
         counts = f"{self.submitted} submitted, {self.answered} answered, {self.dropped} dropped"
-        return f"<Worker of {self._runtime.bundle.path.name}: {len(self._streams)} streams, {counts}>"
+        return f"<Worker of {self._server.runtime.bundle.path.name}: {len(self._server.streams)} streams, {counts}>"
+
+    @property
+    def ender(self) -> Callable[[bool], None]:
+        """Ends the thread, given whether to drop what waits; holds no reference to this object."""
+        return self._server.end
+
+    @property
+    def submitted(self) -> int:
+        """Submissions whose future was handed out."""
+        return self._server.submitted
+
+    @property
+    def answered(self) -> int:
+        """Submissions that are done, with or without a `Result`."""
+        return self._server.answered
+
+    @property
+    def dropped(self) -> int:
+        """Submissions taken out before they began, by the drop policy, the caller or `close`."""
+        return self._server.dropped
+
+    @property
+    def failed(self) -> int:
+        """Submissions that ended with an exception."""
+        return self._server.failed
+
+    @property
+    def waiting(self) -> int:
+        """Submissions that have not begun."""
+        return self._server.waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be submitted any more."""
+        return self._server.closed
 
     def stream(
         self, hop: int = 4, *, color: str | None = None, warmup: str = "wait", max_gap_s: float | None = None
@@ -127,15 +229,16 @@ class Worker(TaskQueue):
         Raises:
             UsageError: as `Runtime.stream`, or the worker is closed.
         """
+        server = self._server
 
         def work(_: int) -> WorkerStream:
-            stream = Stream(self._runtime, hop=hop, color=color, warmup=warmup, max_gap_s=max_gap_s)
-            self._streams.append(stream)
+            stream = Stream(server.runtime, hop=hop, color=color, warmup=warmup, max_gap_s=max_gap_s)
+            server.streams.append(stream)
             return WorkerStream(self, stream)
 
-        if threading.get_ident() == self._thread.ident:  # a callback would wait for itself
+        if threading.get_ident() == server.thread.ident:  # a callback would wait for itself
             return work(0)
-        made: WorkerStream = self._do_later(Task(self._calls, work)).result()
+        made: WorkerStream = server._do_later(Task(self._calls, work)).result()
         return made
 
     def submit(self, stream: WorkerStream, frame: Frame, time_s: float) -> Future[Result | None]:
@@ -162,11 +265,13 @@ class Worker(TaskQueue):
         if stream._closed:
             raise UsageError("This stream is closed.", next="worker.stream(...) opens a new one")
 
+        runtime = self._server.runtime
+
         def work(now: int) -> Result | None:
-            with self._runtime.owner:
+            with runtime.owner:
                 return inner.take_frame(own, time_s, received, {"queue": now})
 
-        return self._submit(Task(stream._lane, work, True, Job(inner, own, time_s, received)))
+        return self._server._submit(Task(stream._lane, work, True, Job(inner, own, time_s, received)))
 
     def submit_clip(self, clip: Clip, *, color: str | None = None) -> Future[Result]:
         """Hands over one clip and returns at once; see `Runtime.__call__` and `submit`.
@@ -175,14 +280,16 @@ class Worker(TaskQueue):
             BadInputError, UsageError, DeviceLostError: as `submit`.
         """
         received = perf_counter_ns()
-        own = np.array(check_clip(clip, self._runtime.bundle.frames))
+        own = np.array(check_clip(clip, self._server.runtime.bundle.frames))
         order = check_color(color)
 
-        def work(now: int) -> Result:
-            with self._runtime.owner:
-                return self._runtime.take_clip(own, order, received, {"queue": now})
+        runtime = self._server.runtime
 
-        return self._submit(Task(self._clips, work, True))
+        def work(now: int) -> Result:
+            with runtime.owner:
+                return runtime.take_clip(own, order, received, {"queue": now})
+
+        return self._server._submit(Task(self._clips, work, True))
 
     def close(self, *, cancel: bool = False) -> None:
         """Ends the thread and waits for it. A second call does nothing.
@@ -190,9 +297,7 @@ class Worker(TaskQueue):
         Args:
             cancel: drop what waits instead of answering it first.
         """
-        self._end(cancel)
-        if threading.get_ident() != self._thread.ident:
-            self._thread.join()
+        self._server.end(cancel)
 
     def __enter__(self) -> Worker:
         return self
@@ -201,45 +306,3 @@ class Worker(TaskQueue):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(cancel=kind is not None)
-
-    # ---------------------------------------------------------------------------------------------- its own thread
-    def _serve(self) -> None:
-        self._handed_over.wait()
-        try:
-            while tasks := self._next(max(self._runtime.frame_batches, default=1)):
-                self._do(tasks)
-        finally:
-            for stream in self._streams:
-                stream.close()
-            try:
-                self._runtime.close_sessions()
-            finally:
-                self._runtime.owner.give(None)
-
-    def _do(self, tasks: Sequence[Task]) -> None:
-        chosen = [task for task in tasks if self._begins(task)]
-        now = perf_counter_ns()
-        outcomes: list[Any] = []
-        try:
-            if len(chosen) > 1:
-                jobs = [task.job for task in chosen if task.job is not None]
-                for job in jobs:
-                    job.marks["queue"] = now
-                with self._runtime.owner:
-                    advance(self._runtime, jobs)
-                outcomes = [job.outcome for job in jobs]
-            elif chosen:
-                outcomes = [chosen[0].work(now)]
-        except BaseException as error:  # any error belongs to who submitted
-            outcomes = [error] * len(chosen)
-        lost = next((outcome for outcome in outcomes if isinstance(outcome, DeviceLostError)), None)
-        left = [] if lost is None else self._fail(lost)
-        for task, outcome in [
-            *zip(chosen, outcomes, strict=True),
-            *((task, lost) for task in left if self._begins(task)),
-        ]:
-            self._settle(task, outcome)
-
-    def _forget(self, stream: Stream) -> None:
-        self._streams.remove(stream)
-        stream.close()

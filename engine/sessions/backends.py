@@ -10,12 +10,12 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ...bundle import GRAPHS, MIXED, Bundle, GraphEntry
+from ...bundle.descriptors import HeldFolder
 from ...errors import MachineError, RefusedError, UsageError, VerificationError, advising, command, one_of, printable
 from ..cuda.layer import Cuda
 from ..cuda.open import open_cuda
@@ -78,7 +78,9 @@ class TrtDevice:
         """Shown to people, such as 'TensorRT 10.3.0 on sm87 by cuda-python (CUDA 12.6)'."""
         return f"{self.trt} on {self.cuda.compute_capability} by {self.cuda.name}"
 
-    def open(self, folder: Path, engine: EngineEntry, graph: GraphEntry, trust: TrustStore) -> Session:
+    def open(
+        self, folder: str | os.PathLike[str], engine: EngineEntry, graph: GraphEntry, trust: TrustStore
+    ) -> Session:
         """Admits an engine and opens it.
 
         Raises:
@@ -161,14 +163,22 @@ def _open_onnxruntime(
         with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
             return ort.open_session(bundle.read_graph(entry), entry, {**options, "provider": provider})
 
-    return Backend(ort.runtime_name(provider), chosen, open_session, bundle.frame_batches(chosen), passed_over)
+    batches = bundle.frame_batches(chosen)
+    bundle.hold(_graphs(bundle, chosen, batches))
+    return Backend(ort.runtime_name(provider), chosen, open_session, batches, passed_over)
+
+
+def _graphs(bundle: Bundle, precision: str, batches: Sequence[int]) -> list[GraphEntry]:
+    """Every graph that a runtime of this precision may open, now or later."""
+    wanted = [(graph, 1) for graph in GRAPHS] + [("frame", batch) for batch in batches if batch > 1]
+    return [bundle.graph(graph, precision, batch) for graph, batch in wanted]
 
 
 def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
     """Cheap checks come first: without an engine or a card, TensorRT is never loaded."""
     target = _TARGETS[backend]
     wanted = _acceptable(bundle, precision, backend)
-    folder = engines_folder(bundle.path, options.get("engines_dir"))
+    folder = HeldFolder(engines_folder(bundle.path, options.get("engines_dir")))
     entries = [entry for entry in read_index(folder) if entry.kind == target]
     if not entries:
         raise MachineError(
@@ -187,15 +197,18 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
     built = [p for p in wanted if p in {entry.precision for entry in entries}]  # of these it can be said why not
     chosen = (*whole, *built, *wanted)[0]
     trust = TrustStore()
-    for graph in GRAPHS:  # before 'auto' settles on it; the bytes themselves are asked about again when they are read
-        engine = choose_engine(entries, bundle.graph(graph, chosen), running, folder=folder)
-        shown = f"{os.fspath(folder)}/{engine.file}"
-        trust.require_engine(engine.sha256, shown, read_signature(folder, engine.file))
+    batches = tuple(batch for batch in bundle.frame_batches(chosen) if fits(bundle.graph("frame", chosen, batch)))
+    for graph in _graphs(bundle, chosen, batches):
+        engine = choose_engine(entries, graph, running, folder=folder)
+        folder.hold(engine.file)
+        folder.hold(f"{engine.file}.sig")
+        if graph.batch == 1:  # before 'auto' settles on it; the bytes are asked about again when they are read
+            shown = f"{os.fspath(folder)}/{engine.file}"
+            trust.require_engine(engine.sha256, shown, read_signature(folder, engine.file))
 
     def open_session(entry: GraphEntry) -> Session:
         return card.open(folder, choose_engine(entries, entry, running, folder=folder), entry, trust)
 
-    batches = tuple(batch for batch in bundle.frame_batches(chosen) if fits(bundle.graph("frame", chosen, batch)))
     return Backend(card.name, chosen, open_session, batches)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...bundle import GraphEntry
+from ...bundle.descriptors import HeldFolder
 from ...bundle.files import read_regular
 from ...errors import MachineError, RefusedError, printable
 from ..machine.environment import Running
@@ -64,10 +65,16 @@ def admit_engine(
 
 
 def read_signature(folder: str | os.PathLike[str], file: str) -> bytes | None:
-    """The detached signature beside an engine, or None. A link or an overlong file is none."""
-    if not os.path.lexists(Path(folder) / f"{file}.sig"):
+    """The detached signature beside an engine, or None.
+
+    Raises:
+        RefusedError: a link, or an overlong file.
+    """
+    name = f"{file}.sig"
+    held = isinstance(folder, HeldFolder) and folder.held(name) is not None
+    if not held and not os.path.lexists(Path(folder) / name):
         return None
-    return read_regular(folder, f"{file}.sig", SIGNATURE_BYTES)
+    return read_regular(folder, name, SIGNATURE_BYTES)
 
 
 def choose_engine(

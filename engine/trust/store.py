@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import pwd
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -68,7 +69,10 @@ class Contents:
 def state_folder() -> Path:
     """The folder of this user's state, by XDG's specification (relative values are ignored)."""
     named = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(named) if named.startswith("/") else Path.home() / ".local" / "state"
+    home = Path.home()
+    if not home.is_absolute():  # a relative HOME would move the store with the working directory
+        home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    base = Path(named) if named.startswith("/") else home / ".local" / "state"
     return base / "logoformer"
 
 

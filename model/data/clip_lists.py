@@ -42,7 +42,7 @@ def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] 
     rows = []
     for number, line in read_lines(folder, path):
         words = line.split()
-        if len(words) not in (2, 3) or not all(word.isdigit() for word in words[1:]):
+        if len(words) not in (2, 3) or not all(word.isascii() and word.isdigit() for word in words[1:]):
             raise BadInputError(f"{shown}, line {number}: {line!r:.100} is not '<dir> [<frames>] <label>'.")
         rows.append((number, words[0], int(words[1]) if len(words) == 3 else None, int(words[-1])))
     found = {row[3] for row in rows}

@@ -99,8 +99,8 @@ def _index(root: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for number, line in read_lines(root, S2D_INDEX):
         words = re.split(r"[\s,:]+", line)
-        digits = [word for word in words if word.isdigit()]
-        rest = [word for word in words if word and not word.isdigit()]
+        digits = [word for word in words if word.isascii() and word.isdigit()]
+        rest = [word for word in words if word and word not in digits]
         if len(digits) != 1 or len(rest) != 1 or digits[0] in names:
             raise BadInputError(f"{root}/{S2D_INDEX}, line {number}: {line!r:.100} is not '0 Angry'.")
         names[digits[0]] = rest[0]

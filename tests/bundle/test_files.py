@@ -186,14 +186,14 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
 def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch, descriptors):
     path = tmp_path / "a"
     path.write_bytes(b"x" * 10)
-    real = os.read
+    real = os.pread
 
-    def growing(descriptor: int, length: int) -> bytes:
+    def growing(descriptor: int, length: int, offset: int) -> bytes:
         with path.open("ab") as stream:
             stream.write(b"y" * 10)
-        return real(descriptor, length)
+        return real(descriptor, length, offset)
 
-    monkeypatch.setattr(os, "read", growing)
+    monkeypatch.setattr(os, "pread", growing)
     with pytest.raises(RefusedError, match="grew past 15 bytes"):
         read_file(path, 15)
 

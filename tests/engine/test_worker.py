@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 from concurrent.futures import CancelledError, wait
 from pathlib import Path
 
@@ -448,3 +450,34 @@ def test_it_answers_as_the_runtime_itself_does(untrained_bundle: Path):
         np.testing.assert_array_equal(future.result(0).probabilities, result.probabilities)
     np.testing.assert_array_equal(answer.result(0).probabilities, wanted_clip.probabilities)
     assert list(answer.result(0).stages_ms) == ["queue", "open", "preprocess", "clip", "postprocess"]
+
+
+def test_dropped_workers_end_their_threads(untrained_bundle):
+    def threads() -> int:
+        return sum(thread.name == "logoformer-worker" for thread in threading.enumerate())
+
+    before = threads()
+    for number in range(20):
+        worker = logoformer.load(untrained_bundle, threads=1).worker()
+        if number % 2:
+            stream = worker.stream(hop=1, color="rgb", warmup="repeat")
+            assert worker.submit(stream, np.zeros((64, 64, 3), np.uint8), 0.0).result() is not None
+            del stream
+        del worker
+    deadline = time.monotonic() + 60
+    while threads() > before and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.05)
+    assert threads() == before
+
+
+def test_a_runtime_whose_worker_was_dropped_answers_again(untrained_bundle):
+    with logoformer.load(untrained_bundle, threads=1) as runtime:
+        clip = runtime.bundle.golden().clips[0]
+        del_me = runtime.worker()
+        answer = del_me.submit_clip(clip, color="rgb").result()
+        thread = next(thread for thread in threading.enumerate() if thread.name == "logoformer-worker")
+        del del_me
+        gc.collect()
+        thread.join(60)
+        assert runtime(clip, color="rgb").label == answer.label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import threading
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_the_store_lives_where_the_user_keeps_state(monkeypatch):
         monkeypatch.setenv("XDG_STATE_HOME", ignored)
         monkeypatch.setenv("HOME", "/home/ada")
         assert TrustStore().path == Path("/home/ada/.local/state/logoformer/trust.json")
+
+
+def test_a_relative_home_does_not_move_the_store(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "somewhere")
+    first = state_folder()
+    monkeypatch.chdir(tmp_path)
+    assert first.is_absolute() and state_folder() == first
+    assert first.is_relative_to(pwd.getpwuid(os.geteuid()).pw_dir)
 
 
 def test_nobody_else_may_read_or_write_it(store):
