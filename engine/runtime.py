@@ -142,7 +142,7 @@ class Runtime(RuntimeCore):
                 next="stream.close(), then worker.stream(...)",
             )
         worker = Worker(self, queue, drop)
-        self._end_worker = worker.ender
+        self._end_worker = worker._server.end
         return worker
 
     def close(self) -> None:

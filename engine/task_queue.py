@@ -86,7 +86,12 @@ class TaskQueue:
 
     @property
     def waiting(self) -> int:
-        """Submissions that have not begun."""
+        """Submissions that have not begun.
+
+        Raises:
+            UsageError: in a forked child.
+        """
+        refuse_forked(self._pid)
         with self._changed:
             return sum(task.submission for lane in set(self._ready) for task in lane.tasks)
 

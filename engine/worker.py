@@ -30,7 +30,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from time import perf_counter_ns
 from types import TracebackType
@@ -183,11 +183,6 @@ class Worker:
     def __repr__(self) -> str:
         counts = f"{self.submitted} submitted, {self.answered} answered, {self.dropped} dropped"
         return f"<Worker of {self._server.runtime.bundle.path.name}: {len(self._server.streams)} streams, {counts}>"
-
-    @property
-    def ender(self) -> Callable[[bool], None]:
-        """Ends the thread, given whether to drop what waits; holds no reference to this object."""
-        return self._server.end
 
     @property
     def submitted(self) -> int:

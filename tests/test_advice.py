@@ -54,13 +54,7 @@ def advised() -> Iterator[tuple[str, tuple[str | None, ...]]]:
 FOUND = list(advised())
 PARSER = make_parser()
 # Of pip, venv, nvidia-smi and v4l2-ctl.
-FOREIGN = {
-    "--upgrade",
-    "--force-reinstall",
-    "--system-site-packages",
-    "--id",
-    "--list-devices",
-}  # of pip, venv, nvidia-smi and v4l2-ctl
+FOREIGN = {"--upgrade", "--force-reinstall", "--system-site-packages", "--id", "--list-devices"}
 
 
 def options_named() -> Iterator[tuple[str, str]]:

@@ -42,7 +42,9 @@ def test_golden_answers_differ_between_clips(base_bundle: Path):
 
 
 def test_verify(base_bundle: Path):
-    verify(base_bundle, write=False).require()
+    report = verify(base_bundle, write=False)
+    report.require()
+    assert {row.verdict for row in report.rows if row.precision == "fp32"} == {"verified"}
 
 
 def test_kernel_plan_of_fp16(base_bundle: Path):

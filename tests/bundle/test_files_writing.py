@@ -198,6 +198,14 @@ def test_the_umask_of_the_process_is_never_touched(tmp_path, monkeypatch):
     # It belongs to every thread: another one would create its files with the mask that was set in between.
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("umask was changed"))
     write_atomic(tmp_path / "a", b"x")
+    assert (tmp_path / "a").read_bytes() == b"x"
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(MachineError) as caught:
+        write_atomic(tmp_path / "link" / "a", b"x")
+    assert "a link that leads nowhere" in caught.value.cause
 
 
 def test_a_temporary_name_that_is_taken_is_never_written_to(tmp_path, monkeypatch):

@@ -11,6 +11,9 @@ import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden
 from logoformer.cli import main as cli
 from logoformer.cli import options as options
+from PIL import Image
+
+OLD_BUNDLE = Path(__file__).parents[1] / "data" / "bundle-v0.1"
 
 
 @pytest.fixture
@@ -45,6 +48,15 @@ def test_selftest_of_another_models_answers_fails(wrong_bundle, fails, capsys):
 def test_run_answers_nothing_before_a_wanted_selftest_has_passed(wrong_bundle, fails, tmp_path, capsys):
     fails(5, "run", wrong_bundle, tmp_path, "--selftest")
     assert capsys.readouterr().out == ""
+
+
+def test_run_counts_the_pauses_that_dropped_the_history(tmp_path, capsys):
+    for index in range(5):
+        Image.fromarray(np.full((64, 64, 3), 40 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    assert cli.main(["run", str(OLD_BUNDLE), str(tmp_path), "--fps", "0.2", "--hop", "1", "--warmup", "repeat"]) == 0
+    err = capsys.readouterr().err
+    assert "5 frames, 5 answers" in err and ", 4 pauses dropped the history" in err and "skipped" not in err
+    assert "Are these times in seconds" in err
 
 
 def test_options_reach_the_engine():

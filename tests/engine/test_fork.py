@@ -28,9 +28,10 @@ def use(runtime, worker, stream, clip):
     for name, call in {
         "clip": lambda: runtime(clip, color="rgb"),
         "stream": lambda: runtime.stream(color="rgb"),
+        "waiting": lambda: worker.waiting,
         "submit": lambda: worker.submit(stream, clip[0], 99.0).result(5),
     }.items():
-        if name == "submit" and worker is None:
+        if name in ("waiting", "submit") and worker is None:
             continue
         try:
             call()
@@ -86,7 +87,8 @@ def test_a_child_ends_and_answers_with_a_runtime_of_its_own(method, moment, tmp_
     lines = done.stdout.splitlines()
     refused = [line for line in lines if line.endswith("forked")]
     if method == "fork" and moment != "before":
-        assert refused == ["clip: forked", "stream: forked", *(["submit: forked"] if moment == "worker" else [])]
+        calls = ["clip", "stream", *(["waiting", "submit"] if moment == "worker" else [])]
+        assert refused == [f"{call}: forked" for call in calls]
     assert not any("answered" in line for line in lines)
     assert sum(line.startswith("own: ") for line in lines) == 1
     assert sum(line.startswith("parent: ") for line in lines) == (moment != "before")
