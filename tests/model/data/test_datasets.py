@@ -281,7 +281,8 @@ def test_plain_lists_with_and_without_counts(tmp_path):
     }  # fmt: skip
     for text, message in [
         ("a 20 7\n", "the label 7; 7 classes"), ("a 20 7\nb 3 1\n", "counts from 1|label 7"), ("a\n", "is not '<dir>"),
-        ("/data/a 20 0\n", "does not lie below"), ("a 20 0\na 20 0\n", "listed twice"), ("a x 0\n", "is not '<dir>"), ("a ¹ 0\n", "is not '<dir>"),
+        ("/data/a 20 0\n", "does not lie below"), ("a 20 0\na 20 0\n", "listed twice"),
+        ("a x 0\n", "is not '<dir>"), ("a ¹ 0\n", "is not '<dir>"),
     ]:  # fmt: skip
         (tmp_path / "train.txt").write_text(text)
         with pytest.raises(BadInputError, match=message):
