@@ -4,6 +4,7 @@
 set -euo pipefail
 
 packages=(
+  g++ # torch.compile: tests/benchmarks/test_bench_bundle.py
   chromium # tests/benchmarks/report/test_browser.py and tests/docs/test_browser.py look at pages with it
   python3-gi gir1.2-gstreamer-1.0 gstreamer1.0-plugins-base # tests/test_examples.py runs examples/gstreamer_appsink.py
 )

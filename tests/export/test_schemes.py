@@ -57,7 +57,7 @@ def test_the_pair_and_the_clip_graph_equal_the_model(attention: str):
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_attention_products_of_the_traced_graph_equal_the_closed_form(attention: str):
     """Three T and three S: every MatMul of two computed tensors is one of QK^T and weights V."""
-    for frames, size in [(4, 32), (8, 64), (16, 128), (8, 32), (4, 64)]:
+    for frames, size in [(4, 32), (8, 64), (16, 128)]:
         config = replace(
             preset("tiny"), attention=attention, depth=2, image_size=size, window=(2, 2, 2),
             sampling=Sampling(frames, 1, span_s=4.0),
