@@ -16,7 +16,7 @@ from ..report.text_tables import columns, ms
 from ..sensors.machine import Machine, read_machine, usable_cpus
 from .cpu_probe import measure_cpu
 from .devices import DEVICES, Device, find_devices
-from .floor import Floor, Work, floor, works
+from .floor import Floor, Work, floor, work_of
 
 COMPUTED = "computed from documents, not measured"
 # What one answer runs: the graphs whose floors add up.
@@ -100,7 +100,12 @@ def roofline(
     devices = find_devices(device)
     if device is None:
         devices = (*devices, measure_cpu(threads, machine.cpu or machine.architecture))
-    counted = works(bundle, precisions, progress=progress)
+    entries = [entry for entry in bundle.graphs if entry.precision in precisions and entry.batch == 1]
+    counted = []
+    for done, entry in enumerate(entries):
+        if progress is not None:
+            progress(f"plan of {entry.graph} {entry.precision}", done, len(entries))
+        counted.append(work_of(bundle, entry))
     floors = tuple(floor(work, item) for work in counted for item in devices)
     return Roofline(COMPUTED, tuple(replace(work, pieces=()) for work in counted), devices, floors)
 

@@ -49,7 +49,6 @@ class Sensor:
     Attributes:
         name, kind, unit, source: see `records.Series`.
         read: gives the number in `unit`. Raises OSError or ValueError when it cannot; None: nothing to say yet.
-        limits: what is plausible; None: those of the kind.
     """
 
     name: str
@@ -57,7 +56,6 @@ class Sensor:
     unit: str
     source: str
     read: Callable[[], float | None]
-    limits: tuple[float, float] | None = None
 
     def checked(self) -> float | None:
         """The number, if it can be true.
@@ -66,7 +64,7 @@ class Sensor:
             OSError, ValueError: it cannot be read, or cannot be true.
         """
         value = self.read()
-        low, high = self.limits or PLAUSIBLE[self.kind]
+        low, high = PLAUSIBLE[self.kind]
         if value is not None and not low <= value <= high:  # NaN ends here too
             raise ValueError(f"{value:g} {self.unit} is not plausible; another unit, or another driver?")
         return value

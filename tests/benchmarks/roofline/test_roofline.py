@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from logoformer.benchmarks.report import fields
 from logoformer.benchmarks.roofline import cpu_probe
 from logoformer.benchmarks.roofline.devices import DEVICES, Device, find_devices
-from logoformer.benchmarks.roofline.floor import Piece, Work, floor, work_of
+from logoformer.benchmarks.roofline.floor import Work, floor, work_of
+from logoformer.benchmarks.roofline.graph_costs import Piece
 from logoformer.benchmarks.roofline.report import Roofline, roofline, roofline_text, with_measured
 from logoformer.benchmarks.sensors.machine import read_machine
 from logoformer.bundle import Bundle
@@ -123,7 +124,7 @@ def tiny(untrained_bundle):
 def test_kernels_of_the_plan_are_the_pieces(tiny):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (the extra 'rtx')")
     entry = tiny.graph("temporal", "fp16")
-    work = work_of(tiny, entry, compile_plan=True)
+    work = work_of(tiny, entry)
     plan = xray(tiny.read_graph(entry), "sm86", shown=entry.file)
     assert work.plan == f"{plan.compiler}, sm86"
     assert len(work.pieces) == len(plan.kernels)
@@ -140,7 +141,7 @@ def test_without_the_compiler_nodes_are_the_pieces(tiny, monkeypatch):
         raise MachineError("TensorRT-RTX is not installed.")
 
     monkeypatch.setattr(module, "xray", missing)
-    work = work_of(tiny, tiny.graph("frame", "fp32"), compile_plan=True)
+    work = work_of(tiny, tiny.graph("frame", "fp32"))
     assert work.plan == "ONNX nodes, nothing fused (TensorRT-RTX is not installed.)"
     assert {piece.role for piece in work.pieces} >= {"Conv", "Relu", "Add"}
     assert sum(piece.macs for piece in work.pieces) == sum(work.macs.values())
