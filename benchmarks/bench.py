@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..bundle import Bundle
@@ -163,7 +163,13 @@ def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | No
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         machine=machine,
         subject=subject,
-        settings=_settings(run),
+        settings=Settings(
+            **asdict(run.load),
+            modes=tuple(mode for mode in MODES if mode in config.modes),
+            threads=run.threads,
+            inputs=len(run.inputs.clips),
+            rate_hz=run.rate_hz,
+        ),
         rows=rows,
         skipped=(*run.skipped, *skipped),
         comparisons=tuple(comparison for part in run.parts for comparison in part.comparisons),
@@ -182,18 +188,6 @@ def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | No
     )
 
 
-def load_of(config: BenchConfig) -> LoadConfig:
-    """Number and pattern of timed steps."""
-    return LoadConfig(
-        rounds=ROUNDS,
-        block=-(-config.iterations // ROUNDS),
-        settle=2,
-        rest_s=REST_S,
-        warmup=config.warmup,
-        seed=config.seed,
-    )
-
-
 def harness_us() -> float:
     """Microseconds that generator and recording add to one latency: median over no work."""
     empty = StepAnswer(None, {})  # type: ignore[arg-type]
@@ -209,7 +203,8 @@ class BenchRun:
     ) -> None:
         self.config, self.closing, self.progress = config, closing, progress
         self.threads = config.threads or usable_cpus()
-        self.load = load_of(config)
+        block = -(-config.iterations // ROUNDS)
+        self.load = LoadConfig(ROUNDS, block, settle=2, rest_s=REST_S, warmup=config.warmup, seed=config.seed)
         self.bundle = Bundle(config.bundle)
         self.inputs = Inputs.of(self.bundle)
         self.rate_hz = config.rate_hz or self.inputs.fps
@@ -310,21 +305,6 @@ class BenchRun:
 
 
 # --------------------------------------------------------------------------------------------------------------- report
-def _settings(run: BenchRun) -> Settings:
-    return Settings(
-        modes=tuple(mode for mode in MODES if mode in run.config.modes),
-        threads=run.threads,
-        rounds=run.load.rounds,
-        block=run.load.block,
-        settle=run.load.settle,
-        rest_s=run.load.rest_s,
-        warmup=run.load.warmup,
-        seed=run.load.seed,
-        inputs=len(run.inputs.clips),
-        rate_hz=run.rate_hz,
-    )
-
-
 def _subject(run: BenchRun) -> Subject:
     runtime, preset = run.runtime, str(run.bundle.manifest["model"].get("preset", ""))
     name = run.bundle.path.resolve().name

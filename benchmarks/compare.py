@@ -115,11 +115,11 @@ def compare_rows(
     """
     named = {row.name: row for row in after}
     pairs = [(a, named[a.name]) for a in before if a.name in named]
-    return tuple(_change(a, b, _noise(comparisons, a.name), margin) for a, b in pairs if _same(a, b))
-
-
-def _same(a: ReportRow, b: ReportRow) -> bool:
-    return a.mode == b.mode and min(len(a.latency_ms), len(b.latency_ms)) >= MIN_ROUNDS
+    return tuple(
+        _change(a, b, _noise(comparisons, a.name), margin)
+        for a, b in pairs
+        if a.mode == b.mode and min(len(a.latency_ms), len(b.latency_ms)) >= MIN_ROUNDS
+    )
 
 
 def _change(a: ReportRow, b: ReportRow, noise: float | None, margin: float) -> Change:
@@ -129,18 +129,14 @@ def _change(a: ReportRow, b: ReportRow, noise: float | None, margin: float) -> C
     return Change(
         name=a.name,
         mode=a.mode,
-        before_ms=_median(a),
-        after_ms=_median(b),
+        before_ms=float(np.median(before)),
+        after_ms=float(np.median(after)),
         median=median,
         p90=ratio_of_runs(after, before, 90.0) if enough else None,
         noise=noise,
         significant=median.low > 1 or median.high < 1,
         regression=median.low > 1 + max(margin, noise or 0.0),
     )
-
-
-def _median(row: ReportRow) -> float:
-    return float(np.median([ms for block in row.latency_ms for ms in block]))
 
 
 def _noise(comparisons: Sequence[RowComparison], name: str) -> float | None:

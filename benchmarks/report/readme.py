@@ -9,7 +9,7 @@ from ...bundle.files import write_atomic
 from ...errors import BadInputError, RefusedError, one_of, printable
 from .records import CPU
 from .report import Report
-from .terminal import SHOWN, ratio_cells, row_cells
+from .terminal import ROW_HEAD, ratio_cells, row_cells
 from .text_tables import ms
 
 BEGIN = "<!-- bench:begin -->"
@@ -19,7 +19,7 @@ END = "<!-- bench:end -->"
 def readme_table(report: Report) -> str:
     """The table for README, with what is needed to judge it."""
     subject, settings, machine = report.subject, report.settings, report.machine
-    head = ["", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN)]
+    head = ["", *ROW_HEAD[:-1]]
     lines = [_bar(head), _bar(["---", "---", *["---:"] * (len(head) - 2)])]
     lines += [_bar(row_cells(row)[:-1]) for row in report.rows]
     lines += ["", "| median over median | | 99 % interval | noise of the run |", "|---|---:|---|---|"]
