@@ -33,7 +33,7 @@ from .baselines.contract import (
     open_ours,
     stream_baseline,
 )
-from .baselines.opening import open_others
+from .baselines.programs import Opening, open_others
 from .baselines.trtexec import compare_trtexec
 from .load.closed import LoadConfig, Progress, overhead_us
 from .load.first_answer import cold_starts, idle_gaps
@@ -254,18 +254,12 @@ class BenchRun:
 
     def closed(self) -> None:
         runtimes = [self.runtime, *(self.open() for _ in range(4))]
-        ours = [
-            clip_baseline(runtime, self.inputs, name, self.device)
-            for runtime, name in zip(runtimes, (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=False)
-        ]
-        ours += [
-            stream_baseline(runtime, self.inputs, name, device=self.device)
-            for runtime, name in zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
-        ]
-        wanted, precision = self.config.others, self.runtime.precision
-        others, skipped = open_others(
-            wanted, self.bundle, precision, self.threads, self.inputs, self.closing, self.progress, self.gpu
-        )
+        clips = zip(runtimes[:3], (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=True)
+        streams = zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
+        ours = [clip_baseline(runtime, self.inputs, name, self.device) for runtime, name in clips]
+        ours += [stream_baseline(runtime, self.inputs, name, self.device) for runtime, name in streams]
+        opening = Opening(self.bundle, self.runtime.precision, self.threads, self.inputs, self.closing, self.gpu)
+        others, skipped = open_others(self.config.others, opening, self.progress)
         self.skipped += skipped
         self.foreign = tuple(baseline.name for baseline in others)
         part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)

@@ -37,7 +37,7 @@ class Candidate:
     """
 
     name: str
-    step: Callable[[int], None]
+    step: Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def closed_loop(
     )
 
 
-def overhead_us(step: Callable[[int], None], *, clock: Clock = time.perf_counter_ns) -> float:
+def overhead_us(step: Callable[[int], object], *, clock: Clock = time.perf_counter_ns) -> float:
     """Microseconds that the generator adds to a latency: median over a step without work."""
     taken = np.empty(2000, np.int64)
     _timed_block(step, 0, taken, np.empty_like(taken), clock)
@@ -150,7 +150,7 @@ def overhead_us(step: Callable[[int], None], *, clock: Clock = time.perf_counter
 
 
 def _timed_block(
-    step: Callable[[int], None], first: int, out: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], clock: Clock
+    step: Callable[[int], object], first: int, out: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], clock: Clock
 ) -> None:
     """Times a block: `out[k]` becomes the nanoseconds of `step(first + k)`."""
     for k in range(len(out)):

@@ -50,8 +50,7 @@ def cold_starts(bundle: Path, backend: str, precision: str, threads: int, starts
         found.append(_start(bundle, backend, precision, threads))
         if progress is not None:
             progress("cold start", done + 1, starts)
-    names = ("process_ms", "import_ms", "load_ms", "first_ms", "warm_ms", "total_ms")
-    return ColdStart(**{name: tuple(one[name] for one in found) for name in names})
+    return ColdStart(**{name: tuple(one[name] for one in found) for name in found[0]})
 
 
 def _start(bundle: Path, backend: str, precision: str, threads: int) -> dict[str, float]:

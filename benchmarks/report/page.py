@@ -14,7 +14,6 @@ from ...bundle.files import write_atomic
 from ..baselines.contract import OTHERS
 from ..roofline.report import ANSWERS
 from .figures import (
-    Figure,
     cold_figure,
     floors_figure,
     histogram_figure,
@@ -27,7 +26,7 @@ from .figures import (
 )
 from .records import ReportRow
 from .report import Report, write_report
-from .svg import DRAWING, element, escape, number
+from .svg import DRAWING, Figure, element, escape, number
 from .terminal import ROW_HEAD, checks, details, row_cells
 
 MATRIX = 4  # from so many kinds of rows on, a picture of cells says more than bars side by side
