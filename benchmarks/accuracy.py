@@ -20,9 +20,7 @@ from ..bundle import Golden
 from ..engine import Runtime
 from ..engine.golden import SHARES, centred_logits, distance, golden_answers
 from ..errors import VerificationError, command
-from .baselines.contract import APART, REPEAT_TOLERANCE, Baseline, Inputs, StepAnswer
-
-STREAM_CHECKS = 5
+from .baselines.contract import APART, Baseline, Inputs, StepAnswer
 
 
 @dataclass(frozen=True)
@@ -103,12 +101,11 @@ def graph_digests(runtime: Runtime) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ClipAnswer:
-    """A baseline's answer to a golden clip while it was timed: float32 `[C]`, and its tolerance."""
+    """A baseline's answer to a golden clip while it was timed: float32 `[C]`."""
 
     clip: int
     probabilities: npt.NDArray[np.float32]
-    baseline: str = ""
-    tolerance: float = REPEAT_TOLERANCE
+    baseline: Baseline
 
 
 @dataclass(frozen=True)
@@ -118,18 +115,18 @@ class StreamAnswer:
     frame: int
     offset: int
     probabilities: npt.NDArray[np.float32]
-    baseline: str = ""
+    baseline: Baseline
 
 
-def stream_answers(frame: int, answer: StepAnswer, baseline: str = "") -> list[StreamAnswer]:
+def stream_answers(frame: int, answer: StepAnswer, baseline: Baseline) -> list[StreamAnswer]:
     """The answers of one step for every face; face i began at frame `i * APART`."""
     faces = (answer, *answer.others)
     return [StreamAnswer(frame, face * APART, one.probabilities, baseline) for face, one in enumerate(faces)]
 
 
-def sampled(count: int, checks: int = STREAM_CHECKS) -> list[int]:
-    """Places to check among `count` answers, the first and the last among them."""
-    return sorted({int(place) for place in np.linspace(0, count - 1, checks)})
+def sampled(steps: Sequence[int]) -> list[int]:
+    """Five of the steps, the first and the last among them; all where there are fewer."""
+    return [steps[place] for place in sorted({int(place) for place in np.linspace(0, len(steps) - 1, 5)})]
 
 
 def recording(baseline: Baseline, into: dict[int, StepAnswer]) -> Callable[[int], None]:
@@ -150,18 +147,22 @@ def check_after(
         runtime: any runtime of the bundle that was timed.
         inputs: what was fed.
         verified: from `verify_before`.
-        clips: answers to clips, of every mode and of every baseline with the bundle's own weights.
-        streams: a sample of the answers of streams.
+        clips: answers to clips, of every mode and of every baseline with the bundle's own weights; those in the
+            runtime's precision are compared.
+        streams: a sample of the answers of streams; likewise.
 
     Raises:
         VerificationError: an answer differs.
     """
+    clips = [answer for answer in clips if answer.baseline.precision == runtime.precision]
+    streams = [answer for answer in streams if answer.baseline.precision == runtime.precision]
     difference = 0.0
     for answer in clips:
         wanted = verified.answers[answer.clip % len(verified.answers)]
         found = float(np.abs(answer.probabilities - wanted).max())
-        shown = f"{answer.baseline}: {found:.2g}, {answer.tolerance:g} is allowed"
-        _require(runtime, "to a clip", found <= answer.tolerance, shown)
+        tolerance = answer.baseline.tolerance
+        shown = f"{answer.baseline.name}: {found:.2g}, {tolerance:g} is allowed"
+        _require(runtime, "to a clip", found <= tolerance, shown)
         difference = max(difference, found)
     share = 0.0
     if streams:

@@ -111,16 +111,19 @@ class BenchConfig:
             raise UsageError(f"The mode 'multi' needs at least 2 streams; got {self.streams}.")
 
 
-def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensors | None = None) -> Report:
-    """Measures a bundle on this machine.
+def bench(
+    config: BenchConfig,
+    progress: Progress | None = None,
+    sensors: Sensors | None = None,
+    kind: type[BenchRun] | None = None,
+) -> Report:
+    """Measures a bundle on this machine beside its sensors, and checks the answers.
 
     Args:
         config: what to run.
         progress: called with (stage, done, total).
         sensors: what is read beside the run; None: all of this machine's.
-
-    Returns:
-        The report.
+        kind: what measures something else than `BenchRun` does.
 
     Raises:
         BadInputError: there is no bundle.
@@ -129,22 +132,10 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
         VerificationError: its answers are not the golden ones, or were others while it was timed.
         MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
-    return report_of(BenchRun, config, progress, sensors)
-
-
-def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | None, sensors: Sensors | None) -> Report:
-    """Runs one kind of benchmark beside the sensors, checks its answers, builds the report.
-
-    Args:
-        kind: `BenchRun`, or one that measures something else.
-        config: what to run.
-        progress: called with (stage, done, total).
-        sensors: what is read beside the run; None: all of this machine's.
-    """
     machine = read_machine()
     sensors = sensors or this_machine()
     with contextlib.ExitStack() as closing:
-        run = kind(config, sensors, closing, progress)
+        run = (kind or BenchRun)(config, sensors, closing, progress)
         sampler = Sampler(sensors.sensors, sensors.facts)
         with sampler:
             if any(sensor.kind == "power" for sensor in sensors.sensors):
