@@ -129,11 +129,11 @@ def sampled(steps: Sequence[int]) -> list[int]:
     return [steps[place] for place in sorted({int(place) for place in np.linspace(0, len(steps) - 1, 5)})]
 
 
-def recording(baseline: Baseline, into: dict[int, StepAnswer]) -> Callable[[int], None]:
+def recording(answer: Callable[[int], StepAnswer], into: dict[int, StepAnswer]) -> Callable[[int], None]:
     """The step that is timed: it answers, and keeps the answer under its index."""
 
     def step(index: int) -> None:
-        into[index] = baseline.answer(index)
+        into[index] = answer(index)
 
     return step
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..bundle import Bundle
 from ..engine import Runtime, load
 from ..errors import UsageError, command, one_of
@@ -25,7 +27,6 @@ from .baselines.contract import (
     OTHERS,
     STREAM,
     STREAM_AGAIN,
-    Baseline,
     Inputs,
     Skipped,
     StepAnswer,
@@ -39,7 +40,7 @@ from .load.closed import LoadConfig, Progress, overhead_us
 from .load.first_answer import cold_starts, idle_gaps
 from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
 from .load.overhead import cache_check, measure_wrapper
-from .qualify import qualify
+from .qualify import BUSY, qualify
 from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
 from .report.report import Report
 from .report.rows import comparisons_of, with_energy
@@ -52,7 +53,6 @@ from .statistics import ratio
 ROUNDS = 20  # what the bootstrap draws from
 REST_S = 0.05  # twice as long as the thread pools of any baseline were seen to spin after their last work
 IDLE_S = 1.0  # of power samples before the run, where there is a power sensor
-BUSY = 0.5  # load average per CPU from which on a note says that others were running
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,8 @@ def bench(
 
 def harness_us() -> float:
     """Microseconds that generator and recording add to one latency: median over no work."""
-    empty = StepAnswer(None, {})  # type: ignore[arg-type]
-    hollow = Baseline("hollow", "nothing", "none", False, lambda _index: empty, "none")
-    return overhead_us(recording(hollow, {}))
+    empty = StepAnswer(np.empty(0, np.float32), {})
+    return overhead_us(recording(lambda _index: empty, {}))
 
 
 class BenchRun:

@@ -11,7 +11,6 @@ Every mode gives back answers that it was given *while it timed*, to be compared
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +73,9 @@ def run_closed(
         clock: a monotonic clock in nanoseconds.
     """
     answers: dict[str, dict[int, StepAnswer]] = {baseline.name: {} for baseline in baselines}
-    candidates = [Candidate(baseline.name, recording(baseline, answers[baseline.name])) for baseline in baselines]
+    candidates = [
+        Candidate(baseline.name, recording(baseline.answer, answers[baseline.name])) for baseline in baselines
+    ]
     result = closed_loop(candidates, load, clock=clock, progress=progress)
     steps = [int(step) for step in result.steps.reshape(-1)]
     rows: list[ReportRow] = []
@@ -188,15 +189,12 @@ def run_offline(
     """
     answers: dict[int, StepAnswer] = {}
     seen: list[Runtime] = []
-    lock = threading.Lock()
 
     @contextlib.contextmanager
     def open_step() -> Iterator[Callable[[int], None]]:
         with open_runtime() as runtime:
-            baseline = clip_baseline(runtime, inputs, CLIP, device)
-            with lock:
-                seen.append(runtime)
-            yield recording(baseline, answers)
+            seen.append(runtime)
+            yield recording(clip_baseline(runtime, inputs, CLIP, device).answer, answers)
 
     result = offline(open_step, workers, load.samples, max(load.warmup, 1))
     runtime = seen[0]

@@ -24,29 +24,24 @@ MAX_POINTS = 1500  # of one series in a picture; the JSON holds all
 def histogram_figure(row: ReportRow, key: str, colour: int) -> Figure:
     """One row's latencies as a histogram, with the share that was at most so slow."""
     values = np.sort(row.rounds().reshape(-1))
-    height = 190.0
+    height, bottom, top = 190.0, 190.0 - BOTTOM, TOP + 12
     x = svg.linear(values.tolist(), LEFT, WIDTH - RIGHT)
     counts, edges = np.histogram(values, bins=min(BINS, max(8, len(values) // 4)), range=(x.low, x.high))
-    y = svg.linear([float(counts.max())], height - BOTTOM, TOP + 12, zero=True)
-    share = svg.Scale(0.0, 1.0, height - BOTTOM, TOP + 12)
-    parts = [*svg.x_axis(x, height - BOTTOM, "latency, ms", TOP + 12), *svg.y_axis(y, LEFT, WIDTH - RIGHT, "answers")]
-    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
+    y = svg.linear([float(counts.max())], bottom, top, zero=True)
+    share = svg.Scale(0.0, 1.0, bottom, top)
+    parts = [*svg.x_axis(x, bottom, "latency, ms", top), *svg.y_axis(y, "answers")]
+    for count, low, high in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
-            left, right = x(float(low)), x(float(high))
-            bar = hint(f"{count} answers from {number(float(low))} to {number(float(high))} ms")
-            parts.append(
-                element(
-                    "rect", bar, x=left, y=y(float(count)), width=max(right - left - 0.6, 0.6),
-                    height=height - BOTTOM - y(float(count)), class_=f"fill s{colour % 6}",
-                )
-            )  # fmt: skip
-    parts.append(svg.path([(x(float(v)), share((i + 1) / len(values))) for i, v in _thinned(values)], "cdf"))
+            told = hint(f"{count} answers from {number(low)} to {number(high)} ms")
+            width = max(x(high) - x(low) - 0.6, 0.6)
+            shape = {"x": x(low), "y": y(count), "width": width, "height": bottom - y(count)}
+            parts.append(element("rect", told, **shape, class_=f"fill s{colour % 6}"))
+    shares = np.linspace(1 / len(values), 1.0, min(len(values), MAX_POINTS))
+    slowest = np.quantile(values, shares, method="inverted_cdf")  # of that share
+    parts.append(svg.path([(x(v), share(s)) for v, s in zip(slowest.tolist(), shares.tolist(), strict=True)], "cdf"))
     for found in row.summary.percentiles:
-        place = x(found.value_ms)
-        parts.append(
-            element("line", hint(f"p{found.percentile:g} {number(found.value_ms)} ms"), x1=place, x2=place,
-                    y1=TOP + 12, y2=height - BOTTOM, class_="mark dim")
-        )  # fmt: skip
+        place, told = x(found.value_ms), hint(f"p{found.percentile:g} {number(found.value_ms)} ms")
+        parts.append(element("line", told, x1=place, x2=place, y1=top, y2=bottom, class_="mark dim"))
         parts.append(label(place + 2, TOP + 8, f"p{found.percentile:g}", class_="tick"))
     s = row.summary
     text = (
@@ -58,12 +53,6 @@ def histogram_figure(row: ReportRow, key: str, colour: int) -> Figure:
     rows += [("min", number(s.min_ms), ""), ("mean", number(s.mean_ms), ""), ("max", number(s.max_ms), "")]
     head = ("", "ms", "at most, at 99 % confidence")
     return chart(key, f"Latencies of {row.name}", text, height, parts, head, rows)
-
-
-def _thinned(values: np.ndarray) -> list[tuple[int, float]]:
-    """At most `MAX_POINTS` of a sorted series, with their indices; first and last stay."""
-    chosen = np.unique(np.linspace(0, len(values) - 1, min(len(values), MAX_POINTS)).astype(int))
-    return [(int(i), float(values[i])) for i in chosen]
 
 
 def time_figure(rows: Sequence[ReportRow], series: Sequence[Series]) -> Figure:
@@ -78,7 +67,7 @@ def time_figure(rows: Sequence[ReportRow], series: Sequence[Series]) -> Figure:
     bottom = height - BOTTOM
     y = svg.linear([ms for row in rows for block in row.latency_ms for ms in block], top + tall, top, zero=True)
     parts = [*names, *svg.x_axis(x, bottom, "seconds of the run", top)]
-    parts += svg.y_axis(y, LEFT, WIDTH - RIGHT, "latency, ms")
+    parts += svg.y_axis(y, "latency, ms")
     for index, row in enumerate(rows):
         points = [pair for at, ms in zip(row.at_s, row.latency_ms, strict=True) for pair in zip(at, ms, strict=True)]
         step = max(1, len(points) * len(rows) // MAX_POINTS)
@@ -88,18 +77,14 @@ def time_figure(rows: Sequence[ReportRow], series: Sequence[Series]) -> Figure:
     for place, (kind, found) in enumerate(panels):
         low = top + tall + (place + 1) * (small + gap)
         scale = svg.linear([v for one in found for v in one.value], low, low - small)
-        parts += svg.y_axis(
-            scale, LEFT, WIDTH - RIGHT, f"{kind}, {found[0].unit}: " + ", ".join(o.name for o in found), 3
-        )
+        parts += svg.y_axis(scale, f"{kind}, {found[0].unit}: " + ", ".join(one.name for one in found), 3)
         for index, one in enumerate(found):
             points = [(x(t), scale(v)) for t, v in zip(one.t_s, one.value, strict=True)]
             parts.append(svg.path(points[:: max(1, len(points) // MAX_POINTS)], f"line s{index % 6}"))
     table += [(one.name, *_spread(one.value), one.unit) for _, found in panels for one in found]
-    text = "Each dot is one answer, at the moment it began. " + (
-        "Below: what the sensors said meanwhile."
-        if panels
-        else "No sensor of temperature, clock or power could be read on this machine."
-    )
+    below = "Below: what the sensors said meanwhile."
+    nothing = "No sensor of temperature, clock or power could be read on this machine."
+    text = f"Each dot is one answer, at the moment it began. {below if panels else nothing}"
     return chart("time", "Latency over time", text, height, parts, ("", "min", "median", "max", "unit"), table)
 
 
@@ -243,7 +228,7 @@ def precision_figure(rows: Sequence[ReportRow], accuracy: Sequence[Accuracy]) ->
     x = svg.linear([_p50(row) for row, _, _ in points], LEFT, WIDTH - 90, zero=True)
     y = svg.linear([1.2 * share for _, _, share in points], height - BOTTOM, TOP + 16, zero=True)
     parts = [*svg.x_axis(x, height - BOTTOM, "p50, ms an answer", TOP + 16)]
-    parts += svg.y_axis(y, LEFT, WIDTH - RIGHT, "off PyTorch's answer, % of the deviation between clips")
+    parts += svg.y_axis(y, "off PyTorch's answer, % of the deviation between clips")
     names = list(dict.fromkeys(row.precision for row, _, _ in points))
     table = []
     for row, found, share in points:

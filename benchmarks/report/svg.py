@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...errors import printable
@@ -150,24 +150,24 @@ def number(value: float) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------- axes
-def x_axis(scale: Scale, y: float, title: str, top: float, show: Callable[[float], str] = number) -> list[str]:
+def x_axis(scale: Scale, y: float, title: str, top: float) -> list[str]:
     """Ticks, grid lines up to `top` and a title below `y`."""
     parts = []
     for value in scale.ticks():
         x = scale(value)
         parts.append(element("line", x1=x, x2=x, y1=top, y2=y, class_="grid"))
         anchor = "start" if x < 2 * LETTER else "end" if x > WIDTH - 2 * LETTER else "middle"
-        parts.append(label(x, y + 13, show(value), anchor, "tick"))
+        parts.append(label(x, y + 13, number(value), anchor, "tick"))
     return [*parts, label((scale.start + scale.end) / 2, y + 28, title, "middle")]
 
 
-def y_axis(scale: Scale, x: float, right: float, title: str, about: int = 5) -> list[str]:
-    """Ticks, grid lines to `right`, and a title above the axis."""
+def y_axis(scale: Scale, title: str, about: int = 5) -> list[str]:
+    """Ticks at the left margin, grid lines to the right one, and a title above the axis."""
     parts = []
     for value in scale.ticks(about):
         y = scale(value)
-        parts.append(element("line", x1=x, x2=right, y1=y, y2=y, class_="grid"))
-        parts.append(label(x - 4, y + 3.5, number(value), "end", "tick"))
+        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
+        parts.append(label(LEFT - 4, y + 3.5, number(value), "end", "tick"))
     return [*parts, label(2, min(scale.start, scale.end) - 5, title)]
 
 

@@ -64,13 +64,13 @@ class Roofline:
 
     def floor_ms(self, device: str, precision: str, graphs: Sequence[str]) -> float | None:
         """The floor of graphs that run one after the other; None when one of them has none."""
-        found = [
+        known = [
             item.floor_ms
-            for graph in graphs
             for item in self.floors
-            if (item.device, item.precision, item.graph) == (device, precision, graph)
+            if (item.device, item.precision) == (device, precision)
+            and item.graph in graphs
+            and item.floor_ms is not None
         ]
-        known = [value for value in found if value is not None]
         return sum(known) if len(known) == len(graphs) else None
 
 
