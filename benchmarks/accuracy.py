@@ -60,11 +60,13 @@ class Verified:
     """Verified answers of a runtime, from before the first step is timed.
 
     Attributes:
-        answers: float32 `[G, C]`, the runtime's own answers to the golden clips.
+        runtime: that answered.
+        answers: float32 `[G, C]`, its own answers to the golden clips.
         deviation: between the golden clips, of a centred logit.
         clip_share, pair_share, agreement: see `Accuracy`.
     """
 
+    runtime: Runtime
     answers: npt.NDArray[np.float32]
     deviation: float
     clip_share: float
@@ -90,7 +92,7 @@ def verify_before(runtime: Runtime, golden: Golden) -> Verified:
                 next=command("logoformer", "verify", runtime.bundle.path),
             )
     deviation = float(np.sqrt(centred_logits(golden.probabilities).var(0).mean()))
-    return Verified(answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
+    return Verified(runtime, answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
 
 
 def graph_digests(runtime: Runtime) -> dict[str, str]:
@@ -139,14 +141,13 @@ def recording(answer: Callable[[int], StepAnswer], into: dict[int, StepAnswer]) 
 
 
 def check_after(
-    runtime: Runtime, inputs: Inputs, verified: Verified, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
+    verified: Verified, inputs: Inputs, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
 ) -> Accuracy:
     """Compares what was answered while it was timed with what was verified before.
 
     Args:
-        runtime: any runtime of the bundle that was timed.
-        inputs: what was fed.
         verified: from `verify_before`.
+        inputs: what was fed.
         clips: answers to clips, of every mode and of every baseline with the bundle's own weights; those in the
             runtime's precision are compared.
         streams: a sample of the answers of streams; likewise.
@@ -154,6 +155,7 @@ def check_after(
     Raises:
         VerificationError: an answer differs.
     """
+    runtime = verified.runtime
     clips = [answer for answer in clips if answer.baseline.precision == runtime.precision]
     streams = [answer for answer in streams if answer.baseline.precision == runtime.precision]
     difference = 0.0

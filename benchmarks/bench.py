@@ -19,7 +19,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..engine import Runtime, load
 from ..errors import UsageError, command, one_of
-from .accuracy import Accuracy, Verified, check_after, graph_digests, recording, verify_before
+from .accuracy import Accuracy, check_after, graph_digests, recording, verify_before
 from .baselines.contract import (
     CLIP,
     CLIP_AGAIN,
@@ -171,7 +171,7 @@ def bench(
         telemetry=telemetry,
         qualification=qualify(ours, machine, telemetry, run.cache),
         trtexec=trtexec,
-        roofline=floors(run.bundle, subject, machine, run.threads, rows, progress) if config.roofline else None,
+        roofline=floors(run.bundle, subject, run.threads, rows, progress) if config.roofline else None,
         wrapper=wrapper,
         harness_us=harness_us(),
         seconds=seconds,
@@ -208,9 +208,7 @@ class BenchRun:
         runtimes = [self.open(precision) for precision in self.precisions()]
         self.runtime = runtimes[0]
         self.device, self.gpu = device_of(self.runtime.backend, sensors), sensors.gpu
-        self.proofs: dict[str, tuple[Runtime, Verified]] = {
-            runtime.precision: (runtime, verify_before(runtime, self.bundle.golden())) for runtime in runtimes
-        }
+        self.proofs = [verify_before(runtime, self.bundle.golden()) for runtime in runtimes]
         self.zero_ns = 0
         self.parts: list[ModeResult] = []
         self.skipped: list[Skipped] = []
@@ -238,9 +236,7 @@ class BenchRun:
         """Compares what was answered while it was timed with what was verified before."""
         clips = [answer for part in self.parts for answer in part.clips]
         streams = [answer for part in self.parts for answer in part.streams]
-        return tuple(
-            check_after(runtime, self.inputs, proof, clips, streams) for runtime, proof in self.proofs.values()
-        )
+        return tuple(check_after(proof, self.inputs, clips, streams) for proof in self.proofs)
 
     def closed(self) -> None:
         runtimes = [self.runtime, *(self.open() for _ in range(4))]

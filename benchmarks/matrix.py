@@ -47,7 +47,7 @@ class MatrixRun(BenchRun):
         return precisions_of(self.bundle, self.config.precision)
 
     def measure(self) -> None:
-        cells = [cell for precision in self.proofs for cell in self._cells(precision)]
+        cells = [cell for proof in self.proofs for cell in self._cells(proof.runtime.precision)]
         part, _ = run_closed(cells, self.load, self.zero_ns, self.progress)
         self.parts.append(part)
 

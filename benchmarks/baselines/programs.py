@@ -1,4 +1,4 @@
-"""Baselines that are not ours: other programs, and the ways without a stream; opened where they can run.
+"""Baselines that are not ours: other programs, and ways without a stream, where they run.
 
 PyTorch runs the bundle's architecture with random weights: a bundle holds none for it.
 """
@@ -127,7 +127,7 @@ def _reason(error: Exception) -> str:
 
 # ------------------------------------------------------------------------------------------------------ other programs
 def ort_baseline(o: Opening, name: str = ORT) -> Baseline:
-    """The clip graph in a plain `InferenceSession.run`, with the provider of that name in `PROVIDERS`.
+    """The clip graph in a plain `InferenceSession.run`, with a provider of `PROVIDERS`.
 
     Raises:
         RuntimeError: the provider is not there: ONNX Runtime itself would silently take the CPU, and a CPU's time
@@ -238,7 +238,7 @@ def _eager_model(o: Opening) -> Any:
 
 
 def compiled_baseline(o: Opening) -> Baseline:
-    """The same architecture through `torch.compile`, compiled here and compared with the eager one.
+    """The same through `torch.compile`, compiled here and compared with the eager model.
 
     Raises:
         RuntimeError: its answer is not the eager one's.

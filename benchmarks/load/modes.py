@@ -73,9 +73,7 @@ def run_closed(
         clock: a monotonic clock in nanoseconds.
     """
     answers: dict[str, dict[int, StepAnswer]] = {baseline.name: {} for baseline in baselines}
-    candidates = [
-        Candidate(baseline.name, recording(baseline.answer, answers[baseline.name])) for baseline in baselines
-    ]
+    candidates = [Candidate(one.name, recording(one.answer, answers[one.name])) for one in baselines]
     result = closed_loop(candidates, load, clock=clock, progress=progress)
     steps = [int(step) for step in result.steps.reshape(-1)]
     rows: list[ReportRow] = []

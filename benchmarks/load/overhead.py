@@ -75,10 +75,6 @@ class WrapperCost:
     worker_p50_us: float | None
     worker_p95_us: float | None
 
-    def worker(self, unit: str = "us") -> str:
-        """The worker's median as text; empty when it was not measured."""
-        return "" if self.worker_p50_us is None else f", worker {self.worker_p50_us:.0f} {unit}"
-
 
 def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock = time.perf_counter_ns) -> WrapperCost:
     """Times the wrapper's calls, interleaved, and then the worker, over hollow sessions.

@@ -26,12 +26,13 @@ def readme_table(report: Report) -> str:
     lines += [_bar(ratio_cells(c)) for c in report.comparisons]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))
     w = report.wrapper
+    worker = "" if w.worker_p50_us is None else f", worker {w.worker_p50_us:.0f} µs"
     where = (
         f"`{subject.preset}`, {subject.backend}, {settings.threads} threads for each baseline, closed loop, "
         f"interleaved in one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
         f"{report.created[:10]}. In brackets: the bound that the true percentile stays below with 99 % confidence "
         f"(MLPerf early stopping). Own cost of the wrapper, p50: `runtime(clip)` {w.clip_p50_us:.0f} µs, "
-        f"`stream.push` {w.push_p50_us:.0f} µs{w.worker('µs')}; of the load generator: {report.harness_us:.2f} µs. "
+        f"`stream.push` {w.push_p50_us:.0f} µs{worker}; of the load generator: {report.harness_us:.2f} µs. "
         f"This run is {report.qualification.line()}."
     )
     lines += ["", _escape(where)]

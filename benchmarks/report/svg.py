@@ -1,4 +1,4 @@
-"""SVG elements, scales, axes, legends, bars and figures; every text of a report is escaped here.
+"""SVG elements, scales, axes, bars, figures; every text of a report is escaped here.
 
 Colours are those of Okabe and Ito, told apart with any colour vision.
 """
@@ -177,7 +177,7 @@ def path(points: Sequence[tuple[float, float]], class_: str) -> str:
 
 
 def legend(names: Sequence[str]) -> tuple[list[str], float]:
-    """Coloured squares with names, wrapped to the chart's width, and where they end; nothing without names."""
+    """Coloured squares with names, wrapped to the chart's width, and where they end."""
     parts: list[str] = []
     x, y = float(LEFT), TOP + 4.0
     for index, name in enumerate(names):

@@ -88,7 +88,7 @@ class Floor:
 
 
 def work_of(bundle: Bundle, entry: GraphEntry) -> Work:
-    """Counts one graph of a bundle; its kernels are those of TensorRT-RTX's plan where that is installed.
+    """Counts one graph of a bundle, by TensorRT-RTX's plan where that is installed.
 
     Raises:
         RefusedError: the file is not what the index promises, or cannot be read.
