@@ -149,27 +149,27 @@ def _noise(comparisons: Sequence[RowComparison], name: str) -> float | None:
 
 
 def _differences(before: Report, after: Report) -> list[str]:
-    a, b = before, after
-    sides = {
-        "machine": (a.machine.board or a.machine.cpu, b.machine.board or b.machine.cpu),
-        "system": (a.machine.system, b.machine.system),
-        "preset": (a.subject.preset, b.subject.preset),
-        "precision": (a.subject.precision, b.subject.precision),
-        "backend": (a.subject.backend, b.subject.backend),
-        "device": (a.subject.device, b.subject.device),
-        "threads": (a.settings.threads, b.settings.threads),
-        "rate": (a.settings.rate_hz, b.settings.rate_hz),
-        "graphs": (_graphs(a), _graphs(b)),
-    }
-    found = [f"{what}: {left} -> {right}" for what, (left, right) in sides.items() if left != right]
-    for name, report in (("before", a), ("after", b)):
+    left, right = _conditions(before), _conditions(after)
+    found = [f"{what}: {left[what]} -> {right[what]}" for what in left if left[what] != right[what]]
+    for name, report in (("before", before), ("after", after)):
         if not report.qualification.qualified:
             found.append(f"{name} is {report.qualification.line()}")
     return found
 
 
-def _graphs(report: Report) -> str:
-    return ", ".join(f"{name} {digest[:8]}" for name, digest in sorted(report.subject.graphs.items()))
+def _conditions(report: Report) -> dict[str, Any]:
+    machine, subject, settings = report.machine, report.subject, report.settings
+    return {
+        "machine": machine.board or machine.cpu,
+        "system": machine.system,
+        "preset": subject.preset,
+        "precision": subject.precision,
+        "backend": subject.backend,
+        "device": subject.device,
+        "threads": settings.threads,
+        "rate": settings.rate_hz,
+        "graphs": ", ".join(f"{name} {digest[:8]}" for name, digest in sorted(subject.graphs.items())),
+    }
 
 
 def changes_text(changes: Changes) -> str:
