@@ -20,9 +20,7 @@ from ..bundle import Golden
 from ..engine import Runtime
 from ..engine.golden import SHARES, centred_logits, distance, golden_answers
 from ..errors import VerificationError, command
-from .baselines.contract import APART, REPEAT_TOLERANCE, Baseline, Inputs, StepAnswer
-
-STREAM_CHECKS = 5
+from .baselines.contract import APART, Baseline, Inputs, StepAnswer
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,13 @@ class Verified:
     """Verified answers of a runtime, from before the first step is timed.
 
     Attributes:
-        answers: float32 `[G, C]`, the runtime's own answers to the golden clips.
+        runtime: that answered.
+        answers: float32 `[G, C]`, its own answers to the golden clips.
         deviation: between the golden clips, of a centred logit.
         clip_share, pair_share, agreement: see `Accuracy`.
     """
 
+    runtime: Runtime
     answers: npt.NDArray[np.float32]
     deviation: float
     clip_share: float
@@ -92,7 +92,7 @@ def verify_before(runtime: Runtime, golden: Golden) -> Verified:
                 next=command("logoformer", "verify", runtime.bundle.path),
             )
     deviation = float(np.sqrt(centred_logits(golden.probabilities).var(0).mean()))
-    return Verified(answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
+    return Verified(runtime, answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
 
 
 def graph_digests(runtime: Runtime) -> dict[str, str]:
@@ -103,12 +103,11 @@ def graph_digests(runtime: Runtime) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ClipAnswer:
-    """A baseline's answer to a golden clip while it was timed: float32 `[C]`, and its tolerance."""
+    """A baseline's answer to a golden clip while it was timed: float32 `[C]`."""
 
     clip: int
     probabilities: npt.NDArray[np.float32]
-    baseline: str = ""
-    tolerance: float = REPEAT_TOLERANCE
+    baseline: Baseline
 
 
 @dataclass(frozen=True)
@@ -118,50 +117,54 @@ class StreamAnswer:
     frame: int
     offset: int
     probabilities: npt.NDArray[np.float32]
-    baseline: str = ""
+    baseline: Baseline
 
 
-def stream_answers(frame: int, answer: StepAnswer, baseline: str = "") -> list[StreamAnswer]:
+def stream_answers(frame: int, answer: StepAnswer, baseline: Baseline) -> list[StreamAnswer]:
     """The answers of one step for every face; face i began at frame `i * APART`."""
     faces = (answer, *answer.others)
     return [StreamAnswer(frame, face * APART, one.probabilities, baseline) for face, one in enumerate(faces)]
 
 
-def sampled(count: int, checks: int = STREAM_CHECKS) -> list[int]:
-    """Places to check among `count` answers, the first and the last among them."""
-    return sorted({int(place) for place in np.linspace(0, count - 1, checks)})
+def sampled(steps: Sequence[int]) -> list[int]:
+    """Five of the steps, the first and the last among them; all where there are fewer."""
+    return [steps[place] for place in sorted({int(place) for place in np.linspace(0, len(steps) - 1, 5)})]
 
 
-def recording(baseline: Baseline, into: dict[int, StepAnswer]) -> Callable[[int], None]:
+def recording(answer: Callable[[int], StepAnswer], into: dict[int, StepAnswer]) -> Callable[[int], None]:
     """The step that is timed: it answers, and keeps the answer under its index."""
 
     def step(index: int) -> None:
-        into[index] = baseline.answer(index)
+        into[index] = answer(index)
 
     return step
 
 
 def check_after(
-    runtime: Runtime, inputs: Inputs, verified: Verified, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
+    verified: Verified, inputs: Inputs, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
 ) -> Accuracy:
     """Compares what was answered while it was timed with what was verified before.
 
     Args:
-        runtime: any runtime of the bundle that was timed.
-        inputs: what was fed.
         verified: from `verify_before`.
-        clips: answers to clips, of every mode and of every baseline with the bundle's own weights.
-        streams: a sample of the answers of streams.
+        inputs: what was fed.
+        clips: answers to clips, of every mode and of every baseline with the bundle's own weights; those in the
+            runtime's precision are compared.
+        streams: a sample of the answers of streams; likewise.
 
     Raises:
         VerificationError: an answer differs.
     """
+    runtime = verified.runtime
+    clips = [answer for answer in clips if answer.baseline.precision == runtime.precision]
+    streams = [answer for answer in streams if answer.baseline.precision == runtime.precision]
     difference = 0.0
     for answer in clips:
         wanted = verified.answers[answer.clip % len(verified.answers)]
         found = float(np.abs(answer.probabilities - wanted).max())
-        shown = f"{answer.baseline}: {found:.2g}, {answer.tolerance:g} is allowed"
-        _require(runtime, "to a clip", found <= answer.tolerance, shown)
+        tolerance = answer.baseline.tolerance
+        shown = f"{answer.baseline.name}: {found:.2g}, {tolerance:g} is allowed"
+        _require(runtime, "to a clip", found <= tolerance, shown)
         difference = max(difference, found)
     share = 0.0
     if streams:

@@ -11,13 +11,15 @@ import contextlib
 import datetime
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ..bundle import Bundle
 from ..engine import Runtime, load
 from ..errors import UsageError, command, one_of
-from .accuracy import Accuracy, Verified, check_after, graph_digests, recording, verify_before
+from .accuracy import Accuracy, check_after, graph_digests, recording, verify_before
 from .baselines.contract import (
     CLIP,
     CLIP_AGAIN,
@@ -25,7 +27,6 @@ from .baselines.contract import (
     OTHERS,
     STREAM,
     STREAM_AGAIN,
-    Baseline,
     Inputs,
     Skipped,
     StepAnswer,
@@ -33,13 +34,13 @@ from .baselines.contract import (
     open_ours,
     stream_baseline,
 )
-from .baselines.opening import open_others
+from .baselines.programs import Opening, open_others
 from .baselines.trtexec import compare_trtexec
 from .load.closed import LoadConfig, Progress, overhead_us
 from .load.first_answer import cold_starts, idle_gaps
 from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
 from .load.overhead import cache_check, measure_wrapper
-from .qualify import qualify
+from .qualify import BUSY, qualify
 from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
 from .report.report import Report
 from .report.rows import comparisons_of, with_energy
@@ -52,7 +53,6 @@ from .statistics import ratio
 ROUNDS = 20  # what the bootstrap draws from
 REST_S = 0.05  # twice as long as the thread pools of any baseline were seen to spin after their last work
 IDLE_S = 1.0  # of power samples before the run, where there is a power sensor
-BUSY = 0.5  # load average per CPU from which on a note says that others were running
 
 
 @dataclass(frozen=True)
@@ -111,16 +111,19 @@ class BenchConfig:
             raise UsageError(f"The mode 'multi' needs at least 2 streams; got {self.streams}.")
 
 
-def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensors | None = None) -> Report:
-    """Measures a bundle on this machine.
+def bench(
+    config: BenchConfig,
+    progress: Progress | None = None,
+    sensors: Sensors | None = None,
+    kind: type[BenchRun] | None = None,
+) -> Report:
+    """Measures a bundle on this machine beside its sensors, and checks the answers.
 
     Args:
         config: what to run.
         progress: called with (stage, done, total).
         sensors: what is read beside the run; None: all of this machine's.
-
-    Returns:
-        The report.
+        kind: what measures something else than `BenchRun` does.
 
     Raises:
         BadInputError: there is no bundle.
@@ -129,22 +132,10 @@ def bench(config: BenchConfig, progress: Progress | None = None, sensors: Sensor
         VerificationError: its answers are not the golden ones, or were others while it was timed.
         MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
-    return report_of(BenchRun, config, progress, sensors)
-
-
-def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | None, sensors: Sensors | None) -> Report:
-    """Runs one kind of benchmark beside the sensors, checks its answers, builds the report.
-
-    Args:
-        kind: `BenchRun`, or one that measures something else.
-        config: what to run.
-        progress: called with (stage, done, total).
-        sensors: what is read beside the run; None: all of this machine's.
-    """
     machine = read_machine()
     sensors = sensors or this_machine()
     with contextlib.ExitStack() as closing:
-        run = kind(config, sensors, closing, progress)
+        run = (kind or BenchRun)(config, sensors, closing, progress)
         sampler = Sampler(sensors.sensors, sensors.facts)
         with sampler:
             if any(sensor.kind == "power" for sensor in sensors.sensors):
@@ -163,7 +154,13 @@ def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | No
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         machine=machine,
         subject=subject,
-        settings=_settings(run),
+        settings=Settings(
+            **asdict(run.load),
+            modes=tuple(mode for mode in MODES if mode in config.modes),
+            threads=run.threads,
+            inputs=len(run.inputs.clips),
+            rate_hz=run.rate_hz,
+        ),
         rows=rows,
         skipped=(*run.skipped, *skipped),
         comparisons=tuple(comparison for part in run.parts for comparison in part.comparisons),
@@ -174,7 +171,7 @@ def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | No
         telemetry=telemetry,
         qualification=qualify(ours, machine, telemetry, run.cache),
         trtexec=trtexec,
-        roofline=floors(run.bundle, subject, machine, run.threads, rows, progress) if config.roofline else None,
+        roofline=floors(run.bundle, subject, run.threads, rows, progress) if config.roofline else None,
         wrapper=wrapper,
         harness_us=harness_us(),
         seconds=seconds,
@@ -182,23 +179,10 @@ def report_of(kind: type[BenchRun], config: BenchConfig, progress: Progress | No
     )
 
 
-def load_of(config: BenchConfig) -> LoadConfig:
-    """Number and pattern of timed steps."""
-    return LoadConfig(
-        rounds=ROUNDS,
-        block=-(-config.iterations // ROUNDS),
-        settle=2,
-        rest_s=REST_S,
-        warmup=config.warmup,
-        seed=config.seed,
-    )
-
-
 def harness_us() -> float:
     """Microseconds that generator and recording add to one latency: median over no work."""
-    empty = StepAnswer(None, {})  # type: ignore[arg-type]
-    hollow = Baseline("hollow", "nothing", "none", False, lambda _index: empty, "none")
-    return overhead_us(recording(hollow, {}))
+    empty = StepAnswer(np.empty(0, np.float32), {})
+    return overhead_us(recording(lambda _index: empty, {}))
 
 
 class BenchRun:
@@ -209,7 +193,8 @@ class BenchRun:
     ) -> None:
         self.config, self.closing, self.progress = config, closing, progress
         self.threads = config.threads or usable_cpus()
-        self.load = load_of(config)
+        block = -(-config.iterations // ROUNDS)
+        self.load = LoadConfig(ROUNDS, block, settle=2, rest_s=REST_S, warmup=config.warmup, seed=config.seed)
         self.bundle = Bundle(config.bundle)
         self.inputs = Inputs.of(self.bundle)
         self.rate_hz = config.rate_hz or self.inputs.fps
@@ -223,9 +208,7 @@ class BenchRun:
         runtimes = [self.open(precision) for precision in self.precisions()]
         self.runtime = runtimes[0]
         self.device, self.gpu = device_of(self.runtime.backend, sensors), sensors.gpu
-        self.proofs: dict[str, tuple[Runtime, Verified]] = {
-            runtime.precision: (runtime, verify_before(runtime, self.bundle.golden())) for runtime in runtimes
-        }
+        self.proofs = [verify_before(runtime, self.bundle.golden()) for runtime in runtimes]
         self.zero_ns = 0
         self.parts: list[ModeResult] = []
         self.skipped: list[Skipped] = []
@@ -253,24 +236,16 @@ class BenchRun:
         """Compares what was answered while it was timed with what was verified before."""
         clips = [answer for part in self.parts for answer in part.clips]
         streams = [answer for part in self.parts for answer in part.streams]
-        return tuple(
-            check_after(runtime, self.inputs, proof, clips, streams) for runtime, proof in self.proofs.values()
-        )
+        return tuple(check_after(proof, self.inputs, clips, streams) for proof in self.proofs)
 
     def closed(self) -> None:
         runtimes = [self.runtime, *(self.open() for _ in range(4))]
-        ours = [
-            clip_baseline(runtime, self.inputs, name, self.device)
-            for runtime, name in zip(runtimes, (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=False)
-        ]
-        ours += [
-            stream_baseline(runtime, self.inputs, name, device=self.device)
-            for runtime, name in zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
-        ]
-        wanted, precision = self.config.others, self.runtime.precision
-        others, skipped = open_others(
-            wanted, self.bundle, precision, self.threads, self.inputs, self.closing, self.progress, self.gpu
-        )
+        clips = zip(runtimes[:3], (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=True)
+        streams = zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
+        ours = [clip_baseline(runtime, self.inputs, name, self.device) for runtime, name in clips]
+        ours += [stream_baseline(runtime, self.inputs, name, self.device) for runtime, name in streams]
+        opening = Opening(self.bundle, self.runtime.precision, self.threads, self.inputs, self.closing, self.gpu)
+        others, skipped = open_others(self.config.others, opening, self.progress)
         self.skipped += skipped
         self.foreign = tuple(baseline.name for baseline in others)
         part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)
@@ -310,21 +285,6 @@ class BenchRun:
 
 
 # --------------------------------------------------------------------------------------------------------------- report
-def _settings(run: BenchRun) -> Settings:
-    return Settings(
-        modes=tuple(mode for mode in MODES if mode in run.config.modes),
-        threads=run.threads,
-        rounds=run.load.rounds,
-        block=run.load.block,
-        settle=run.load.settle,
-        rest_s=run.load.rest_s,
-        warmup=run.load.warmup,
-        seed=run.load.seed,
-        inputs=len(run.inputs.clips),
-        rate_hz=run.rate_hz,
-    )
-
-
 def _subject(run: BenchRun) -> Subject:
     runtime, preset = run.runtime, str(run.bundle.manifest["model"].get("preset", ""))
     name = run.bundle.path.resolve().name

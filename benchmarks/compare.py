@@ -115,11 +115,11 @@ def compare_rows(
     """
     named = {row.name: row for row in after}
     pairs = [(a, named[a.name]) for a in before if a.name in named]
-    return tuple(_change(a, b, _noise(comparisons, a.name), margin) for a, b in pairs if _same(a, b))
-
-
-def _same(a: ReportRow, b: ReportRow) -> bool:
-    return a.mode == b.mode and min(len(a.latency_ms), len(b.latency_ms)) >= MIN_ROUNDS
+    return tuple(
+        _change(a, b, _noise(comparisons, a.name), margin)
+        for a, b in pairs
+        if a.mode == b.mode and min(len(a.latency_ms), len(b.latency_ms)) >= MIN_ROUNDS
+    )
 
 
 def _change(a: ReportRow, b: ReportRow, noise: float | None, margin: float) -> Change:
@@ -129,18 +129,14 @@ def _change(a: ReportRow, b: ReportRow, noise: float | None, margin: float) -> C
     return Change(
         name=a.name,
         mode=a.mode,
-        before_ms=_median(a),
-        after_ms=_median(b),
+        before_ms=float(np.median(before)),
+        after_ms=float(np.median(after)),
         median=median,
         p90=ratio_of_runs(after, before, 90.0) if enough else None,
         noise=noise,
         significant=median.low > 1 or median.high < 1,
         regression=median.low > 1 + max(margin, noise or 0.0),
     )
-
-
-def _median(row: ReportRow) -> float:
-    return float(np.median([ms for block in row.latency_ms for ms in block]))
 
 
 def _noise(comparisons: Sequence[RowComparison], name: str) -> float | None:
@@ -153,27 +149,27 @@ def _noise(comparisons: Sequence[RowComparison], name: str) -> float | None:
 
 
 def _differences(before: Report, after: Report) -> list[str]:
-    a, b = before, after
-    sides = {
-        "machine": (a.machine.board or a.machine.cpu, b.machine.board or b.machine.cpu),
-        "system": (a.machine.system, b.machine.system),
-        "preset": (a.subject.preset, b.subject.preset),
-        "precision": (a.subject.precision, b.subject.precision),
-        "backend": (a.subject.backend, b.subject.backend),
-        "device": (a.subject.device, b.subject.device),
-        "threads": (a.settings.threads, b.settings.threads),
-        "rate": (a.settings.rate_hz, b.settings.rate_hz),
-        "graphs": (_graphs(a), _graphs(b)),
-    }
-    found = [f"{what}: {left} -> {right}" for what, (left, right) in sides.items() if left != right]
-    for name, report in (("before", a), ("after", b)):
+    left, right = _conditions(before), _conditions(after)
+    found = [f"{what}: {left[what]} -> {right[what]}" for what in left if left[what] != right[what]]
+    for name, report in (("before", before), ("after", after)):
         if not report.qualification.qualified:
             found.append(f"{name} is {report.qualification.line()}")
     return found
 
 
-def _graphs(report: Report) -> str:
-    return ", ".join(f"{name} {digest[:8]}" for name, digest in sorted(report.subject.graphs.items()))
+def _conditions(report: Report) -> dict[str, Any]:
+    machine, subject, settings = report.machine, report.subject, report.settings
+    return {
+        "machine": machine.board or machine.cpu,
+        "system": machine.system,
+        "preset": subject.preset,
+        "precision": subject.precision,
+        "backend": subject.backend,
+        "device": subject.device,
+        "threads": settings.threads,
+        "rate": settings.rate_hz,
+        "graphs": ", ".join(f"{name} {digest[:8]}" for name, digest in sorted(subject.graphs.items())),
+    }
 
 
 def changes_text(changes: Changes) -> str:

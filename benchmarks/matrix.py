@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..bundle import MIXED, PRECISIONS, Bundle
-from ..errors import UsageError, VerificationError, command, one_of
-from .accuracy import Accuracy, check_after
+from ..engine.sessions.backends import choose_precision
 from .baselines.contract import CLIP, STREAM, Baseline, clip_baseline, faces_baseline
-from .bench import BenchConfig, BenchRun, report_of
+from .bench import BenchConfig, BenchRun, bench
 from .load.closed import Progress
 from .load.modes import run_closed
 from .report.records import ReportRow
@@ -38,7 +37,7 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors:
         VerificationError: no precision was accepted, or answers are not the golden ones.
         MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
-    return report_of(MatrixRun, replace(config, modes=("closed",), rate_hz=None, trtexec=False), progress, sensors)
+    return bench(replace(config, modes=("closed",), rate_hz=None, trtexec=False), progress, sensors, MatrixRun)
 
 
 class MatrixRun(BenchRun):
@@ -48,23 +47,9 @@ class MatrixRun(BenchRun):
         return precisions_of(self.bundle, self.config.precision)
 
     def measure(self) -> None:
-        self.cells = [cell for precision in self.proofs for cell in self._cells(precision)]
-        part, _ = run_closed(self.cells, self.load, self.zero_ns, self.progress)
+        cells = [cell for proof in self.proofs for cell in self._cells(proof.runtime.precision)]
+        part, _ = run_closed(cells, self.load, self.zero_ns, self.progress)
         self.parts.append(part)
-
-    def checked(self) -> tuple[Accuracy, ...]:
-        (part,) = self.parts
-        precision_of = {cell.name: cell.precision for cell in self.cells}
-        return tuple(
-            check_after(
-                runtime,
-                self.inputs,
-                proof,
-                [answer for answer in part.clips if precision_of[answer.baseline] == precision],
-                [answer for answer in part.streams if precision_of[answer.baseline] == precision],
-            )
-            for precision, (runtime, proof) in self.proofs.items()
-        )
 
     def _cells(self, precision: str) -> list[Baseline]:
         """The clip graph, then every hop with one stream, two, and as many as the arena holds."""
@@ -84,19 +69,9 @@ def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
         UsageError: the bundle has no such precision.
         VerificationError: no precision was accepted.
     """
-    if wanted != "verdict":
-        if wanted not in bundle.runnable:
-            raise UsageError(
-                f"{bundle.path} has no precision {wanted!r}.", next=f"choose from {one_of(bundle.runnable)}"
-            )
-        return [wanted]
-    found = [name for name in (*PRECISIONS, MIXED) if name in bundle.accepted]
-    if not found:
-        raise VerificationError(
-            f"No precision of {bundle.path} was accepted.",
-            next=command("logoformer", "export", "CHECKPOINT", "-o", bundle.path),
-        )
-    return found
+    if wanted != "verdict" or not bundle.accepted:
+        return [choose_precision(bundle, wanted, "onnxruntime")]
+    return [name for name in (*PRECISIONS, MIXED) if name in bundle.accepted]
 
 
 # -------------------------------------------------------------------------------------------------------------- report

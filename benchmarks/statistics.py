@@ -13,6 +13,7 @@ Sources: NVIDIA TensorRT, samples/common/sampleReporting.cpp (`findPercentile`);
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
+RESAMPLES = 2000
 STRETCHES = 5  # of neighbouring rounds, drawn as one where two runs are compared
 MIN_ROUNDS = 8  # fewer cannot be resampled honestly: the interval would shrink because there is nothing to draw
 
@@ -62,16 +64,8 @@ def discardable(n: int, percentile: float, confidence: float = CONFIDENCE) -> in
         confidence: c.
     """
     chance = 1.0 - percentile / 100.0
-    if n < 1 or binomial_cdf(1, n, chance) > 1.0 - confidence:
-        return 0
-    low, high = 1, n  # the CDF grows with t: low holds, high does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        if binomial_cdf(middle, n, chance) <= 1.0 - confidence:
-            low = middle
-        else:
-            high = middle
-    return low
+    # The CDF grows with t, up to 1 at n.
+    return bisect.bisect_left(range(1, n + 1), True, key=lambda t: binomial_cdf(t, n, chance) > 1.0 - confidence)
 
 
 @functools.lru_cache(maxsize=64)
@@ -84,16 +78,8 @@ def minimum_samples(percentile: float, confidence: float = CONFIDENCE, t: int = 
         t: MLPerf's discard count, at least 1.
     """
     chance = 1.0 - percentile / 100.0
-    low, high = t, t + 1  # the CDF falls with n: low is too few (its CDF is 1), high is doubled until it is enough
-    while binomial_cdf(t, high, chance) > 1.0 - confidence:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if binomial_cdf(t, middle, chance) <= 1.0 - confidence:
-            high = middle
-        else:
-            low = middle
-    return high
+    # The CDF falls with n, from 1 at t.
+    return bisect.bisect_left(range(1 << 40), True, key=lambda n: binomial_cdf(t, n, chance) <= 1.0 - confidence)
 
 
 def upper_bound(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float | None:
@@ -204,7 +190,7 @@ class Ratio:
         return max(abs(self.high - 1.0), abs(self.low - 1.0))
 
 
-def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0, resamples: int = 2000) -> Ratio:
+def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0) -> Ratio:
     """Compares two candidates that were timed in the same rounds.
 
     Whole rounds are drawn with replacement, the same rounds for both sides (a paired block bootstrap, percentile
@@ -215,25 +201,22 @@ def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0, r
         numerator_ms: float64 `[R, K]`, R rounds of K latencies.
         denominator_ms: float64 `[R, K']`, the same R rounds.
         seed: of the draws.
-        resamples: draws.
 
     Raises:
         ValueError: the rounds do not fit each other, are fewer than MIN_ROUNDS, or are empty.
     """
-    a, b = np.asarray(numerator_ms, np.float64), np.asarray(denominator_ms, np.float64)
-    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < MIN_ROUNDS or 0 in a.shape or 0 in b.shape:
-        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: [R, K] with one R >= {MIN_ROUNDS} is needed")
+    a, b = _comparable(numerator_ms, denominator_ms)
+    if len(a) != len(b):
+        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: the same rounds are needed")
     rng = np.random.default_rng(seed)
-    drawn = np.empty(resamples)
-    for i in range(resamples):
+    drawn = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
         rounds = rng.integers(len(a), size=len(a))
         drawn[i] = np.median(a[rounds]) / np.median(b[rounds])
     return _with_interval(np.median(a) / np.median(b), drawn)
 
 
-def ratio_of_runs(
-    after_ms: FloatArray, before_ms: FloatArray, percentile: float = 50.0, seed: int = 0, resamples: int = 2000
-) -> Ratio:
+def ratio_of_runs(after_ms: FloatArray, before_ms: FloatArray, percentile: float = 50.0) -> Ratio:
     """Compares one percentile of a candidate between two runs.
 
     As `ratio`, but the rounds of the two sides have nothing to do with each other, so each side draws its own. What the
@@ -244,26 +227,29 @@ def ratio_of_runs(
         after_ms: float64 `[R, K]`, the numerator.
         before_ms: float64 `[R', K']`.
         percentile: 0..100.
-        seed: of the draws.
-        resamples: draws.
 
     Raises:
         ValueError: fewer than MIN_ROUNDS rounds on a side, or empty ones.
     """
-    a, b = np.asarray(after_ms, np.float64), np.asarray(before_ms, np.float64)
-    if a.ndim != 2 or b.ndim != 2 or min(len(a), len(b)) < MIN_ROUNDS or 0 in (*a.shape, *b.shape):
-        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: [R, K] with R >= {MIN_ROUNDS} is needed")
-    rng = np.random.default_rng(seed)
+    a, b = _comparable(after_ms, before_ms)
+    rng = np.random.default_rng(0)
 
     def draws(rounds: FloatArray) -> FloatArray:
         count, stretch = len(rounds), max(len(rounds) // STRETCHES, 1)
-        starts = rng.integers(count, size=(resamples, -(-count // stretch), 1))
-        chosen = (starts + np.arange(stretch)).reshape(resamples, -1)[:, :count] % count  # [resamples, R]
-        drawn = rounds[chosen]  # [resamples, R, K]
-        found: FloatArray = np.percentile(drawn.reshape(resamples, -1), percentile, axis=1)
+        starts = rng.integers(count, size=(RESAMPLES, -(-count // stretch), 1))
+        chosen = (starts + np.arange(stretch)).reshape(RESAMPLES, -1)[:, :count] % count  # [RESAMPLES, R]
+        drawn = rounds[chosen]  # [RESAMPLES, R, K]
+        found: FloatArray = np.percentile(drawn.reshape(RESAMPLES, -1), percentile, axis=1)
         return found
 
     return _with_interval(np.percentile(a, percentile) / np.percentile(b, percentile), draws(a) / draws(b))
+
+
+def _comparable(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim != 2 or b.ndim != 2 or min(len(a), len(b)) < MIN_ROUNDS or 0 in (*a.shape, *b.shape):
+        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: [R, K] with R >= {MIN_ROUNDS} is needed")
+    return a, b
 
 
 def _with_interval(value: np.floating[Any], drawn: FloatArray) -> Ratio:

@@ -36,9 +36,10 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _roofline(a: argparse.Namespace, bar: Bar) -> int:
-    from ..benchmarks.roofline.report import of_bundle, roofline_text
+    from ..benchmarks.roofline.report import roofline, roofline_text
+    from ..bundle import Bundle
 
-    found = of_bundle(Path(a.bundle), a.precision, a.threads, device=a.device, progress=bar)
+    found = roofline(Bundle(a.bundle), a.precision, a.threads, device=a.device, progress=bar)
     return show(a, bar, asdict(found), roofline_text(found))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,7 @@ def write_evaluation(
     result: dict[str, Any] = {
         "call": dict(call),
         "parts": list(evaluation.parts),
-        "machine": read_machine().to_json(),
+        "machine": asdict(read_machine()),
         "classes": list(answers.classes),
         "metrics": answers.metrics().to_json(),
         "clips": [

@@ -3,8 +3,7 @@
 All baselines get the same uint8 clips in host memory, use the same number of CPU threads, and are finished when the
 probabilities are a numpy array. What each does in between is its `what`, word for word in the report.
 
-Which others are opened is decided in `opening.py`. A baseline that needs a GPU is left out,
-with the reason, where there is none.
+A baseline that needs a GPU is left out, with the reason, where there is none (`programs.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle import Bundle
-from ...bundle.onnx_scan import refuse_external
 from ...clips import Clip, pattern_ages, pick
 from ...engine import Runtime, load
 from ...engine.result import Result
@@ -152,27 +150,24 @@ def clip_baseline(runtime: Runtime, inputs: Inputs, name: str, device: str = CPU
     rotate = name != CLIP_REPEATED
 
     def answer(index: int) -> StepAnswer:
-        result = runtime(inputs.clip(index if rotate else 0), color="rgb")
-        return answer_of([result])
+        return answer_of([runtime(inputs.clip(index if rotate else 0), color="rgb")])
 
     what = f"runtime(clip): {runtime.bundle.frames} uint8 frames -> probabilities"
     return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device)
 
 
-def stream_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int = 1, device: str = CPU) -> Baseline:
-    """`stream.push(frame, t)`, `hop` frames for one answer; a step is all of them."""
-    stream = runtime.stream(hop=hop, color="rgb", warmup="repeat")
+def stream_baseline(runtime: Runtime, inputs: Inputs, name: str, device: str = CPU) -> Baseline:
+    """`stream.push(frame, t)`, an answer for each frame."""
+    stream = runtime.stream(hop=1, color="rgb", warmup="repeat")
 
     def answer(index: int) -> StepAnswer:
-        for frame in range(index * hop, (index + 1) * hop):
-            result = stream.push(inputs.frame(frame), frame / inputs.fps)
+        result = stream.push(inputs.frame(index), index / inputs.fps)
         if result is None:
-            raise VerificationError(f"The stream gave no answer at step {index} although {hop} frames were pushed.")
+            raise VerificationError(f"The stream gave no answer at step {index} although a frame was pushed.")
         return answer_of([result])
 
-    frames = "1 new uint8 frame" if hop == 1 else f"{hop} new uint8 frames, one push each"
-    what = f"stream.push(frame), hop {hop}: {frames} -> probabilities"
-    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, hop)
+    what = "stream.push(frame), hop 1: 1 new uint8 frame -> probabilities"
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, hop=1)
 
 
 def faces_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Baseline:
@@ -201,18 +196,6 @@ def open_ours(
 
 
 # -------------------------------------------------------------------------------------------------------------- others
-def clip_graph(bundle: Bundle, precision: str) -> bytes:
-    """The bytes of the clip graph that all other runtimes are given, checked.
-
-    Raises:
-        RefusedError: changed, or with tensors in other files.
-    """
-    entry = bundle.graph("clip", precision)
-    data = bundle.read_graph(entry)
-    refuse_external(data, entry.file)
-    return data
-
-
 def chosen_baselines(text: str) -> tuple[str, ...]:
     """Reads 'all', 'none' or 'torch,openvino'.
 

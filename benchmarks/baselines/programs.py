@@ -1,4 +1,4 @@
-"""Baselines in ONNX Runtime, OpenVINO, Polygraphy and PyTorch.
+"""Baselines that are not ours: other programs, and ways without a stream, where they run.
 
 PyTorch runs the bundle's architecture with random weights: a bundle holds none for it.
 """
@@ -7,46 +7,127 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...bundle import Bundle
+from ...bundle.onnx_scan import refuse_external
+from ...clips import Frame, pattern_ages, pick
+from ...engine import Runtime
+from ...errors import LogoformerError
+from ..load.closed import Progress
 from ..report.records import CPU
 from .contract import (
     COMPILED,
     EAGER,
+    NAIVE,
     OPENVINO,
     ORT,
     ORT_CUDA,
     ORT_TENSORRT,
     OTHER_RUNTIME,
+    OTHERS,
+    PER_FRAME,
     POLYGRAPHY,
     REPEAT_TOLERANCE,
     Baseline,
     Inputs,
+    Skipped,
     StepAnswer,
-    clip_graph,
+    open_ours,
 )
 
 COMPILE_TOLERANCE = 1e-3  # between the compiled model's probabilities and the eager one's
 PROVIDERS = {ORT: "CPUExecutionProvider", ORT_CUDA: "CUDAExecutionProvider", ORT_TENSORRT: "TensorrtExecutionProvider"}
 FATAL = 4  # of log severity: a provider without its card prints a page before it falls back
+NEED_GPU = (ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
 
 
-def ort_baseline(
-    bundle: Bundle, precision: str, threads: int, inputs: Inputs, name: str = ORT, device: str = CPU
-) -> Baseline:
-    """The clip graph in a plain `InferenceSession.run`.
+@dataclass(frozen=True)
+class Opening:
+    """What the baselines of one run are opened with.
+
+    Attributes:
+        bundle: gives the graph and the architecture.
+        precision: of the graphs; torch runs in FP32.
+        threads: CPU threads of each.
+        inputs: what they are fed.
+        closing: frees what they hold, and restores torch's number of threads.
+        gpu: name of this machine's GPU; None: it has none, and whoever needs one is left out.
+    """
+
+    bundle: Bundle
+    precision: str
+    threads: int
+    inputs: Inputs
+    closing: contextlib.ExitStack
+    gpu: str | None = None
+
+    def clip_graph(self) -> bytes:
+        """The bytes of the clip graph that all other runtimes are given, checked.
+
+        Raises:
+            RefusedError: changed, or with tensors in other files.
+        """
+        entry = self.bundle.graph("clip", self.precision)
+        data = self.bundle.read_graph(entry)
+        refuse_external(data, entry.file)
+        return data
+
+    def runtime(self) -> Runtime:
+        """One more runtime of the bundle."""
+        return open_ours(self.bundle, self.precision, self.threads, self.closing)
+
+
+def open_others(
+    wanted: Sequence[str], opening: Opening, progress: Progress | None = None
+) -> tuple[list[Baseline], list[Skipped]]:
+    """Opens the baselines that work here.
 
     Args:
-        bundle: gives the graph.
-        precision: of the graph.
-        threads: of the CPU.
-        inputs: what is fed.
-        name: one of `PROVIDERS`.
-        device: the GPU's name for a provider that runs on one.
+        wanted: some of `OTHERS`.
+        opening: with what.
+        progress: called before each is opened; compiling takes a minute.
+
+    Returns:
+        The baselines, and those left out with the reason.
+
+    Raises:
+        LogoformerError: the bundle itself is at fault.
+    """
+    baselines: list[Baseline] = []
+    skipped: list[Skipped] = []
+    chosen = [name for name in OTHERS if name in wanted]
+    for done, name in enumerate(chosen):
+        if progress is not None:
+            progress(f"opening {name}", done, len(chosen))
+        if name in NEED_GPU and opening.gpu is None:
+            skipped.append(Skipped(name, "there is no NVIDIA GPU on this machine"))
+            continue
+        try:
+            baselines.append(OPENERS[name](opening))
+        except LogoformerError:
+            raise  # the bundle itself is at fault
+        except Exception as error:  # another program's failure, of any class: it must not end our run
+            skipped.append(Skipped(name, _reason(error)))
+    return baselines, skipped
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------------ other programs
+def ort_baseline(o: Opening, name: str = ORT) -> Baseline:
+    """The clip graph in a plain `InferenceSession.run`, with a provider of `PROVIDERS`.
 
     Raises:
         RuntimeError: the provider is not there: ONNX Runtime itself would silently take the CPU, and a CPU's time
@@ -59,26 +140,23 @@ def ort_baseline(
         raise RuntimeError(f"this onnxruntime has no {provider}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3 if name == ORT else FATAL
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    if name == ORT_CUDA:
-        asked = [(provider, {"use_tf32": "0"})]  # FP32 stays FP32
-    else:
-        asked = [(provider, {})]
-    session = onnxruntime.InferenceSession(clip_graph(bundle, precision), options, providers=asked)
+    options.intra_op_num_threads, options.inter_op_num_threads = o.threads, 1
+    asked = [(provider, {"use_tf32": "0"} if name == ORT_CUDA else {})]  # FP32 stays FP32
+    session = onnxruntime.InferenceSession(o.clip_graph(), options, providers=asked)
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"{provider} could not start (no NVIDIA GPU, or its libraries are missing)")
     feed = session.get_inputs()[0].name
 
     def answer(index: int) -> StepAnswer:
-        return StepAnswer(session.run(None, {feed: inputs.clip(index)[None]})[0][0], {})
+        return StepAnswer(session.run(None, {feed: o.inputs.clip(index)[None]})[0][0], {})
 
     what = f"InferenceSession.run on the bundle's clip graph with {provider}, nothing around it"
     backend = f"onnxruntime {onnxruntime.__version__} {provider.removesuffix('ExecutionProvider')}"
-    tolerance = REPEAT_TOLERANCE if name == ORT else OTHER_RUNTIME
-    return Baseline(name, what, precision, True, answer, backend, device, tolerance=tolerance)
+    device, tolerance = (CPU, REPEAT_TOLERANCE) if name == ORT else (str(o.gpu), OTHER_RUNTIME)
+    return Baseline(name, what, o.precision, True, answer, backend, device, tolerance=tolerance)
 
 
-def openvino_baseline(bundle: Bundle, precision: str, threads: int, inputs: Inputs) -> Baseline:
+def openvino_baseline(o: Opening) -> Baseline:
     """A compiled model with one stream, tuned for latency.
 
     OpenVINO computes in BF16 on CPUs that are fast at it unless it is told otherwise; here it keeps to FP32.
@@ -90,9 +168,9 @@ def openvino_baseline(bundle: Bundle, precision: str, threads: int, inputs: Inpu
     import openvino
 
     core = openvino.Core()
-    model = core.read_model(io.BytesIO(clip_graph(bundle, precision)))
+    model = core.read_model(io.BytesIO(o.clip_graph()))
     settings = {
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": o.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
@@ -100,25 +178,18 @@ def openvino_baseline(bundle: Bundle, precision: str, threads: int, inputs: Inpu
     request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def answer(index: int) -> StepAnswer:
-        request.infer([inputs.clip(index)[None]])
+        request.infer([o.inputs.clip(index)[None]])
         return StepAnswer(request.get_output_tensor(0).data[0].copy(), {})
 
     what = "compiled model on the CPU, latency hint, one stream, FP32 kept: infer on the bundle's clip graph"
     backend = f"openvino {openvino.__version__.split('-')[0]} CPU"
-    return Baseline(OPENVINO, what, precision, True, answer, backend, tolerance=OTHER_RUNTIME)
+    return Baseline(OPENVINO, what, o.precision, True, answer, backend, tolerance=OTHER_RUNTIME)
 
 
-def polygraphy_baseline(
-    bundle: Bundle, precision: str, inputs: Inputs, device: str, closing: contextlib.ExitStack
-) -> Baseline:
+def polygraphy_baseline(o: Opening) -> Baseline:
     """`TrtRunner.infer`, which copies from pageable memory and waits for each call.
 
-    Args:
-        bundle: gives the graph; strongly typed, TF32 cleared, as `logoformer build` does.
-        precision: of the graph.
-        inputs: what is fed.
-        device: the GPU's name.
-        closing: frees the runner.
+    The network is strongly typed and TF32 cleared, as `logoformer build` does.
 
     Raises:
         ModuleNotFoundError: TensorRT or Polygraphy is not installed.
@@ -127,18 +198,17 @@ def polygraphy_baseline(
     import tensorrt  # before Polygraphy, whose own imports are lazy and whose errors then come late
     from polygraphy.backend.trt import CreateConfig, EngineFromNetwork, NetworkFromOnnxBytes, TrtRunner
 
-    graph = clip_graph(bundle, precision)
-    network = NetworkFromOnnxBytes(graph, strongly_typed=True)
-    runner = closing.enter_context(TrtRunner(EngineFromNetwork(network, CreateConfig(tf32=False))))
-    entry = bundle.graph("clip", precision)
+    network = NetworkFromOnnxBytes(o.clip_graph(), strongly_typed=True)
+    runner = o.closing.enter_context(TrtRunner(EngineFromNetwork(network, CreateConfig(tf32=False))))
+    entry = o.bundle.graph("clip", o.precision)
     given, wanted = entry.inputs[0].name, entry.outputs[0].name
 
     def answer(index: int) -> StepAnswer:
-        return StepAnswer(runner.infer({given: inputs.clip(index)[None]})[wanted][0].copy(), {})
+        return StepAnswer(runner.infer({given: o.inputs.clip(index)[None]})[wanted][0].copy(), {})
 
     what = "polygraphy TrtRunner.infer on an engine of the bundle's clip graph, copies included, no CUDA graph"
     backend = f"tensorrt {tensorrt.__version__} by polygraphy"
-    return Baseline(POLYGRAPHY, what, precision, True, answer, backend, device, tolerance=OTHER_RUNTIME)
+    return Baseline(POLYGRAPHY, what, o.precision, True, answer, backend, str(o.gpu), tolerance=OTHER_RUNTIME)
 
 
 def torch_baseline(model: Any, name: str, inputs: Inputs) -> Baseline:
@@ -157,18 +227,18 @@ def torch_baseline(model: Any, name: str, inputs: Inputs) -> Baseline:
     return Baseline(name, what, "fp32", False, answer, f"torch {torch.__version__} CPU")
 
 
-def eager_model(bundle: Bundle) -> Any:
-    """The bundle's architecture with random weights; a bundle holds no torch weights."""
+def _eager_model(o: Opening) -> Any:
     from ...model.networks.config import ModelConfig
     from ...model.networks.logoformer import untrained
 
     # The index keeps derived figures beside the configuration; they do not build a model.
-    config = {name: value for name, value in bundle.manifest["model"].items() if name != "complexity"}
+    config = {name: value for name, value in o.bundle.manifest["model"].items() if name != "complexity"}
+    o.closing.enter_context(torch_threads(o.threads))
     return untrained(ModelConfig.from_json(config))
 
 
-def compiled_baseline(model: Any, inputs: Inputs) -> Baseline:
-    """The same model through `torch.compile`, compiled here and compared with the eager one.
+def compiled_baseline(o: Opening) -> Baseline:
+    """The same through `torch.compile`, compiled here and compared with the eager model.
 
     Raises:
         RuntimeError: its answer is not the eager one's.
@@ -176,8 +246,9 @@ def compiled_baseline(model: Any, inputs: Inputs) -> Baseline:
     """
     import torch
 
-    baseline = torch_baseline(torch.compile(model, dynamic=False), COMPILED, inputs)
-    want = torch_baseline(model, EAGER, inputs).answer(0).probabilities
+    model = _eager_model(o)
+    baseline = torch_baseline(torch.compile(model, dynamic=False), COMPILED, o.inputs)
+    want = torch_baseline(model, EAGER, o.inputs).answer(0).probabilities
     difference = float(np.abs(baseline.answer(0).probabilities - want).max())
     if difference > COMPILE_TOLERANCE:
         raise RuntimeError(f"its probabilities differ by {difference:.2g} from eager torch's")
@@ -195,3 +266,61 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+# -------------------------------------------------------------------------------------------------- without a stream
+def naive_baseline(o: Opening) -> Baseline:
+    """Picks the training pattern out of the kept frames and runs the clip graph, every frame."""
+    runtime, inputs, sampling = o.runtime(), o.inputs, o.bundle.sampling
+    ages = pattern_ages(sampling)
+    kept = math.ceil(float(ages.max()) * inputs.fps) + 2
+    frames: deque[Frame] = deque(maxlen=kept)
+    times: deque[float] = deque(maxlen=kept)
+
+    def answer(index: int) -> StepAnswer:
+        frames.append(inputs.frame(index))
+        times.append(index / inputs.fps)
+        clip = np.stack([frames[int(place)] for place in pick(np.array(times), ages)])
+        result = runtime(clip, color="rgb")
+        return StepAnswer(result.probabilities, result.stages_ms)
+
+    what = (
+        "1 new uint8 frame: the training pattern is picked out of the frames kept, then the whole clip graph runs again"
+    )
+    return Baseline(NAIVE, what, runtime.precision, True, answer, runtime.backend, hop=1)
+
+
+def per_frame_baseline(o: Opening) -> Baseline:
+    """A classifier of single frames: the frame graph, the mean of its tokens, a linear layer."""
+    runtime = o.runtime()
+    session = runtime.session("frame")
+    into, tokens = session.input("frame")[0], session.output("tokens")[0]  # [S, S, 3], [h*w, d]
+    rng = np.random.default_rng(0)
+    scale = 1.0 / math.sqrt(tokens.shape[1])
+    weights = (rng.standard_normal((len(runtime.labels), tokens.shape[1])) * scale).astype(np.float32)  # [C, d]
+
+    def answer(index: int) -> StepAnswer:
+        into[:] = o.inputs.frame(index)
+        session.run()
+        logits = weights @ tokens.astype(np.float32).mean(0)  # [C]
+        powers = np.exp(logits - logits.max())
+        return StepAnswer(powers / powers.sum(), {})
+
+    what = (
+        "1 new uint8 frame: the frame graph, the mean of its tokens, one linear layer (random weights): a classifier "
+        "of single frames with an equal trunk; it sees no movement"
+    )
+    return Baseline(PER_FRAME, what, runtime.precision, False, answer, runtime.backend, hop=1)
+
+
+OPENERS: dict[str, Callable[[Opening], Baseline]] = {
+    ORT: ort_baseline,
+    EAGER: lambda o: torch_baseline(_eager_model(o), EAGER, o.inputs),
+    COMPILED: compiled_baseline,
+    OPENVINO: openvino_baseline,
+    NAIVE: naive_baseline,
+    PER_FRAME: per_frame_baseline,
+    ORT_CUDA: lambda o: ort_baseline(o, ORT_CUDA),
+    ORT_TENSORRT: lambda o: ort_baseline(o, ORT_TENSORRT),
+    POLYGRAPHY: polygraphy_baseline,
+}

@@ -65,15 +65,14 @@ def find_trtexec(places: Sequence[Path] = PLACES) -> Path | None:
 
 
 def compare_trtexec(
-    bundle: Bundle, precision: str, sensors: Sensors, engines_dir: Path | None = None
+    bundle: Bundle, precision: str, sensors: Sensors
 ) -> tuple[tuple[TrtexecRun, ...], tuple[Skipped, ...]]:
-    """Runs trtexec on every TensorRT engine of a bundle in one precision.
+    """Runs trtexec on every TensorRT engine inside a bundle in one precision.
 
     Args:
         bundle: whose engines.
         precision: of them.
         sensors: of this machine; without a GPU nothing is run.
-        engines_dir: where engines live if not inside the bundle.
 
     Returns:
         What trtexec said, and what was left out with the reason.
@@ -86,7 +85,7 @@ def compare_trtexec(
         return (), (Skipped(NAME, f"it is neither on PATH nor at {PLACES[0]}"),)
     if sensors.gpu is None:
         return (), (Skipped(NAME, "this machine shows no GPU"),)
-    folder = engines_folder(bundle.path, engines_dir)
+    folder = engines_folder(bundle.path, None)
     engines = [one for one in read_index(folder) if one.precision == precision and one.target.startswith("tensorrt")]
     if not engines:
         return (), (Skipped(NAME, f"the bundle holds no TensorRT engine in {precision}: logoformer build"),)

@@ -37,7 +37,7 @@ class Candidate:
     """
 
     name: str
-    step: Callable[[int], None]
+    step: Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,6 @@ class LoadResult:
         start_ns: by candidate, int64 `[R, K]`: what the clock said when each latency began.
         steps: int64 `[R, K]`, the index each timed step was called with; the same for all candidates.
         order: the candidates' names as they ran, one tuple a round.
-        overhead_us: what the generator itself adds to a latency: the median over a step that does nothing.
         seconds: the whole run, warm-up and untimed steps included.
     """
 
@@ -87,7 +86,6 @@ class LoadResult:
     start_ns: Mapping[str, npt.NDArray[np.int64]]
     steps: npt.NDArray[np.int64]
     order: tuple[tuple[str, ...], ...]
-    overhead_us: float
     seconds: float
 
 
@@ -135,38 +133,24 @@ def closed_loop(
                 candidate.step(index)
             _timed_block(candidate.step, first, taken[candidate.name][round_], starts[candidate.name][round_], clock)
             done = _report(progress, "timing", done, blocks)
-    seconds = (clock() - began) / 1e9
     return LoadResult(
         latency_ms={name: ns / 1e6 for name, ns in taken.items()},
         start_ns=starts,
         steps=steps,
         order=tuple(order),
-        overhead_us=overhead_us(clock=clock),
-        seconds=seconds,
+        seconds=(clock() - began) / 1e9,
     )
 
 
-def overhead_us(
-    step: Callable[[int], None] | None = None, *, clock: Clock = time.perf_counter_ns, steps: int = 2000
-) -> float:
-    """Microseconds that the generator adds to a latency: median over a step without work.
-
-    Args:
-        step: such a step; None: one that returns at once.
-        clock: a monotonic clock in nanoseconds.
-        steps: how many.
-    """
-    taken = np.empty(steps, np.int64)
-    _timed_block(step or _nothing, 0, taken, np.empty_like(taken), clock)
+def overhead_us(step: Callable[[int], object], *, clock: Clock = time.perf_counter_ns) -> float:
+    """Microseconds that the generator adds to a latency: median over a step without work."""
+    taken = np.empty(2000, np.int64)
+    _timed_block(step, 0, taken, np.empty_like(taken), clock)
     return float(np.median(taken)) / 1e3
 
 
 def _timed_block(
-    step: Callable[[int], None],
-    first: int,
-    out: npt.NDArray[np.int64],
-    starts: npt.NDArray[np.int64],
-    clock: Clock,
+    step: Callable[[int], object], first: int, out: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], clock: Clock
 ) -> None:
     """Times a block: `out[k]` becomes the nanoseconds of `step(first + k)`."""
     for k in range(len(out)):
@@ -182,10 +166,6 @@ def _step_indices(config: LoadConfig) -> npt.NDArray[np.int64]:
     starts = config.warmup + np.arange(config.rounds) * (config.settle + config.block) + config.settle
     found: npt.NDArray[np.int64] = (starts[:, None] + np.arange(config.block)).astype(np.int64)
     return found
-
-
-def _nothing(_index: int) -> None:
-    return None
 
 
 def _report(progress: Progress | None, stage: str, done: int, total: int) -> int:

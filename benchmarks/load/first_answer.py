@@ -50,8 +50,7 @@ def cold_starts(bundle: Path, backend: str, precision: str, threads: int, starts
         found.append(_start(bundle, backend, precision, threads))
         if progress is not None:
             progress("cold start", done + 1, starts)
-    names = ("process_ms", "import_ms", "load_ms", "first_ms", "warm_ms", "total_ms")
-    return ColdStart(**{name: tuple(one[name] for one in found) for name in names})
+    return ColdStart(**{name: tuple(one[name] for one in found) for name in found[0]})
 
 
 def _start(bundle: Path, backend: str, precision: str, threads: int) -> dict[str, float]:
@@ -78,15 +77,11 @@ def phases(began_ns: int, marks: Mapping[str, Any]) -> dict[str, float]:
         marks: what the child said: `entered`, `imported`, `loaded`, `first` in nanoseconds, `warm_ms`.
     """
     order = [began_ns, *(int(marks[name]) for name in ("entered", "imported", "loaded", "first"))]
-    process, imported, load, first = ((b - a) / 1e6 for a, b in itertools.pairwise(order))
-    return {
-        "process_ms": process,
-        "import_ms": imported,
-        "load_ms": load,
-        "first_ms": first,
-        "warm_ms": float(marks["warm_ms"]),
-        "total_ms": (order[-1] - order[0]) / 1e6,
+    found = {
+        f"{name}_ms": (end - begin) / 1e6
+        for name, (begin, end) in zip(("process", "import", "load", "first"), itertools.pairwise(order), strict=True)
     }
+    return {**found, "warm_ms": float(marks["warm_ms"]), "total_ms": (order[-1] - began_ns) / 1e6}
 
 
 def child(entered_ns: int) -> None:

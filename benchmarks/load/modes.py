@@ -11,7 +11,6 @@ Every mode gives back answers that it was given *while it timed*, to be compared
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +27,9 @@ from ..baselines.contract import (
     clip_baseline,
     faces_baseline,
 )
-from ..report.records import CPU, Pace, ReportRow, RowComparison
+from ..report.records import CPU, ReportRow, RowComparison
 from ..report.rows import make_row
-from ..statistics import Summary, ratio
+from ..statistics import ratio
 from .closed import Candidate, Clock, LoadConfig, LoadResult, Progress, closed_loop
 from .offline import offline
 from .paced import paced
@@ -74,7 +73,7 @@ def run_closed(
         clock: a monotonic clock in nanoseconds.
     """
     answers: dict[str, dict[int, StepAnswer]] = {baseline.name: {} for baseline in baselines}
-    candidates = [Candidate(baseline.name, recording(baseline, answers[baseline.name])) for baseline in baselines]
+    candidates = [Candidate(one.name, recording(one.answer, answers[one.name])) for one in baselines]
     result = closed_loop(candidates, load, clock=clock, progress=progress)
     steps = [int(step) for step in result.steps.reshape(-1)]
     rows: list[ReportRow] = []
@@ -91,10 +90,10 @@ def run_closed(
         if baseline.hop is None:
             for step in steps:
                 clip = 0 if name == CLIP_REPEATED else step
-                clips.append(ClipAnswer(clip, given[step].probabilities, name, baseline.tolerance))
+                clips.append(ClipAnswer(clip, given[step].probabilities, baseline))
         else:
-            for step in (steps[place] for place in sampled(len(steps))):
-                streams += stream_answers((step + 1) * baseline.hop - 1, given[step], name)
+            for step in sampled(steps):
+                streams += stream_answers((step + 1) * baseline.hop - 1, given[step], baseline)
     return ModeResult(tuple(rows), tuple(clips), tuple(streams)), result
 
 
@@ -131,23 +130,15 @@ def run_paced(
     name = f"paced {rate_hz:g} Hz"
     what = f"stream.push at {rate_hz:g} frames/s, hop {hop}: scheduled arrival of the frame -> probabilities"
     baseline = Baseline(name, what, runtime.precision, True, lambda index: answers[index], runtime.backend, device, hop)
-    pace = Pace(
-        rate_hz=rate_hz,
-        achieved_hz=result.achieved_hz,
-        queued=result.queued,
-        longest_queue=result.longest_queue,
-        wake_us=result.wake_us,
-        service=Summary.of(result.service_ms),
-    )
     steps = [int(step) for step in result.steps]
     given = [answers[step] for step in steps]
     due_s = (result.due_ns - zero_ns) / 1e9
     row = make_row(
         baseline, "paced", due_s[None], result.latency_ms[None], given,
-        throughput_hz=result.achieved_hz / hop, pace=pace,
+        throughput_hz=result.pace.achieved_hz / hop, pace=result.pace,
     )  # fmt: skip
-    checked = [steps[place] for place in sampled(len(steps))]
-    return ModeResult((row,), streams=tuple(found for step in checked for found in stream_answers(step, answers[step])))
+    streams = [found for step in sampled(steps) for found in stream_answers(step, answers[step], baseline)]
+    return ModeResult((row,), streams=tuple(streams))
 
 
 # --------------------------------------------------------------------------------------------------------------- multi
@@ -196,15 +187,12 @@ def run_offline(
     """
     answers: dict[int, StepAnswer] = {}
     seen: list[Runtime] = []
-    lock = threading.Lock()
 
     @contextlib.contextmanager
     def open_step() -> Iterator[Callable[[int], None]]:
         with open_runtime() as runtime:
-            baseline = clip_baseline(runtime, inputs, CLIP, device)
-            with lock:
-                seen.append(runtime)
-            yield recording(baseline, answers)
+            seen.append(runtime)
+            yield recording(clip_baseline(runtime, inputs, CLIP, device).answer, answers)
 
     result = offline(open_step, workers, load.samples, max(load.warmup, 1))
     runtime = seen[0]
@@ -213,8 +201,8 @@ def run_offline(
     given = [answers[index] for index in range(load.samples)]
     start_s, latency = (result.start_ns - zero_ns) / 1e9, result.latency_ns / 1e6
     row = make_row(baseline, "offline", start_s[None], latency[None], given, throughput_hz=result.throughput_hz)
-    clips = tuple(ClipAnswer(index, answer.probabilities) for index, answer in enumerate(given))
-    return ModeResult((row,), clips)
+    clips = [ClipAnswer(index, answer.probabilities, baseline) for index, answer in enumerate(given)]
+    return ModeResult((row,), tuple(clips))
 
 
 def workers_of(device: str, threads: int) -> int:

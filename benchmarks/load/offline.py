@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -55,8 +56,7 @@ def offline(open_step: OpenStep, workers: int, results: int, warmup: int, clock:
     """
     start, taken = np.empty(results, np.int64), np.empty(results, np.int64)
     numbers: Iterator[int] = iter(range(results))
-    ready, lock = threading.Barrier(workers), threading.Lock()
-    failed: list[BaseException] = []
+    ready, lock, failed = threading.Barrier(workers), threading.Lock(), threading.Event()
 
     def work() -> None:
         try:
@@ -64,7 +64,7 @@ def offline(open_step: OpenStep, workers: int, results: int, warmup: int, clock:
                 for index in range(warmup):
                     step(index)
                 ready.wait()
-                while not failed:
+                while not failed.is_set():
                     with lock:
                         number = next(numbers, None)
                     if number is None:
@@ -75,15 +75,12 @@ def offline(open_step: OpenStep, workers: int, results: int, warmup: int, clock:
                     start[number] = began
         except threading.BrokenBarrierError:
             pass  # another worker failed before the start; its error is the one to show
-        except BaseException as error:  # shown by the caller's thread
-            failed.append(error)
+        except BaseException:
+            failed.set()
             ready.abort()
+            raise
 
-    threads = [threading.Thread(target=work, name=f"offline {i}") for i in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
+    with ThreadPoolExecutor(workers, "offline") as pool:
+        for done in [pool.submit(work) for _ in range(workers)]:
+            done.result()
     return OfflineResult(start, taken, (int((start + taken).max()) - int(start.min())) / 1e9)

@@ -11,10 +11,11 @@ is none, so the runs of the graph are counted too: as many as answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ...bundle import Bundle, GraphEntry, TensorSpec
@@ -22,7 +23,7 @@ from ...engine import Runtime
 from ...engine.sessions.contract import Session, allocate
 from ..baselines.contract import CLIP, STREAM, Inputs, clip_baseline, stream_baseline
 from ..report.records import CacheCheck
-from ..statistics import Ratio, numpy_percentile
+from ..statistics import Ratio
 from .closed import Candidate, Clock, LoadConfig, closed_loop
 
 WORKER = "worker"
@@ -74,10 +75,6 @@ class WrapperCost:
     worker_p50_us: float | None
     worker_p95_us: float | None
 
-    def worker(self, unit: str = "us") -> str:
-        """The worker's median as text; empty when it was not measured."""
-        return "" if self.worker_p50_us is None else f", worker {self.worker_p50_us:.0f} {unit}"
-
 
 def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock = time.perf_counter_ns) -> WrapperCost:
     """Times the wrapper's calls, interleaved, and then the worker, over hollow sessions.
@@ -90,34 +87,18 @@ def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock
     """
     config = LoadConfig(rounds=20, block=50, settle=2, warmup=20)
     with Runtime(bundle, HollowSession, "hollow", precision) as runtime:
-        baselines = [clip_baseline(runtime, inputs, CLIP), stream_baseline(runtime, inputs, STREAM)]
-        candidates = [Candidate(baseline.name, _discarding(baseline.answer)) for baseline in baselines]
-        result = closed_loop(candidates, config, clock=clock)
+        baselines = (clip_baseline(runtime, inputs, CLIP), stream_baseline(runtime, inputs, STREAM))
+        candidates = [Candidate(baseline.name, baseline.answer) for baseline in baselines]
+        taken = closed_loop(candidates, config, clock=clock).latency_ms
     with Runtime(bundle, HollowSession, "hollow", precision) as runtime, runtime.worker() as worker:
         stream = worker.stream(hop=1, color="rgb", warmup="repeat")
 
         def submit(index: int) -> None:
             worker.submit(stream, inputs.frame(index), index / inputs.fps).result()
 
-        through = closed_loop([Candidate(WORKER, submit)], config, clock=clock)
-    clip_us, push_us = (result.latency_ms[name] * 1e3 for name in (CLIP, STREAM))
-    worker_us = through.latency_ms[WORKER] * 1e3
-    return WrapperCost(
-        n=config.samples,
-        clip_p50_us=numpy_percentile(clip_us, 50),
-        clip_p95_us=numpy_percentile(clip_us, 95),
-        push_p50_us=numpy_percentile(push_us, 50),
-        push_p95_us=numpy_percentile(push_us, 95),
-        worker_p50_us=numpy_percentile(worker_us, 50),
-        worker_p95_us=numpy_percentile(worker_us, 95),
-    )
-
-
-def _discarding(answer: Callable[[int], object]) -> Callable[[int], None]:
-    def step(index: int) -> None:
-        answer(index)
-
-    return step
+        through = closed_loop([Candidate(WORKER, submit)], config, clock=clock).latency_ms
+    every_ms = (taken[CLIP], taken[STREAM], through[WORKER])
+    return WrapperCost(config.samples, *(float(us) for ms in every_ms for us in np.percentile(ms * 1e3, (50, 95))))
 
 
 # --------------------------------------------------------------------------------------------------------------- cache

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..report.records import Pace
+from ..statistics import Summary
 from .closed import Clock, Progress
 
 Wait = Callable[[int], None]
@@ -29,30 +31,19 @@ class PacedResult:
         due_ns, start_ns, end_ns: int64 `[n]` of the frames that were answered: scheduled arrival, beginning of their
             work, answer.
         steps: int64 `[n]`, the index of each such frame.
-        queued: frames, answered or not, that had to wait for an earlier one.
-        longest_queue: most frames that waited at once.
-        wake_us: how late work on a frame began that did not have to wait, median.
-        achieved_hz: frames worked off per second, the rate itself where the server kept up.
+        pace: its queueing; `achieved_hz` is the rate itself where the server kept up.
     """
 
     due_ns: npt.NDArray[np.int64]
     start_ns: npt.NDArray[np.int64]
     end_ns: npt.NDArray[np.int64]
     steps: npt.NDArray[np.int64]
-    queued: int
-    longest_queue: int
-    wake_us: float
-    achieved_hz: float
+    pace: Pace
 
     @property
     def latency_ms(self) -> npt.NDArray[np.float64]:
         """From scheduled arrival to answer, float64 `[n]`."""
         return (self.end_ns - self.due_ns) / 1e6
-
-    @property
-    def service_ms(self) -> npt.NDArray[np.float64]:
-        """From the beginning of the work to the answer, float64 `[n]`, as in a closed loop."""
-        return (self.end_ns - self.start_ns) / 1e6
 
 
 def wait_until(due_ns: int) -> None:
@@ -112,8 +103,12 @@ def paced(
         start_ns=start[answered],
         end_ns=end[answered],
         steps=(first + np.flatnonzero(answered)).astype(np.int64),
-        queued=int(waited.sum()),
-        longest_queue=max(int(waiting.max()), 0),
-        wake_us=float(np.median(idle)) / 1e3,
-        achieved_hz=frames / (max(int(end[-1]) - zero, frames * period_ns) / 1e9),
+        pace=Pace(
+            rate_hz=rate_hz,
+            achieved_hz=frames / (max(int(end[-1]) - zero, frames * period_ns) / 1e9),
+            queued=int(waited.sum()),
+            longest_queue=max(int(waiting.max()), 0),
+            wake_us=float(np.median(idle)) / 1e3,
+            service=Summary.of((end - start)[answered] / 1e6),
+        ),
     )

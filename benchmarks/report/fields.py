@@ -44,16 +44,15 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _value(hint: Any, value: Any, place: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _value(_not_none(arguments), value, place)
+        (kind,) = (kind for kind in arguments if kind is not types.NoneType)
+        return None if value is None else _value(kind, value, place)
     if dataclasses.is_dataclass(hint):
         return read(typing.cast("type[Any]", hint), value)
-    if origin is tuple:
-        items = _items(value, place)
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_value(arguments[0], item, place) for item in items)
-        if len(items) != len(arguments):
-            raise TypeError(f"{place} holds {len(items)} values, {len(arguments)} are expected")
-        return tuple(_value(kind, item, place) for kind, item in zip(arguments, items, strict=True))
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(value) != len(kinds):
+            raise TypeError(f"{place} holds {len(value)} values, {len(kinds)} are expected")
+        return tuple(_value(kind, item, place) for kind, item in zip(kinds, value, strict=True))
     if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {_value(str, key, place): _value(arguments[1], item, place) for key, item in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -61,14 +60,3 @@ def _value(hint: Any, value: Any, place: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
         return value
     raise TypeError(f"{place} is {value!r:.80}")
-
-
-def _not_none(arguments: tuple[Any, ...]) -> Any:
-    (kind,) = (kind for kind in arguments if kind is not types.NoneType)
-    return kind
-
-
-def _items(value: Any, place: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"{place} is {value!r:.80}, no list")
-    return list(value)

@@ -6,7 +6,6 @@ Every picture comes with the table of what it shows, for those who cannot see it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,58 +13,35 @@ from ..accuracy import Accuracy
 from ..roofline.report import ANSWERS, Roofline
 from . import svg
 from .records import ColdStart, IdleGap, ReportRow, RowComparison, Series
-from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, ChartBar, bar_chart, element, hint, label, number
+from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, ChartBar, Figure, bar_chart, chart, element, hint, label, number
 from .terminal import ratio_cells
 
 BINS = 40
 MAX_POINTS = 1500  # of one series in a picture; the JSON holds all
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture with its table.
-
-    Attributes:
-        title: what it is.
-        text: what it shows, in a sentence or two.
-        picture: markup.
-        head, rows: of the table; the first column names the row.
-    """
-
-    title: str
-    text: str
-    picture: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 # ------------------------------------------------------------------------------------------------------------ latencies
 def histogram_figure(row: ReportRow, key: str, colour: int) -> Figure:
     """One row's latencies as a histogram, with the share that was at most so slow."""
     values = np.sort(row.rounds().reshape(-1))
-    height = 190.0
+    height, bottom, top = 190.0, 190.0 - BOTTOM, TOP + 12
     x = svg.linear(values.tolist(), LEFT, WIDTH - RIGHT)
     counts, edges = np.histogram(values, bins=min(BINS, max(8, len(values) // 4)), range=(x.low, x.high))
-    y = svg.linear([float(counts.max())], height - BOTTOM, TOP + 12, zero=True)
-    share = svg.Scale(0.0, 1.0, height - BOTTOM, TOP + 12)
-    parts = [*svg.x_axis(x, height - BOTTOM, "latency, ms", TOP + 12), *svg.y_axis(y, LEFT, WIDTH - RIGHT, "answers")]
-    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
+    y = svg.linear([float(counts.max())], bottom, top, zero=True)
+    share = svg.Scale(0.0, 1.0, bottom, top)
+    parts = [*svg.x_axis(x, bottom, "latency, ms", top), *svg.y_axis(y, "answers")]
+    for count, low, high in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
-            left, right = x(float(low)), x(float(high))
-            bar = hint(f"{count} answers from {number(float(low))} to {number(float(high))} ms")
-            parts.append(
-                element(
-                    "rect", bar, x=left, y=y(float(count)), width=max(right - left - 0.6, 0.6),
-                    height=height - BOTTOM - y(float(count)), class_=f"fill s{colour % 6}",
-                )
-            )  # fmt: skip
-    parts.append(svg.path([(x(float(v)), share((i + 1) / len(values))) for i, v in _thinned(values)], "cdf"))
+            told = hint(f"{count} answers from {number(low)} to {number(high)} ms")
+            width = max(x(high) - x(low) - 0.6, 0.6)
+            shape = {"x": x(low), "y": y(count), "width": width, "height": bottom - y(count)}
+            parts.append(element("rect", told, **shape, class_=f"fill s{colour % 6}"))
+    shares = np.linspace(1 / len(values), 1.0, min(len(values), MAX_POINTS))
+    slowest = np.quantile(values, shares, method="inverted_cdf")  # of that share
+    parts.append(svg.path([(x(v), share(s)) for v, s in zip(slowest.tolist(), shares.tolist(), strict=True)], "cdf"))
     for found in row.summary.percentiles:
-        place = x(found.value_ms)
-        parts.append(
-            element("line", hint(f"p{found.percentile:g} {number(found.value_ms)} ms"), x1=place, x2=place,
-                    y1=TOP + 12, y2=height - BOTTOM, class_="mark dim")
-        )  # fmt: skip
+        place, told = x(found.value_ms), hint(f"p{found.percentile:g} {number(found.value_ms)} ms")
+        parts.append(element("line", told, x1=place, x2=place, y1=top, y2=bottom, class_="mark dim"))
         parts.append(label(place + 2, TOP + 8, f"p{found.percentile:g}", class_="tick"))
     s = row.summary
     text = (
@@ -75,30 +51,23 @@ def histogram_figure(row: ReportRow, key: str, colour: int) -> Figure:
     rows = [(f"p{p.percentile:g}", number(p.value_ms), number(p.upper_ms)) for p in s.percentiles]
     rows += [(f"p{p:g}", f"needs n={n}", "") for p, n in s.withheld]
     rows += [("min", number(s.min_ms), ""), ("mean", number(s.mean_ms), ""), ("max", number(s.max_ms), "")]
-    title = f"Latencies of {row.name}"
-    picture = svg.chart(key, height, title, text, parts)
-    return Figure(title, text, picture, ("", "ms", "at most, at 99 % confidence"), tuple(rows))
-
-
-def _thinned(values: np.ndarray) -> list[tuple[int, float]]:
-    """At most `MAX_POINTS` of a sorted series, with their indices; first and last stay."""
-    chosen = np.unique(np.linspace(0, len(values) - 1, min(len(values), MAX_POINTS)).astype(int))
-    return [(int(i), float(values[i])) for i in chosen]
+    head = ("", "ms", "at most, at 99 % confidence")
+    return chart(key, f"Latencies of {row.name}", text, height, parts, head, rows)
 
 
 def time_figure(rows: Sequence[ReportRow], series: Sequence[Series]) -> Figure:
     """Latencies by the moment they began, above what the sensors said at that moment."""
     panels = [(kind, found) for kind in ("temperature", "clock", "power") if (found := _of_kind(series, kind))]
-    names = [row.name for row in rows]
-    top = TOP + svg.legend_height(names) + 14
+    names, top = svg.legend([row.name for row in rows])
+    top += 10
     tall, small, gap = 130.0, 60.0, 32.0
     height = top + tall + len(panels) * (small + gap) + BOTTOM
     moments = [t for row in rows for block in row.at_s for t in block] + [t for one in series for t in one.t_s]
     x = svg.linear(moments, LEFT, WIDTH - RIGHT)
     bottom = height - BOTTOM
     y = svg.linear([ms for row in rows for block in row.latency_ms for ms in block], top + tall, top, zero=True)
-    parts = [*svg.legend(names, TOP + 4), *svg.x_axis(x, bottom, "seconds of the run", top)]
-    parts += svg.y_axis(y, LEFT, WIDTH - RIGHT, "latency, ms")
+    parts = [*names, *svg.x_axis(x, bottom, "seconds of the run", top)]
+    parts += svg.y_axis(y, "latency, ms")
     for index, row in enumerate(rows):
         points = [pair for at, ms in zip(row.at_s, row.latency_ms, strict=True) for pair in zip(at, ms, strict=True)]
         step = max(1, len(points) * len(rows) // MAX_POINTS)
@@ -108,21 +77,15 @@ def time_figure(rows: Sequence[ReportRow], series: Sequence[Series]) -> Figure:
     for place, (kind, found) in enumerate(panels):
         low = top + tall + (place + 1) * (small + gap)
         scale = svg.linear([v for one in found for v in one.value], low, low - small)
-        parts += svg.y_axis(
-            scale, LEFT, WIDTH - RIGHT, f"{kind}, {found[0].unit}: " + ", ".join(o.name for o in found), 3
-        )
+        parts += svg.y_axis(scale, f"{kind}, {found[0].unit}: " + ", ".join(one.name for one in found), 3)
         for index, one in enumerate(found):
             points = [(x(t), scale(v)) for t, v in zip(one.t_s, one.value, strict=True)]
             parts.append(svg.path(points[:: max(1, len(points) // MAX_POINTS)], f"line s{index % 6}"))
     table += [(one.name, *_spread(one.value), one.unit) for _, found in panels for one in found]
-    text = "Each dot is one answer, at the moment it began. " + (
-        "Below: what the sensors said meanwhile."
-        if panels
-        else "No sensor of temperature, clock or power could be read on this machine."
-    )
-    title = "Latency over time"
-    picture = svg.chart("time", height, title, text, parts)
-    return Figure(title, text, picture, ("", "min", "median", "max", "unit"), tuple(table))
+    below = "Below: what the sensors said meanwhile."
+    nothing = "No sensor of temperature, clock or power could be read on this machine."
+    text = f"Each dot is one answer, at the moment it began. {below if panels else nothing}"
+    return chart("time", "Latency over time", text, height, parts, ("", "min", "median", "max", "unit"), table)
 
 
 def _of_kind(series: Sequence[Series], kind: str) -> list[Series]:
@@ -153,9 +116,8 @@ def stages_figure(rows: Sequence[ReportRow]) -> Figure:
             done += ms
         bars.append(ChartBar(f"{shown}: {number(total)} ms", tuple(pieces)))
     text = "Medians of each stage, from the frame in host memory to the answer in host memory."
-    title = "Where the time goes"
-    picture = bar_chart("stages", title, text, bars, "ms, medians, one after the other", names)
-    return Figure(title, text, picture, ("", "p50 ms", "of the sum"), tuple(table))
+    axis, head = "ms, medians, one after the other", ("", "p50 ms", "of the sum")
+    return bar_chart("stages", "Where the time goes", text, bars, axis, head, table, names)
 
 
 def side_by_side_figure(rows: Sequence[ReportRow], comparisons: Sequence[RowComparison], ours: Sequence[str]) -> Figure:
@@ -173,10 +135,8 @@ def side_by_side_figure(rows: Sequence[ReportRow], comparisons: Sequence[RowComp
         "One interleaved run: the same clips, the same threads, rounds in an order drawn anew. Blue is this project. "
         "The table: medians over medians with the interval at 99 %, beside the noise of one program against itself."
     )
-    title = "Side by side"
-    picture = bar_chart("side", title, text, bars, "ms an answer: bar p50, mark p90")
-    table = tuple(tuple(ratio_cells(c)) for c in comparisons)
-    return Figure(title, text, picture, ("", "ratio", "interval", "noise (A/A)"), table)
+    axis, head = "ms an answer: bar p50, mark p90", ("", "ratio", "interval", "noise (A/A)")
+    return bar_chart("side", "Side by side", text, bars, axis, head, map(ratio_cells, comparisons))
 
 
 def _p50(row: ReportRow) -> float:
@@ -215,9 +175,8 @@ def floors_figure(found: Roofline, answer: str) -> Figure:
     )
     title = f"Roofline: floor of {answer} by device (computed)"
     axis = "ms, each line ten times the last"
-    picture = bar_chart(f"floor-{answer}", title, text, bars, axis, precisions, log=True)
     head = ("", "floor ms", "measured ms", "measured / floor", "source", "note")
-    return Figure(title, text, picture, head, tuple(table))
+    return bar_chart(f"floor-{answer}", title, text, bars, axis, head, table, precisions, log=True)
 
 
 def cold_figure(found: ColdStart) -> Figure:
@@ -236,9 +195,8 @@ def cold_figure(found: ColdStart) -> Figure:
         table.append((name, number(min(values)), number(middle), number(max(values)), str(len(values))))
         done += middle
     text = "Medians over new processes, each stage after the one before; a warm answer stands at the end to compare."
-    title = "Cold start"
-    picture = bar_chart("cold", title, text, bars, "ms since the process was started")
-    return Figure(title, text, picture, ("", "min ms", "median ms", "max ms", "processes"), tuple(table))
+    axis, head = "ms since the process was started", ("", "min ms", "median ms", "max ms", "processes")
+    return bar_chart("cold", "Cold start", text, bars, axis, head, table)
 
 
 def idle_figure(gaps: Sequence[IdleGap]) -> Figure:
@@ -252,9 +210,9 @@ def idle_figure(gaps: Sequence[IdleGap]) -> Figure:
         shown = "" if gap.ratio is None else f"{gap.ratio:.3f}"
         table.append((f"{number(gap.gap_s)} s", number(middle), number(longest), shown, str(len(gap.latency_ms))))
     text = "Clocks fall and caches are given away while nothing is asked."
-    title = "The first answer after a pause"
-    picture = bar_chart("idle", title, text, bars, "ms of the first answer: bar median, mark longest")
-    return Figure(title, text, picture, ("pause", "median ms", "max ms", "over back to back", "times"), tuple(table))
+    axis = "ms of the first answer: bar median, mark longest"
+    head = ("pause", "median ms", "max ms", "over back to back", "times")
+    return bar_chart("idle", "The first answer after a pause", text, bars, axis, head, table)
 
 
 # ----------------------------------------------------------------------------------------------------- other pictures
@@ -270,7 +228,7 @@ def precision_figure(rows: Sequence[ReportRow], accuracy: Sequence[Accuracy]) ->
     x = svg.linear([_p50(row) for row, _, _ in points], LEFT, WIDTH - 90, zero=True)
     y = svg.linear([1.2 * share for _, _, share in points], height - BOTTOM, TOP + 16, zero=True)
     parts = [*svg.x_axis(x, height - BOTTOM, "p50, ms an answer", TOP + 16)]
-    parts += svg.y_axis(y, LEFT, WIDTH - RIGHT, "off PyTorch's answer, % of the deviation between clips")
+    parts += svg.y_axis(y, "off PyTorch's answer, % of the deviation between clips")
     names = list(dict.fromkeys(row.precision for row, _, _ in points))
     table = []
     for row, found, share in points:
@@ -281,9 +239,8 @@ def precision_figure(rows: Sequence[ReportRow], accuracy: Sequence[Accuracy]) ->
         shown = (number(_p50(row)), f"{share:.4f} %", f"{100 * found.agreement:.1f} %", found.verdict)
         table.append((f"{row.name} {row.precision}", *shown))
     text = "The same artifact was timed and compared with the PyTorch model's golden answers: left and low is better."
-    title = "Accuracy beside latency, by precision"
-    picture = svg.chart("precision", height, title, text, parts)
-    return Figure(title, text, picture, ("", "p50 ms", "off by", "same class", "verdict"), tuple(table))
+    head = ("", "p50 ms", "off by", "same class", "verdict")
+    return chart("precision", "Accuracy beside latency, by precision", text, height, parts, head, table)
 
 
 def matrix_figure(rows: Sequence[ReportRow]) -> Figure:
@@ -310,6 +267,5 @@ def matrix_figure(rows: Sequence[ReportRow]) -> Figure:
             parts.append(label(left + wide * (index + 0.5), y + 19, f"{number(_p50(row))} ms", "middle"))
             table.append((row.name, number(_p50(row)), number(row.throughput_hz)))
     text = "A step is one answer for each stream, after so many new frames of each. The darker, the longer."
-    title = "Precision, hop and streams"
-    picture = svg.chart("matrix", top + tall * len(lines) + 8, title, text, parts)
-    return Figure(title, text, picture, ("", "p50 ms", "answers a second"), tuple(table))
+    height, head = top + tall * len(lines) + 8, ("", "p50 ms", "answers a second")
+    return chart("matrix", "Precision, hop and streams", text, height, parts, head, table)

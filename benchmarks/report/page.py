@@ -14,7 +14,6 @@ from ...bundle.files import write_atomic
 from ..baselines.contract import OTHERS
 from ..roofline.report import ANSWERS
 from .figures import (
-    Figure,
     cold_figure,
     floors_figure,
     histogram_figure,
@@ -27,8 +26,8 @@ from .figures import (
 )
 from .records import ReportRow
 from .report import Report, write_report
-from .svg import DRAWING, element, escape, number
-from .terminal import checks, details, percentile_text
+from .svg import DRAWING, Figure, element, escape, number
+from .terminal import ROW_HEAD, checks, details, row_cells
 
 MATRIX = 4  # from so many kinds of rows on, a picture of cells says more than bars side by side
 SHOWN = 4  # rows with a histogram of their own; a matrix has many more, all of them in the table
@@ -149,22 +148,19 @@ def _summary(report: Report) -> list[str]:
         element("p", element("span", "qualified" if verdict.qualified else "unqualified", class_=f"verdict {kind}")),
     ]
     if verdict.reasons:
-        lines.append(element("ul", [element("li", escape(reason)) for reason in verdict.reasons]))
+        lines.append(_list(verdict.reasons))
     tiles = []
     for row in report.rows:
         middle = row.summary.at(50.0)
         if _is_ours(row) and middle is not None:
-            value = element("b", escape(f"{number(middle.value_ms)} ms"))
-            tiles.append(
-                element("div", [value, escape(f"p50, {row.name} ({row.mode}, {row.precision})")], class_="tile")
-            )
+            tiles.append((f"{number(middle.value_ms)} ms", f"p50, {row.name} ({row.mode}, {row.precision})"))
     for c in report.comparisons:
         if not c.denominator.endswith("again"):
-            value = element("b", escape(f"{1 / c.ratio.value:.2f} x" if c.ratio.value else "-"))
             noise = "" if c.noise is None else f" (noise ±{100 * c.noise:.0f} %)"
-            what = escape(f"as fast: {c.numerator} over {c.denominator}{noise}")
-            tiles.append(element("div", [value, what], class_="tile"))
-    return [*lines, element("div", tiles, class_="tiles")]
+            times = f"{1 / c.ratio.value:.2f} x" if c.ratio.value else "-"
+            tiles.append((times, f"as fast: {c.numerator} over {c.denominator}{noise}"))
+    drawn = [element("div", [element("b", escape(value)), escape(what)], class_="tile") for value, what in tiles]
+    return [*lines, element("div", drawn, class_="tiles")]
 
 
 def _figure(figure: Figure) -> str:
@@ -184,24 +180,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _rows(report: Report) -> str:
-    head = ["row", "mode", "precision", "device", "streams", "hop", "n"]
-    head += ["p50 ms", "p90 ms", "p99 ms", "max ms", "per s", "mJ"]
-    rows = [
-        (
-            row.name,
-            row.mode,
-            row.precision,
-            row.device,
-            str(row.streams),
-            "" if row.hop is None else str(row.hop),
-            str(row.summary.n),
-            *(percentile_text(row.summary, p) for p in (50.0, 90.0, 99.0)),
-            number(row.summary.max_ms),
-            number(row.throughput_hz),
-            "" if row.energy is None else number(row.energy.energy_mj),
-        )
-        for row in report.rows
-    ]
+    head = ["row", *ROW_HEAD, "per s", "mJ", "mode", "device", "streams", "hop"]
+    rows = []
+    for row in report.rows:
+        energy, hop = "" if row.energy is None else number(row.energy.energy_mj), str(row.hop or "")
+        where = (row.mode, row.device, str(row.streams), hop)
+        rows.append((*row_cells(row), number(row.throughput_hz), energy, *where))
     said = [element("li", [element("b", escape(row.name)), ": ", escape(row.what)]) for row in report.rows]
     said += [element("li", [element("b", escape(s.name)), " skipped: ", escape(s.reason)]) for s in report.skipped]
     parts = [element("h2", "All rows"), _table(head, rows), element("ul", said)]
@@ -216,8 +200,7 @@ def _checks(report: Report) -> str:
 def _machine(report: Report) -> str:
     m = report.machine
     facts = {"machine": m.line(), "Python": m.python, **m.packages, **report.telemetry.facts}
-    if m.revision:
-        facts["revision"] = m.revision
+    facts |= {"revision": m.revision} if m.revision else {}
     parts = [element("h2", "The machine"), _table(("", ""), list(facts.items()))]
     return element("section", parts)
 

@@ -9,7 +9,7 @@ from ...bundle.files import write_atomic
 from ...errors import BadInputError, RefusedError, one_of, printable
 from .records import CPU
 from .report import Report
-from .terminal import SHOWN, ratio_cells, row_cells
+from .terminal import ROW_HEAD, ratio_cells, row_cells
 from .text_tables import ms
 
 BEGIN = "<!-- bench:begin -->"
@@ -19,19 +19,20 @@ END = "<!-- bench:end -->"
 def readme_table(report: Report) -> str:
     """The table for README, with what is needed to judge it."""
     subject, settings, machine = report.subject, report.settings, report.machine
-    head = ["", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN)]
+    head = ["", *ROW_HEAD[:-1]]
     lines = [_bar(head), _bar(["---", "---", *["---:"] * (len(head) - 2)])]
     lines += [_bar(row_cells(row)[:-1]) for row in report.rows]
     lines += ["", "| median over median | | 99 % interval | noise of the run |", "|---|---:|---|---|"]
     lines += [_bar(ratio_cells(c)) for c in report.comparisons]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))
     w = report.wrapper
+    worker = "" if w.worker_p50_us is None else f", worker {w.worker_p50_us:.0f} µs"
     where = (
         f"`{subject.preset}`, {subject.backend}, {settings.threads} threads for each baseline, closed loop, "
         f"interleaved in one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
         f"{report.created[:10]}. In brackets: the bound that the true percentile stays below with 99 % confidence "
         f"(MLPerf early stopping). Own cost of the wrapper, p50: `runtime(clip)` {w.clip_p50_us:.0f} µs, "
-        f"`stream.push` {w.push_p50_us:.0f} µs{w.worker('µs')}; of the load generator: {report.harness_us:.2f} µs. "
+        f"`stream.push` {w.push_p50_us:.0f} µs{worker}; of the load generator: {report.harness_us:.2f} µs. "
         f"This run is {report.qualification.line()}."
     )
     lines += ["", _escape(where)]

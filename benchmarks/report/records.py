@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..load.closed import LoadConfig
 from ..statistics import Ratio, Summary
 
 CPU = "cpu"  # the device of a row that no GPU worked on
@@ -176,8 +177,7 @@ class ColdStart:
     total_ms: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        phases = (self.process_ms, self.import_ms, self.load_ms, self.first_ms, self.warm_ms)
-        if not self.total_ms or any(len(phase) != len(self.total_ms) for phase in phases):
+        if not self.total_ms or any(len(phase) != len(self.total_ms) for phase in vars(self).values()):
             raise ValueError("a cold start has one value of each phase for each process, at least one")
 
 
@@ -311,30 +311,18 @@ class Subject:
     graphs: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(LoadConfig):
     """Settings that a run was made with.
 
     Attributes:
         modes: what was run, some of `MODES`.
         threads: CPU threads of every baseline.
-        rounds: blocks of each baseline, their order drawn anew in each round.
-        block: timed steps of a block.
-        settle: untimed steps before each block.
-        rest_s: seconds of sleep before those.
-        warmup: untimed steps of each baseline before the first round.
-        seed: of the order.
         inputs: different clips that were fed in rotation.
         rate_hz: frames per second of the mode 'paced'.
     """
 
     modes: tuple[str, ...]
     threads: int
-    rounds: int
-    block: int
-    settle: int
-    rest_s: float
-    warmup: int
-    seed: int
     inputs: int
     rate_hz: float

@@ -30,23 +30,13 @@ from ..sensors.telemetry import row_energy
 from ..statistics import Ratio, Summary, ratio
 from .records import Pace, ReportRow, RowComparison, Telemetry
 
-# (ours, over which baseline, whose noise is shown with it)
-_COMPARED = (
-    (CLIP, EAGER, CLIP),
-    (CLIP, COMPILED, CLIP),
-    (CLIP, ORT, CLIP),
-    (CLIP, OPENVINO, CLIP),
-    (CLIP, ORT_CUDA, CLIP),
-    (CLIP, ORT_TENSORRT, CLIP),
-    (CLIP, POLYGRAPHY, CLIP),
-    (STREAM, NAIVE, STREAM),
-    (STREAM, CLIP, STREAM),
-    (STREAM, EAGER, STREAM),
-    (STREAM, PER_FRAME, STREAM),
-    (CLIP, CLIP_AGAIN, CLIP),
-    (STREAM, STREAM_AGAIN, STREAM),
-)
 _AGAIN = {CLIP: CLIP_AGAIN, STREAM: STREAM_AGAIN}
+# (ours, over which baseline)
+_COMPARED = (
+    *((CLIP, name) for name in (EAGER, COMPILED, ORT, OPENVINO, ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)),
+    *((STREAM, name) for name in (NAIVE, CLIP, EAGER, PER_FRAME)),
+    *_AGAIN.items(),
+)
 
 
 def make_row(
@@ -93,11 +83,9 @@ def make_row(
 
 def with_energy(rows: Iterable[ReportRow], telemetry: Telemetry) -> tuple[ReportRow, ...]:
     """The rows, each with the energy of its own timed windows where power was read often enough."""
-    found = []
-    for row in rows:
-        results = row.streams * row.summary.n
-        found.append(replace(row, energy=row_energy(telemetry, timed_windows([row]), results)))
-    return tuple(found)
+    return tuple(
+        replace(row, energy=row_energy(telemetry, timed_windows([row]), row.streams * row.summary.n)) for row in rows
+    )
 
 
 def stage_medians(answers: Sequence[StepAnswer]) -> tuple[tuple[str, float], ...]:
@@ -120,11 +108,7 @@ def comparisons_of(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[Ro
         latency_ms: by baseline, float64 `[R, K]`.
     """
     ratios: dict[tuple[str, str], Ratio] = {
-        (a, b): ratio(latency_ms[a], latency_ms[b]) for a, b, _ in _COMPARED if a in latency_ms and b in latency_ms
+        (a, b): ratio(latency_ms[a], latency_ms[b]) for a, b in _COMPARED if a in latency_ms and b in latency_ms
     }
-    found = []
-    for a, b, against_itself in _COMPARED:
-        if (a, b) in ratios:
-            same = ratios.get((against_itself, _AGAIN[against_itself]))
-            found.append(RowComparison(a, b, ratios[a, b], None if same is None else same.noise))
-    return found
+    noise = {a: found.noise for (a, b), found in ratios.items() if b == _AGAIN[a]}
+    return [RowComparison(a, b, found, noise.get(a)) for (a, b), found in ratios.items()]

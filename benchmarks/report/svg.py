@@ -1,4 +1,4 @@
-"""SVG elements, scales, axes, legends and bars; every text of a report is escaped here.
+"""SVG elements, scales, axes, bars, figures; every text of a report is escaped here.
 
 Colours are those of Okabe and Ito, told apart with any colour vision.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...errors import printable
@@ -66,15 +66,15 @@ def label(x: float, y: float, text: object, anchor: str = "start", class_: str =
     shown = printable(str(text), 2000)
     left = {"start": WIDTH - x, "end": x, "middle": 2 * min(x, WIDTH - x)}[anchor]
     most = max(int(left / LETTER), 2)
+    content = html.escape(shown, quote=True)
     if len(shown) > most:
-        cut = html.escape(shown[: most - 1] + "…", quote=True)
-        return element("text", [hint(shown), cut], x=x, y=y, text_anchor=anchor, class_=class_)
-    return element("text", html.escape(shown, quote=True), x=x, y=y, text_anchor=anchor, class_=class_)
+        content = hint(shown) + html.escape(shown[: most - 1] + "…", quote=True)
+    return element("text", content, x=x, y=y, text_anchor=anchor, class_=class_)
 
 
 def hint(text: object) -> str:
-    """A tooltip."""
-    return element("title", escape(text))
+    """A tooltip; nothing for an empty text."""
+    return element("title", escape(text)) if text else ""
 
 
 # --------------------------------------------------------------------------------------------------------------- scales
@@ -150,24 +150,24 @@ def number(value: float) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------- axes
-def x_axis(scale: Scale, y: float, title: str, top: float, show: Callable[[float], str] = number) -> list[str]:
+def x_axis(scale: Scale, y: float, title: str, top: float) -> list[str]:
     """Ticks, grid lines up to `top` and a title below `y`."""
     parts = []
     for value in scale.ticks():
         x = scale(value)
         parts.append(element("line", x1=x, x2=x, y1=top, y2=y, class_="grid"))
         anchor = "start" if x < 2 * LETTER else "end" if x > WIDTH - 2 * LETTER else "middle"
-        parts.append(label(x, y + 13, show(value), anchor, "tick"))
+        parts.append(label(x, y + 13, number(value), anchor, "tick"))
     return [*parts, label((scale.start + scale.end) / 2, y + 28, title, "middle")]
 
 
-def y_axis(scale: Scale, x: float, right: float, title: str, about: int = 5) -> list[str]:
-    """Ticks, grid lines to `right`, and a title above the axis."""
+def y_axis(scale: Scale, title: str, about: int = 5) -> list[str]:
+    """Ticks at the left margin, grid lines to the right one, and a title above the axis."""
     parts = []
     for value in scale.ticks(about):
         y = scale(value)
-        parts.append(element("line", x1=x, x2=right, y1=y, y2=y, class_="grid"))
-        parts.append(label(x - 4, y + 3.5, number(value), "end", "tick"))
+        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
+        parts.append(label(LEFT - 4, y + 3.5, number(value), "end", "tick"))
     return [*parts, label(2, min(scale.start, scale.end) - 5, title)]
 
 
@@ -176,18 +176,56 @@ def path(points: Sequence[tuple[float, float]], class_: str) -> str:
     return element("path", d="M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=class_) if points else ""
 
 
-def chart(key: str, height: float, title: str, description: str, parts: Iterable[str]) -> str:
-    """A whole picture with a name and a description for those who do not see it.
+def legend(names: Sequence[str]) -> tuple[list[str], float]:
+    """Coloured squares with names, wrapped to the chart's width, and where they end."""
+    parts: list[str] = []
+    x, y = float(LEFT), TOP + 4.0
+    for index, name in enumerate(names):
+        width = 16 + LETTER * len(name)
+        if x > LEFT and x + width > WIDTH:
+            x, y = float(LEFT), y + 15
+        parts.append(element("rect", x=x, y=y - 8, width=9, height=9, class_=f"fill s{index % 6}"))
+        parts.append(label(x + 13, y, name, class_="tick"))
+        x += width + 8
+    return parts, y + 15 if names else TOP
+
+
+# -------------------------------------------------------------------------------------------------------------- figures
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its table.
+
+    Attributes:
+        title: what it is.
+        text: what it shows, in a sentence or two.
+        picture: markup.
+        head, rows: of the table; the first column names the row.
+    """
+
+    title: str
+    text: str
+    picture: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def chart(
+    key: str, title: str, text: str, height: float, parts: Iterable[str], head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+) -> Figure:  # fmt: skip
+    """A whole picture with a name and a description for those who do not see it, and its table.
 
     Args:
         key: unique in the page.
-        height: in the chart's own units; its width is `WIDTH`.
         title: what it is.
-        description: what it shows, in a sentence.
+        text: what it shows, in a sentence or two.
+        height: in the chart's own units; its width is `WIDTH`.
         parts: markup.
+        head: of the table.
+        rows: of the table.
     """
-    names = [element("title", escape(title), id=f"{key}-t"), element("desc", escape(description), id=f"{key}-d")]
-    return element(
+    names = [element("title", escape(title), id=f"{key}-t"), element("desc", escape(text), id=f"{key}-d")]
+    picture = element(
         "svg",
         [*names, *parts],
         viewBox=f"0 0 {WIDTH} {height:g}",
@@ -195,32 +233,7 @@ def chart(key: str, height: float, title: str, description: str, parts: Iterable
         aria_labelledby=f"{key}-t {key}-d",
         class_="chart",
     )
-
-
-def legend(names: Sequence[str], y: float) -> list[str]:
-    """Coloured squares with names, wrapped to the chart's width."""
-    parts = []
-    for index, (name, (x, line)) in enumerate(zip(names, _legend_places(names), strict=True)):
-        parts.append(element("rect", x=x, y=y + line - 8, width=9, height=9, class_=f"fill s{index % 6}"))
-        parts.append(label(x + 13, y + line, name, class_="tick"))
-    return parts
-
-
-def legend_height(names: Sequence[str]) -> float:
-    """Height of `legend` for these names."""
-    return 15.0 + max((line for _, line in _legend_places(names)), default=0.0)
-
-
-def _legend_places(names: Sequence[str]) -> list[tuple[float, float]]:
-    """(x, y below the first line) of each name."""
-    places, x, line = [], float(LEFT), 0.0
-    for name in names:
-        width = 16 + LETTER * len(name)
-        if x > LEFT and x + width > WIDTH:
-            x, line = float(LEFT), line + 15
-        places.append((x, line))
-        x += width + 8
-    return places
+    return Figure(title, text, picture, tuple(head), tuple(map(tuple, rows)))
 
 
 # ----------------------------------------------------------------------------------------------------------------- bars
@@ -236,14 +249,15 @@ class ChartBar:
     """
 
     name: str
-    pieces: tuple[tuple[float, float, int, str], ...] = ()
+    pieces: tuple[tuple[float, float, int, str], ...]
     mark: tuple[float, str] | None = None
     strong: bool = False
 
 
 def bar_chart(
-    key: str, title: str, text: str, bars: Sequence[ChartBar], axis: str, colours: Sequence[str] = (), log: bool = False
-) -> str:
+    key: str, title: str, text: str, bars: Sequence[ChartBar], axis: str, head: Sequence[str],
+    rows: Iterable[Sequence[str]], colours: Sequence[str] = (), log: bool = False,
+) -> Figure:  # fmt: skip
     """Horizontal bars with a legend, names above the bars and marks beside them.
 
     Args:
@@ -252,15 +266,17 @@ def bar_chart(
         text: what it shows, in a sentence or two.
         bars: from top to bottom.
         axis: title of the axis, with its unit.
+        head: of the table.
+        rows: of the table.
         colours: what they mean, in their order; empty: no legend.
         log: whether the axis is logarithmic.
     """
-    top = TOP + (legend_height(colours) + 4 if colours else 0)
-    height = top + sum(15.0 * bool(bar.name) + 16.0 * bool(bar.pieces) for bar in bars) + BOTTOM
+    names, top = legend(colours)
+    height = top + sum(15 * bool(bar.name) + 16 for bar in bars) + BOTTOM
     values = [end for bar in bars for _, end, _, _ in bar.pieces] + [bar.mark[0] for bar in bars if bar.mark]
     start, end = LEFT - 40, WIDTH - RIGHT
     x = logarithmic(values, start, end) if log else linear(values, start, end, zero=True)
-    parts = [*legend(colours, TOP + 4), *x_axis(x, height - BOTTOM, axis, top)]
+    parts = [*names, *x_axis(x, height - BOTTOM, axis, top)]
     y = top
     for bar in bars:
         if bar.name:
@@ -268,10 +284,10 @@ def bar_chart(
             parts.append(label(start, y - 2, bar.name, class_="label strong" if bar.strong else "label"))
         for low, high, colour, told in bar.pieces:
             shape = {"x": x(low), "y": y + 1, "width": max(x(high) - x(low), 0.7), "height": 12}
-            parts.append(element("rect", hint(told) if told else None, **shape, class_=f"fill s{colour % 6}"))
+            parts.append(element("rect", hint(told), **shape, class_=f"fill s{colour % 6}"))
         if bar.mark is not None:
             place, told = x(bar.mark[0]), bar.mark[1]
             ends = {"x1": place, "x2": place, "y1": y - 1, "y2": y + 15}
-            parts.append(element("line", hint(told) if told else None, **ends, class_="mark"))
-        y += 16 * bool(bar.pieces)
-    return chart(key, height, title, text, parts)
+            parts.append(element("line", hint(told), **ends, class_="mark"))
+        y += 16
+    return chart(key, title, text, height, parts, head, rows)

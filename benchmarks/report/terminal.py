@@ -12,11 +12,12 @@ import numpy as np
 from ...errors import printable
 from ..baselines.trtexec import DEFINITIONS
 from ..statistics import Summary
-from .records import ColdStart, IdleGap, ReportRow, RowComparison, Telemetry, TrtexecRun
+from .records import ReportRow, RowComparison, Telemetry, TrtexecRun
 from .report import Report
 from .text_tables import columns, ms
 
 SHOWN = (50.0, 90.0, 95.0, 99.0)
+ROW_HEAD = ("precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms")  # of `row_cells`
 
 
 def report_text(report: Report) -> str:
@@ -31,8 +32,8 @@ def report_text(report: Report) -> str:
         "",
     ]
     if report.rows:
-        head = ["baseline", "precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), "max ms", "1/s"]
-        lines += columns([head, *([*row_cells(row), f"{row.throughput_hz:.1f}"] for row in report.rows)])
+        cells = ([*row_cells(row), f"{row.throughput_hz:.1f}"] for row in report.rows)
+        lines += columns([["baseline", *ROW_HEAD, "1/s"], *cells])
         lines += ["", "pNN: of the sample (with 99 % confidence the true one is at most the value in brackets)"]
         lines += [f"  {row.name}: {row.what}" for row in report.rows]
     stages = [
@@ -116,8 +117,20 @@ def details(report: Report) -> Iterator[str]:
     for row in report.rows:
         yield from _row(row)
     if report.cold is not None:
-        yield _cold(report.cold)
-    yield from _idle(report.idle_gaps)
+        cold = report.cold
+        names = ("process", "import", "load", "first", "total")
+        parts = (f"{name} {np.median(getattr(cold, name + '_ms')):.0f}" for name in names)
+        yield (
+            f"cold start, median of {len(cold.total_ms)} new processes, ms: {', '.join(parts)}; "
+            f"warm {np.median(cold.warm_ms):.2f}; files in the page cache"
+        )
+    if report.idle_gaps:
+        gaps = (
+            f"{gap.gap_s:g} s {np.median(gap.latency_ms):.2f}" + ("" if gap.ratio is None else f" (x{gap.ratio:.2f})")
+            for gap in report.idle_gaps
+        )
+        times = len(report.idle_gaps[0].latency_ms)
+        yield f"first answer after a pause, median of {times}, ms: {', '.join(gaps)}"
     yield from _telemetry(report.telemetry)
     if report.trtexec:
         yield from _trtexec(report.trtexec)
@@ -143,24 +156,6 @@ def _row(row: ReportRow) -> Iterator[str]:
             f"{row.name}: {e.energy_mj:.2f} mJ per result at {e.mean_w:.2f} W ({e.rail}; {e.samples} samples in "
             f"{e.seconds:.1f} s{idle}; idle power is not subtracted)"
         )
-
-
-def _cold(cold: ColdStart) -> str:
-    names = ("process", "import", "load", "first", "total")
-    parts = (f"{name} {np.median(getattr(cold, name + '_ms')):.0f}" for name in names)
-    return (
-        f"cold start, median of {len(cold.total_ms)} new processes, ms: {', '.join(parts)}; "
-        f"warm {np.median(cold.warm_ms):.2f}; files in the page cache"
-    )
-
-
-def _idle(gaps: tuple[IdleGap, ...]) -> Iterator[str]:
-    if gaps:
-        shown = (
-            f"{gap.gap_s:g} s {np.median(gap.latency_ms):.2f}" + ("" if gap.ratio is None else f" (x{gap.ratio:.2f})")
-            for gap in gaps
-        )
-        yield f"first answer after a pause, median of {len(gaps[0].latency_ms)}, ms: {', '.join(shown)}"
 
 
 def _telemetry(telemetry: Telemetry) -> Iterator[str]:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,20 +63,19 @@ def measure_cpu(threads: int, name: str) -> Device:
 
 def probe_cpu(threads: int) -> None:
     """Prints one JSON object; runs in the probe's process."""
-    gflops, gb_s = product_gflops(), copy_gb_s(threads)
-    sys.stdout.write(f'{{"gflops": {gflops}, "gb_s": {gb_s}}}\n')
+    sys.stdout.write(f'{{"gflops": {_product_gflops()}, "gb_s": {_copy_gb_s(threads)}}}\n')
 
 
-def product_gflops(side: int = SIDE, tries: int = TRIES) -> float:
+def _product_gflops() -> float:
     """1e9 operations a second of an FP32 matrix product, two for each multiply-accumulate."""
-    a = np.random.default_rng(0).standard_normal((side, side), np.float32)
+    a = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
     out = np.empty_like(a)
-    return 2e-9 * side**3 / _best(lambda: np.matmul(a, a, out=out), tries)
+    return 2e-9 * SIDE**3 / _best(lambda: np.matmul(a, a, out=out))
 
 
-def copy_gb_s(threads: int, size: int = COPY_BYTES, tries: int = TRIES) -> float:
+def _copy_gb_s(threads: int) -> float:
     """1e9 bytes a second that copies move, read and written, all threads together."""
-    pairs = [(np.ones(size // 8), np.empty(size // 8)) for _ in range(threads)]
+    pairs = [(np.ones(COPY_BYTES // 8), np.empty(COPY_BYTES // 8)) for _ in range(threads)]
 
     def copy_all() -> None:
         workers = [threading.Thread(target=np.copyto, args=(target, source)) for source, target in pairs]
@@ -85,15 +84,10 @@ def copy_gb_s(threads: int, size: int = COPY_BYTES, tries: int = TRIES) -> float
         for worker in workers:
             worker.join()
 
-    return 2e-9 * threads * size / _best(copy_all, tries)
+    return 2e-9 * threads * COPY_BYTES / _best(copy_all)
 
 
-def _best(work: Callable[[], object], tries: int) -> float:
+def _best(work: Callable[[], object]) -> float:
     """Seconds of the fastest try, after one that is not counted."""
     work()
-    taken = []
-    for _ in range(tries):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    return min(timeit.repeat(work, number=1, repeat=TRIES))

@@ -12,37 +12,17 @@ Williams, Waterman and Patterson, Roofline, CACM 52(4), 2009.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...bundle import Bundle, GraphEntry
 from ...engine.builder.xray import xray
 from ...errors import MachineError, VerificationError
-from ..load.closed import Progress
 from .devices import Device
-from .graph_costs import GraphCost, graph_cost
+from .graph_costs import Piece, graph_cost
 
 SM = "sm86"  # of the plan: the compute capability nearest to Orin's that TensorRT-RTX compiles for
 HEAVIEST = 5
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One kernel or node.
-
-    Attributes:
-        name: of the kernel.
-        role: what it is for.
-        precision: of its products.
-        macs: multiply-accumulates.
-        bytes: touched, each tensor once.
-    """
-
-    name: str
-    role: str
-    precision: str
-    macs: int
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +36,7 @@ class Work:
         compulsory_bytes: weights, inputs and outputs, once each.
         touched_bytes: of all pieces together: what moves when no cache helps.
         pieces: kernels or nodes.
-        plan: what `pieces` are, such as 'TensorRT-RTX 1.7.1.116, sm86' or 'ONNX nodes, nothing fused'.
+        plan: what `pieces` are, such as 'TensorRT-RTX 1.7.1.116, sm86' or 'ONNX nodes, nothing fused (why)'.
     """
 
     graph: str
@@ -107,34 +87,26 @@ class Floor:
     reason: str
 
 
-def work_of(bundle: Bundle, entry: GraphEntry, *, compile_plan: bool, sm: str = SM) -> Work:
-    """Counts one graph.
-
-    Args:
-        bundle: opened for reading.
-        entry: one of its graphs.
-        compile_plan: take the kernels of TensorRT-RTX's plan when it is installed.
-        sm: for which the plan is compiled.
+def work_of(bundle: Bundle, entry: GraphEntry) -> Work:
+    """Counts one graph of a bundle, by TensorRT-RTX's plan where that is installed.
 
     Raises:
         RefusedError: the file is not what the index promises, or cannot be read.
     """
     data = bundle.read_graph(entry)
     cost = graph_cost(data, entry.file)
-    pieces, plan = _nodes(cost), "ONNX nodes, nothing fused"
-    if compile_plan:
-        try:
-            found = xray(data, sm, shown=entry.file)
-        except (MachineError, VerificationError) as error:
-            plan += f" ({str(error).splitlines()[0]})"
-        else:
-            steps = zip(found.steps, found.macs, strict=True)
-            pieces = tuple(
-                Piece(step.name, step.role, step.precision, macs, step.bytes)
-                for step, macs in steps
-                if step.role != "sync"
-            )
-            plan = f"{found.compiler}, {sm}"
+    try:
+        found = xray(data, SM, shown=entry.file)
+    except (MachineError, VerificationError) as error:
+        pieces = tuple(node for node in cost.nodes if node.bytes)
+        plan = f"ONNX nodes, nothing fused ({str(error).splitlines()[0]})"
+    else:
+        pieces = tuple(
+            Piece(step.name, step.role, step.precision, macs, step.bytes)
+            for step, macs in zip(found.steps, found.macs, strict=True)
+            if step.role != "sync"
+        )
+        plan = f"{found.compiler}, {SM}"
     return Work(
         graph=entry.graph,
         precision=entry.precision,
@@ -144,10 +116,6 @@ def work_of(bundle: Bundle, entry: GraphEntry, *, compile_plan: bool, sm: str = 
         pieces=pieces,
         plan=plan,
     )
-
-
-def _nodes(cost: GraphCost) -> tuple[Piece, ...]:
-    return tuple(Piece(node.name, node.op, node.precision, node.macs, node.bytes) for node in cost.nodes if node.bytes)
 
 
 def floor(work: Work, device: Device) -> Floor:
@@ -181,27 +149,3 @@ def _piece_ms(piece: Piece, device: Device) -> tuple[float, str]:
     compute = _compute_ms(piece.macs, peak) if piece.macs and peak else 0.0
     memory = piece.bytes / (device.memory_gb_s or 1.0) / 1e6
     return max(compute, memory), "compute" if compute >= memory else "memory"
-
-
-def works(
-    bundle: Bundle,
-    precisions: Sequence[str],
-    *,
-    compile_plan: bool = True,
-    progress: Progress | None = None,
-) -> tuple[Work, ...]:
-    """The works of each graph of a bundle.
-
-    Args:
-        bundle: opened for reading.
-        precisions: which.
-        compile_plan: see `work_of`.
-        progress: called with (stage, done, total).
-    """
-    entries = [entry for entry in bundle.graphs if entry.precision in precisions and entry.batch == 1]
-    found = []
-    for done, entry in enumerate(entries):
-        if progress is not None:
-            progress(f"plan of {entry.graph} {entry.precision}", done, len(entries))
-        found.append(work_of(bundle, entry, compile_plan=compile_plan))
-    return tuple(found)

@@ -18,19 +18,19 @@ _PICKS = {"Gather", "Slice"}  # read what they give, not the whole of what they 
 
 
 @dataclass(frozen=True)
-class NodeCost:
-    """One node.
+class Piece:
+    """One node of a graph, or one kernel of a plan.
 
     Attributes:
-        name: of the node.
-        op: its operator.
+        name: of the node or kernel.
+        role: what a kernel is for; a node's operator.
         precision: of its operands, 'int8' when both come from a DequantizeLinear.
         macs: multiply-accumulates; 0 for all but products and convolutions.
-        bytes: read and written, nothing fused; 0 for a view and for a DequantizeLinear, which a compiler folds away.
+        bytes: touched, each tensor once; 0 for a view and for a DequantizeLinear, which a compiler folds away.
     """
 
     name: str
-    op: str
+    role: str
     precision: str
     macs: int
     bytes: int
@@ -48,7 +48,7 @@ class GraphCost:
         macs_by_precision: multiply-accumulates by the type of their operands.
     """
 
-    nodes: tuple[NodeCost, ...]
+    nodes: tuple[Piece, ...]
     weight_bytes: int
     input_bytes: int
     output_bytes: int
@@ -74,7 +74,7 @@ def graph_cost(onnx: bytes, shown: str) -> GraphCost:
     sizes = {name: _stored_bytes(name, graph) for name in graph.tensors}
     return GraphCost(
         nodes=tuple(
-            NodeCost(node.name or node.op, node.op, graph.precision(node), graph.macs(node), _node_bytes(node, sizes))
+            Piece(node.name or node.op, node.op, graph.precision(node), graph.macs(node), _node_bytes(node, sizes))
             for node in graph.nodes
         ),
         weight_bytes=sum(sizes[name] for name in graph.weights),

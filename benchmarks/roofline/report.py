@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,10 +12,10 @@ from ...errors import MachineError, RefusedError, UsageError, one_of, printable
 from ..load.closed import Progress
 from ..report.records import CPU, ReportRow, Subject
 from ..report.text_tables import columns, ms
-from ..sensors.machine import Machine, read_machine, usable_cpus
+from ..sensors.machine import read_machine, usable_cpus
 from .cpu_probe import measure_cpu
 from .devices import DEVICES, Device, find_devices
-from .floor import Floor, Work, floor, works
+from .floor import Floor, Work, floor, work_of
 
 COMPUTED = "computed from documents, not measured"
 # What one answer runs: the graphs whose floors add up.
@@ -64,90 +63,59 @@ class Roofline:
 
     def floor_ms(self, device: str, precision: str, graphs: Sequence[str]) -> float | None:
         """The floor of graphs that run one after the other; None when one of them has none."""
-        found = [
-            item.floor_ms
-            for graph in graphs
-            for item in self.floors
-            if (item.device, item.precision, item.graph) == (device, precision, graph)
-        ]
-        known = [value for value in found if value is not None]
+        own = [item for item in self.floors if (item.device, item.precision) == (device, precision)]
+        known = [item.floor_ms for item in own if item.graph in graphs and item.floor_ms is not None]
         return sum(known) if len(known) == len(graphs) else None
 
 
 def roofline(
     bundle: Bundle,
-    precisions: Sequence[str],
-    machine: Machine,
-    threads: int,
-    *,
-    device: str | None = None,
-    progress: Progress | None = None,
-) -> Roofline:
-    """Counts a bundle's graphs and sets them against every device of the table and this CPU.
-
-    Args:
-        bundle: opened for reading.
-        precisions: which graphs.
-        machine: this one, for its name.
-        threads: of the CPU that is measured.
-        device: only those whose name holds this text; None: all, and this CPU.
-        progress: called with (stage, done, total).
-
-    Raises:
-        UsageError: no such device.
-        MachineError: this CPU could not be measured.
-    """
-    devices = find_devices(device)
-    if device is None:
-        devices = (*devices, measure_cpu(threads, machine.cpu or machine.architecture))
-    counted = works(bundle, precisions, progress=progress)
-    floors = tuple(floor(work, item) for work in counted for item in devices)
-    return Roofline(COMPUTED, tuple(replace(work, pieces=()) for work in counted), devices, floors)
-
-
-def of_bundle(
-    path: str | os.PathLike[str],
     precision: str,
     threads: int | None,
     *,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Roofline:
-    """The verb's way to `roofline`: nothing of the bundle runs.
+    """Counts a bundle's graphs, none of which runs, and sets them against devices and this CPU.
 
     Args:
-        path: the bundle.
+        bundle: opened for reading.
         precision: one by name, or 'verdict' for all.
         threads: of the CPU that is measured; None: all that this process may use.
-        device: see `roofline`.
+        device: only those whose name holds this text; None: all, and this CPU.
         progress: called with (stage, done, total).
 
     Raises:
         UsageError: no such precision or device.
+        MachineError: this CPU could not be measured.
     """
-    bundle = Bundle(path)
     if precision != "verdict" and precision not in bundle.precisions:
         raise UsageError(
             f"{bundle.path} has no precision {precision!r}.", next=f"choose from {one_of(bundle.precisions)}"
         )
-    chosen = list(bundle.precisions) if precision == "verdict" else [precision]
-    return roofline(bundle, chosen, read_machine(), threads or usable_cpus(), device=device, progress=progress)
+    devices = find_devices(device)
+    if device is None:
+        machine = read_machine()
+        devices = (*devices, measure_cpu(threads or usable_cpus(), machine.cpu or machine.architecture))
+    entries = [entry for entry in bundle.graphs if entry.precision in bundle.precisions and entry.batch == 1]
+    entries = [entry for entry in entries if precision in ("verdict", entry.precision)]
+    counted = []
+    for done, entry in enumerate(entries):
+        if progress is not None:
+            progress(f"plan of {entry.graph} {entry.precision}", done, len(entries))
+        counted.append(work_of(bundle, entry))
+    floors = tuple(floor(work, item) for work in counted for item in devices)
+    return Roofline(COMPUTED, tuple(replace(work, pieces=()) for work in counted), devices, floors)
 
 
 def floors(
-    bundle: Bundle,
-    subject: Subject,
-    machine: Machine,
-    threads: int,
-    rows: Sequence[ReportRow],
-    progress: Progress | None,
+    bundle: Bundle, subject: Subject, threads: int, rows: Sequence[ReportRow], progress: Progress | None
 ) -> Roofline:
     """Floors of every precision of the bundle, and measured medians over the machine's floor.
 
     Args:
         bundle: opened for reading.
         subject: what was measured.
-        machine: on which.
         threads: CPU threads of the run.
         rows: what was measured; those of one clip and of one stream at hop 1 count.
         progress: called with (stage, done, total).
@@ -156,7 +124,7 @@ def floors(
         The floors; none, and the reason in `how`, where they could not be computed: what was measured stays.
     """
     try:
-        found = roofline(bundle, list(bundle.precisions), machine, threads, progress=progress)
+        found = roofline(bundle, "verdict", threads, progress=progress)
     except (RefusedError, MachineError) as error:
         return Roofline(f"not computed: {str(error).splitlines()[0]}", (), (), ())
     medians: dict[str, float] = {}

@@ -20,15 +20,12 @@ def cpu_sensors(root: Path = Path("/")) -> list[Sensor]:
         root: where `proc` and `sys` stand.
     """
     found = []
-    cpus = root / "sys/devices/system/cpu"
-    clocks = sorted(cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
-    if clocks:
-        name = "sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"
+    name = "sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"
+    if clocks := list(root.glob(name)):
         # The fastest core: a run on some of the cores leaves the others at rest.
-        found.append(Sensor("cpu clock", "clock", "MHz", name, lambda: max(read_number(path) for path in clocks) / 1e3))
-    counts = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
-    if counts:
-        name = "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
+        found.append(Sensor("cpu clock", "clock", "MHz", name, lambda: max(map(read_number, clocks)) / 1e3))
+    name = "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
+    if counts := list(root.glob(name)):
         found.append(Sensor("cpu throttle", "throttle", "", name, Rise(counts)))
     found += thermal_zones(root)
     if _cpu_times(root / "proc/stat") is not None:
@@ -68,18 +65,18 @@ def read_number(path: Path) -> float:
     return float(path.read_text("ascii", "replace").strip())
 
 
-def number_or_none(path: Path) -> float | None:
-    """A file that holds one finite number; None for any other."""
+def finite(text: str | None) -> float | None:
+    """The finite number that a text says; None for any other."""
     try:
-        value = read_number(path)
-    except (OSError, ValueError):
+        value = float(text or "")
+    except ValueError:
         return None
     return value if math.isfinite(value) else None
 
 
-def scaled(path: Path, factor: float) -> float:
-    """The number in a file, in another unit."""
-    return read_number(path) * factor
+def file_sensor(root: Path, path: Path, name: str, kind: str, unit: str, per_unit: float = 1.0) -> Sensor:
+    """A file below `root` that holds one number, so many times that in `unit`."""
+    return Sensor(name, kind, unit, str(path.relative_to(root)), lambda: read_number(path) / per_unit)
 
 
 def _celsius(path: Path) -> float | None:

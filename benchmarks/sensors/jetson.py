@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .cpu import Rise, number_or_none, read_number, scaled, text_of
+from .cpu import Rise, file_sensor, finite, read_number, text_of
 from .telemetry import GPU_LOAD_BEFORE, POWER_MODE, TOTAL_POWER, Sensor
 
 GPU, L4T, GPU_RANGE = "GPU", "L4T", "GPU clock range, MHz"
@@ -37,9 +37,6 @@ def jetson_sensors(root: Path = Path("/")) -> list[Sensor]:
 def jetson_facts(root: Path = Path("/")) -> dict[str, str]:
     """Power mode, L4T, GPU, its clock range and its load now; what cannot be read is left out."""
     found: dict[str, str] = {}
-    board = text_of(root / "proc/device-tree/model")
-    if board and gpu_folder(root) is not None:
-        found[GPU] = f"{board} (integrated)"
     release = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text_of(root / "etc/nv_tegra_release") or "")
     if release:
         version = f"{release[1]}.{release[2]}"
@@ -50,10 +47,11 @@ def jetson_facts(root: Path = Path("/")) -> dict[str, str]:
         found[POWER_MODE] = mode
     folder = gpu_folder(root)
     if folder is not None:
-        low, high = (number_or_none(folder / name) for name in ("min_freq", "max_freq"))
+        if board := text_of(root / "proc/device-tree/model"):
+            found[GPU] = f"{board} (integrated)"
+        low, high, load = (finite(text_of(folder / name)) for name in ("min_freq", "max_freq", "device/load"))
         if low is not None and high is not None:
             found[GPU_RANGE] = f"{low / 1e6:.0f}..{high / 1e6:.0f}"
-        load = number_or_none(folder / "device/load")
         if load is not None:
             found[GPU_LOAD_BEFORE] = f"{load / 10:.1f}"
     total = total_power(root)
@@ -110,8 +108,7 @@ def _rails(root: Path) -> Iterator[Sensor]:
                 yield Sensor(label, "power", "W", source, functools.partial(_watts, volts, amperes))
         label, power = text_of(chip / "label"), chip / "power1_input"
         if not labels and label and power.exists():
-            source = str(power.relative_to(root))
-            yield Sensor(label, "power", "W", source, functools.partial(scaled, power, 1e-6))
+            yield file_sensor(root, power, label, "power", "W", 1e6)
 
 
 def _watts(volts: Path, amperes: Path) -> float:
@@ -138,10 +135,9 @@ def _gpu(root: Path) -> Iterator[Sensor]:
     folder = gpu_folder(root)
     if folder is None:
         return
-    source = folder.relative_to(root)
-    yield Sensor("gpu clock", "clock", "MHz", f"{source}/cur_freq", lambda: read_number(folder / "cur_freq") / 1e6)
+    yield file_sensor(root, folder / "cur_freq", "gpu clock", "clock", "MHz", 1e6)
     if (folder / "device/load").exists():  # not on Thor
-        yield Sensor("gpu load", "load", "%", f"{source}/device/load", lambda: read_number(folder / "device/load") / 10)
+        yield file_sensor(root, folder / "device/load", "gpu load", "load", "%", 10)
 
 
 def _throttling(root: Path) -> Iterator[Sensor]:
@@ -149,8 +145,7 @@ def _throttling(root: Path) -> Iterator[Sensor]:
     for folder in sorted((root / "sys/class/thermal").glob("cooling_device[0-9]*")):
         kind = text_of(folder / "type") or ""
         if kind.endswith("-throttle-alert"):
-            state = folder / "cur_state"
-            yield Sensor(kind, "throttle", "", str(state.relative_to(root)), functools.partial(read_number, state))
+            yield file_sensor(root, folder / "cur_state", kind, "throttle", "")
     for chip in _chips(root, "soctherm_oc"):
         counts = sorted(chip.glob("oc[0-9]*_event_cnt"))
         if counts:
@@ -158,12 +153,8 @@ def _throttling(root: Path) -> Iterator[Sensor]:
 
 
 def _fan(root: Path) -> Iterator[Sensor]:
-    for chip in _chips(root, "pwm_tach"):
-        for name in ("rpm", "fan1_input"):
-            if (chip / name).exists():
-                path = chip / name
-                yield Sensor("fan", "fan", "rpm", str(path.relative_to(root)), functools.partial(read_number, path))
-                return
+    paths = [chip / name for chip in _chips(root, "pwm_tach") for name in ("rpm", "fan1_input")]
+    yield from [file_sensor(root, path, "fan", "fan", "rpm") for path in paths if path.exists()][:1]
 
 
 def _chips(root: Path, prefix: str) -> list[Path]:

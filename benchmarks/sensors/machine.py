@@ -6,21 +6,19 @@ to learn its version.
 
 from __future__ import annotations
 
-import math
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from ..report import fields
-from .cpu import number_or_none, text_of
+from .cpu import finite, text_of
 
 PACKAGES = ("numpy", "Pillow", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx")
+NAME = r'PRETTY_NAME="?([^"\n]*)'  # of the distribution, in os-release
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,6 @@ class Machine:
     packages: dict[str, str]
     revision: str | None
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Machine:
-        """Reads what `to_json` wrote.
-
-        Raises:
-            TypeError: a field is missing, unknown or of another type.
-        """
-        return fields.read(cls, data)
-
     def line(self) -> str:
         """One line for the head of a table."""
         name = self.board or self.cpu or self.architecture
@@ -86,19 +72,21 @@ def read_machine(root: Path = Path("/"), source: Path | None = None) -> Machine:
         source: the folder of this program's source, for its git revision; by default the folder of the package.
     """
     cpu0 = root / "sys/devices/system/cpu/cpu0/cpufreq"
-    max_khz = number_or_none(cpu0 / "cpuinfo_max_freq")
+    max_khz = finite(text_of(cpu0 / "cpuinfo_max_freq"))
+    memory_kib = finite(_found(root / "proc/meminfo", r"MemTotal:[ \t]*(\S+)"))
+    keys = ("model name", "Hardware", "Model")
     return Machine(
-        cpu=_field(text_of(root / "proc/cpuinfo"), ("model name", "Hardware", "Model")),
+        cpu=next(filter(None, (_found(root / "proc/cpuinfo", rf"{key}[ \t]*:[ \t]*(\S.*)") for key in keys)), None),
         architecture=platform.machine(),
         logical_cpus=os.cpu_count(),
         usable_cpus=usable_cpus(),
         cpu_quota=_quota(text_of(root / "sys/fs/cgroup/cpu.max")),
-        memory_gib=_memory_gib(text_of(root / "proc/meminfo")),
-        system=f"{_distribution(text_of(root / 'etc/os-release'))}, kernel {platform.release()}",
+        memory_gib=None if memory_kib is None else round(memory_kib / (1 << 20), 1),
+        system=f"{_found(root / 'etc/os-release', NAME) or platform.system()}, kernel {platform.release()}",
         board=text_of(root / "proc/device-tree/model"),
         governor=text_of(cpu0 / "scaling_governor"),
         max_mhz=None if max_khz is None else max_khz / 1e3,
-        load_1min=_number((text_of(root / "proc/loadavg") or "").split(" ")[0]),
+        load_1min=finite((text_of(root / "proc/loadavg") or "").split(" ")[0]),
         python=platform.python_version(),
         packages=_versions(),
         revision=_revision(source or Path(__file__).resolve().parents[2]),
@@ -112,42 +100,17 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text else None
-    except ValueError:
-        return None
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _field(text: str | None, names: tuple[str, ...]) -> str | None:
-    """The first `name : value` of a /proc file."""
-    for name in names:
-        for line in (text or "").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == name and value.strip():
-                return value.strip()
-    return None
-
-
-def _memory_gib(text: str | None) -> float | None:
-    words = (_field(text, ("MemTotal",)) or "").split()
-    kib = _number(words[0]) if words else None
-    return None if kib is None else round(kib / (1 << 20), 1)
+def _found(path: Path, pattern: str) -> str | None:
+    """The group of a pattern that begins a line of a file."""
+    found = re.search(f"^{pattern}", text_of(path) or "", re.MULTILINE)
+    return found[1].strip() if found else None
 
 
 def _quota(text: str | None) -> float | None:
     """The control group's `cpu.max`: '<quota> <period>' in microseconds, or 'max <period>'."""
     words = (text or "").split()
-    quota, period = (_number(words[0]), _number(words[1])) if len(words) == 2 else (None, None)
+    quota, period = map(finite, words) if len(words) == 2 else (None, None)
     return quota / period if quota and period else None
-
-
-def _distribution(text: str | None) -> str:
-    for line in (text or "").splitlines():
-        if line.startswith("PRETTY_NAME="):
-            return line.partition("=")[2].strip().strip('"')
-    return platform.system()
 
 
 def _versions() -> dict[str, str]:

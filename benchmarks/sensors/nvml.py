@@ -31,11 +31,6 @@ class Nvml:
         nvml.nvmlInit()
         self._nvml, self._card = nvml, nvml.nvmlDeviceGetHandleByIndex(index)
 
-    @property
-    def name(self) -> str:
-        name = self._nvml.nvmlDeviceGetName(self._card)
-        return name.decode() if isinstance(name, bytes) else str(name)
-
     def sensors(self) -> list[Sensor]:
         """Those that this card and driver answer for."""
         n, card = self._nvml, self._card
@@ -67,8 +62,9 @@ class Nvml:
     def facts(self) -> dict[str, str]:
         """Card, driver, power limit, load and foreign processes; unreadable ones are left out."""
         n, card = self._nvml, self._card
-        found = {GPU: self.name}
+        found = {}
         for fact, read in {
+            GPU: lambda: n.nvmlDeviceGetName(card),
             "driver": lambda: n.nvmlSystemGetDriverVersion(),
             POWER_MODE: lambda: f"limit {n.nvmlDeviceGetEnforcedPowerLimit(card) / 1e3:.0f} W",
             GPU_LOAD_BEFORE: lambda: n.nvmlDeviceGetUtilizationRates(card).gpu,

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +48,6 @@ class Sensor:
     Attributes:
         name, kind, unit, source: see `records.Series`.
         read: gives the number in `unit`. Raises OSError or ValueError when it cannot; None: nothing to say yet.
-        limits: what is plausible; None: those of the kind.
     """
 
     name: str
@@ -57,7 +55,6 @@ class Sensor:
     unit: str
     source: str
     read: Callable[[], float | None]
-    limits: tuple[float, float] | None = None
 
     def checked(self) -> float | None:
         """The number, if it can be true.
@@ -66,7 +63,7 @@ class Sensor:
             OSError, ValueError: it cannot be read, or cannot be true.
         """
         value = self.read()
-        low, high = self.limits or PLAUSIBLE[self.kind]
+        low, high = PLAUSIBLE[self.kind]
         if value is not None and not low <= value <= high:  # NaN ends here too
             raise ValueError(f"{value:g} {self.unit} is not plausible; another unit, or another driver?")
         return value
@@ -140,9 +137,7 @@ class Sampler:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         if self.sensors:
             self._thread.join()

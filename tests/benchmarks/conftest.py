@@ -239,7 +239,7 @@ def make_report(rows: tuple[ReportRow, ...] | None = None, **changes: Any) -> Re
         "created": "2026-01-02T03:04:05+00:00",
         "machine": MACHINE,
         "subject": Subject("face.bundle", "base", "fp32", "onnxruntime 1.2.3 CPU", "cpu", {"clip": "ab" * 32}),
-        "settings": Settings(("closed",), 2, 20, 7, 2, 0.05, 10, 0, 8, 25.0),
+        "settings": Settings(20, 7, 2, 0.05, 10, 0, modes=("closed",), threads=2, inputs=8, rate_hz=25.0),
         "rows": rows,
         "skipped": (Skipped("torch.compile", "RuntimeError: no compiler"),),
         "comparisons": (RowComparison("stream", "clip", Ratio(0.31, 0.3, 0.32), 0.021),),

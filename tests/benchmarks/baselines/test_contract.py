@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.benchmarks.baselines import contract as p
-from logoformer.benchmarks.baselines.programs import ort_baseline
+from logoformer.benchmarks.baselines.programs import Opening, ort_baseline
 from logoformer.errors import BadInputError
 
 
@@ -46,7 +46,7 @@ def test_ours_and_plain_onnxruntime_answer_alike(toy):
     inputs, golden = p.Inputs.of(toy), toy.golden()
     with contextlib.ExitStack() as closing:
         ours = p.clip_baseline(p.open_ours(toy, "fp32", 1, closing), inputs, p.CLIP)
-        plain = ort_baseline(toy, "fp32", 1, inputs)
+        plain = ort_baseline(Opening(toy, "fp32", 1, inputs, closing))
         for index in range(6):
             want = golden.probabilities[index % len(golden.clips)]
             assert ours.answer(index).probabilities == pytest.approx(want, abs=1e-5)

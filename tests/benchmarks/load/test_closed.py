@@ -136,10 +136,9 @@ def test_a_planted_slow_candidate_is_found_and_a_a_stays_quiet():
 
 
 def test_overhead_is_what_the_clock_alone_costs():
-    assert overhead_us(clock=Clock(tick_ns=130)) == pytest.approx(0.13)
+    assert overhead_us(lambda _: None, clock=Clock(tick_ns=130)) == pytest.approx(0.13)
     clock = Clock(tick_ns=50)
     result = closed_loop([Candidate("one", Worker(clock, lambda _: 2))], LoadConfig(), clock=clock)
-    assert result.overhead_us == pytest.approx(0.05)
     assert np.allclose(result.latency_ms["one"], 2 + 0.05e-3)
     assert result.seconds > 0.28
 

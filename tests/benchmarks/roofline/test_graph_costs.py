@@ -101,8 +101,8 @@ def test_what_any_schedule_must_move_by_hand(tiny):
 
 def test_a_view_moves_nothing(tiny):
     nodes = costs(tiny.path, "clip", "fp32").nodes
-    assert {node.bytes for node in nodes if node.op in ("Reshape", "Unsqueeze")} == {0}
-    assert all(node.bytes > 0 for node in nodes if node.op in ("Conv", "Add", "Transpose", "Softmax"))
+    assert {node.bytes for node in nodes if node.role in ("Reshape", "Unsqueeze")} == {0}
+    assert all(node.bytes > 0 for node in nodes if node.role in ("Conv", "Add", "Transpose", "Softmax"))
 
 
 def test_quantized_products_count_as_int8():
@@ -123,7 +123,7 @@ def test_quantized_products_count_as_int8():
     cost = graph_cost(helper.make_model(graph).SerializeToString(), "quantized")
     assert cost.macs_by_precision == {"int8": 2 * 4 * 8}
     assert cost.nodes[-1].bytes == 2 * 8 + 8 * 4 + F32 * 2 * 4  # both operands as INT8
-    assert [node.bytes for node in cost.nodes if node.op == "DequantizeLinear"] == [0, 0]
+    assert [node.bytes for node in cost.nodes if node.role == "DequantizeLinear"] == [0, 0]
     assert cost.nodes[0].bytes == F32 * 2 * 8 + 2 * 8 + F32 + 1  # x, its INT8 form, scale and zero point
 
 

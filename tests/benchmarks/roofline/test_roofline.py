@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from logoformer.benchmarks.report import fields
 from logoformer.benchmarks.roofline import cpu_probe
 from logoformer.benchmarks.roofline.devices import DEVICES, Device, find_devices
-from logoformer.benchmarks.roofline.floor import Piece, Work, floor, work_of
+from logoformer.benchmarks.roofline.floor import Work, floor, work_of
+from logoformer.benchmarks.roofline.graph_costs import Piece
 from logoformer.benchmarks.roofline.report import Roofline, roofline, roofline_text, with_measured
-from logoformer.benchmarks.sensors.machine import read_machine
 from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
 from logoformer.engine.builder.xray import xray
@@ -123,7 +123,7 @@ def tiny(untrained_bundle):
 def test_kernels_of_the_plan_are_the_pieces(tiny):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (the extra 'rtx')")
     entry = tiny.graph("temporal", "fp16")
-    work = work_of(tiny, entry, compile_plan=True)
+    work = work_of(tiny, entry)
     plan = xray(tiny.read_graph(entry), "sm86", shown=entry.file)
     assert work.plan == f"{plan.compiler}, sm86"
     assert len(work.pieces) == len(plan.kernels)
@@ -140,7 +140,7 @@ def test_without_the_compiler_nodes_are_the_pieces(tiny, monkeypatch):
         raise MachineError("TensorRT-RTX is not installed.")
 
     monkeypatch.setattr(module, "xray", missing)
-    work = work_of(tiny, tiny.graph("frame", "fp32"), compile_plan=True)
+    work = work_of(tiny, tiny.graph("frame", "fp32"))
     assert work.plan == "ONNX nodes, nothing fused (TensorRT-RTX is not installed.)"
     assert {piece.role for piece in work.pieces} >= {"Conv", "Relu", "Add"}
     assert sum(piece.macs for piece in work.pieces) == sum(work.macs.values())
@@ -148,7 +148,7 @@ def test_without_the_compiler_nodes_are_the_pieces(tiny, monkeypatch):
 
 @pytest.fixture(scope="module")
 def found(tiny):
-    return roofline(tiny, ["fp32"], read_machine(), 1)
+    return roofline(tiny, "fp32", 1)
 
 
 def test_a_measurement_stands_over_the_floor_of_its_own_machine(found):
@@ -213,7 +213,7 @@ def test_a_gpu_is_looked_up_by_the_name_it_gives_itself(made, tiny, found, monke
 
     def over(device):
         subject = Subject("b", "tiny", "fp32", "x", device, {})
-        return [(m.row, m.device) for m in module.floors(tiny, subject, made.machine, 1, rows, None).measured]
+        return [(m.row, m.device) for m in module.floors(tiny, subject, 1, rows, None).measured]
 
     assert over("cpu") == [("clip", found.devices[-1].name), ("stream", found.devices[-1].name)]
     assert over("NVIDIA GeForce RTX 4090") == [("clip", "GeForce RTX 4090"), ("stream", "GeForce RTX 4090")]
@@ -233,7 +233,7 @@ def test_a_graph_without_shapes_costs_no_measurement(made, toy):
     from logoformer.benchmarks.report.terminal import report_text
     from logoformer.benchmarks.roofline.report import floors
 
-    found = floors(toy, made.report().subject, made.machine, 1, (made.row("clip"),), None)
+    found = floors(toy, made.report().subject, 1, (made.row("clip"),), None)
     assert found.works == found.floors == found.measured == ()
     assert found.how.startswith("not computed: ") and "static shape" in found.how
     report = made.report(roofline=found)

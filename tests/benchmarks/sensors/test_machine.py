@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import asdict
 
 import pytest
+from logoformer.benchmarks.report import fields
 from logoformer.benchmarks.sensors.machine import Machine, read_machine, usable_cpus
 from logoformer.bundle.files import dump_json, parse_json
 
@@ -78,8 +80,8 @@ def test_what_cannot_be_understood_is_none(tmp_path, name, text, field):
 
 def test_it_survives_json(tmp_path):
     machine = read_machine()
-    again = parse_json(dump_json(machine.to_json()), "machine")
-    assert Machine.from_json(again) == machine
+    again = parse_json(dump_json(asdict(machine)), "machine")
+    assert fields.read(Machine, again) == machine
 
 
 @pytest.mark.parametrize(
@@ -87,15 +89,15 @@ def test_it_survives_json(tmp_path):
 )
 def test_other_types_are_refused(change):
     with pytest.raises(TypeError):
-        Machine.from_json({**json.loads(dump_json(read_machine().to_json())), **change})
+        fields.read(Machine, {**json.loads(dump_json(asdict(read_machine()))), **change})
 
 
 def test_unknown_and_missing_fields_are_refused():
-    data = read_machine().to_json()
+    data = asdict(read_machine())
     with pytest.raises(TypeError):
-        Machine.from_json({**data, "gpu": "imagined"})
+        fields.read(Machine, {**data, "gpu": "imagined"})
     with pytest.raises(TypeError):
-        Machine.from_json({name: value for name, value in data.items() if name != "cpu"})
+        fields.read(Machine, {name: value for name, value in data.items() if name != "cpu"})
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

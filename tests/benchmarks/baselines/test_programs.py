@@ -9,12 +9,16 @@ import types
 import numpy as np
 import pytest
 from logoformer.benchmarks.baselines import contract as p
-from logoformer.benchmarks.baselines import opening, programs
-from logoformer.benchmarks.baselines.opening import open_others as open_list
+from logoformer.benchmarks.baselines import programs
 from logoformer.errors import RefusedError, UsageError
 
 CARD = "NVIDIA Example"
 NO_GPU = "there is no NVIDIA GPU on this machine"
+
+
+def open_list(wanted, bundle, precision, threads, inputs, closing, progress=None, gpu=None):
+    opening = programs.Opening(bundle, precision, threads, inputs, closing, gpu)
+    return programs.open_others(wanted, opening, progress)
 
 
 def open_others(bundle, wanted, threads=1, progress=None, gpu=None):
@@ -144,11 +148,11 @@ def test_a_classifier_of_single_frames_sees_no_movement(opened, toy):
 # ------------------------------------------------------------------------------------------------------ without a GPU
 def test_without_a_gpu_no_gpu_baseline_is_even_tried(toy, monkeypatch):
     tried = lambda *_, **__: pytest.fail("a GPU baseline was opened")  # noqa: E731
-    monkeypatch.setattr(opening, "polygraphy_baseline", tried)
-    monkeypatch.setattr(opening, "ort_baseline", tried)
-    found, skipped = open_others(toy, opening.NEED_GPU)
+    for name in programs.NEED_GPU:
+        monkeypatch.setitem(programs.OPENERS, name, tried)
+    found, skipped = open_others(toy, programs.NEED_GPU)
     assert found == []
-    assert skipped == [p.Skipped(name, NO_GPU) for name in opening.NEED_GPU]
+    assert skipped == [p.Skipped(name, NO_GPU) for name in programs.NEED_GPU]
 
 
 @pytest.mark.parametrize("name", [p.ORT_CUDA, p.ORT_TENSORRT])
