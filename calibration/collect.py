@@ -36,19 +36,16 @@ class Observed:
         largest: largest absolute value, by tensor name.
         histograms: counts of absolute values in `BINS` equal bins of 0 ... largest, by tensor name; empty when only the
             largest were wanted.
-        clips: how many were seen.
     """
 
     largest: Mapping[str, float]
     histograms: Mapping[str, npt.NDArray[np.int64]]
-    clips: int
 
     def ranges(self, method: str) -> Ranges:
         """Ranges by a method of `quantize.METHODS`."""
         if method == "max":
-            return Ranges(dict(self.largest), method, self.clips)
-        found = {name: amax_of(self.histograms[name], top, method) for name, top in self.largest.items()}
-        return Ranges(found, method, self.clips)
+            return self.largest
+        return {name: amax_of(self.histograms[name], top, method) for name, top in self.largest.items()}
 
 
 def collect_ranges(
@@ -105,7 +102,7 @@ def observe(
         counts.update({name: np.zeros(BINS, np.int64) for name in tensors})
         each(count, "calibrate", len(clips))
     note("calibrate", total, total)
-    return Observed(largest, counts, len(clips))
+    return Observed(largest, counts)
 
 
 def activations(clip_model: onnx.ModelProto) -> tuple[str, ...]:

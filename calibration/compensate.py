@@ -123,7 +123,7 @@ class _Walk:
 
     def _activations(self, site: Site, inputs: list[Tensor]) -> list[Tensor]:
         for slot in site.slots:
-            amax = self.ranges.amax[self.nodes[site.node].input[slot]]
+            amax = self.ranges[self.nodes[site.node].input[slot]]
             scale = float(round_up(np.asarray(amax / LEVELS), np.float16))
             inputs = _with(inputs, slot, (inputs[slot] / scale).round_().clamp_(-LEVELS - 1, LEVELS).mul_(scale))
         return inputs

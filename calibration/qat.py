@@ -77,7 +77,7 @@ class Tuned:
 
     Attributes:
         weights: by initializer name.
-        ranges: by tensor name, as the quantizer takes them.
+        ranges: as the quantizer takes them.
         losses: of each step: the mean divergence from FP32's answers (Kullback-Leibler, nats).
         before, after: the same on the clips that were held back, at the beginning and at the step that was kept.
         kept_step: 0 when no step was better than the beginning.
@@ -167,7 +167,7 @@ def fine_tune(
         if progress is not None:
             progress("fine-tune in INT8", step, config.steps)
     after, step, tuned, amax = best
-    return Tuned(tuned, Ranges(amax, ranges.method, ranges.clips), tuple(losses), before, after, step)
+    return Tuned(tuned, amax, tuple(losses), before, after, step)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -199,9 +199,9 @@ class _FakeQuantization:
         self._inputs = {name: inputs[name] for name in self._sites}
         read = {inputs[site.node][slot] for site in chosen for slot in site.slots}
         floor = SCALE_FLOOR * LEVELS
-        self._begin = ranges.amax
+        self._begin = ranges
         self.logs = {
-            name: torch.tensor(float(np.log(max(ranges.amax[name], floor)))).requires_grad_() for name in sorted(read)
+            name: torch.tensor(float(np.log(max(ranges[name], floor)))).requires_grad_() for name in sorted(read)
         }
 
     def amax(self) -> dict[str, float]:

@@ -16,14 +16,15 @@ import numpy.typing as npt
 from ..bundle.onnx_graph import infer_onnx
 from ..errors import BadInputError, UsageError, one_of
 from .amax import LEVELS
-from .placement import Site, groups, sites
+from .placement import Site, sites
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["METHODS", "SCALE_FLOOR", "QuantizeConfig", "Ranges", "groups", "quantize_graph"]
-
 Steps = npt.NDArray[np.int8]  # a weight in units of its scale
+# Largest absolute values that INT8 represents, by tensor name in the FP32 clip graph. `frame` and `temporal` hold the
+# same nodes under the same names, so one set serves all three and the streaming pair rounds as the clip graph does.
+Ranges = Mapping[str, float]
 METHODS = ("max", "entropy", "percentile", "mse")
 # FP16 below 2^-14 has fewer bits, below 2^-25 it is zero, and TensorRT refuses scales that are not positive. At 2^-20
 # five bits are left; scales are rounded up, so those that are missing cost resolution, never clipping.
@@ -50,24 +51,6 @@ class QuantizeConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(f"There is no calibration method {self.method!r}.", next=f"choose from {one_of(METHODS)}")
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """Largest absolute values that INT8 represents, by tensor name in the FP32 graphs.
-
-    The names are those of the clip graph; `frame` and `temporal` hold the same nodes under the same names, so one set
-    serves all three and the streaming pair rounds as the clip graph does.
-
-    Attributes:
-        amax: by tensor name.
-        method: how they were taken.
-        clips: how many were seen.
-    """
-
-    amax: Mapping[str, float]
-    method: str
-    clips: int
 
 
 def quantize_graph(
@@ -141,7 +124,7 @@ class _Writer:
 
     def _activation(self, tensor: str, fp32_name: str) -> str:
         if (tensor, None) not in self.dequantized:
-            amax = self.ranges.amax.get(fp32_name)
+            amax = self.ranges.get(fp32_name)
             if amax is None or not np.isfinite(amax):
                 raise BadInputError(
                     f"The calibration gives the tensor {fp32_name} the range {amax}.",

@@ -112,6 +112,6 @@ def calibration_record(
         "preprocessing": dict(preprocessing),
         "sampling": sampling.to_json(),
         "quantize": {**asdict(config), "exclude": list(config.exclude)},
-        "ranges": dict(ranges.amax),
+        "ranges": dict(ranges),
         "tools": dict(tools),
     }

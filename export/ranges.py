@@ -33,12 +33,10 @@ class ScannedRanges:
         largest: by tensor name.
         squares: for the input of each LayerNormalization, the largest sum of squared deviations of one row, which an
             FP16 accumulator would have to hold.
-        clips: how many were scanned.
     """
 
     largest: Mapping[str, float]
     squares: Mapping[str, float]
-    clips: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]
 
     found = _over_all(model, feeds, measure)
     kinds = {kind: {k[len(kind) :]: float(v) for k, v in found.items() if k.startswith(kind)} for kind in _KINDS}
-    return ScannedRanges(kinds["largest:"], kinds["squares:"], len(feeds))
+    return ScannedRanges(kinds["largest:"], kinds["squares:"])
 
 
 def channels(

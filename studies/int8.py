@@ -20,8 +20,9 @@ from ..bundle import Bundle
 from ..calibration.choose import ChosenClips, choose, turns
 from ..calibration.gate import BUDGETS
 from ..calibration.paired import PairedComparison, compare_answers
+from ..calibration.placement import groups
 from ..calibration.qat import QatConfig
-from ..calibration.quantize import QuantizeConfig, groups
+from ..calibration.quantize import QuantizeConfig
 from ..calibration.sensitivity import Sensitivity
 from ..cli.terminal import Bar
 from ..export.exporter import ExportConfig, RealClips, export_bundle
