@@ -129,7 +129,7 @@ class PrecisionJudge:
             protected: by graph, the nodes that stay FP32.
         """
         clip, pair = rounding_parity(
-            models, self._clips, self._truth, self._order, lambda done: self._note("parity fp16", done, 3)
+            models, self._clips, self._truth, self._stream, lambda done: self._note("parity fp16", done, 3)
         )
         overflowing = not_finite(models["clip"], self._scanned)
         self._note("parity fp16", 3, 3)

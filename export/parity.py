@@ -16,8 +16,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..bundle import GraphEntry
+from ..bundle import GraphEntry, StreamSpec
 from ..bundle.files import sha256
+from ..clips import window_order
 from ..engine.golden import distance
 from ..engine.sessions.ort import open_session
 from ..model.networks.logoformer import to_tensor
@@ -134,12 +135,12 @@ class RoundingPair:
 
     Args:
         frame, temporal: the graphs.
-        order: `clips.window_order`.
+        stream: sizes of the ring.
     """
 
-    def __init__(self, frame: onnx.ModelProto, temporal: onnx.ModelProto, order: npt.NDArray[np.int64]) -> None:
+    def __init__(self, frame: onnx.ModelProto, temporal: onnx.ModelProto, stream: StreamSpec) -> None:
         self._frame, self._temporal = Reference(frame), Reference(temporal)
-        self._order = order.astype(np.int32)
+        self._order = window_order(stream.frames, stream.grid, stream.window).astype(np.int32)
 
     def answers(self, clips: npt.NDArray[np.uint8]) -> Probabilities:
         """Probabilities float32 `[N, C]` for clips uint8 `[N, T, S, S, 3]`."""
@@ -169,7 +170,7 @@ def rounding_parity(
     models: Mapping[str, onnx.ModelProto],
     clips: npt.NDArray[np.uint8],
     truth: Probabilities,
-    order: npt.NDArray[np.int64],
+    stream: StreamSpec,
     done: Callable[[int], None],
 ) -> tuple[Parity, Parity]:
     """Parity of the clip graph and of the pair with PyTorch, both by the rounding reference.
@@ -178,13 +179,13 @@ def rounding_parity(
         models: by graph.
         clips: uint8 `[N, T, S, S, 3]`.
         truth: PyTorch's probabilities for them.
-        order: `clips.window_order`.
+        stream: sizes of the ring.
         done: called with 0, 1 and 2, the comparisons that are done.
     """
     done(0)
     clip = RoundingClip(models["clip"]).answers(clips)
     done(1)
-    pair = RoundingPair(models["frame"], models["temporal"], order).answers(clips)
+    pair = RoundingPair(models["frame"], models["temporal"], stream).answers(clips)
     done(2)
     return measure_parity(clip, truth, NAME, "PyTorch float32"), measure_parity(pair, truth, NAME, "PyTorch float32")
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..calibration.choose import ChosenClips, choose, turns
-from ..calibration.gate import BUDGETS
 from ..calibration.paired import PairedComparison, compare_answers
 from ..calibration.placement import groups
 from ..calibration.qat import QatConfig
@@ -109,8 +108,7 @@ def harm_by_group(bundle: Bundle, config: QuantizeConfig, clips: int, picked: li
     """Sensitivity on further held-out clips, calibrated on `clips`."""
     others = held_out(bundle, HELD_OUT_SEED + 1)
     learned = calibration_clips(bundle, clips).clips
-    models, budget = load_models(bundle), BUDGETS["int8"]
-    return measure_sensitivity(models, learned, config, others, picked, bundle, budget, bar)
+    return measure_sensitivity(load_models(bundle), learned, config, others, picked, bundle, bar)
 
 
 # --------------------------------------------------------------------------------------------------------- experiments

@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import MIXED, Bundle, BundleWriter
+from ..bundle import GRAPHS, MIXED, Bundle, BundleWriter
 from ..calibration.quantize import QuantizeConfig
-from ..clips import Sampling, window_order
+from ..clips import Sampling
 from ..errors import BadInputError, UsageError, command
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ def file_int8(
         MachineError: the bundle was changed by another process meanwhile.
     """
     from ..calibration.quantize import quantize_graph
+    from ..export.entries import add_models
     from ..export.lint import require_clean
 
     quantized = {name: quantize_graph(*pair, ranges, config, steps) for name, pair in models.items()}
@@ -211,28 +212,34 @@ def file_int8(
         require_clean(model, f"The graph {name} in int8", {item["node"] for item in kept.get(name, [])})
     writer = BundleWriter(bundle.path)
     m = bundle.manifest
-    entries, promised = _write_graphs(writer, quantized, progress)
+    note = progress or (lambda *_: None)
+    entries, promised = add_models(writer, {"int8": quantized}, note)
+    note("write", len(quantized), len(quantized))
     precision = {
-        **_judge(bundle, quantized, progress),
+        **_judge(bundle, quantized, note),
         "kept_fp32": kept,
         "excluded": list(config.exclude),
-        "promised_share": promised,
+        "promised_share": promised["int8"],
         "calibration": writer.add_calibration(written),
         **fields,
     }
-    # The rows of `verify` speak of graphs that are replaced here.
-    verification = dict(m.get("verification", {}))
-    if "rows" in verification:
-        verification["rows"] = [row for row in verification["rows"] if row["precision"] not in ("int8", MIXED)]
     return writer.commit(
         {
-            **m,
-            **({"verification": verification} if verification else {}),
+            **unverified(m, "int8", MIXED),
             "graphs": [*(entry for entry in m["graphs"] if entry["precision"] != "int8"), *entries],
             "precisions": {**m["precisions"], "int8": precision},
         },
         replacing=bundle,
     )
+
+
+def unverified(manifest: Mapping[str, Any], *precisions: str) -> dict[str, Any]:
+    """A manifest without the rows of `verify` that speak of graphs which are replaced."""
+    found = dict(manifest)
+    if "rows" in found.get("verification", {}):
+        rows = [row for row in found["verification"]["rows"] if row["precision"] not in precisions]
+        found["verification"] = {**found["verification"], "rows": rows}
+    return found
 
 
 def _version(package: str) -> str | None:
@@ -244,45 +251,23 @@ def _version(package: str) -> str | None:
 
 def load_models(bundle: Bundle) -> Models:
     """FP32 and FP16 of every graph."""
-    import onnx
+    from ..export.entries import read_model
 
     if "fp16" not in bundle.precisions:
         raise BadInputError(
             f"{bundle.path} has no FP16 graphs; what INT8 leaves out is FP16.",
             next=command("logoformer", "export", "CHECKPOINT", "-o", bundle.path),
         )
-    return {
-        name: tuple(onnx.load_from_string(bundle.read_graph(bundle.graph(name, p))) for p in ("fp32", "fp16"))  # type: ignore[misc]
-        for name in ("clip", "frame", "temporal")
-    }
+    return {name: (read_model(bundle, name, "fp32"), read_model(bundle, name, "fp16")) for name in GRAPHS}
 
 
-def _write_graphs(
-    writer: BundleWriter, models: Mapping[str, onnx.ModelProto], progress: Progress | None
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Index entries, and the share of MACs that each graph promises to hold in INT8."""
-    from ..export.entries import add_model, share_to_promise
-
-    entries, promised = [], {}
-    for done, (name, model) in enumerate(models.items()):
-        if progress is not None:
-            progress("write", done, len(models))
-        entries.append(add_model(writer, model, name, "int8"))
-        promised[name] = share_to_promise(entries[-1]["macs"], "int8")
-    if progress is not None:
-        progress("write", len(models), len(models))
-    return entries, promised
-
-
-def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None) -> dict[str, Any]:
+def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], note: Progress) -> dict[str, Any]:
     """INT8 against PyTorch on the golden clips, which are too few to accept anything."""
     from ..export.parity import rounding_parity
 
-    golden, stream = bundle.golden(), bundle.stream
-    note = progress or (lambda *_: None)
-    order = window_order(stream.frames, stream.grid, stream.window)
+    golden = bundle.golden()
     clip, pair = rounding_parity(
-        models, golden.clips, golden.probabilities, order, lambda done: note("parity int8", done, 2)
+        models, golden.clips, golden.probabilities, bundle.stream, lambda done: note("parity int8", done, 2)
     )
     worst = max(clip.share, pair.share)
     return {

@@ -18,7 +18,6 @@ from ..errors import BadInputError
 from .quantize import Calibration, load_models, quantize_bundle, smooth_factors, smoothed
 
 if TYPE_CHECKING:
-    from ..calibration.gate import Budget
     from ..calibration.sensitivity import Sensitivity
     from ..model.data.clips import ClipSource
     from .quantize import Models
@@ -52,7 +51,6 @@ def quantize_sensitively(
         VerificationError: FP16 alone does not keep the budget.
     """
     from ..calibration.choose import turns
-    from ..calibration.gate import BUDGETS
     from ..model.data.datasets import clips_for
 
     bundle = Bundle(path)
@@ -68,9 +66,7 @@ def quantize_sensitively(
     models = load_models(bundle)
     if calibration.smooth:
         models = smoothed(models, smooth_factors(models["clip"][0], chosen.clips))
-    found = measure_sensitivity(
-        models, chosen.clips, calibration.config, source, held_out, bundle, BUDGETS["int8"], progress
-    )
+    found = measure_sensitivity(models, chosen.clips, calibration.config, source, held_out, bundle, progress)
     folder = Path(out)
     write_atomic(folder / "sensitivity.json", dump_json(found.to_json()))
     write_atomic(folder / "sensitivity.svg", sensitivity_svg(found).encode())
@@ -86,7 +82,6 @@ def measure_sensitivity(
     source: ClipSource,
     held_out: list[int],
     bundle: Bundle,
-    budget: Budget,
     progress: Progress | None = None,
 ) -> Sensitivity:
     """Sensitivity of the clip graph; see `calibration.sensitivity.sensitivity`.
@@ -98,12 +93,12 @@ def measure_sensitivity(
         source: labelled clips.
         held_out: which of them.
         bundle: names the sampling.
-        budget: what INT8 may cost.
         progress: called with (stage, done, total).
     """
     from ..bundle.onnx_graph import infer_onnx
     from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensate
+    from ..calibration.gate import BUDGETS
     from ..calibration.placement import groups
     from ..calibration.quantize import quantize_graph
     from ..calibration.sensitivity import sensitivity
@@ -131,7 +126,7 @@ def measure_sensitivity(
         labels,
         macs,
         sum(by_node.values()),
-        budget,
+        BUDGETS["int8"],
         progress,
     )
 

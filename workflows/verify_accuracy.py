@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundle import MIXED, Bundle, replace_manifest
 from ..errors import UsageError, command
+from .quantize import unverified
 
 if TYPE_CHECKING:
     from ..calibration.gate import Budget, Evaluate, HeldOut
@@ -210,27 +211,19 @@ def _named(clip: WorstClip, labels: Sequence[str]) -> dict[str, Any]:
 
 def clip_evaluator(bundle: Bundle, precision: str) -> Evaluate:
     """The bundle's own clip graph by the rounding reference: clips to probabilities."""
-    import onnx
-
+    from ..export.entries import read_model
     from ..export.parity import RoundingClip
 
-    graph = onnx.load_from_string(bundle.read_graph(bundle.graph("clip", precision)))
-    return RoundingClip(graph).answers
+    return RoundingClip(read_model(bundle, "clip", precision)).answers
 
 
 def pair_evaluator(bundle: Bundle, frame: str, temporal: str) -> Evaluate:
     """The bundle's own `frame` and `temporal`, each in its precision, by the rounding reference."""
-    import onnx
-
-    from ..clips import window_order
+    from ..export.entries import read_model
     from ..export.parity import RoundingPair
 
-    first, second = (
-        onnx.load_from_string(bundle.read_graph(bundle.graph(name, precision)))
-        for name, precision in (("frame", frame), ("temporal", temporal))
-    )
-    s = bundle.stream
-    return RoundingPair(first, second, window_order(s.frames, s.grid, s.window)).answers
+    models = read_model(bundle, "frame", frame), read_model(bundle, "temporal", temporal)
+    return RoundingPair(*models, bundle.stream).answers
 
 
 def record_accuracy(bundle: Bundle, report: AccuracyReport) -> Bundle:
@@ -253,11 +246,9 @@ def record_accuracy(bundle: Bundle, report: AccuracyReport) -> Bundle:
             precisions[name].pop("graphs", None)
             if "graphs" in row:
                 precisions[name]["graphs"] = dict(row["graphs"])
-    manifest = {**bundle.manifest, "precisions": precisions}
-    if bundle.mixture and precisions["int8"].get("graphs") != bundle.mixture and "verification" in manifest:
-        rows = [row for row in manifest["verification"]["rows"] if row["precision"] != MIXED]
-        manifest["verification"] = {**manifest["verification"], "rows": rows}  # of another mixture
-    return replace_manifest(bundle, manifest)
+    another = bundle.mixture and precisions["int8"].get("graphs") != bundle.mixture
+    manifest = unverified(bundle.manifest, MIXED) if another else bundle.manifest
+    return replace_manifest(bundle, {**manifest, "precisions": precisions})
 
 
 def accuracy_rows(report: AccuracyReport) -> list[list[str]]:

@@ -35,21 +35,20 @@ def explain_layers(
         UsageError: the bundle has nothing but FP32.
         MachineError: Polygraphy is not installed.
     """
-    import onnx
-
     from ..bundle.files import dump_json, write_atomic
+    from ..export.entries import read_model
     from ..export.layers import compare_layers
     from .pictures import bars_svg
 
     bundle = Bundle(path)
     feeds = [{"clip": clip[None]} for clip in bundle.golden().clips[:clips]]
     others = other_precisions(bundle)
-    graphs = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("clip", p))) for p in ("fp32", *others)}
+    fp32 = read_model(bundle, "clip", "fp32")
     reports = []
     for done, precision in enumerate(others):
         if progress is not None:
             progress("compare layers", done, len(others))
-        report = compare_layers("clip", precision, graphs["fp32"], graphs[precision], feeds)
+        report = compare_layers("clip", precision, fp32, read_model(bundle, "clip", precision), feeds)
         reports.append(report)
         title = f"clip in {precision}: relative error of each layer against FP32, {report.clips} clips"
         rows = [(item.layer, item.error, item.error > report.threshold) for item in report.layers]
