@@ -6,7 +6,7 @@ in an order that the seed shuffles, and the choice is recorded by name and by co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,7 @@ from ..clips import Sampling, centre_indices
 from ..errors import BadInputError
 
 if TYPE_CHECKING:
-    from ..model.data.clips import ClipSource
-
-Progress = Callable[[str, int, int], None]
+    from ..model.data.clips import ClipSource, Progress
 
 
 @dataclass(frozen=True)

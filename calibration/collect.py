@@ -17,15 +17,15 @@ import numpy.typing as npt
 
 from ..errors import BadInputError, missing_package
 from .amax import BINS, amax_of
-from .choose import Progress
 from .placement import sites
 from .quantize import QuantizeConfig, Ranges
 
 if TYPE_CHECKING:
     import onnx
 
+    from ..model.data.clips import Progress
+
 Clips = npt.NDArray[np.uint8]  # [N, T, S, S, 3]
-Step = Callable[[str, npt.NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,12 @@ def observe(
     counts: dict[str, npt.NDArray[np.int64]] = {}
     total = len(clips) * (2 if histograms else 1)
 
-    def keep_largest(name: str, values: npt.NDArray[np.float32]) -> None:
+    def each(done: int) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        for index, clip in enumerate(clips):
+            note("calibrate", done + index, total)
+            yield from run(clip)
+
+    for name, values in each(0):
         top = float(np.abs(values).max())
         if not np.isfinite(top):
             raise BadInputError(
@@ -86,21 +91,11 @@ def observe(
                 next="evaluate the checkpoint; train it again if its scores are chance",
             )
         largest[name] = max(largest[name], top)
-
-    def count(name: str, values: npt.NDArray[np.float32]) -> None:
-        if largest[name]:
-            counts[name] += _histogram(values, largest[name])
-
-    def each(step: Step, stage: str, offset: int) -> None:
-        for index, clip in enumerate(clips):
-            note(stage, offset + index, total)
-            for name, values in run(clip):
-                step(name, values)
-
-    each(keep_largest, "calibrate", 0)
     if histograms:
-        counts.update({name: np.zeros(BINS, np.int64) for name in tensors})
-        each(count, "calibrate", len(clips))
+        counts = {name: np.zeros(BINS, np.int64) for name in tensors}
+        for name, values in each(len(clips)):
+            if largest[name]:
+                counts[name] += _histogram(values, largest[name])
     note("calibrate", total, total)
     return Observed(largest, counts)
 

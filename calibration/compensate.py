@@ -15,19 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .amax import LEVELS
-from .choose import Progress
 from .placement import Site, sites
 from .quantize import QuantizeConfig, Ranges, Steps, round_up, weight_scale
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
+
+    from ..model.data.clips import Progress
 
 CLIPS = 32  # activations of this many are held at a time: 1 GB for `base`
 # Columns that take up each other's errors: 64 channels of a 3 x 3 convolution. The cost grows with it; 1152 gained
@@ -39,21 +40,14 @@ _LAZY = 32  # columns after which the rest of a matrix is brought up to date
 
 Floats = npt.NDArray[np.float64]
 Runs = list["list[Tensor]"]  # by run: the inputs of a node
-Before = Callable[[str, Runs], Runs]
-
-
-class SideBySide(Protocol):
-    """An FP32 clip graph that runs several inputs node by node (see `export/reference.py`)."""
-
-    def side_by_side(self, feeds: Sequence[Mapping[str, npt.NDArray[Any]]], before: Before) -> None:
-        """Runs it; `before` changes what each node reads, in all runs at once."""
-        ...
+# Runs a graph on several inputs, node by node; the second argument changes what each node reads, in all runs at once.
+SideBySide = Callable[[Sequence[Mapping[str, npt.NDArray[Any]]], Callable[[str, Runs], Runs]], None]
 
 
 def compensate(
     model: onnx.ModelProto,
     fp16: onnx.ModelProto,
-    program: SideBySide,
+    run: SideBySide,
     ranges: Ranges,
     config: QuantizeConfig,
     clips: npt.NDArray[np.uint8],
@@ -66,14 +60,14 @@ def compensate(
     Args:
         model: the FP32 clip graph.
         fp16: the same in FP16; its weights are what is rounded.
-        program: the FP32 graph, runnable.
+        run: runs the FP32 graph (`side_by_side` of `export/reference.py`).
         ranges: of the activations.
         config: what is quantized.
         clips: the calibration's, uint8 `[N, T, S, S, 3]`; the first `CLIPS` are looked at.
         progress: called with (stage, done, total).
     """
     walk = _Walk(model, fp16, ranges, config, progress)
-    program.side_by_side([{"clip": clip[None]} for clip in clips[:CLIPS]], walk)
+    run([{"clip": clip[None]} for clip in clips[:CLIPS]], walk)
     return walk.found
 
 

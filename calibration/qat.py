@@ -22,13 +22,14 @@ import numpy.typing as npt
 
 from ..errors import BadInputError, UsageError
 from .amax import LEVELS
-from .choose import Progress
 from .placement import sites
 from .quantize import SCALE_FLOOR, QuantizeConfig, Ranges
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
+
+    from ..model.data.clips import Progress
 
 Before = Callable[[str, "list[Tensor]"], "list[Tensor]"]
 

@@ -54,7 +54,12 @@ def check_set(chosen: ChosenClips, *, few: bool = False) -> None:
             cause="images that did not decode, or a placeholder",
             next="remove these clips from the data set's list",
         )
-    copies = _copies(chosen.ids, clip_hashes(chosen))
+    first: dict[str, str] = {}
+    copies = []
+    for name, digest in zip(chosen.ids, clip_hashes(chosen), strict=True):
+        if digest in first:
+            copies.append(f"{name} = {first[digest]}")
+        first.setdefault(digest, name)
     if copies:
         raise BadInputError(
             f"{len(copies)} calibration clips are copies of others: {'; '.join(copies[:5])}.",
@@ -66,16 +71,6 @@ def check_set(chosen: ChosenClips, *, few: bool = False) -> None:
 def clip_hashes(chosen: ChosenClips) -> tuple[str, ...]:
     """SHA-256 of the pixels of each clip."""
     return tuple(sha256(clip.tobytes()) for clip in chosen.clips)
-
-
-def _copies(ids: Sequence[str], hashes: Sequence[str]) -> list[str]:
-    first: dict[str, str] = {}
-    found = []
-    for name, digest in zip(ids, hashes, strict=True):
-        if digest in first:
-            found.append(f"{name} = {first[digest]}")
-        first.setdefault(digest, name)
-    return found
 
 
 def calibration_record(

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import VerificationError
-from .choose import Progress
 from .gate import Budget
 from .paired import Z_95, PairedComparison, compare_answers
 
 if TYPE_CHECKING:
     import onnx
+
+    from ..model.data.clips import Progress
 
 Answers = npt.NDArray[np.float32]  # [N, C]
 Quantize = Callable[[tuple[str, ...]], "onnx.ModelProto"]  # excluded groups -> the clip graph

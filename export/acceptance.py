@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..bundle import StreamSpec
 from ..clips import window_order
 from ..engine.sessions.ort import runtime_name
 from ..errors import VerificationError
+from ..model.data.clips import Progress
 from .lint import require_clean
 from .parity import (
     Probabilities,
@@ -32,7 +33,6 @@ from .reference import NAME
 FP32_SHARE = 0.001  # of the between-clip deviation of a logit
 FP16_SHARE = 0.05
 SCAN_CLIPS = 32
-Progress = Callable[[str, int, int], None]
 Models = Mapping[str, onnx.ModelProto]  # by graph
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
 
 from ..bundle import Bundle, BundleWriter, TensorSpec
 from ..bundle.onnx_graph import infer_onnx
+from ..model.data.clips import Progress
 from .trace import OPSET, to_bytes
 
 PROMISED = 0.95  # of a graph's multiply-accumulates
@@ -51,7 +52,7 @@ def add_model(
 
 
 def add_models(
-    writer: BundleWriter, models: Mapping[str, Mapping[str, onnx.ModelProto]], progress: Callable[[str, int, int], None]
+    writer: BundleWriter, models: Mapping[str, Mapping[str, onnx.ModelProto]], progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """Writes graphs; gives their entries, and by precision what each graph promises (`share_to_promise`).
 

@@ -22,10 +22,11 @@ from torch import nn
 from ..bundle import Bundle, BundleWriter, Golden, StreamSpec
 from ..bundle.files import sha256
 from ..errors import BadInputError, UsageError, one_of
+from ..model.data.clips import Progress
 from ..model.networks.complexity import complexity
 from ..model.networks.config import ModelConfig
 from ..model.networks.logoformer import LogoFormer
-from .acceptance import PrecisionJudge, Progress
+from .acceptance import PrecisionJudge
 from .batches import BATCHES, write_frame_batches
 from .entries import add_models
 from .graphs import GRAPHS, build_graph, example_inputs

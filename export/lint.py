@@ -140,8 +140,6 @@ def _attention_scale(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto]
 
 def _decomposed_norm(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto]) -> Iterator[LintFinding]:
     for node in graph.node:
-        if node.op_type not in ("Sub", "Sqrt", "Pow", "Div"):
-            continue
         makers = {producer[name].op_type for name in node.input if name in producer}
         if "ReduceMean" in makers and node.op_type == "Sub":
             yield LintFinding("LF005", node.name, "subtracts a mean")
@@ -153,12 +151,11 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[LintFinding]:
     for item in graph.initializer:
         if item.data_location == TensorProto.EXTERNAL or item.external_data:
             yield LintFinding("LF006", item.name, "external data")
-        elif item.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16) and not _finite(item):
+        elif (
+            item.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
+            and not np.isfinite(numpy_helper.to_array(item)).all()
+        ):
             yield LintFinding("LF010", item.name, "NaN or infinity")
-
-
-def _finite(item: onnx.TensorProto) -> bool:
-    return bool(np.isfinite(numpy_helper.to_array(item)).all())
 
 
 def _metadata(model: onnx.ModelProto) -> Iterator[LintFinding]:

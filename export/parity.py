@@ -6,7 +6,7 @@ Differences are measured as `engine.golden.distance` does: logits, as a share of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from .entries import tensor_specs
 from .reference import NAME, Reference
 from .trace import OPSET, to_bytes
 
+PARTED = 0.01  # relative error from which a tensor is no longer the module's
 Probabilities = npt.NDArray[np.float32]  # [N, C]
 
 
@@ -239,13 +240,8 @@ def worst_tensor(model: onnx.ModelProto, module: nn.Module, feed: Mapping[str, n
             errors.append((scope, error if np.isfinite(error) else float("inf")))
 
     Reference(model).run(feed, observe)
-    return describe_errors(errors)
-
-
-def describe_errors(errors: Sequence[tuple[str, float]], threshold: float = 0.01) -> str:
-    """Name the first tensor whose relative error passes the threshold, and the worst."""
     if not errors:
         return "no module output could be compared"
     worst = max(errors, key=lambda item: item[1])
-    first = next((item for item in errors if item[1] > threshold), worst)
+    first = next((item for item in errors if item[1] > PARTED), worst)
     return f"first to part: {first[0]} (relative error {first[1]:.2g}); worst: {worst[0]} ({worst[1]:.2g})"

@@ -6,12 +6,9 @@ stays FP32 is our range scan's decision (`ranges.py`), and inputs and outputs st
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ import onnx
 
 from ..errors import missing_package
 from .ranges import Protected
-from .trace import strip
+from .trace import quiet, strip
 
 
 def to_fp16(
@@ -40,7 +37,7 @@ def to_fp16(
     Raises:
         MachineError: ModelOpt is not installed.
     """
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         try:
             from modelopt.onnx.autocast import convert_to_mixed_precision
         except ImportError as error:
@@ -60,19 +57,3 @@ def to_fp16(
             providers=["cpu"],
         )
     return strip(converted)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence AutoCast, which reports every decision; ours are in the manifest."""
-    loggers = [logging.getLogger(name) for name in ("modelopt", "modelopt.onnx", "modelopt.onnx.autocast")]
-    levels = [logger.level for logger in loggers]
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

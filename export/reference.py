@@ -19,21 +19,12 @@ import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor
 
 from ..errors import VerificationError
 
 NAME = "rounding reference (float32 accumulation, every operator's result rounded to the graph's type)"
-
-_TYPES = {
-    TensorProto.FLOAT: torch.float32,
-    TensorProto.FLOAT16: torch.float16,
-    TensorProto.UINT8: torch.uint8,
-    TensorProto.INT8: torch.int8,
-    TensorProto.INT32: torch.int32,
-    TensorProto.INT64: torch.int64,
-}
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[Attributes, list[Tensor]], Tensor]
@@ -320,7 +311,7 @@ def _dequantize(a: Attributes, x: list[Tensor]) -> Tensor:
 
 _OPERATORS: dict[str, Operator] = {
     "Add": lambda a, x: x[0] + x[1],
-    "Cast": lambda a, x: x[0].to(_TYPES[a["to"]]),
+    "Cast": lambda a, x: x[0].to(getattr(torch, helper.tensor_dtype_to_np_dtype(a["to"]).name)),
     "Concat": lambda a, x: torch.cat(x, a["axis"]),
     "Conv": _conv,
     "DequantizeLinear": _dequantize,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,8 @@ from .quantize import file_int8, load_models, smoothed
 
 if TYPE_CHECKING:
     from ..calibration.qat import QatConfig
-    from ..model.data.clips import ClipSource
+    from ..model.data.clips import ClipSource, Progress
 
-Progress = Callable[[str, int, int], None]
 HELD_BACK = 63  # clips of the training split at most, to choose the step by
 
 

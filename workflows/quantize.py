@@ -7,7 +7,7 @@ is judged by `verify_accuracy.py`: until then the verdict is `insufficient clips
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from ..calibration.choose import ChosenClips
     from ..calibration.quantize import Ranges, Steps
+    from ..model.data.clips import Progress
 
     Models = dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]  # by graph: FP32, FP16
 
-Progress = Callable[[str, int, int], None]
 NO_GATE = "insufficient clips"
 
 
@@ -152,7 +152,7 @@ def quantize_bundle(
     steps = None
     if calibration.compensate:
         clip = models["clip"]
-        steps = compensate(*clip, Reference(clip[0]), ranges, config, chosen.clips, progress)
+        steps = compensate(*clip, Reference(clip[0]).side_by_side, ranges, config, chosen.clips, progress)
         written["compensation"] = compensation_record(steps, len(chosen.clips))
     return file_int8(bundle, models, ranges, config, written, steps=steps, progress=progress)
 

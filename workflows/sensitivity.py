@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +18,9 @@ from .quantize import Calibration, load_models, quantize_bundle, smooth_factors,
 
 if TYPE_CHECKING:
     from ..calibration.sensitivity import Sensitivity
-    from ..model.data.clips import ClipSource
+    from ..model.data.clips import ClipSource, Progress
     from .quantize import Models
 
-Progress = Callable[[str, int, int], None]
 SENSITIVITY_CLIPS = 128
 FEWEST_CLIPS = 28
 
@@ -108,7 +106,7 @@ def measure_sensitivity(
 
     fp32, fp16 = models["clip"]
     ranges = collect_ranges(fp32, calibrated_on, config, progress)
-    steps = compensate(fp32, fp16, Reference(fp32), ranges, config, calibrated_on, progress)
+    steps = compensate(fp32, fp16, Reference(fp32).side_by_side, ranges, config, calibrated_on, progress)
     clips = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in held_out])
     labels = np.array([source.label(i) for i in held_out], np.int64)
     by_node = infer_onnx(fp32).macs_by_node

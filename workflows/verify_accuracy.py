@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,7 @@ from .quantize import unverified
 if TYPE_CHECKING:
     from ..calibration.gate import Budget, Evaluate, HeldOut
     from ..calibration.paired import WorstClip
-    from ..model.data.clips import ClipSource
-
-Progress = Callable[[str, int, int], None]
+    from ..model.data.clips import ClipSource, Progress
 
 
 @dataclass(frozen=True)

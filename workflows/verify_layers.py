@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,7 @@ from .verify_accuracy import other_precisions
 
 if TYPE_CHECKING:
     from ..export.layers import LayerReport
-
-Progress = Callable[[str, int, int], None]
+    from ..model.data.clips import Progress
 
 
 def explain_layers(
