@@ -26,8 +26,7 @@ from .parity import (
     rounding_parity,
     worst_tensor,
 )
-from .precision import to_fp16
-from .ranges import MARGIN, SOFTMAX_LIMIT, Protected, not_finite, protect, scan
+from .precision import MARGIN, SOFTMAX_LIMIT, Protected, not_finite, protect, scan, to_fp16
 from .reference import NAME
 
 FP32_SHARE = 0.001  # of the between-clip deviation of a logit

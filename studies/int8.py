@@ -33,7 +33,7 @@ from ..workflows.fine_tune import fine_tune_bundle
 from ..workflows.init import initialise
 from ..workflows.quantize import Calibration, load_models, quantize_bundle
 from ..workflows.sensitivity import measure_sensitivity
-from ..workflows.verify_accuracy import clip_evaluator, judge_accuracy
+from ..workflows.verify import clip_evaluator, judge_accuracy
 from .results import FOLDER, measured, read_results, write_results
 
 RESULTS = FOLDER / "int8.json"

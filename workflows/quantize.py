@@ -1,7 +1,7 @@
 """Add INT8 to a bundle: choose clips, take ranges, quantize, check and file the graphs.
 
 Reads a data set (`model/`), calibrates (`calibration/`), and has the result linted and compared (`export/`). Accuracy
-is judged by `verify_accuracy.py`: until then the verdict is `insufficient clips`, and nothing loads INT8 unasked.
+is judged by `verify.py`: until then the verdict is `insufficient clips`, and nothing loads INT8 unasked.
 """
 
 from __future__ import annotations
@@ -73,10 +73,9 @@ class Calibration:
 
         Raises:
             UsageError: no data set was named.
-            BadInputError: the set cannot stand for the camera; see `calibration.record.check_set`.
+            BadInputError: the set cannot stand for the camera; see `calibration.choose.check_set`.
         """
-        from ..calibration.choose import choose
-        from ..calibration.record import check_set
+        from ..calibration.choose import check_set, choose
         from ..model.data.datasets import open_clips
         from ..model.data.listing import Reading
 
@@ -121,10 +120,10 @@ def quantize_bundle(
         VerificationError: a quantized graph breaks a lint rule. Nothing was written.
         MachineError: the bundle was changed by another process meanwhile, or a package is missing.
     """
+    from ..calibration.choose import calibration_record
     from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensate, compensation_record
     from ..calibration.placement import check_exclude, groups
-    from ..calibration.record import calibration_record
     from ..export.reference import Reference
 
     config = calibration.config
@@ -160,7 +159,7 @@ def quantize_bundle(
 def smooth_factors(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
     """Divisors of the channels of each norm with outliers; see `calibration.smooth.factors`."""
     from ..calibration.smooth import factors, norms
-    from ..export.ranges import channels
+    from ..export.precision import channels
 
     tensors = [norm.output for norm in norms(clip)]
     return factors(clip, channels(clip, [{"clip": one[None]} for one in clips], tensors))

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from logoformer.bundle.files import sha256
-from logoformer.calibration.choose import ChosenClips
+from logoformer.calibration.choose import ChosenClips, calibration_record, check_set
 from logoformer.calibration.quantize import QuantizeConfig
-from logoformer.calibration.record import calibration_record, check_set
 from logoformer.clips import Sampling
 from logoformer.errors import BadInputError
 

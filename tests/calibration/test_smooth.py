@@ -6,7 +6,7 @@ from logoformer.calibration.gate import BUDGETS
 from logoformer.calibration.quantize import QuantizeConfig, quantize_graph
 from logoformer.calibration.sensitivity import holds
 from logoformer.calibration.smooth import OUTLIER, factors, norms, smooth
-from logoformer.export.ranges import channels
+from logoformer.export.precision import channels
 
 FFN = "temporal.blocks.0.norm_ffn/LayerNormalization"
 

@@ -1,4 +1,4 @@
-"""Accuracy verdicts of a bundle's precisions on held-out clips."""
+"""Comparison of FP16 and INT8 with FP32: verdicts on held-out clips, and layer by layer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .quantize import unverified
 if TYPE_CHECKING:
     from ..calibration.gate import Budget, Evaluate, HeldOut
     from ..calibration.paired import WorstClip
+    from ..export.layers import LayerReport
     from ..model.data.clips import ClipSource, Progress
 
 
@@ -259,3 +260,48 @@ def accuracy_rows(report: AccuracyReport) -> list[list[str]]:
              str(r["lost"]), str(r["gained"]), f"{r['mcnemar_p']:.3g}", str(r["verdict"])]
         )  # fmt: skip
     return rows
+
+
+# --------------------------------------------------------------------------------------------------------------- layers
+def explain_layers(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    clips: int = 2,
+    progress: Progress | None = None,
+) -> list[LayerReport]:
+    """Compares every layer of the clip graph in FP16 and INT8 with FP32, on golden clips.
+
+    Args:
+        path: the bundle.
+        out: folder for `layers.<precision>.json` and `.svg`.
+        clips: golden clips that are run.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: the bundle has nothing but FP32.
+        MachineError: Polygraphy is not installed.
+    """
+    from ..bundle.files import dump_json, write_atomic
+    from ..export.entries import read_model
+    from ..export.layers import compare_layers
+    from .pictures import bars_svg
+
+    bundle = Bundle(path)
+    feeds = [{"clip": clip[None]} for clip in bundle.golden().clips[:clips]]
+    others = other_precisions(bundle)
+    fp32 = read_model(bundle, "clip", "fp32")
+    reports = []
+    for done, precision in enumerate(others):
+        if progress is not None:
+            progress("compare layers", done, len(others))
+        report = compare_layers("clip", precision, fp32, read_model(bundle, "clip", precision), feeds)
+        reports.append(report)
+        title = f"clip in {precision}: relative error of each layer against FP32, {report.clips} clips"
+        rows = [(item.layer, item.error, item.error > report.threshold) for item in report.layers]
+        picture = bars_svg(title, rows, marked=f"red: above {report.threshold:.0%}")
+        write_atomic(Path(out) / f"layers.{precision}.json", dump_json(report.to_json()))
+        write_atomic(Path(out) / f"layers.{precision}.svg", picture.encode())
+    if progress is not None:
+        progress("compare layers", len(others), len(others))
+    return reports
