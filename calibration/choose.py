@@ -1,4 +1,4 @@
-"""The calibration set: a stratified, seeded choice of clips, its checks, its record in the bundle.
+"""The calibration set: a stratified, seeded choice of clips, its checks, its record.
 
 A range is only as good as the clips that it was taken on, and a bad set gives no error. Ranges taken on one class, or
 on the first clips of a list, are ranges of that class: here the classes take turns, each in an order that the seed

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from .amax import LEVELS
 from .placement import Site, sites
 from .quantize import QuantizeConfig, Ranges, Steps, round_up, weight_scale
+from .smooth import initializers
 
 if TYPE_CHECKING:
     import onnx
@@ -93,13 +94,10 @@ class _Walk:
     found: dict[str, Steps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from onnx import numpy_helper
-
         chosen = sites(self.model, attention=self.config.attention, exclude=self.config.exclude)
         self.sites = {site.node: site for site in chosen}
         self.nodes = {node.name: node for node in self.model.graph.node}
-        self.weights = {item.name: numpy_helper.to_array(item) for item in self.model.graph.initializer}
-        self.halves = {item.name: numpy_helper.to_array(item) for item in self.fp16.graph.initializer}
+        self.weights, self.halves = initializers(self.model), initializers(self.fp16)
         self.products = sum(site.weight is not None for site in chosen)
         self.random = np.random.default_rng(0)
 

@@ -17,6 +17,7 @@ from ..bundle.onnx_graph import infer_onnx
 from ..errors import BadInputError, UsageError, one_of
 from .amax import LEVELS
 from .placement import Site, sites
+from .smooth import initializers
 
 if TYPE_CHECKING:
     import onnx
@@ -98,7 +99,7 @@ class _Writer:
         self.model.CopyFrom(model)
         self.ranges, self.fold, self.steps = ranges, fold, steps
         self.types = {name: tensor.kind for name, tensor in infer_onnx(model).tensors.items()}
-        self.weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+        self.weights = initializers(model)
         self.nodes: list[onnx.NodeProto] = []
         self.dequantized: dict[tuple[str, int | None], str] = {}
 

@@ -74,7 +74,7 @@ def factors(
     Returns:
         By norm: float32 `[d]`, the activation is divided by it. Norms without outliers are left out.
     """
-    values = _initializers(model)
+    values = initializers(model)
     found = {}
     for norm in norms(model):
         activation = np.maximum(channels[norm.output], 1e-12)
@@ -96,7 +96,7 @@ def smooth(model: onnx.ModelProto, found: Mapping[str, npt.NDArray[np.float32]])
     Returns:
         A new model.
     """
-    values, changed = _initializers(model), {}
+    values, changed = initializers(model), {}
     for norm in norms(model):
         if norm.node in found:
             factor = found[norm.node].astype(np.float64)
@@ -121,7 +121,8 @@ def with_weights(model: onnx.ModelProto, changed: Mapping[str, npt.NDArray[Any]]
     return copied
 
 
-def _initializers(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
+def initializers(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
+    """The constants of a graph by name."""
     from onnx import numpy_helper
 
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}

@@ -54,7 +54,7 @@ def add_model(
 def add_models(
     writer: BundleWriter, models: Mapping[str, Mapping[str, onnx.ModelProto]], progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
-    """Writes graphs; gives their entries, and by precision what each graph promises (`share_to_promise`).
+    """Writes graphs; gives their entries, and by precision what each graph promises.
 
     Args:
         writer: of the bundle.

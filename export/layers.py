@@ -74,7 +74,6 @@ def compare_layers(
     fp32: onnx.ModelProto,
     other: onnx.ModelProto,
     feeds: Sequence[Feed],
-    threshold: float | None = None,
 ) -> LayerReport:
     """Compares every layer.
 
@@ -84,12 +83,11 @@ def compare_layers(
         fp32: the graph in FP32.
         other: the same in FP16 or INT8.
         feeds: inputs; a layer's error is that of its worst.
-        threshold: None takes `THRESHOLDS`.
 
     Raises:
         MachineError: Polygraphy or ONNX Runtime is missing.
     """
-    limit = THRESHOLDS[precision] if threshold is None else threshold
+    limit = THRESHOLDS[precision]
     errors: dict[str, float] = {}
     for compared in _compare(fp32, other, feeds):
         for name, error in compared.items():

@@ -30,7 +30,6 @@ def quantize_sensitively(
     calibration: Calibration,
     out: str | os.PathLike[str],
     *,
-    clips: int = SENSITIVITY_CLIPS,
     progress: Progress | None = None,
 ) -> tuple[Bundle, Sensitivity]:
     """Measures each group, excludes until the budget holds, and adds INT8 to the rest.
@@ -41,7 +40,6 @@ def quantize_sensitively(
         path: the bundle, with FP32 and FP16.
         calibration: clips and method; what its `exclude` names stays excluded.
         out: folder for `sensitivity.json` and `sensitivity.svg`.
-        clips: to measure on.
         progress: called with (stage, done, total).
 
     Raises:
@@ -54,7 +52,9 @@ def quantize_sensitively(
     bundle = Bundle(path)
     chosen = calibration.choose(bundle.sampling, bundle.image_size, progress)
     source = clips_for(str(calibration.data), "train", calibration.fold, bundle.image_size, bundle.labels)
-    order = turns([source.label(i) for i in range(len(source))], calibration.clips + clips, calibration.seed)
+    order = turns(
+        [source.label(i) for i in range(len(source))], calibration.clips + SENSITIVITY_CLIPS, calibration.seed
+    )
     held_out = order[calibration.clips :]
     if len(held_out) < FEWEST_CLIPS:
         raise BadInputError(
