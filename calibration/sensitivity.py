@@ -21,12 +21,9 @@ from .gate import Budget
 from .paired import Z_95, PairedComparison, compare_answers
 
 if TYPE_CHECKING:
-    import onnx
-
     from ..model.data.clips import Progress
 
 Answers = npt.NDArray[np.float32]  # [N, C]
-Quantize = Callable[[tuple[str, ...]], "onnx.ModelProto"]  # excluded groups -> the clip graph
 RMS_LIMIT = 0.10  # of the deviation between clips; beyond, a change of answers is a matter of luck
 
 
@@ -95,8 +92,7 @@ class Sensitivity:
 
 
 def sensitivity(
-    quantize: Quantize,
-    evaluate: Callable[[onnx.ModelProto], Answers],
+    answers: Callable[[tuple[str, ...]], Answers],
     truth: Answers,
     labels: npt.NDArray[np.int64],
     macs: Mapping[str, int],
@@ -107,8 +103,7 @@ def sensitivity(
     """Measures every group, then excludes.
 
     Args:
-        quantize: gives the clip graph in INT8 but for the groups named.
-        evaluate: a graph's probabilities for the held-out clips.
+        answers: probabilities for the held-out clips of the clip graph in INT8 but for the groups named.
         truth: FP32's, float32 `[N, C]`.
         labels: int64 `[N]`.
         macs: multiply-accumulates of each group, in graph order.
@@ -122,7 +117,7 @@ def sensitivity(
     ids = [str(index) for index in range(len(labels))]
 
     def against(excluded: tuple[str, ...]) -> PairedComparison:
-        return compare_answers(truth, evaluate(quantize(excluded)), labels, ids)
+        return compare_answers(truth, answers(excluded), labels, ids)
 
     rows: dict[str, GroupHarm] = {}
     ordered = sorted(macs, key=lambda name: name.endswith(".bmm"))  # their companions first

@@ -84,7 +84,7 @@ class Reference:
         Returns:
             Graph outputs by name.
         """
-        outputs = self._evaluate({name: _feed(value) for name, value in feeds.items()}, observe)
+        (outputs,) = self._evaluate([{name: _feed(value) for name, value in feeds.items()}], observe)
         return {name: value.numpy() for name, value in outputs.items()}
 
     @torch.no_grad()
@@ -114,7 +114,7 @@ class Reference:
                 if measure is not None:
                     collected.update(measure(name, value))
 
-            return self._evaluate({**batched, **alike}, observe), collected
+            return self._evaluate([{**batched, **alike}], observe)[0], collected
 
         outputs, collected = torch.vmap(one)({name: _feed(value) for name, value in feeds.items()})
         return {name: v.numpy() for name, v in outputs.items()}, {name: v.numpy() for name, v in collected.items()}
@@ -131,15 +131,7 @@ class Reference:
             feeds: graph inputs by name, for each run.
             before: called with each node's name and its inputs in every run; the runs read what it returns.
         """
-        runs: list[dict[str, Tensor]] = [
-            {**self._constants, **{name: _feed(value) for name, value in feed.items()}} for feed in feeds
-        ]
-        for step in self._steps:
-            read = before(step.node.name, [[values[name] for name in step.node.input] for values in runs])
-            for values, inputs in zip(runs, read, strict=True):
-                values[step.node.output[0]] = self._compute(step, inputs)
-                for ended in step.ends:
-                    del values[ended]
+        self._evaluate([{name: _feed(value) for name, value in feed.items()} for feed in feeds], before=before)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -164,27 +156,30 @@ class Reference:
         """
 
         def one(batched: dict[str, Tensor]) -> dict[str, Tensor]:
-            return self._evaluate({**weights, **batched}, None, before)
+            return self._evaluate([{**weights, **batched}], before=lambda name, read: [before(name, read[0])])[0]
 
         outputs: dict[str, Tensor] = torch.vmap(one)(dict(feeds))
         return outputs
 
     def _evaluate(
         self,
-        inputs: Mapping[str, Tensor],
-        observe: Callable[[str, Tensor], None] | None,
-        before: Callable[[str, list[Tensor]], list[Tensor]] | None = None,
-    ) -> dict[str, Tensor]:
-        values: dict[str, Tensor] = {**self._constants, **inputs}
+        runs: Sequence[Mapping[str, Tensor]],
+        observe: Callable[[str, Tensor], None] | None = None,
+        before: Callable[[str, list[list[Tensor]]], list[list[Tensor]]] | None = None,
+    ) -> list[dict[str, Tensor]]:
+        held: list[dict[str, Tensor]] = [{**self._constants, **inputs} for inputs in runs]
         for step in self._steps:
             name = step.node.output[0]
-            read = [values[given] for given in step.node.input]
-            values[name] = self._compute(step, read if before is None else before(step.node.name, read))
-            if observe is not None:
-                observe(name, values[name])
-            for ended in step.ends:
-                del values[ended]
-        return {name: values[name] for name in self._outputs}
+            read = [[values[given] for given in step.node.input] for values in held]
+            if before is not None:
+                read = before(step.node.name, read)
+            for values, inputs in zip(held, read, strict=True):
+                values[name] = self._compute(step, inputs)
+                if observe is not None:
+                    observe(name, values[name])
+                for ended in step.ends:
+                    del values[ended]
+        return [{name: values[name] for name in self._outputs} for values in held]
 
     def _compute(self, step: _Step, inputs: list[Tensor]) -> Tensor:
         """Computes one node wide and rounds its result to the type that the graph declares."""

@@ -115,11 +115,13 @@ def measure_sensitivity(
         for name, nodes in groups(fp32).items()
         if name not in config.exclude
     }
+
+    def answers(excluded: tuple[str, ...]) -> npt.NDArray[np.float32]:
+        less = replace(config, exclude=(*config.exclude, *excluded))
+        return RoundingClip(quantize_graph(fp32, fp16, ranges, less, steps)).answers(clips)
+
     return sensitivity(
-        lambda excluded: quantize_graph(
-            fp32, fp16, ranges, replace(config, exclude=(*config.exclude, *excluded)), steps
-        ),
-        lambda graph: RoundingClip(graph).answers(clips),
+        answers,
         RoundingClip(fp32).answers(clips),
         labels,
         macs,

@@ -9,8 +9,17 @@ from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.engine.golden import distance
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.parity import RoundingClip, torch_answers
-from logoformer.export.precision import to_fp16
-from logoformer.export.ranges import FP16_MAX, MARGIN, Protected, ScannedRanges, channels, not_finite, protect, scan
+from logoformer.export.precision import (
+    FP16_MAX,
+    MARGIN,
+    Protected,
+    ScannedRanges,
+    channels,
+    not_finite,
+    protect,
+    scan,
+    to_fp16,
+)
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
 from logoformer.model.networks.config import PRESETS
