@@ -13,13 +13,12 @@ before the global attention is read by the pooling too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle.onnx_graph import infer_onnx
+from ..bundle.onnx_graph import OnnxNode, infer_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -28,27 +27,12 @@ OUTLIER = 8.0  # times the median channel
 STRENGTH = 0.5  # SmoothQuant's alpha
 
 
-@dataclass(frozen=True)
-class Norm:
-    """A LayerNormalization whose output only products with weights read.
+def norms(model: onnx.ModelProto) -> list[tuple[OnnxNode, tuple[str, ...]]]:
+    """The norms of a graph that can be smoothed, in graph order: those that only products with weights read.
 
-    Attributes:
-        node: its name.
-        output: the tensor that it makes.
-        gain: initializer of its gain.
-        bias: initializer of its bias.
-        weights: initializers `[d, n]` of the products.
+    Returns:
+        Each LayerNormalization (its second and third input are gain and bias), and the products' initializers `[d, n]`.
     """
-
-    node: str
-    output: str
-    gain: str
-    bias: str
-    weights: tuple[str, ...]
-
-
-def norms(model: onnx.ModelProto) -> tuple[Norm, ...]:
-    """The norms of a graph that can be smoothed, in graph order."""
     graph = infer_onnx(model)
     found = []
     for node in graph.nodes:
@@ -56,9 +40,8 @@ def norms(model: onnx.ModelProto) -> tuple[Norm, ...]:
         if node.op != "LayerNormalization" or not reading:
             continue
         if all(r.op == "MatMul" and r.inputs[1] in graph.weights for r in reading):
-            weights = tuple(r.inputs[1] for r in reading)
-            found.append(Norm(node.name, node.outputs[0], node.inputs[1], node.inputs[2], weights))
-    return tuple(found)
+            found.append((node, tuple(r.inputs[1] for r in reading)))
+    return found
 
 
 def factors(
@@ -76,13 +59,13 @@ def factors(
     """
     values = initializers(model)
     found = {}
-    for norm in norms(model):
-        activation = np.maximum(channels[norm.output], 1e-12)
+    for norm, weights in norms(model):
+        activation = np.maximum(channels[norm.outputs[0]], 1e-12)
         if activation.max() <= OUTLIER * np.median(activation):
             continue
-        weight = np.max([np.abs(values[name]).max(1) for name in norm.weights], axis=0)
+        weight = np.max([np.abs(values[name]).max(1) for name in weights], axis=0)
         factor = activation**STRENGTH / np.maximum(weight, 1e-12) ** (1.0 - STRENGTH)
-        found[norm.node] = np.clip(factor / np.median(factor), 1e-4, 1e4).astype(np.float32)
+        found[norm.name] = np.clip(factor / np.median(factor), 1e-4, 1e4).astype(np.float32)
     return found
 
 
@@ -97,12 +80,12 @@ def smooth(model: onnx.ModelProto, found: Mapping[str, npt.NDArray[np.float32]])
         A new model.
     """
     values, changed = initializers(model), {}
-    for norm in norms(model):
-        if norm.node in found:
-            factor = found[norm.node].astype(np.float64)
-            for name in (norm.gain, norm.bias):
+    for norm, weights in norms(model):
+        if norm.name in found:
+            factor = found[norm.name].astype(np.float64)
+            for name in norm.inputs[1:]:
                 changed[name] = values[name] / factor
-            for name in norm.weights:
+            for name in weights:
                 changed[name] = values[name] * factor[:, None]
     return with_weights(model, changed)
 

@@ -28,7 +28,6 @@ MARGIN = 0.25  # clips that were not scanned may go higher
 SOFTMAX_LIMIT = 128.0  # above, neighbouring FP16 numbers are 1/8 apart and more: exp turns that into 6 % and more
 
 _TOGETHER = 8  # feeds that are run in one go: more only cost memory
-_KINDS = ("largest:", "squares:")
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,15 @@ def scan(model: onnx.ModelProto, feeds: Sequence[Mapping[str, npt.NDArray[Any]]]
     def measure(name: str, value: Tensor) -> dict[str, Tensor]:
         if not value.is_floating_point():
             return {}
-        found = {f"largest:{name}": value.abs().amax()}
+        found = {name: value.abs().amax()}
         if name in norm_inputs:
             deviation = value - value.mean(-1, keepdim=True)
             found[f"squares:{name}"] = deviation.square().sum(-1).amax()
         return found
 
     found = _over_all(model, feeds, measure)
-    kinds = {kind: {k[len(kind) :]: float(v) for k, v in found.items() if k.startswith(kind)} for kind in _KINDS}
-    return ScannedRanges(kinds["largest:"], kinds["squares:"])
+    squares = {name: float(found.pop(f"squares:{name}")) for name in norm_inputs}
+    return ScannedRanges({name: float(value) for name, value in found.items()}, squares)
 
 
 def channels(

@@ -161,7 +161,7 @@ def smooth_factors(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8]) -> dict[
     from ..calibration.smooth import factors, norms
     from ..export.precision import channels
 
-    tensors = [norm.output for norm in norms(clip)]
+    tensors = [norm.outputs[0] for norm, _ in norms(clip)]
     return factors(clip, channels(clip, [{"clip": one[None]} for one in clips], tensors))
 
 
