@@ -102,9 +102,7 @@ def observe(
 
 def activations(clip_model: onnx.ModelProto) -> tuple[str, ...]:
     """Names of the tensors that some placement quantizes, in graph order, each once."""
-    nodes = {node.name: node for node in clip_model.graph.node}
-    named = [nodes[site.node].input[slot] for site in sites(clip_model) for slot in site.slots]
-    return tuple(dict.fromkeys(named))
+    return tuple(dict.fromkeys(name for site in sites(clip_model) for name in site.tensors))
 
 
 def _histogram(values: npt.NDArray[np.float32], top: float) -> npt.NDArray[np.int64]:

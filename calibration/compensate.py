@@ -114,9 +114,8 @@ class _Walk:
         return [_with(inputs, site.weight, rounded) for inputs in runs]
 
     def _activations(self, site: Site, inputs: list[Tensor]) -> list[Tensor]:
-        for slot in site.slots:
-            amax = self.ranges[self.nodes[site.node].input[slot]]
-            scale = float(round_up(np.asarray(amax / LEVELS), np.float16))
+        for slot, name in zip(site.slots, site.tensors, strict=True):
+            scale = float(round_up(np.asarray(self.ranges[name] / LEVELS), np.float16))
             inputs = _with(inputs, slot, (inputs[slot] / scale).round_().clamp_(-LEVELS - 1, LEVELS).mul_(scale))
         return inputs
 

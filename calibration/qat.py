@@ -194,11 +194,9 @@ class _FakeQuantization:
     def __init__(self, model: onnx.ModelProto, ranges: Ranges, placement: QuantizeConfig) -> None:
         import torch
 
-        inputs = {node.name: list(node.input) for node in model.graph.node}
         chosen = sites(model, attention=placement.attention, exclude=placement.exclude)
         self._sites = {site.node: site for site in chosen}
-        self._inputs = {name: inputs[name] for name in self._sites}
-        read = {inputs[site.node][slot] for site in chosen for slot in site.slots}
+        read = {name for site in chosen for name in site.tensors}
         floor = SCALE_FLOOR * LEVELS
         self._begin = ranges
         self.logs = {
@@ -214,8 +212,8 @@ class _FakeQuantization:
         if site is None:
             return inputs
         changed = list(inputs)
-        for slot in site.slots:
-            changed[slot] = round_through(inputs[slot], self.logs[self._inputs[node][slot]].exp() / LEVELS)
+        for slot, name in zip(site.slots, site.tensors, strict=True):
+            changed[slot] = round_through(inputs[slot], self.logs[name].exp() / LEVELS)
         if site.weight is not None:
             weight = inputs[site.weight]
             others = [axis for axis in range(weight.ndim) if axis != site.axis]

@@ -77,14 +77,12 @@ def quantize_graph(
         BadInputError: a range is missing or not finite, or the two graphs are not the same network.
     """
     chosen = {site.node: site for site in sites(fp32, attention=config.attention, exclude=config.exclude)}
-    source = {node.name: node for node in fp32.graph.node}
     missing = chosen.keys() - {node.name for node in fp16.graph.node}
     if missing:
         raise BadInputError(f"The FP16 graph lacks the node {sorted(missing)[0]}.", cause="two different networks")
     writer = _Writer(fp16, ranges, config.fold_weights, steps or {})
     for node in fp16.graph.node:
-        site = chosen.get(node.name)
-        writer.add(node, site, source[site.node] if site is not None else None)
+        writer.add(node, chosen.get(node.name))
     return writer.finish()
 
 
@@ -103,12 +101,12 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.dequantized: dict[tuple[str, int | None], str] = {}
 
-    def add(self, node: onnx.NodeProto, site: Site | None, source: onnx.NodeProto | None) -> None:
+    def add(self, node: onnx.NodeProto, site: Site | None) -> None:
         copied = self._onnx.NodeProto()
         copied.CopyFrom(node)
-        if site is not None and source is not None:
-            for slot in site.slots:
-                copied.input[slot] = self._activation(node.input[slot], source.input[slot])
+        if site is not None:
+            for slot, name in zip(site.slots, site.tensors, strict=True):
+                copied.input[slot] = self._activation(node.input[slot], name)
             if site.weight is not None:
                 copied.input[site.weight] = self._weight(node.input[site.weight], site.axis, self.steps.get(site.node))
         self.nodes.append(copied)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Models = dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]  # by graph: FP32, FP16
 
-NO_GATE = "insufficient clips"
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -262,6 +260,7 @@ def load_models(bundle: Bundle) -> Models:
 
 def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], note: Progress) -> dict[str, Any]:
     """INT8 against PyTorch on the golden clips, which are too few to accept anything."""
+    from ..calibration.gate import INSUFFICIENT
     from ..export.parity import rounding_parity
 
     golden = bundle.golden()
@@ -270,7 +269,7 @@ def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], note: Progress
     )
     worst = max(clip.share, pair.share)
     return {
-        "verdict": NO_GATE,
+        "verdict": INSUFFICIENT,
         "reason": f"no accuracy gate has judged it; on {len(golden.clips)} golden clips it differs from PyTorch by "
         f"{worst:.1%} of the deviation between clips",
         "parity": {"clip": clip.to_json(), "pair": pair.to_json()},
