@@ -60,16 +60,15 @@ def choose(
     Raises:
         BadInputError: the source is empty, or all chosen clips are the same.
     """
+    note = progress or (lambda *_: None)
     picked = turns([source.label(index) for index in range(len(source))], count, seed)
     if not picked:
         raise BadInputError("The data set has no clips.", cause="a wrong split or an empty list")
     clips = []
     for done, index in enumerate(picked):
-        if progress is not None:
-            progress("choose clips", done, len(picked))
+        note("choose clips", done, len(picked))
         clips.append(source.frames(index, centre_indices(source.count(index), sampling)))
-    if progress is not None:
-        progress("choose clips", len(picked), len(picked))
+    note("choose clips", len(picked), len(picked))
     stacked = np.stack(clips)
     if len(picked) > 1 and (stacked == stacked[:1]).all():
         raise BadInputError(f"All {len(picked)} chosen clips are identical.", cause="a data set of copies")

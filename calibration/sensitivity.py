@@ -114,6 +114,7 @@ def sensitivity(
     Raises:
         VerificationError: the budget does not hold even with everything excluded.
     """
+    note = progress or (lambda *_: None)
     ids = [str(index) for index in range(len(labels))]
 
     def against(excluded: tuple[str, ...]) -> PairedComparison:
@@ -122,8 +123,7 @@ def sensitivity(
     rows: dict[str, GroupHarm] = {}
     ordered = sorted(macs, key=lambda name: name.endswith(".bmm"))  # their companions first
     for done, group in enumerate(ordered):
-        if progress is not None:
-            progress("one group at a time", done, len(ordered))
+        note("one group at a time", done, len(ordered))
         beside = companions(group, macs)
         found = against(tuple(name for name in macs if name not in (group, *beside)))
         harm = _harm(found)
@@ -139,8 +139,7 @@ def sensitivity(
     ranked = tuple(sorted(rows.values(), key=lambda row: -row.harm))
     steps: list[Step] = []
     for count in range(len(ranked) + 1):
-        if progress is not None:
-            progress("exclude groups", count, len(ranked))
+        note("exclude groups", count, len(ranked))
         excluded = tuple(row.group for row in ranked[:count])
         found = against(excluded)
         kept = math.fsum(value for name, value in macs.items() if name not in excluded) / total_macs

@@ -30,18 +30,17 @@ def initialise(config: ModelConfig, seed: int = 0, progress: Progress | None = N
         seed: of the weights and the frames.
         progress: called with (stage, done, total).
     """
+    note = progress or (lambda *_: None)
     model = untrained(config, seed)
     clips, _, _ = synthetic_clips(BATCHES, config.sampling, config.image_size, seed)
 
     def batches() -> Iterator[Tensor]:
         for done, clip in enumerate(clips):
-            if progress is not None:
-                progress("set BatchNorm statistics", done, BATCHES)
+            note("set BatchNorm statistics", done, BATCHES)
             yield (to_tensor(clip[None]).flatten(0, 1) - model.mean) / model.std
 
     update_bn(batches(), model.trunk)  # a plain average over the batches
-    if progress is not None:
-        progress("set BatchNorm statistics", BATCHES, BATCHES)
+    note("set BatchNorm statistics", BATCHES, BATCHES)
     return model.eval()
 
 

@@ -287,14 +287,14 @@ def explain_layers(
     from ..export.layers import compare_layers
     from .pictures import bars_svg
 
+    note = progress or (lambda *_: None)
     bundle = Bundle(path)
     feeds = [{"clip": clip[None]} for clip in bundle.golden().clips[:clips]]
     others = other_precisions(bundle)
     fp32 = read_model(bundle, "clip", "fp32")
     reports = []
     for done, precision in enumerate(others):
-        if progress is not None:
-            progress("compare layers", done, len(others))
+        note("compare layers", done, len(others))
         report = compare_layers("clip", precision, fp32, read_model(bundle, "clip", precision), feeds)
         reports.append(report)
         title = f"clip in {precision}: relative error of each layer against FP32, {report.clips} clips"
@@ -302,6 +302,5 @@ def explain_layers(
         picture = bars_svg(title, rows, marked=f"red: above {report.threshold:.0%}")
         write_atomic(Path(out) / f"layers.{precision}.json", dump_json(report.to_json()))
         write_atomic(Path(out) / f"layers.{precision}.svg", picture.encode())
-    if progress is not None:
-        progress("compare layers", len(others), len(others))
+    note("compare layers", len(others), len(others))
     return reports
