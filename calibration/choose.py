@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,12 +92,8 @@ def turns(labels: Sequence[int], count: int, seed: int) -> list[int]:
     for label in sorted(set(labels)):
         members = [index for index, own in enumerate(labels) if own == label]
         queues.append([members[place] for place in rng.permutation(len(members))])
-    picked: list[int] = []
-    while len(picked) < count and any(queues):
-        for queue in queues:
-            if queue and len(picked) < count:
-                picked.append(queue.pop(0))
-    return picked
+    rounds = zip_longest(*queues)
+    return [index for one in rounds for index in one if index is not None][: max(count, 0)]
 
 
 def check_set(chosen: ChosenClips, *, few: bool = False) -> None:

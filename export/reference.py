@@ -63,10 +63,9 @@ class Reference:
                     )
                 else:
                     self._steps.append(step)
-        used = {name for step in self._steps for name in step.node.input}
-        halves = {n: value for n, value in self._constants.items() if n in used and value.dtype == torch.float16}
-        self._wide = {name: value.float() for name, value in halves.items()}
         last = {name: index for index, step in enumerate(self._steps) for name in step.node.input}
+        halves = {n: value for n, value in self._constants.items() if n in last and value.dtype == torch.float16}
+        self._wide = {name: value.float() for name, value in halves.items()}
         kept = {*self._outputs, *self._constants}
         for index, step in enumerate(self._steps):
             step.ends = tuple(name for name in set(step.node.input) if last[name] == index and name not in kept)
