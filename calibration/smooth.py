@@ -28,10 +28,10 @@ STRENGTH = 0.5  # SmoothQuant's alpha
 
 
 def norms(model: onnx.ModelProto) -> list[tuple[OnnxNode, tuple[str, ...]]]:
-    """The norms of a graph that can be smoothed, in graph order: those that only products with weights read.
+    """The norms of a graph that can be smoothed, in graph order.
 
     Returns:
-        Each LayerNormalization (its second and third input are gain and bias), and the products' initializers `[d, n]`.
+        Each LayerNormalization that only products with weights read (its second and third input are gain and bias), and the products' initializers `[d, n]`.
     """
     graph = infer_onnx(model)
     found = []
