@@ -31,7 +31,8 @@ def norms(model: onnx.ModelProto) -> list[tuple[OnnxNode, tuple[str, ...]]]:
     """The norms of a graph that can be smoothed, in graph order.
 
     Returns:
-        Each LayerNormalization that only products with weights read (its second and third input are gain and bias), and the products' initializers `[d, n]`.
+        Each LayerNormalization that only products with weights read (its second and third input are gain and bias), and
+        the initializers `[d, n]` of the products.
     """
     graph = infer_onnx(model)
     found = []
