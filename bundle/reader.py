@@ -215,7 +215,7 @@ class Bundle:
         return Golden(clips, answers)
 
     def calibration(self, precision: str = "int8") -> dict[str, Any]:
-        """The calibration record of a precision, as `calibration/record.py` wrote it.
+        """The calibration record of a precision, as `calibration/choose.py` wrote it.
 
         Raises:
             BadInputError: the precision was not calibrated.

@@ -17,15 +17,15 @@ import numpy.typing as npt
 
 from ..errors import BadInputError, missing_package
 from .amax import BINS, amax_of
-from .choose import Progress
 from .placement import sites
 from .quantize import QuantizeConfig, Ranges
 
 if TYPE_CHECKING:
     import onnx
 
+    from ..model.data.clips import Progress
+
 Clips = npt.NDArray[np.uint8]  # [N, T, S, S, 3]
-Step = Callable[[str, npt.NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,16 @@ class Observed:
         largest: largest absolute value, by tensor name.
         histograms: counts of absolute values in `BINS` equal bins of 0 ... largest, by tensor name; empty when only the
             largest were wanted.
-        clips: how many were seen.
     """
 
     largest: Mapping[str, float]
     histograms: Mapping[str, npt.NDArray[np.int64]]
-    clips: int
 
     def ranges(self, method: str) -> Ranges:
         """Ranges by a method of `quantize.METHODS`."""
         if method == "max":
-            return Ranges(dict(self.largest), method, self.clips)
-        found = {name: amax_of(self.histograms[name], top, method) for name, top in self.largest.items()}
-        return Ranges(found, method, self.clips)
+            return self.largest
+        return {name: amax_of(self.histograms[name], top, method) for name, top in self.largest.items()}
 
 
 def collect_ranges(
@@ -80,7 +77,12 @@ def observe(
     counts: dict[str, npt.NDArray[np.int64]] = {}
     total = len(clips) * (2 if histograms else 1)
 
-    def keep_largest(name: str, values: npt.NDArray[np.float32]) -> None:
+    def each(done: int) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        for index, clip in enumerate(clips):
+            note("calibrate", done + index, total)
+            yield from run(clip)
+
+    for name, values in each(0):
         top = float(np.abs(values).max())
         if not np.isfinite(top):
             raise BadInputError(
@@ -89,30 +91,18 @@ def observe(
                 next="evaluate the checkpoint; train it again if its scores are chance",
             )
         largest[name] = max(largest[name], top)
-
-    def count(name: str, values: npt.NDArray[np.float32]) -> None:
-        if largest[name]:
-            counts[name] += _histogram(values, largest[name])
-
-    def each(step: Step, stage: str, offset: int) -> None:
-        for index, clip in enumerate(clips):
-            note(stage, offset + index, total)
-            for name, values in run(clip):
-                step(name, values)
-
-    each(keep_largest, "calibrate", 0)
     if histograms:
-        counts.update({name: np.zeros(BINS, np.int64) for name in tensors})
-        each(count, "calibrate", len(clips))
+        counts = {name: np.zeros(BINS, np.int64) for name in tensors}
+        for name, values in each(len(clips)):
+            if largest[name]:
+                counts[name] += _histogram(values, largest[name])
     note("calibrate", total, total)
-    return Observed(largest, counts, len(clips))
+    return Observed(largest, counts)
 
 
 def activations(clip_model: onnx.ModelProto) -> tuple[str, ...]:
     """Names of the tensors that some placement quantizes, in graph order, each once."""
-    nodes = {node.name: node for node in clip_model.graph.node}
-    named = [nodes[site.node].input[slot] for site in sites(clip_model) for slot in site.slots]
-    return tuple(dict.fromkeys(named))
+    return tuple(dict.fromkeys(name for site in sites(clip_model) for name in site.tensors))
 
 
 def _histogram(values: npt.NDArray[np.float32], top: float) -> npt.NDArray[np.int64]:

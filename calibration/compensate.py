@@ -15,19 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .amax import LEVELS
-from .choose import Progress
 from .placement import Site, sites
 from .quantize import QuantizeConfig, Ranges, Steps, round_up, weight_scale
+from .smooth import initializers
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
+
+    from ..model.data.clips import Progress
 
 CLIPS = 32  # activations of this many are held at a time: 1 GB for `base`
 # Columns that take up each other's errors: 64 channels of a 3 x 3 convolution. The cost grows with it; 1152 gained
@@ -39,21 +41,14 @@ _LAZY = 32  # columns after which the rest of a matrix is brought up to date
 
 Floats = npt.NDArray[np.float64]
 Runs = list["list[Tensor]"]  # by run: the inputs of a node
-Before = Callable[[str, Runs], Runs]
-
-
-class SideBySide(Protocol):
-    """An FP32 clip graph that runs several inputs node by node (see `export/reference.py`)."""
-
-    def side_by_side(self, feeds: Sequence[Mapping[str, npt.NDArray[Any]]], before: Before) -> None:
-        """Runs it; `before` changes what each node reads, in all runs at once."""
-        ...
+# Runs a graph on several inputs, node by node; the second argument changes what each node reads, in all runs at once.
+SideBySide = Callable[[Sequence[Mapping[str, npt.NDArray[Any]]], Callable[[str, Runs], Runs]], None]
 
 
 def compensate(
     model: onnx.ModelProto,
     fp16: onnx.ModelProto,
-    program: SideBySide,
+    run: SideBySide,
     ranges: Ranges,
     config: QuantizeConfig,
     clips: npt.NDArray[np.uint8],
@@ -66,14 +61,14 @@ def compensate(
     Args:
         model: the FP32 clip graph.
         fp16: the same in FP16; its weights are what is rounded.
-        program: the FP32 graph, runnable.
+        run: runs the FP32 graph (`side_by_side` of `export/reference.py`).
         ranges: of the activations.
         config: what is quantized.
         clips: the calibration's, uint8 `[N, T, S, S, 3]`; the first `CLIPS` are looked at.
         progress: called with (stage, done, total).
     """
     walk = _Walk(model, fp16, ranges, config, progress)
-    program.side_by_side([{"clip": clip[None]} for clip in clips[:CLIPS]], walk)
+    run([{"clip": clip[None]} for clip in clips[:CLIPS]], walk)
     return walk.found
 
 
@@ -99,13 +94,10 @@ class _Walk:
     found: dict[str, Steps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from onnx import numpy_helper
-
         chosen = sites(self.model, attention=self.config.attention, exclude=self.config.exclude)
         self.sites = {site.node: site for site in chosen}
         self.nodes = {node.name: node for node in self.model.graph.node}
-        self.weights = {item.name: numpy_helper.to_array(item) for item in self.model.graph.initializer}
-        self.halves = {item.name: numpy_helper.to_array(item) for item in self.fp16.graph.initializer}
+        self.weights, self.halves = initializers(self.model), initializers(self.fp16)
         self.products = sum(site.weight is not None for site in chosen)
         self.random = np.random.default_rng(0)
 
@@ -122,9 +114,8 @@ class _Walk:
         return [_with(inputs, site.weight, rounded) for inputs in runs]
 
     def _activations(self, site: Site, inputs: list[Tensor]) -> list[Tensor]:
-        for slot in site.slots:
-            amax = self.ranges.amax[self.nodes[site.node].input[slot]]
-            scale = float(round_up(np.asarray(amax / LEVELS), np.float16))
+        for slot, name in zip(site.slots, site.tensors, strict=True):
+            scale = float(round_up(np.asarray(self.ranges[name] / LEVELS), np.float16))
             inputs = _with(inputs, slot, (inputs[slot] / scale).round_().clamp_(-LEVELS - 1, LEVELS).mul_(scale))
         return inputs
 

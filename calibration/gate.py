@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from ..clips import Sampling, centre_indices
 from ..errors import UsageError
-from .choose import Progress
 from .paired import PairedComparison
 
 if TYPE_CHECKING:
-    from ..model.data.clips import ClipSource
+    from ..model.data.clips import ClipSource, Progress
 
 Evaluate = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 

@@ -22,7 +22,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..bundle.onnx_graph import OnnxGraph, infer_onnx
+from ..bundle.onnx_graph import OnnxGraph, OnnxNode, infer_onnx
 from ..errors import UsageError, one_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Site:
         node: its name.
         group: what it belongs to, such as 'block0.local.qkv'.
         slots: operands that are activations.
+        tensors: their names, one for each slot.
         weight: the operand that is a weight, or None.
         axis: the weight's output channels.
     """
@@ -52,6 +53,7 @@ class Site:
     node: str
     group: str
     slots: tuple[int, ...]
+    tensors: tuple[str, ...]
     weight: int | None = None
     axis: int = 0
 
@@ -73,15 +75,15 @@ def sites(model: onnx.ModelProto, *, attention: bool = True, exclude: tuple[str,
         if node.op not in ("Conv", "MatMul") or node.inputs[1] not in graph.weights:
             continue
         if node.op == "Conv":
-            found.append(Site(node.name, group_of(node.name), (0,), 1, 0))
+            found.append(_site(node, (0,), 1, 0))
         elif math.prod(graph.tensors[node.inputs[0]].shape[:-1]) >= MIN_ROWS:
-            found.append(Site(node.name, group_of(node.name), (0,), 1, 1))
+            found.append(_site(node, (0,), 1, 1))
     found = [site for site in found if site.group not in exclude]
     chosen = {site.node for site in found}
     if attention:
         for products, projections, fits in _attentions(graph):
-            if fits and projections <= chosen and group_of(products[0]) not in exclude:
-                found += [Site(name, group_of(name), (0, 1)) for name in products]
+            if fits and projections <= chosen and group_of(products[0].name) not in exclude:
+                found += [_site(node, (0, 1)) for node in products]
     chosen |= {site.node for site in found}
     found += _shortcuts(graph, chosen)
     order = {node.name: index for index, node in enumerate(graph.nodes)}
@@ -127,7 +129,11 @@ def group_of(node: str) -> str:
     return f"block{number}.{where}.{'qkv' if part in ('q', 'k', 'v') else part or 'bmm'}"
 
 
-def _attentions(graph: OnnxGraph) -> list[tuple[tuple[str, str], set[str], bool]]:
+def _site(node: OnnxNode, slots: tuple[int, ...], weight: int | None = None, axis: int = 0) -> Site:
+    return Site(node.name, group_of(node.name), slots, tuple(node.inputs[slot] for slot in slots), weight, axis)
+
+
+def _attentions(graph: OnnxGraph) -> list[tuple[tuple[OnnxNode, OnnxNode], set[str], bool]]:
     """Find attentions: two products, four projections, whether a fused INT8 kernel exists."""
 
     def made_by(name: str) -> str:
@@ -147,7 +153,7 @@ def _attentions(graph: OnnxGraph) -> list[tuple[tuple[str, str], set[str], bool]
         projections = {made_by(first.inputs[0]), made_by(first.inputs[1]), made_by(second.inputs[1]), out.name}
         head, (queries, keys) = graph.tensors[first.inputs[0]].shape[-1], graph.tensors[first.outputs[0]].shape[-2:]
         fits = head in HEAD_SIZES and max(queries, keys) <= MAX_SEQUENCE
-        found.append(((first.name, second.name), projections, fits))
+        found.append(((first, second), projections, fits))
     return found
 
 
@@ -161,5 +167,5 @@ def _shortcuts(graph: OnnxGraph, chosen: set[str]) -> list[Site]:
         made_by_conv = [getattr(graph.maker.get(name), "name", "") in chosen for name in node.inputs]
         for slot in (0, 1):
             if node.inputs[slot] in quantized and made_by_conv[1 - slot]:
-                found.append(Site(node.name, group_of(node.name), (slot,)))
+                found.append(_site(node, (slot,)))
     return found

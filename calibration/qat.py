@@ -22,13 +22,14 @@ import numpy.typing as npt
 
 from ..errors import BadInputError, UsageError
 from .amax import LEVELS
-from .choose import Progress
 from .placement import sites
 from .quantize import SCALE_FLOOR, QuantizeConfig, Ranges
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
+
+    from ..model.data.clips import Progress
 
 Before = Callable[[str, "list[Tensor]"], "list[Tensor]"]
 
@@ -77,7 +78,7 @@ class Tuned:
 
     Attributes:
         weights: by initializer name.
-        ranges: by tensor name, as the quantizer takes them.
+        ranges: as the quantizer takes them.
         losses: of each step: the mean divergence from FP32's answers (Kullback-Leibler, nats).
         before, after: the same on the clips that were held back, at the beginning and at the step that was kept.
         kept_step: 0 when no step was better than the beginning.
@@ -167,7 +168,7 @@ def fine_tune(
         if progress is not None:
             progress("fine-tune in INT8", step, config.steps)
     after, step, tuned, amax = best
-    return Tuned(tuned, Ranges(amax, ranges.method, ranges.clips), tuple(losses), before, after, step)
+    return Tuned(tuned, amax, tuple(losses), before, after, step)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -193,15 +194,13 @@ class _FakeQuantization:
     def __init__(self, model: onnx.ModelProto, ranges: Ranges, placement: QuantizeConfig) -> None:
         import torch
 
-        inputs = {node.name: list(node.input) for node in model.graph.node}
         chosen = sites(model, attention=placement.attention, exclude=placement.exclude)
         self._sites = {site.node: site for site in chosen}
-        self._inputs = {name: inputs[name] for name in self._sites}
-        read = {inputs[site.node][slot] for site in chosen for slot in site.slots}
+        read = {name for site in chosen for name in site.tensors}
         floor = SCALE_FLOOR * LEVELS
-        self._begin = ranges.amax
+        self._begin = ranges
         self.logs = {
-            name: torch.tensor(float(np.log(max(ranges.amax[name], floor)))).requires_grad_() for name in sorted(read)
+            name: torch.tensor(float(np.log(max(ranges[name], floor)))).requires_grad_() for name in sorted(read)
         }
 
     def amax(self) -> dict[str, float]:
@@ -213,8 +212,8 @@ class _FakeQuantization:
         if site is None:
             return inputs
         changed = list(inputs)
-        for slot in site.slots:
-            changed[slot] = round_through(inputs[slot], self.logs[self._inputs[node][slot]].exp() / LEVELS)
+        for slot, name in zip(site.slots, site.tensors, strict=True):
+            changed[slot] = round_through(inputs[slot], self.logs[name].exp() / LEVELS)
         if site.weight is not None:
             weight = inputs[site.weight]
             others = [axis for axis in range(weight.ndim) if axis != site.axis]

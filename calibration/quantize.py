@@ -16,14 +16,16 @@ import numpy.typing as npt
 from ..bundle.onnx_graph import infer_onnx
 from ..errors import BadInputError, UsageError, one_of
 from .amax import LEVELS
-from .placement import Site, groups, sites
+from .placement import Site, sites
+from .smooth import initializers
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["METHODS", "SCALE_FLOOR", "QuantizeConfig", "Ranges", "groups", "quantize_graph"]
-
 Steps = npt.NDArray[np.int8]  # a weight in units of its scale
+# Largest absolute values that INT8 represents, by tensor name in the FP32 clip graph. `frame` and `temporal` hold the
+# same nodes under the same names, so one set serves all three and the streaming pair rounds as the clip graph does.
+Ranges = Mapping[str, float]
 METHODS = ("max", "entropy", "percentile", "mse")
 # FP16 below 2^-14 has fewer bits, below 2^-25 it is zero, and TensorRT refuses scales that are not positive. At 2^-20
 # five bits are left; scales are rounded up, so those that are missing cost resolution, never clipping.
@@ -52,24 +54,6 @@ class QuantizeConfig:
             raise UsageError(f"There is no calibration method {self.method!r}.", next=f"choose from {one_of(METHODS)}")
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """Largest absolute values that INT8 represents, by tensor name in the FP32 graphs.
-
-    The names are those of the clip graph; `frame` and `temporal` hold the same nodes under the same names, so one set
-    serves all three and the streaming pair rounds as the clip graph does.
-
-    Attributes:
-        amax: by tensor name.
-        method: how they were taken.
-        clips: how many were seen.
-    """
-
-    amax: Mapping[str, float]
-    method: str
-    clips: int
-
-
 def quantize_graph(
     fp32: onnx.ModelProto,
     fp16: onnx.ModelProto,
@@ -93,14 +77,12 @@ def quantize_graph(
         BadInputError: a range is missing or not finite, or the two graphs are not the same network.
     """
     chosen = {site.node: site for site in sites(fp32, attention=config.attention, exclude=config.exclude)}
-    source = {node.name: node for node in fp32.graph.node}
     missing = chosen.keys() - {node.name for node in fp16.graph.node}
     if missing:
         raise BadInputError(f"The FP16 graph lacks the node {sorted(missing)[0]}.", cause="two different networks")
     writer = _Writer(fp16, ranges, config.fold_weights, steps or {})
     for node in fp16.graph.node:
-        site = chosen.get(node.name)
-        writer.add(node, site, source[site.node] if site is not None else None)
+        writer.add(node, chosen.get(node.name))
     return writer.finish()
 
 
@@ -115,16 +97,16 @@ class _Writer:
         self.model.CopyFrom(model)
         self.ranges, self.fold, self.steps = ranges, fold, steps
         self.types = {name: tensor.kind for name, tensor in infer_onnx(model).tensors.items()}
-        self.weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+        self.weights = initializers(model)
         self.nodes: list[onnx.NodeProto] = []
         self.dequantized: dict[tuple[str, int | None], str] = {}
 
-    def add(self, node: onnx.NodeProto, site: Site | None, source: onnx.NodeProto | None) -> None:
+    def add(self, node: onnx.NodeProto, site: Site | None) -> None:
         copied = self._onnx.NodeProto()
         copied.CopyFrom(node)
-        if site is not None and source is not None:
-            for slot in site.slots:
-                copied.input[slot] = self._activation(node.input[slot], source.input[slot])
+        if site is not None:
+            for slot, name in zip(site.slots, site.tensors, strict=True):
+                copied.input[slot] = self._activation(node.input[slot], name)
             if site.weight is not None:
                 copied.input[site.weight] = self._weight(node.input[site.weight], site.axis, self.steps.get(site.node))
         self.nodes.append(copied)
@@ -141,7 +123,7 @@ class _Writer:
 
     def _activation(self, tensor: str, fp32_name: str) -> str:
         if (tensor, None) not in self.dequantized:
-            amax = self.ranges.amax.get(fp32_name)
+            amax = self.ranges.get(fp32_name)
             if amax is None or not np.isfinite(amax):
                 raise BadInputError(
                     f"The calibration gives the tensor {fp32_name} the range {amax}.",

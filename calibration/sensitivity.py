@@ -17,15 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import VerificationError
-from .choose import Progress
 from .gate import Budget
 from .paired import Z_95, PairedComparison, compare_answers
 
 if TYPE_CHECKING:
-    import onnx
+    from ..model.data.clips import Progress
 
 Answers = npt.NDArray[np.float32]  # [N, C]
-Quantize = Callable[[tuple[str, ...]], "onnx.ModelProto"]  # excluded groups -> the clip graph
 RMS_LIMIT = 0.10  # of the deviation between clips; beyond, a change of answers is a matter of luck
 
 
@@ -94,8 +92,7 @@ class Sensitivity:
 
 
 def sensitivity(
-    quantize: Quantize,
-    evaluate: Callable[[onnx.ModelProto], Answers],
+    answers: Callable[[tuple[str, ...]], Answers],
     truth: Answers,
     labels: npt.NDArray[np.int64],
     macs: Mapping[str, int],
@@ -106,8 +103,7 @@ def sensitivity(
     """Measures every group, then excludes.
 
     Args:
-        quantize: gives the clip graph in INT8 but for the groups named.
-        evaluate: a graph's probabilities for the held-out clips.
+        answers: probabilities for the held-out clips of the clip graph in INT8 but for the groups named.
         truth: FP32's, float32 `[N, C]`.
         labels: int64 `[N]`.
         macs: multiply-accumulates of each group, in graph order.
@@ -118,16 +114,16 @@ def sensitivity(
     Raises:
         VerificationError: the budget does not hold even with everything excluded.
     """
+    note = progress or (lambda *_: None)
     ids = [str(index) for index in range(len(labels))]
 
     def against(excluded: tuple[str, ...]) -> PairedComparison:
-        return compare_answers(truth, evaluate(quantize(excluded)), labels, ids)
+        return compare_answers(truth, answers(excluded), labels, ids)
 
     rows: dict[str, GroupHarm] = {}
     ordered = sorted(macs, key=lambda name: name.endswith(".bmm"))  # their companions first
     for done, group in enumerate(ordered):
-        if progress is not None:
-            progress("one group at a time", done, len(ordered))
+        note("one group at a time", done, len(ordered))
         beside = companions(group, macs)
         found = against(tuple(name for name in macs if name not in (group, *beside)))
         harm = _harm(found)
@@ -143,8 +139,7 @@ def sensitivity(
     ranked = tuple(sorted(rows.values(), key=lambda row: -row.harm))
     steps: list[Step] = []
     for count in range(len(ranked) + 1):
-        if progress is not None:
-            progress("exclude groups", count, len(ranked))
+        note("exclude groups", count, len(ranked))
         excluded = tuple(row.group for row in ranked[:count])
         found = against(excluded)
         kept = math.fsum(value for name, value in macs.items() if name not in excluded) / total_macs

@@ -13,13 +13,12 @@ before the global attention is read by the pooling too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle.onnx_graph import infer_onnx
+from ..bundle.onnx_graph import OnnxNode, infer_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -28,27 +27,13 @@ OUTLIER = 8.0  # times the median channel
 STRENGTH = 0.5  # SmoothQuant's alpha
 
 
-@dataclass(frozen=True)
-class Norm:
-    """A LayerNormalization whose output only products with weights read.
+def norms(model: onnx.ModelProto) -> list[tuple[OnnxNode, tuple[str, ...]]]:
+    """The norms of a graph that can be smoothed, in graph order.
 
-    Attributes:
-        node: its name.
-        output: the tensor that it makes.
-        gain: initializer of its gain.
-        bias: initializer of its bias.
-        weights: initializers `[d, n]` of the products.
+    Returns:
+        Each LayerNormalization that only products with weights read (its second and third input are gain and bias), and
+        the initializers `[d, n]` of the products.
     """
-
-    node: str
-    output: str
-    gain: str
-    bias: str
-    weights: tuple[str, ...]
-
-
-def norms(model: onnx.ModelProto) -> tuple[Norm, ...]:
-    """The norms of a graph that can be smoothed, in graph order."""
     graph = infer_onnx(model)
     found = []
     for node in graph.nodes:
@@ -56,9 +41,8 @@ def norms(model: onnx.ModelProto) -> tuple[Norm, ...]:
         if node.op != "LayerNormalization" or not reading:
             continue
         if all(r.op == "MatMul" and r.inputs[1] in graph.weights for r in reading):
-            weights = tuple(r.inputs[1] for r in reading)
-            found.append(Norm(node.name, node.outputs[0], node.inputs[1], node.inputs[2], weights))
-    return tuple(found)
+            found.append((node, tuple(r.inputs[1] for r in reading)))
+    return found
 
 
 def factors(
@@ -74,15 +58,15 @@ def factors(
     Returns:
         By norm: float32 `[d]`, the activation is divided by it. Norms without outliers are left out.
     """
-    values = _initializers(model)
+    values = initializers(model)
     found = {}
-    for norm in norms(model):
-        activation = np.maximum(channels[norm.output], 1e-12)
+    for norm, weights in norms(model):
+        activation = np.maximum(channels[norm.outputs[0]], 1e-12)
         if activation.max() <= OUTLIER * np.median(activation):
             continue
-        weight = np.max([np.abs(values[name]).max(1) for name in norm.weights], axis=0)
+        weight = np.max([np.abs(values[name]).max(1) for name in weights], axis=0)
         factor = activation**STRENGTH / np.maximum(weight, 1e-12) ** (1.0 - STRENGTH)
-        found[norm.node] = np.clip(factor / np.median(factor), 1e-4, 1e4).astype(np.float32)
+        found[norm.name] = np.clip(factor / np.median(factor), 1e-4, 1e4).astype(np.float32)
     return found
 
 
@@ -96,13 +80,13 @@ def smooth(model: onnx.ModelProto, found: Mapping[str, npt.NDArray[np.float32]])
     Returns:
         A new model.
     """
-    values, changed = _initializers(model), {}
-    for norm in norms(model):
-        if norm.node in found:
-            factor = found[norm.node].astype(np.float64)
-            for name in (norm.gain, norm.bias):
+    values, changed = initializers(model), {}
+    for norm, weights in norms(model):
+        if norm.name in found:
+            factor = found[norm.name].astype(np.float64)
+            for name in norm.inputs[1:]:
                 changed[name] = values[name] / factor
-            for name in norm.weights:
+            for name in weights:
                 changed[name] = values[name] * factor[:, None]
     return with_weights(model, changed)
 
@@ -121,7 +105,8 @@ def with_weights(model: onnx.ModelProto, changed: Mapping[str, npt.NDArray[Any]]
     return copied
 
 
-def _initializers(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
+def initializers(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
+    """The constants of a graph by name."""
     from onnx import numpy_helper
 
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}

@@ -121,7 +121,7 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
 
 def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
     from ..benchmarks.report.text_tables import table
-    from ..workflows.verify_accuracy import accuracy_rows, judge_on_data
+    from ..workflows.verify import accuracy_rows, judge_on_data
 
     if not a.data:
         raise UsageError(
@@ -139,7 +139,7 @@ def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
 
 def _layers(a: argparse.Namespace, bar: Bar) -> int:
     from ..benchmarks.report.text_tables import table
-    from ..workflows.verify_layers import explain_layers
+    from ..workflows.verify import explain_layers
 
     reports = explain_layers(a.bundle, a.layers, progress=bar)
     lines = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..bundle import StreamSpec
 from ..clips import window_order
 from ..engine.sessions.ort import runtime_name
 from ..errors import VerificationError
+from ..model.data.clips import Progress
 from .lint import require_clean
 from .parity import (
     Probabilities,
@@ -25,21 +27,20 @@ from .parity import (
     rounding_parity,
     worst_tensor,
 )
-from .precision import to_fp16
-from .ranges import MARGIN, SOFTMAX_LIMIT, Protected, not_finite, protect, scan
+from .precision import MARGIN, SOFTMAX_LIMIT, Protected, not_finite, protect, scan, to_fp16
 from .reference import NAME
 
 FP32_SHARE = 0.001  # of the between-clip deviation of a logit
 FP16_SHARE = 0.05
 SCAN_CLIPS = 32
-Progress = Callable[[str, int, int], None]
 Models = Mapping[str, onnx.ModelProto]  # by graph
 
 
+@dataclass(frozen=True)
 class PrecisionJudge:
     """Judge of one model's graphs, precision by precision.
 
-    Args:
+    Attributes:
         modules: by graph, what it was traced from.
         clips: uint8 `[N, T, S, S, 3]`, RGB.
         truth: PyTorch's probabilities for them.
@@ -47,17 +48,11 @@ class PrecisionJudge:
         progress: called with (stage, done, total).
     """
 
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        clips: npt.NDArray[np.uint8],
-        truth: Probabilities,
-        stream: StreamSpec,
-        progress: Progress,
-    ) -> None:
-        self._modules, self._clips, self._truth, self._stream = modules, clips, truth, stream
-        self._note = progress
-        self._order = window_order(stream.frames, stream.grid, stream.window)
+    modules: Mapping[str, nn.Module]
+    clips: npt.NDArray[np.uint8]
+    truth: Probabilities
+    stream: StreamSpec
+    progress: Progress
 
     def fp32(self, models: Models) -> dict[str, Any]:
         """The verdict on FP32, for the manifest.
@@ -67,15 +62,13 @@ class PrecisionJudge:
         """
         runners = {name: ort_runner(name, model) for name, model in models.items()}
         who = runtime_name()
-        self._note("parity fp32", 0, 2)
-        answers = answers_of_clip_graph(runners["clip"], self._clips)
-        clip = measure_parity(answers, self._truth, who, "PyTorch float32")
-        self._note("parity fp32", 1, 2)
-        given = answers_of_graph_pair(
-            runners["frame"], runners["temporal"], self._clips, self._stream.rows, self._order
-        )
+        self.progress("parity fp32", 0, 2)
+        answers = answers_of_clip_graph(runners["clip"], self.clips)
+        clip = measure_parity(answers, self.truth, who, "PyTorch float32")
+        self.progress("parity fp32", 1, 2)
+        given = answers_of_graph_pair(runners["frame"], runners["temporal"], self.clips, self.stream.rows, self._order)
         pair = measure_parity(given, answers, who, f"the clip graph on {who}")
-        self._note("parity fp32", 2, 2)
+        self.progress("parity fp32", 2, 2)
         for result, blamed in ((clip, "clip"), (pair, "frame + temporal")):
             if not result.within(FP32_SHARE):
                 raise VerificationError(
@@ -103,22 +96,22 @@ class PrecisionJudge:
         Raises:
             VerificationError: a graph breaks a lint rule.
         """
-        self._note("range scan", 0, 1)
+        self.progress("range scan", 0, 1)
         keep = protect(models["clip"], scan(models["clip"], self._scanned))
-        self._note("range scan", 1, 1)
+        self.progress("range scan", 1, 1)
         feeds = {
-            "clip": {"clip": self._clips[:1]},
-            "frame": {"frame": self._clips[0, :1]},
-            "temporal": pair_feed(ort_runner("frame", models["frame"]), self._clips[0], self._stream.rows, self._order),
+            "clip": {"clip": self.clips[:1]},
+            "frame": {"frame": self.clips[0, :1]},
+            "temporal": pair_feed(ort_runner("frame", models["frame"]), self.clips[0], self.stream.rows, self._order),
         }
         converted, protected = {}, {}
         for index, (name, model) in enumerate(models.items()):
-            self._note("convert fp16", index, len(models))
+            self.progress("convert fp16", index, len(models))
             names = {node.name for node in model.graph.node}
             protected[name] = [item for item in keep if item.node in names]
             converted[name] = to_fp16(model, feeds[name], protected[name])
             require_clean(converted[name], f"The graph {name} in fp16")
-        self._note("convert fp16", len(models), len(models))
+        self.progress("convert fp16", len(models), len(models))
         return converted, protected
 
     def fp16(self, models: Models, protected: Mapping[str, list[Protected]]) -> dict[str, Any]:
@@ -129,10 +122,10 @@ class PrecisionJudge:
             protected: by graph, the nodes that stay FP32.
         """
         clip, pair = rounding_parity(
-            models, self._clips, self._truth, self._order, lambda done: self._note("parity fp16", done, 3)
+            models, self.clips, self.truth, self.stream, lambda done: self.progress("parity fp16", done, 3)
         )
         overflowing = not_finite(models["clip"], self._scanned)
-        self._note("parity fp16", 3, 3)
+        self.progress("parity fp16", 3, 3)
         good = clip.within(FP16_SHARE, 0.99) and pair.within(FP16_SHARE, 0.99) and not overflowing
         worst, probed = max(clip.share, pair.share), len(self._scanned)
         verdict: dict[str, Any] = {
@@ -152,16 +145,20 @@ class PrecisionJudge:
         return verdict
 
     @property
+    def _order(self) -> npt.NDArray[np.int64]:
+        return window_order(self.stream.frames, self.stream.grid, self.stream.window)
+
+    @property
     def _scanned(self) -> list[dict[str, npt.NDArray[np.uint8]]]:
-        return [{"clip": clip[None]} for clip in self._clips[:SCAN_CLIPS]]
+        return [{"clip": clip[None]} for clip in self.clips[:SCAN_CLIPS]]
 
     def _worst_tensors(self, models: Models) -> list[str]:
         """By graph, the first tensor that leaves the traced module, and the worst."""
         random = np.random.default_rng(0)  # `temporal` is looked at alone, whatever `frame` would have given
-        ring = random.standard_normal((self._stream.rows, self._stream.embed_dim), np.float32)
+        ring = random.standard_normal((self.stream.rows, self.stream.embed_dim), np.float32)
         feeds: dict[str, dict[str, npt.NDArray[Any]]] = {
-            "clip": {"clip": self._clips[:1]},
-            "frame": {"frame": self._clips[0, :1]},
+            "clip": {"clip": self.clips[:1]},
+            "frame": {"frame": self.clips[0, :1]},
             "temporal": {"ring": ring, "order": self._order.astype(np.int32)},
         }
-        return [f"{name}: {worst_tensor(models[name], module, feeds[name])}" for name, module in self._modules.items()]
+        return [f"{name}: {worst_tensor(models[name], module, feeds[name])}" for name, module in self.modules.items()]

@@ -8,11 +8,17 @@ from typing import Any
 
 import onnx
 
-from ..bundle import BundleWriter, TensorSpec
+from ..bundle import Bundle, BundleWriter, TensorSpec
 from ..bundle.onnx_graph import infer_onnx
+from ..model.data.clips import Progress
 from .trace import OPSET, to_bytes
 
 PROMISED = 0.95  # of a graph's multiply-accumulates
+
+
+def read_model(bundle: Bundle, graph: str, precision: str) -> onnx.ModelProto:
+    """A graph of a bundle, for one face."""
+    return onnx.load_from_string(bundle.read_graph(bundle.graph(graph, precision)))
 
 
 def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -43,6 +49,27 @@ def add_model(
         to_bytes(model), graph=graph, precision=precision, batch=batch, opset=OPSET, inputs=inputs, outputs=outputs,
         macs=infer_onnx(model).macs_by_precision,
     )  # fmt: skip
+
+
+def add_models(
+    writer: BundleWriter, models: Mapping[str, Mapping[str, onnx.ModelProto]], progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Writes graphs; gives their entries, and by precision what each graph promises.
+
+    Args:
+        writer: of the bundle.
+        models: by precision, by graph.
+        progress: called with (stage, done, total), before each.
+    """
+    entries: list[dict[str, Any]] = []
+    promised: dict[str, dict[str, float]] = {precision: {} for precision in models}
+    total = sum(map(len, models.values()))
+    for precision, graphs in models.items():
+        for name, model in graphs.items():
+            progress("write", len(entries), total)
+            entries.append(add_model(writer, model, name, precision))
+            promised[precision][name] = share_to_promise(entries[-1]["macs"], precision)
+    return entries, promised
 
 
 def share_to_promise(macs: Mapping[str, int], precision: str) -> float:

@@ -22,12 +22,13 @@ from torch import nn
 from ..bundle import Bundle, BundleWriter, Golden, StreamSpec
 from ..bundle.files import sha256
 from ..errors import BadInputError, UsageError, one_of
+from ..model.data.clips import Progress
 from ..model.networks.complexity import complexity
 from ..model.networks.config import ModelConfig
 from ..model.networks.logoformer import LogoFormer
-from .acceptance import PrecisionJudge, Progress
+from .acceptance import PrecisionJudge
 from .batches import BATCHES, write_frame_batches
-from .entries import add_model, share_to_promise
+from .entries import add_models
 from .graphs import GRAPHS, build_graph, example_inputs
 from .lint import require_clean
 from .parity import torch_answers
@@ -164,16 +165,11 @@ def export_bundle(
     for precision, judged in precisions.items():
         _log.info("%s: %s - %s", precision, judged["verdict"], judged["reason"])
 
-    entries: list[dict[str, Any]] = []
-    total = len(GRAPHS) * len(models)
-    for precision, by_name in models.items():
-        for name, onnx_model in by_name.items():
-            note("write", len(entries), total)
-            entry = add_model(writer, onnx_model, name, precision)
-            promised = precisions[precision].setdefault("promised_share", {})
-            promised[name] = share_to_promise(entry["macs"], precision)
-            entries.append(entry)
-            _log.info("wrote %s, %.2f MB", entry["file"], entry["size"] / 1e6)
+    entries, promised = add_models(writer, models, note)
+    for precision, shares in promised.items():
+        precisions[precision]["promised_share"] = shares
+    for entry in entries:
+        _log.info("wrote %s, %.2f MB", entry["file"], entry["size"] / 1e6)
     frames = {precision: by_name["frame"] for precision, by_name in models.items()}
     entries += write_frame_batches(writer, frames, config.frame_batches, real.clips)
     golden = Golden(real.clips[:GOLDEN_CLIPS], truth[:GOLDEN_CLIPS])
@@ -194,7 +190,7 @@ def export_bundle(
             },
         }
     )
-    note("write", total, total)
+    note("write", len(GRAPHS) * len(models), len(GRAPHS) * len(models))
     return bundle
 
 

@@ -4,15 +4,10 @@
 * `FrameGraph`: uint8 `[1, S, S, 3]` -> tokens `[1, h*w, d]`;
 * `TemporalGraph`: ring `[R*h*w, d]` and order int32 `[T*h*w]` -> probabilities `[1, C]`.
 
-What differs from the readable model, each exact:
+What differs from the readable model, each exact: BatchNorm, the division by 255 and by std are folded into convolutions
+(the mean is not: zero padding); for the blocks see `schemes.py`.
 
-* tokens are in window order from the first gather to the last block, so windows are contiguous, and the pooling
-  (kernel = stride = window) is a weighted sum over one axis: no transpose in any block;
-* BatchNorm, the division by 255 and by std are folded into convolutions (the mean is not: zero padding);
-* the attention scale is folded into Wq;
-* after the last block only [CLS] is read, so its global attention has one query and its FFN one token.
-
-Notation: W windows, L tokens of a window, N = W*L, H heads, D channels of a head, d = H*D.
+Notation: R slots of the ring, N tokens of a clip, d channels of a token.
 """
 
 from __future__ import annotations
@@ -23,16 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..clips import window_order
 from ..model.networks.backbone import BasicBlock, Trunk
 from ..model.networks.config import ModelConfig
-from ..model.networks.logoformer import Block, LogoFormer
-from .schemes import SchemeTokens, WindowAttention
+from ..model.networks.logoformer import LogoFormer
+from .schemes import TemporalTokens
 
 GRAPHS = ("clip", "frame", "temporal")
 
 
-# --------------------------------------------------------------------------------------------------------------- frame
 def _fold_batchnorm(trunk: Trunk) -> Trunk:
     folded = copy.deepcopy(trunk).eval()
 
@@ -86,78 +79,6 @@ class FrameGraph(nn.Module):
         return tokens
 
 
-# --------------------------------------------------------------------------------------------------------------- blocks
-class WindowBlock(nn.Module):
-    """One block in window order.
-
-    Shape:
-        `[1, 1 + N, d]`, [CLS] first -> the same; the last block returns `[1, 1, d]`, [CLS] alone.
-    """
-
-    def __init__(self, block: Block, config: ModelConfig, *, last: bool) -> None:
-        super().__init__()
-        self.windows, self.window_tokens, self.last = config.windows, config.window_tokens, last
-        pool = block.global_attention.pool
-        self.norm_local = copy.deepcopy(block.norm_local)
-        self.norm_global = copy.deepcopy(block.norm_global)
-        self.norm_ffn = copy.deepcopy(block.norm_ffn)
-        self.local_attention = WindowAttention(block.local_attention.attention)
-        self.global_attention = WindowAttention(block.global_attention.attention)
-        self.norm_pool = copy.deepcopy(block.global_attention.norm)
-        self.ffn = copy.deepcopy(block.ffn)
-        # The depth-wise kernel [d, 1, f, h, w] weighs the tokens of a window: [L, d].
-        self.pool_weight = nn.Parameter(pool.weight.detach().flatten(1).t().contiguous())
-        self.pool_bias = nn.Parameter(pool.bias.detach().clone())  # type: ignore[union-attr]
-
-    def forward(self, x: Tensor) -> Tensor:
-        d = x.shape[2]
-        cls, tokens = x[:, :1], x[:, 1:].reshape(self.windows, self.window_tokens, d)  # [1, 1, d], [W, L, d]
-        y = self.norm_local(tokens)
-        tokens = tokens + self.local_attention(y, y)
-        x = torch.cat([cls, tokens.reshape(1, -1, d)], 1)  # [1, 1 + N, d]
-        y = self.norm_global(x)
-        windows = y[:, 1:].reshape(self.windows, self.window_tokens, d)
-        pooled = self.norm_pool((windows * self.pool_weight).sum(1) + self.pool_bias)  # [W, d]
-        keys = torch.cat([y[:, :1], pooled[None]], 1)  # [1, 1 + W, d]
-        if self.last:
-            x, y = cls, y[:, :1]  # [1, 1, d]: nothing else is read any more
-        x = x + self.global_attention(y, keys)
-        return x + self.ffn(self.norm_ffn(x))
-
-
-class TemporalTokens(nn.Module):
-    """Tokens in window order, without positions, to probabilities.
-
-    Shape:
-        `[N, d]` -> `[1, C]`.
-    """
-
-    def __init__(self, model: LogoFormer) -> None:
-        super().__init__()
-        c = model.config
-        order = torch.from_numpy(window_order(c.frames, c.grid, c.window))
-        with torch.no_grad():
-            self.positions = nn.Parameter(model.positions()[order].contiguous())  # [N, d]
-        self.cls = nn.Parameter(model.cls.detach().view(1, 1, -1).clone())
-        self.blocks = nn.ModuleList(
-            WindowBlock(block, c, last=index == c.depth - 1)  # type: ignore[arg-type]
-            for index, block in enumerate(model.blocks)
-        )
-        self.norm = copy.deepcopy(model.norm)
-        self.head = copy.deepcopy(model.head)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = torch.cat([self.cls, (tokens + self.positions)[None]], 1)  # [1, 1 + N, d]
-        for block in self.blocks:
-            x = block(x)
-        return torch.softmax(self.head(self.norm(x.flatten(0, 1))), dim=-1)  # [1, 1, d] -> [1, C]
-
-
-def temporal_tokens(model: LogoFormer) -> nn.Module:
-    """Module from tokens in the graphs' order to probabilities, `[N, d]` -> `[1, C]`."""
-    return TemporalTokens(model) if model.config.attention == "logo" else SchemeTokens(model)
-
-
 class TemporalGraph(nn.Module):
     """Ring `[R*h*w, d]` and order int32 `[N]` -> `[1, C]`.
 
@@ -166,7 +87,7 @@ class TemporalGraph(nn.Module):
 
     def __init__(self, model: LogoFormer) -> None:
         super().__init__()
-        self.temporal = temporal_tokens(model)
+        self.temporal = TemporalTokens(model)
 
     def forward(self, ring: Tensor, order: Tensor) -> Tensor:
         probabilities: Tensor = self.temporal(torch.index_select(ring, 0, order))
@@ -180,7 +101,7 @@ class ClipGraph(nn.Module):
         super().__init__()
         c = model.config
         self.frame = FrameTokens(model)
-        self.temporal = temporal_tokens(model)
+        self.temporal = TemporalTokens(model)
         f, h, w = c.token_window
         self.split = (c.frames // f, f, c.grid // h, h, c.grid // w, w, c.embed_dim)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,7 +74,6 @@ def compare_layers(
     fp32: onnx.ModelProto,
     other: onnx.ModelProto,
     feeds: Sequence[Feed],
-    threshold: float | None = None,
 ) -> LayerReport:
     """Compares every layer.
 
@@ -85,12 +83,11 @@ def compare_layers(
         fp32: the graph in FP32.
         other: the same in FP16 or INT8.
         feeds: inputs; a layer's error is that of its worst.
-        threshold: None takes `THRESHOLDS`.
 
     Raises:
         MachineError: Polygraphy or ONNX Runtime is missing.
     """
-    limit = THRESHOLDS[precision] if threshold is None else threshold
+    limit = THRESHOLDS[precision]
     errors: dict[str, float] = {}
     for compared in _compare(fp32, other, feeds):
         for name, error in compared.items():
@@ -105,74 +102,31 @@ def _compare(fp32: onnx.ModelProto, other: onnx.ModelProto, feeds: Sequence[Feed
     """Relative errors by layer, once for each feed."""
     try:
         from polygraphy import constants
-        from polygraphy.backend.base import BaseRunner
         from polygraphy.backend.onnx import ModifyOutputs
         from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
-        from polygraphy.common import TensorMetadata
-        from polygraphy.comparator import Comparator
         from polygraphy.logger import G_LOGGER
     except ImportError as error:
         raise missing_package("polygraphy", "export", "Comparing layers") from error
 
     theirs = {node.name: node.output[0] for node in other.graph.node}
-    layers = {
-        node.output[0]: theirs[node.name]
-        for node in fp32.graph.node
-        if node.name in theirs and node.op_type not in _PASSES
-    }
-    names = {node.output[0]: node.name for node in fp32.graph.node}
+    compared = [node for node in fp32.graph.node if node.name in theirs and node.op_type not in _PASSES]
     reference = Reference(other)
-
-    class RoundingRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy has no types
-        """The rounding reference, its intermediates under FP32's tensor names."""
-
-        def get_input_metadata_impl(self) -> Any:
-            metadata = TensorMetadata()
-            for value in other.graph.input:
-                tensor = value.type.tensor_type
-                shape = [axis.dim_value for axis in tensor.shape.dim]
-                metadata.add(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape)
-            return metadata
-
-        def infer_impl(self, feed_dict: Feed) -> Any:
-            seen: dict[str, npt.NDArray[Any]] = {}
-            wanted = set(layers.values())
-
-            def observe(name: str, value: Tensor) -> None:
-                if name in wanted:
-                    seen[name] = value.numpy().astype(np.float32)
-
-            reference.run(feed_dict, observe)
-            self.inference_time = 0.0  # no time is reported
-            return OrderedDict((mine, seen[their]) for mine, their in layers.items() if their in seen)
-
-    def relative(first: Mapping[str, Any], second: Mapping[str, Any]) -> OrderedDict[str, _Result]:
-        found = OrderedDict()
-        for name in layers:
-            if name in first and name in second:
-                wanted, given = (np.asarray(side[name], np.float64).ravel() for side in (first, second))
-                size = float(np.linalg.norm(wanted)) or 1.0
-                error = float(np.linalg.norm(given - wanted)) / size if np.isfinite(given).all() else math.inf
-                found[name] = _Result(error)
-        return found
-
     marked = ModifyOutputs(onnx.load_from_string(to_bytes(fp32)), outputs=constants.MARK_ALL)
     build = SessionFromOnnx(lambda: marked().SerializeToString(), providers=["CPUExecutionProvider"])
-    runners = [OnnxrtRunner(build, name="fp32"), RoundingRunner(name="rounding")]
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), contextlib.redirect_stdout(None):
-        results = Comparator.run(runners, data_loader=[dict(feed) for feed in feeds])
-        compared = Comparator.compare_accuracy(results, compare_func=relative)
-    # Since 0.53.6 a list, one result for each comparison function.
-    (iterations,) = (compared if hasattr(compared, "values") else compared[0]).values()
-    for iteration in iterations:
-        yield {names[tensor]: result.error for tensor, result in iteration.items()}
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), contextlib.redirect_stdout(None), OnnxrtRunner(build) as runner:
+        for feed in feeds:
+            wanted = runner.infer(dict(feed))
+            given: dict[str, Tensor] = {}
+            reference.run(feed, given.__setitem__)
+            yield {
+                node.name: _relative(wanted[node.output[0]], given[theirs[node.name]])
+                for node in compared
+                if theirs[node.name] in given
+            }
 
 
-@dataclass(frozen=True)
-class _Result:
-    """Polygraphy's idea of a comparison; every layer passes, the report decides."""
-
-    error: float
-
-    def __bool__(self) -> bool:
-        return True
+def _relative(wanted: npt.NDArray[Any], given: Tensor) -> float:
+    first, second = np.asarray(wanted, np.float64).ravel(), given.numpy().astype(np.float64).ravel()
+    if not np.isfinite(second).all():
+        return math.inf
+    return float(np.linalg.norm(second - first)) / (float(np.linalg.norm(first)) or 1.0)

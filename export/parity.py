@@ -6,7 +6,7 @@ Differences are measured as `engine.golden.distance` does: logits, as a share of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..bundle import GraphEntry
+from ..bundle import GraphEntry, StreamSpec
 from ..bundle.files import sha256
+from ..clips import window_order
 from ..engine.golden import distance
 from ..engine.sessions.ort import open_session
 from ..model.networks.logoformer import to_tensor
@@ -25,6 +26,7 @@ from .entries import tensor_specs
 from .reference import NAME, Reference
 from .trace import OPSET, to_bytes
 
+PARTED = 0.01  # relative error from which a tensor is no longer the module's
 Probabilities = npt.NDArray[np.float32]  # [N, C]
 
 
@@ -134,12 +136,12 @@ class RoundingPair:
 
     Args:
         frame, temporal: the graphs.
-        order: `clips.window_order`.
+        stream: sizes of the ring.
     """
 
-    def __init__(self, frame: onnx.ModelProto, temporal: onnx.ModelProto, order: npt.NDArray[np.int64]) -> None:
+    def __init__(self, frame: onnx.ModelProto, temporal: onnx.ModelProto, stream: StreamSpec) -> None:
         self._frame, self._temporal = Reference(frame), Reference(temporal)
-        self._order = order.astype(np.int32)
+        self._order = window_order(stream.frames, stream.grid, stream.window).astype(np.int32)
 
     def answers(self, clips: npt.NDArray[np.uint8]) -> Probabilities:
         """Probabilities float32 `[N, C]` for clips uint8 `[N, T, S, S, 3]`."""
@@ -169,7 +171,7 @@ def rounding_parity(
     models: Mapping[str, onnx.ModelProto],
     clips: npt.NDArray[np.uint8],
     truth: Probabilities,
-    order: npt.NDArray[np.int64],
+    stream: StreamSpec,
     done: Callable[[int], None],
 ) -> tuple[Parity, Parity]:
     """Parity of the clip graph and of the pair with PyTorch, both by the rounding reference.
@@ -178,13 +180,13 @@ def rounding_parity(
         models: by graph.
         clips: uint8 `[N, T, S, S, 3]`.
         truth: PyTorch's probabilities for them.
-        order: `clips.window_order`.
+        stream: sizes of the ring.
         done: called with 0, 1 and 2, the comparisons that are done.
     """
     done(0)
     clip = RoundingClip(models["clip"]).answers(clips)
     done(1)
-    pair = RoundingPair(models["frame"], models["temporal"], order).answers(clips)
+    pair = RoundingPair(models["frame"], models["temporal"], stream).answers(clips)
     done(2)
     return measure_parity(clip, truth, NAME, "PyTorch float32"), measure_parity(pair, truth, NAME, "PyTorch float32")
 
@@ -238,13 +240,8 @@ def worst_tensor(model: onnx.ModelProto, module: nn.Module, feed: Mapping[str, n
             errors.append((scope, error if np.isfinite(error) else float("inf")))
 
     Reference(model).run(feed, observe)
-    return describe_errors(errors)
-
-
-def describe_errors(errors: Sequence[tuple[str, float]], threshold: float = 0.01) -> str:
-    """Name the first tensor whose relative error passes the threshold, and the worst."""
     if not errors:
         return "no module output could be compared"
     worst = max(errors, key=lambda item: item[1])
-    first = next((item for item in errors if item[1] > threshold), worst)
+    first = next((item for item in errors if item[1] > PARTED), worst)
     return f"first to part: {first[0]} (relative error {first[1]:.2g}); worst: {worst[0]} ({worst[1]:.2g})"

@@ -19,21 +19,12 @@ import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor
 
 from ..errors import VerificationError
 
 NAME = "rounding reference (float32 accumulation, every operator's result rounded to the graph's type)"
-
-_TYPES = {
-    TensorProto.FLOAT: torch.float32,
-    TensorProto.FLOAT16: torch.float16,
-    TensorProto.UINT8: torch.uint8,
-    TensorProto.INT8: torch.int8,
-    TensorProto.INT32: torch.int32,
-    TensorProto.INT64: torch.int64,
-}
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[Attributes, list[Tensor]], Tensor]
@@ -72,10 +63,9 @@ class Reference:
                     )
                 else:
                     self._steps.append(step)
-        used = {name for step in self._steps for name in step.node.input}
-        halves = {n: value for n, value in self._constants.items() if n in used and value.dtype == torch.float16}
-        self._wide = {name: value.float() for name, value in halves.items()}
         last = {name: index for index, step in enumerate(self._steps) for name in step.node.input}
+        halves = {n: value for n, value in self._constants.items() if n in last and value.dtype == torch.float16}
+        self._wide = {name: value.float() for name, value in halves.items()}
         kept = {*self._outputs, *self._constants}
         for index, step in enumerate(self._steps):
             step.ends = tuple(name for name in set(step.node.input) if last[name] == index and name not in kept)
@@ -93,7 +83,7 @@ class Reference:
         Returns:
             Graph outputs by name.
         """
-        outputs = self._evaluate({name: _feed(value) for name, value in feeds.items()}, observe)
+        (outputs,) = self._evaluate([{name: _feed(value) for name, value in feeds.items()}], observe)
         return {name: value.numpy() for name, value in outputs.items()}
 
     @torch.no_grad()
@@ -123,7 +113,7 @@ class Reference:
                 if measure is not None:
                     collected.update(measure(name, value))
 
-            return self._evaluate({**batched, **alike}, observe), collected
+            return self._evaluate([{**batched, **alike}], observe)[0], collected
 
         outputs, collected = torch.vmap(one)({name: _feed(value) for name, value in feeds.items()})
         return {name: v.numpy() for name, v in outputs.items()}, {name: v.numpy() for name, v in collected.items()}
@@ -140,15 +130,7 @@ class Reference:
             feeds: graph inputs by name, for each run.
             before: called with each node's name and its inputs in every run; the runs read what it returns.
         """
-        runs: list[dict[str, Tensor]] = [
-            {**self._constants, **{name: _feed(value) for name, value in feed.items()}} for feed in feeds
-        ]
-        for step in self._steps:
-            read = before(step.node.name, [[values[name] for name in step.node.input] for values in runs])
-            for values, inputs in zip(runs, read, strict=True):
-                values[step.node.output[0]] = self._compute(step, inputs)
-                for ended in step.ends:
-                    del values[ended]
+        self._evaluate([{name: _feed(value) for name, value in feed.items()} for feed in feeds], before=before)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -173,27 +155,30 @@ class Reference:
         """
 
         def one(batched: dict[str, Tensor]) -> dict[str, Tensor]:
-            return self._evaluate({**weights, **batched}, None, before)
+            return self._evaluate([{**weights, **batched}], before=lambda name, read: [before(name, read[0])])[0]
 
         outputs: dict[str, Tensor] = torch.vmap(one)(dict(feeds))
         return outputs
 
     def _evaluate(
         self,
-        inputs: Mapping[str, Tensor],
-        observe: Callable[[str, Tensor], None] | None,
-        before: Callable[[str, list[Tensor]], list[Tensor]] | None = None,
-    ) -> dict[str, Tensor]:
-        values: dict[str, Tensor] = {**self._constants, **inputs}
+        runs: Sequence[Mapping[str, Tensor]],
+        observe: Callable[[str, Tensor], None] | None = None,
+        before: Callable[[str, list[list[Tensor]]], list[list[Tensor]]] | None = None,
+    ) -> list[dict[str, Tensor]]:
+        held: list[dict[str, Tensor]] = [{**self._constants, **inputs} for inputs in runs]
         for step in self._steps:
             name = step.node.output[0]
-            read = [values[given] for given in step.node.input]
-            values[name] = self._compute(step, read if before is None else before(step.node.name, read))
-            if observe is not None:
-                observe(name, values[name])
-            for ended in step.ends:
-                del values[ended]
-        return {name: values[name] for name in self._outputs}
+            read = [[values[given] for given in step.node.input] for values in held]
+            if before is not None:
+                read = before(step.node.name, read)
+            for values, inputs in zip(held, read, strict=True):
+                values[name] = self._compute(step, inputs)
+                if observe is not None:
+                    observe(name, values[name])
+                for ended in step.ends:
+                    del values[ended]
+        return [{name: values[name] for name in self._outputs} for values in held]
 
     def _compute(self, step: _Step, inputs: list[Tensor]) -> Tensor:
         """Computes one node wide and rounds its result to the type that the graph declares."""
@@ -320,7 +305,7 @@ def _dequantize(a: Attributes, x: list[Tensor]) -> Tensor:
 
 _OPERATORS: dict[str, Operator] = {
     "Add": lambda a, x: x[0] + x[1],
-    "Cast": lambda a, x: x[0].to(_TYPES[a["to"]]),
+    "Cast": lambda a, x: x[0].to(getattr(torch, helper.tensor_dtype_to_np_dtype(a["to"]).name)),
     "Concat": lambda a, x: torch.cat(x, a["axis"]),
     "Conv": _conv,
     "DequantizeLinear": _dequantize,

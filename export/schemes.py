@@ -1,9 +1,15 @@
-"""The five compared attention schemes of `model/networks`, written for the compiler.
+"""The blocks of the six attention schemes of `model/networks`, written for the compiler.
 
-As in `graphs.py`: the batch axis is gone, scales are folded into Wq, tokens are in the order that needs the fewest
-transposes (windows for lgi, natural for the others), and the last block computes only what [CLS] needs.
+What differs from the readable model, each exact:
 
-Notation: T frames of S tokens, N = T*S, W regions of L tokens.
+* the batch axis is gone;
+* tokens are in the order that needs the fewest transposes from the first gather to the last block: windows for logo and
+  lgi, natural for the others. logo's windows are then contiguous, and its pooling (kernel = stride = window) is a
+  weighted sum over one axis: no transpose in any block;
+* the attention scale is folded into Wq;
+* after the last block only [CLS] is read, so it computes only what that needs.
+
+Notation: T frames of S tokens, N = T*S, W windows or regions of L tokens, H heads, D channels of a head, d = H*D.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from torch import Tensor, nn
 from ..clips import window_order
 from ..model.networks.attention import Attention
 from ..model.networks.config import ModelConfig
-from ..model.networks.logoformer import LogoFormer
+from ..model.networks.logoformer import Block, LogoFormer
 from ..model.networks.schemes import DividedBlock, FrameBlock, JointBlock, LgiBlock
 
 
@@ -148,7 +154,39 @@ class Lgi(_Scheme):
         return x[:, : 1 + regions], x[:, 1 + regions :].reshape(regions, length, d)
 
 
-class SchemeTokens(nn.Module):
+class WindowBlock(_Scheme):
+    """A block of LOGO-Former in window order.
+
+    Shape:
+        `[1, 1 + N, d]`, [CLS] first -> the same; the last block returns `[1, 1, d]`, [CLS] alone.
+    """
+
+    def __init__(self, block: Block, config: ModelConfig, *, last: bool) -> None:
+        super().__init__(block, config, last=last)
+        pool = block.global_attention.pool
+        self.local_attention = WindowAttention(block.local_attention.attention)
+        self.global_attention = WindowAttention(block.global_attention.attention)
+        self.norm_pool = copy.deepcopy(block.global_attention.norm)
+        # The depth-wise kernel [d, 1, f, h, w] weighs the tokens of a window: [L, d].
+        self.pool_weight = nn.Parameter(pool.weight.detach().flatten(1).t().contiguous())
+        self.pool_bias = nn.Parameter(pool.bias.detach().clone())  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor) -> Tensor:
+        c = self.config
+        windows = (c.windows, c.window_tokens, c.embed_dim)  # W, L, d
+        cls, tokens = x[:, :1], x[:, 1:].reshape(windows)
+        y = self.get_submodule("norm_local")(tokens)
+        tokens = tokens + self.local_attention(y, y)
+        x = torch.cat([cls, tokens.reshape(1, -1, c.embed_dim)], 1)  # [1, 1 + N, d]
+        y = self.get_submodule("norm_global")(x)
+        pooled = self.norm_pool((y[:, 1:].reshape(windows) * self.pool_weight).sum(1) + self.pool_bias)  # [W, d]
+        keys = torch.cat([y[:, :1], pooled[None]], 1)  # [1, 1 + W, d]
+        if self.last:
+            x, y = cls, y[:, :1]  # [1, 1, d]: nothing else is read any more
+        return self.feed(x + self.global_attention(y, keys))
+
+
+class TemporalTokens(nn.Module):
     """Tokens in the graphs' order, without positions, to probabilities: `[N, d]` -> `[1, C]`."""
 
     def __init__(self, model: LogoFormer) -> None:
@@ -156,15 +194,16 @@ class SchemeTokens(nn.Module):
         c = model.config
         self.config = c
         kinds: dict[str, type[_Scheme]] = {
-            "joint": Sequences, "space": Sequences, "mixing": Sequences, "divided": Divided, "lgi": Lgi,
+            "logo": WindowBlock, "joint": Sequences, "space": Sequences, "mixing": Sequences, "divided": Divided,
+            "lgi": Lgi,
         }  # fmt: skip
         kind = kinds[c.attention]
         order = torch.from_numpy(window_order(c.frames, c.grid, c.token_window))
         with torch.no_grad():
             self.positions = nn.Parameter(model.positions()[order].contiguous())
-            prefix = model.prefix().contiguous()  # [P, d]
-            per_frame = c.cls_tokens > 1
-            self.prefix = nn.Parameter(prefix[:, None] if per_frame else prefix[None])  # [T, 1, d] or [1, P, d]
+            prefix = model.prefix().unsqueeze(1 if c.cls_tokens > 1 else 0).clone()  # [T, 1, d] or [1, P, d]
+            self._prefix = "cls" if c.attention == "logo" else "prefix"  # how graphs have called it from the first
+            self.register_parameter(self._prefix, nn.Parameter(prefix))
         self.blocks = nn.ModuleList(
             kind(block, c, last=index == c.depth - 1) for index, block in enumerate(model.blocks)
         )
@@ -174,15 +213,15 @@ class SchemeTokens(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         c = self.config
         x = tokens + self.positions  # [N, d]
+        cls: Tensor = self.get_parameter(self._prefix)
         if c.attention in ("divided", "lgi"):
             split = (c.frames, -1) if c.attention == "divided" else (c.windows, c.window_tokens)
-            cls: Tensor = self.prefix
             x = x.view(*split, c.embed_dim)
             for block in self.blocks:
                 cls, x = block(cls, x)
         else:
             frames = x.view(c.frames, -1, c.embed_dim) if c.cls_tokens > 1 else x[None]  # [T, S, d] or [1, N, d]
-            cls = torch.cat([self.prefix, frames], 1)
+            cls = torch.cat([cls, frames], 1)
             for block in self.blocks:
                 cls = block(cls)
         features = self.norm(cls.flatten(0, 1))  # [T, d] or [1, d]

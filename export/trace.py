@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def trace(module: nn.Module, inputs: dict[str, Tensor], output: str) -> onnx.Mod
     Raises:
         VerificationError: the exporter left something that is not static.
     """
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
+    with quiet(), torch.inference_mode(False), torch.no_grad():
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
@@ -59,17 +60,16 @@ def trace(module: nn.Module, inputs: dict[str, Tensor], output: str) -> onnx.Mod
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings of its own deprecations and a missing torchvision."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Silence tools that warn of their own deprecations and print what they decide."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:

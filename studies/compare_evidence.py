@@ -21,10 +21,9 @@ from ..benchmarks.load.closed import LoadConfig
 from ..benchmarks.load.modes import run_closed
 from ..benchmarks.report.records import ReportRow, RowComparison
 from ..benchmarks.report.rows import comparisons_of
-from ..benchmarks.sensors.machine import read_machine
 from ..bundle import Bundle
-from ..bundle.files import dump_json, write_atomic
 from ..engine import load
+from .results import measured, write_results
 
 PAIRS, PLANTED = 20, 0.05
 LOAD = LoadConfig(rounds=20, block=14, settle=2, rest_s=0.02, warmup=10)
@@ -55,9 +54,8 @@ def evidence(path: Path) -> dict[str, Any]:
         quiet.append(compare_rows(before[0], same[0], (*before[1], *same[1])))
         found.append(compare_rows(before[0], slow[0], (*before[1], *slow[1])))
     return {
-        "command": "python -m logoformer.studies.compare_evidence BUNDLE OUT.json",
+        **measured("python -m logoformer.studies.compare_evidence BUNDLE OUT.json"),
         "clock": "CPU time of the thread",
-        "machine": asdict(read_machine()),
         "preset": str(bundle.manifest["model"].get("preset", "")),
         "margin": MARGIN,
         "planted": PLANTED,
@@ -88,4 +86,4 @@ def _short(changes: tuple[Change, ...]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    write_atomic(sys.argv[2], dump_json(evidence(Path(sys.argv[1]))))
+    write_results(Path(sys.argv[2]), evidence(Path(sys.argv[1])))

@@ -65,20 +65,16 @@ def _cell(r: Cost, part: str) -> str:
     return f"{macs_text(macs)} · {shown} ms · {found.value:.2f}"
 
 
-def draw_and_show(costs: SchemeCosts) -> None:
-    """Writes the picture and the page's tables, and prints these."""
-    write_atomic(PICTURE, schemes_svg(costs).encode())
-    show_results(PAGE, {"complexity": complexity_tables(costs)})
-    print(complexity_tables(costs))
-
-
 def main() -> int:
     """Measures and writes all three files."""
     bar = Bar()
     found = inspect_complexity(name="base", progress=bar)
     bar.clear()
     write_results(RESULTS, {"command": COMMAND, **found.to_json()})
-    draw_and_show(read_costs(RESULTS))
+    costs = read_costs(RESULTS)
+    write_atomic(PICTURE, schemes_svg(costs).encode())
+    show_results(PAGE, {"complexity": complexity_tables(costs)})
+    print(complexity_tables(costs))
     return 0
 
 

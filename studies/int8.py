@@ -18,10 +18,10 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..calibration.choose import ChosenClips, choose, turns
-from ..calibration.gate import BUDGETS
 from ..calibration.paired import PairedComparison, compare_answers
+from ..calibration.placement import groups
 from ..calibration.qat import QatConfig
-from ..calibration.quantize import QuantizeConfig, groups
+from ..calibration.quantize import QuantizeConfig
 from ..calibration.sensitivity import Sensitivity
 from ..cli.terminal import Bar
 from ..export.exporter import ExportConfig, RealClips, export_bundle
@@ -33,7 +33,7 @@ from ..workflows.fine_tune import fine_tune_bundle
 from ..workflows.init import initialise
 from ..workflows.quantize import Calibration, load_models, quantize_bundle
 from ..workflows.sensitivity import measure_sensitivity
-from ..workflows.verify_accuracy import clip_evaluator, judge_accuracy
+from ..workflows.verify import clip_evaluator, judge_accuracy
 from .results import FOLDER, measured, read_results, write_results
 
 RESULTS = FOLDER / "int8.json"
@@ -108,8 +108,7 @@ def harm_by_group(bundle: Bundle, config: QuantizeConfig, clips: int, picked: li
     """Sensitivity on further held-out clips, calibrated on `clips`."""
     others = held_out(bundle, HELD_OUT_SEED + 1)
     learned = calibration_clips(bundle, clips).clips
-    models, budget = load_models(bundle), BUDGETS["int8"]
-    return measure_sensitivity(models, learned, config, others, picked, bundle, budget, bar)
+    return measure_sensitivity(load_models(bundle), learned, config, others, picked, bundle, bar)
 
 
 # --------------------------------------------------------------------------------------------------------- experiments

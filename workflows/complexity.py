@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -27,11 +27,11 @@ from ..bundle.files import write_atomic
 from ..bundle.sealed import reading_fields
 from ..clips import Sampling
 from ..errors import UsageError, advising, command, missing_package
+from ..model.data.clips import Progress
 from ..model.networks.complexity import attention_macs, complexity
 from ..model.networks.config import ATTENTIONS, ModelConfig, preset
 from .pictures import Panel, lines_svg
 
-Progress = Callable[[str, int, int], None]
 REFERENCE = "space"
 LOAD = LoadConfig(rounds=10, block=1, settle=1, warmup=1)
 MAX_BYTES = 2 << 30  # of joint's attention weights and the parameters, at one point
@@ -234,37 +234,30 @@ def measure_schemes(
         taken = {part: result.latency_ms[f"{place} {scheme} {part}"] for part in ("attention", "temporal")}
         return {**taken, "clip": result.latency_ms[f"{place} frames"] + taken["temporal"]}
 
-    rows = []
-    for place, config in enumerate(chosen):
+    def cost(place: int, config: ModelConfig) -> Cost:
+        counted, found = complexity(config), timed(place, config.attention)
+        measured: dict[str, Any] = {f"{part}_ms": float(np.median(values)) for part, values in found.items()}
         reference = timed(place, REFERENCE)
-        for scheme in ATTENTIONS:
-            rows.append(_cost(replace(config, attention=scheme), timed(place, scheme), reference))
+        measured |= {f"{part}_ratio": ratio(values, reference[part]) for part, values in found.items()}
+        return Cost(
+            scheme=config.attention,
+            frames=config.frames,
+            image_size=config.image_size,
+            tokens_per_frame=config.tokens_per_frame,
+            attention_macs=config.depth * attention_macs(config),
+            temporal_macs=counted.temporal_macs,
+            clip_macs=counted.clip_macs,
+            **measured,
+        )
+
     shared = ("preset", "frames", "tokens_per_frame", "window", "embed_dim", "heads", "depth")
     return SchemeCosts(
         **{name: getattr(centre, name) for name in shared},
-        rows=tuple(rows),
+        rows=tuple(cost(place, replace(c, attention=s)) for place, c in enumerate(chosen) for s in ATTENTIONS),
         load=LOAD,
         threads=1,
         seconds=result.seconds,
         machine=machine,
-    )
-
-
-def _cost(config: ModelConfig, taken: Mapping[str, FloatArray], reference: Mapping[str, FloatArray]) -> Cost:
-    counted = complexity(config)
-    timed: dict[str, Any] = {}
-    for part, values in taken.items():
-        timed[f"{part}_ms"] = float(np.median(values))
-        timed[f"{part}_ratio"] = ratio(values, reference[part])
-    return Cost(
-        scheme=config.attention,
-        frames=config.frames,
-        image_size=config.image_size,
-        tokens_per_frame=config.tokens_per_frame,
-        attention_macs=config.depth * attention_macs(config),
-        temporal_macs=counted.temporal_macs,
-        clip_macs=counted.clip_macs,
-        **timed,
     )
 
 

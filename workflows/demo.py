@@ -18,8 +18,8 @@ from typing import Any
 from ..benchmarks.report.text_tables import table
 from ..bundle.files import dump_json, write_atomic
 from ..errors import UsageError, command
+from ..model.data.clips import Progress
 
-Progress = Callable[[str, int, int], None]
 VIDEOS = 4
 MARKER = "demo.json"
 

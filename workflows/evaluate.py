@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LogoformerError, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from ..model.data.clips import Progress
     from ..model.data.listing import ListedClips
     from ..model.training.evaluate import Predictions
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

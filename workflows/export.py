@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..export.exporter import ExportConfig
+    from ..model.data.clips import Progress
     from .quantize import Calibration
-
-Progress = Callable[[str, int, int], None]
 
 
 def export_checkpoint(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,8 @@ from .quantize import file_int8, load_models, smoothed
 
 if TYPE_CHECKING:
     from ..calibration.qat import QatConfig
-    from ..model.data.clips import ClipSource
+    from ..model.data.clips import ClipSource, Progress
 
-Progress = Callable[[str, int, int], None]
 HELD_BACK = 63  # clips of the training split at most, to choose the step by
 
 
@@ -60,7 +58,6 @@ def fine_tune_bundle(
     """The same on any clip source; `named` is what the manifest calls it."""
     from ..calibration.choose import turns
     from ..calibration.qat import augmented, fine_tune, fine_tuning_record
-    from ..calibration.quantize import Ranges
     from ..calibration.smooth import with_weights
     from ..clips import centre_indices, random_indices
     from ..export.reference import Reference
@@ -80,7 +77,6 @@ def fine_tune_bundle(
         return source.frames(index, random_indices(source.count(index), bundle.sampling, rng))
 
     fp32 = models["clip"][0]
-    began = Ranges(written["ranges"], q["method"], written["count"])
     apart = turns([source.label(i) for i in range(len(source))], min(HELD_BACK, len(source) // 4), config.seed)
     held_back = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in apart])
     learned = sorted(set(range(len(source))) - set(apart))
@@ -90,9 +86,9 @@ def fine_tune_bundle(
             next="give a larger data set",
         )
     batches = augmented(lambda place, rng: read(learned[place], rng), len(learned), config)
-    tuned = fine_tune(fp32, Reference(fp32), began, placement, batches, held_back, config, progress)
+    tuned = fine_tune(fp32, Reference(fp32), written["ranges"], placement, batches, held_back, config, progress)
     done = fine_tuning_record(config, tuned, named)
     models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
-    written = {**written, "ranges": dict(tuned.ranges.amax), "qat": done}
+    written = {**written, "ranges": dict(tuned.ranges), "qat": done}
     written.pop("compensation", None)  # trained weights are rounded as they were in training: to the nearest step
     return file_int8(bundle, models, tuned.ranges, placement, written, progress=progress, qat=done), done

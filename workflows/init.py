@@ -7,10 +7,11 @@ proves nothing. A pass over synthetic frames sets them, so that answers differ b
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import nn
+from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from ..model.checkpoint import save_checkpoint
 from ..model.data.clips import Progress
@@ -29,22 +30,17 @@ def initialise(config: ModelConfig, seed: int = 0, progress: Progress | None = N
         seed: of the weights and the frames.
         progress: called with (stage, done, total).
     """
+    note = progress or (lambda *_: None)
     model = untrained(config, seed)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # a plain average over the batches
-    model.trunk.train()
     clips, _, _ = synthetic_clips(BATCHES, config.sampling, config.image_size, seed)
-    with torch.no_grad():
-        for done in range(BATCHES):
-            if progress is not None:
-                progress("set BatchNorm statistics", done, BATCHES)
-            model.embed_frames(to_tensor(clips[done : done + 1]).flatten(0, 1))
-    if progress is not None:
-        progress("set BatchNorm statistics", BATCHES, BATCHES)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+
+    def batches() -> Iterator[Tensor]:
+        for done, clip in enumerate(clips):
+            note("set BatchNorm statistics", done, BATCHES)
+            yield (to_tensor(clip[None]).flatten(0, 1) - model.mean) / model.std
+
+    update_bn(batches(), model.trunk)  # a plain average over the batches
+    note("set BatchNorm statistics", BATCHES, BATCHES)
     return model.eval()
 
 

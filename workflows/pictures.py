@@ -65,7 +65,7 @@ def plane_svg(classes: Sequence[str], labels: npt.NDArray[np.int64], points: npt
     return _svg(8, 6.5, draw)
 
 
-def tsne(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float64]:
+def tsne(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """t-SNE by scikit-learn, `[N, d]` -> `[N, 2]`; distances between groups mean little.
 
     Raises:
@@ -76,9 +76,7 @@ def tsne(features: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.flo
     except ImportError as error:
         raise missing_package("sklearn", "train", "The picture of features") from error
     perplexity = min(30.0, max(2.0, (len(features) - 1) / 4))
-    plane: npt.NDArray[np.float64] = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        features
-    )
+    plane: npt.NDArray[np.float64] = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
     return plane
 
 
@@ -124,13 +122,13 @@ class Panel:
     lines: Mapping[str, Sequence[tuple[float, float]]]
 
 
-def lines_svg(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
-    """Panels row by row; lines differ in dashes too, because several may coincide."""
+def lines_svg(title: str, panels: Sequence[Panel]) -> str:
+    """Panels row by row, two in each; lines differ in dashes too, because several may coincide."""
 
     def draw(figure: Figure) -> None:
         from matplotlib.ticker import LogLocator, NullFormatter
 
-        grid = figure.subplots(math.ceil(len(panels) / columns), columns, squeeze=False)
+        grid = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False)
         for panel, axes in zip(panels, grid.flat, strict=True):
             for number, points in enumerate(panel.lines.values()):
                 dashes, color = _DASHES[number % len(_DASHES)], COLORS[number % len(COLORS)]
@@ -145,7 +143,7 @@ def lines_svg(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
         figure.suptitle(title)
         figure.legend(grid.flat[0].lines, list(panels[0].lines), loc="outside lower center", ncols=6)
 
-    return _svg(9, 0.8 + 2.4 * math.ceil(len(panels) / columns), draw)
+    return _svg(9, 0.8 + 2.4 * math.ceil(len(panels) / 2), draw)
 
 
 def _svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:

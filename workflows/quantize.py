@@ -1,21 +1,21 @@
 """Add INT8 to a bundle: choose clips, take ranges, quantize, check and file the graphs.
 
 Reads a data set (`model/`), calibrates (`calibration/`), and has the result linted and compared (`export/`). Accuracy
-is judged by `verify_accuracy.py`: until then the verdict is `insufficient clips`, and nothing loads INT8 unasked.
+is judged by `verify.py`: until then the verdict is `insufficient clips`, and nothing loads INT8 unasked.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import MIXED, Bundle, BundleWriter
+from ..bundle import GRAPHS, MIXED, Bundle, BundleWriter
 from ..calibration.quantize import QuantizeConfig
-from ..clips import Sampling, window_order
+from ..clips import Sampling
 from ..errors import BadInputError, UsageError, command
 
 if TYPE_CHECKING:
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
     from ..calibration.choose import ChosenClips
     from ..calibration.quantize import Ranges, Steps
+    from ..model.data.clips import Progress
 
     Models = dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]  # by graph: FP32, FP16
-
-Progress = Callable[[str, int, int], None]
-NO_GATE = "insufficient clips"
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,9 @@ class Calibration:
 
         Raises:
             UsageError: no data set was named.
-            BadInputError: the set cannot stand for the camera; see `calibration.record.check_set`.
+            BadInputError: the set cannot stand for the camera; see `calibration.choose.check_set`.
         """
-        from ..calibration.choose import choose
-        from ..calibration.record import check_set
+        from ..calibration.choose import check_set, choose
         from ..model.data.datasets import open_clips
         from ..model.data.listing import Reading
 
@@ -121,10 +118,10 @@ def quantize_bundle(
         VerificationError: a quantized graph breaks a lint rule. Nothing was written.
         MachineError: the bundle was changed by another process meanwhile, or a package is missing.
     """
+    from ..calibration.choose import calibration_record
     from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensate, compensation_record
     from ..calibration.placement import check_exclude, groups
-    from ..calibration.record import calibration_record
     from ..export.reference import Reference
 
     config = calibration.config
@@ -152,7 +149,7 @@ def quantize_bundle(
     steps = None
     if calibration.compensate:
         clip = models["clip"]
-        steps = compensate(*clip, Reference(clip[0]), ranges, config, chosen.clips, progress)
+        steps = compensate(*clip, Reference(clip[0]).side_by_side, ranges, config, chosen.clips, progress)
         written["compensation"] = compensation_record(steps, len(chosen.clips))
     return file_int8(bundle, models, ranges, config, written, steps=steps, progress=progress)
 
@@ -160,9 +157,9 @@ def quantize_bundle(
 def smooth_factors(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
     """Divisors of the channels of each norm with outliers; see `calibration.smooth.factors`."""
     from ..calibration.smooth import factors, norms
-    from ..export.ranges import channels
+    from ..export.precision import channels
 
-    tensors = [norm.output for norm in norms(clip)]
+    tensors = [norm.outputs[0] for norm, _ in norms(clip)]
     return factors(clip, channels(clip, [{"clip": one[None]} for one in clips], tensors))
 
 
@@ -203,6 +200,7 @@ def file_int8(
         MachineError: the bundle was changed by another process meanwhile.
     """
     from ..calibration.quantize import quantize_graph
+    from ..export.entries import add_models
     from ..export.lint import require_clean
 
     quantized = {name: quantize_graph(*pair, ranges, config, steps) for name, pair in models.items()}
@@ -211,28 +209,34 @@ def file_int8(
         require_clean(model, f"The graph {name} in int8", {item["node"] for item in kept.get(name, [])})
     writer = BundleWriter(bundle.path)
     m = bundle.manifest
-    entries, promised = _write_graphs(writer, quantized, progress)
+    note = progress or (lambda *_: None)
+    entries, promised = add_models(writer, {"int8": quantized}, note)
+    note("write", len(quantized), len(quantized))
     precision = {
-        **_judge(bundle, quantized, progress),
+        **_judge(bundle, quantized, note),
         "kept_fp32": kept,
         "excluded": list(config.exclude),
-        "promised_share": promised,
+        "promised_share": promised["int8"],
         "calibration": writer.add_calibration(written),
         **fields,
     }
-    # The rows of `verify` speak of graphs that are replaced here.
-    verification = dict(m.get("verification", {}))
-    if "rows" in verification:
-        verification["rows"] = [row for row in verification["rows"] if row["precision"] not in ("int8", MIXED)]
     return writer.commit(
         {
-            **m,
-            **({"verification": verification} if verification else {}),
+            **unverified(m, "int8", MIXED),
             "graphs": [*(entry for entry in m["graphs"] if entry["precision"] != "int8"), *entries],
             "precisions": {**m["precisions"], "int8": precision},
         },
         replacing=bundle,
     )
+
+
+def unverified(manifest: Mapping[str, Any], *precisions: str) -> dict[str, Any]:
+    """A manifest without the rows of `verify` that speak of graphs which are replaced."""
+    found = dict(manifest)
+    if "rows" in found.get("verification", {}):
+        rows = [row for row in found["verification"]["rows"] if row["precision"] not in precisions]
+        found["verification"] = {**found["verification"], "rows": rows}
+    return found
 
 
 def _version(package: str) -> str | None:
@@ -244,49 +248,28 @@ def _version(package: str) -> str | None:
 
 def load_models(bundle: Bundle) -> Models:
     """FP32 and FP16 of every graph."""
-    import onnx
+    from ..export.entries import read_model
 
     if "fp16" not in bundle.precisions:
         raise BadInputError(
             f"{bundle.path} has no FP16 graphs; what INT8 leaves out is FP16.",
             next=command("logoformer", "export", "CHECKPOINT", "-o", bundle.path),
         )
-    return {
-        name: tuple(onnx.load_from_string(bundle.read_graph(bundle.graph(name, p))) for p in ("fp32", "fp16"))  # type: ignore[misc]
-        for name in ("clip", "frame", "temporal")
-    }
+    return {name: (read_model(bundle, name, "fp32"), read_model(bundle, name, "fp16")) for name in GRAPHS}
 
 
-def _write_graphs(
-    writer: BundleWriter, models: Mapping[str, onnx.ModelProto], progress: Progress | None
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Index entries, and the share of MACs that each graph promises to hold in INT8."""
-    from ..export.entries import add_model, share_to_promise
-
-    entries, promised = [], {}
-    for done, (name, model) in enumerate(models.items()):
-        if progress is not None:
-            progress("write", done, len(models))
-        entries.append(add_model(writer, model, name, "int8"))
-        promised[name] = share_to_promise(entries[-1]["macs"], "int8")
-    if progress is not None:
-        progress("write", len(models), len(models))
-    return entries, promised
-
-
-def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], progress: Progress | None) -> dict[str, Any]:
+def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], note: Progress) -> dict[str, Any]:
     """INT8 against PyTorch on the golden clips, which are too few to accept anything."""
+    from ..calibration.gate import INSUFFICIENT
     from ..export.parity import rounding_parity
 
-    golden, stream = bundle.golden(), bundle.stream
-    note = progress or (lambda *_: None)
-    order = window_order(stream.frames, stream.grid, stream.window)
+    golden = bundle.golden()
     clip, pair = rounding_parity(
-        models, golden.clips, golden.probabilities, order, lambda done: note("parity int8", done, 2)
+        models, golden.clips, golden.probabilities, bundle.stream, lambda done: note("parity int8", done, 2)
     )
     worst = max(clip.share, pair.share)
     return {
-        "verdict": NO_GATE,
+        "verdict": INSUFFICIENT,
         "reason": f"no accuracy gate has judged it; on {len(golden.clips)} golden clips it differs from PyTorch by "
         f"{worst:.1%} of the deviation between clips",
         "parity": {"clip": clip.to_json(), "pair": pair.to_json()},

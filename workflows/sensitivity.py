@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +17,10 @@ from ..errors import BadInputError
 from .quantize import Calibration, load_models, quantize_bundle, smooth_factors, smoothed
 
 if TYPE_CHECKING:
-    from ..calibration.gate import Budget
     from ..calibration.sensitivity import Sensitivity
-    from ..model.data.clips import ClipSource
+    from ..model.data.clips import ClipSource, Progress
     from .quantize import Models
 
-Progress = Callable[[str, int, int], None]
 SENSITIVITY_CLIPS = 128
 FEWEST_CLIPS = 28
 
@@ -33,7 +30,6 @@ def quantize_sensitively(
     calibration: Calibration,
     out: str | os.PathLike[str],
     *,
-    clips: int = SENSITIVITY_CLIPS,
     progress: Progress | None = None,
 ) -> tuple[Bundle, Sensitivity]:
     """Measures each group, excludes until the budget holds, and adds INT8 to the rest.
@@ -44,7 +40,6 @@ def quantize_sensitively(
         path: the bundle, with FP32 and FP16.
         calibration: clips and method; what its `exclude` names stays excluded.
         out: folder for `sensitivity.json` and `sensitivity.svg`.
-        clips: to measure on.
         progress: called with (stage, done, total).
 
     Raises:
@@ -52,13 +47,14 @@ def quantize_sensitively(
         VerificationError: FP16 alone does not keep the budget.
     """
     from ..calibration.choose import turns
-    from ..calibration.gate import BUDGETS
     from ..model.data.datasets import clips_for
 
     bundle = Bundle(path)
     chosen = calibration.choose(bundle.sampling, bundle.image_size, progress)
     source = clips_for(str(calibration.data), "train", calibration.fold, bundle.image_size, bundle.labels)
-    order = turns([source.label(i) for i in range(len(source))], calibration.clips + clips, calibration.seed)
+    order = turns(
+        [source.label(i) for i in range(len(source))], calibration.clips + SENSITIVITY_CLIPS, calibration.seed
+    )
     held_out = order[calibration.clips :]
     if len(held_out) < FEWEST_CLIPS:
         raise BadInputError(
@@ -68,9 +64,7 @@ def quantize_sensitively(
     models = load_models(bundle)
     if calibration.smooth:
         models = smoothed(models, smooth_factors(models["clip"][0], chosen.clips))
-    found = measure_sensitivity(
-        models, chosen.clips, calibration.config, source, held_out, bundle, BUDGETS["int8"], progress
-    )
+    found = measure_sensitivity(models, chosen.clips, calibration.config, source, held_out, bundle, progress)
     folder = Path(out)
     write_atomic(folder / "sensitivity.json", dump_json(found.to_json()))
     write_atomic(folder / "sensitivity.svg", sensitivity_svg(found).encode())
@@ -86,7 +80,6 @@ def measure_sensitivity(
     source: ClipSource,
     held_out: list[int],
     bundle: Bundle,
-    budget: Budget,
     progress: Progress | None = None,
 ) -> Sensitivity:
     """Sensitivity of the clip graph; see `calibration.sensitivity.sensitivity`.
@@ -98,12 +91,12 @@ def measure_sensitivity(
         source: labelled clips.
         held_out: which of them.
         bundle: names the sampling.
-        budget: what INT8 may cost.
         progress: called with (stage, done, total).
     """
     from ..bundle.onnx_graph import infer_onnx
     from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensate
+    from ..calibration.gate import BUDGETS
     from ..calibration.placement import groups
     from ..calibration.quantize import quantize_graph
     from ..calibration.sensitivity import sensitivity
@@ -113,7 +106,7 @@ def measure_sensitivity(
 
     fp32, fp16 = models["clip"]
     ranges = collect_ranges(fp32, calibrated_on, config, progress)
-    steps = compensate(fp32, fp16, Reference(fp32), ranges, config, calibrated_on, progress)
+    steps = compensate(fp32, fp16, Reference(fp32).side_by_side, ranges, config, calibrated_on, progress)
     clips = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in held_out])
     labels = np.array([source.label(i) for i in held_out], np.int64)
     by_node = infer_onnx(fp32).macs_by_node
@@ -122,16 +115,18 @@ def measure_sensitivity(
         for name, nodes in groups(fp32).items()
         if name not in config.exclude
     }
+
+    def answers(excluded: tuple[str, ...]) -> npt.NDArray[np.float32]:
+        less = replace(config, exclude=(*config.exclude, *excluded))
+        return RoundingClip(quantize_graph(fp32, fp16, ranges, less, steps)).answers(clips)
+
     return sensitivity(
-        lambda excluded: quantize_graph(
-            fp32, fp16, ranges, replace(config, exclude=(*config.exclude, *excluded)), steps
-        ),
-        lambda graph: RoundingClip(graph).answers(clips),
+        answers,
         RoundingClip(fp32).answers(clips),
         labels,
         macs,
         sum(by_node.values()),
-        budget,
+        BUDGETS["int8"],
         progress,
     )
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..model.data.clips import Progress
     from ..model.training.log import LogOptions
     from ..model.training.recipe import TrainConfig
     from ..model.training.train import Start, TrainResult
-
-Progress = Callable[[str, int, int], None]
 
 
 def train_on(

@@ -15,8 +15,7 @@ from logoformer.calibration.paired import PairedComparison, compare_answers
 from logoformer.calibration.quantize import QuantizeConfig, Ranges, quantize_graph
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.parity import RoundingClip
-from logoformer.export.precision import to_fp16
-from logoformer.export.ranges import protect, scan
+from logoformer.export.precision import protect, scan, to_fp16
 from logoformer.export.trace import trace
 from logoformer.model.networks.config import PRESETS
 from logoformer.model.synthetic.recordings import synthetic_clips

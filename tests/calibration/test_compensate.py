@@ -26,7 +26,7 @@ CONFIG = QuantizeConfig("max")
 
 def run(models: Models, observed: Observed, clips: np.ndarray, config: QuantizeConfig = CONFIG) -> Found:
     fp32 = models["clip", "fp32"]
-    return compensate(fp32, models["clip", "fp16"], Reference(fp32), observed.ranges("max"), config, clips)
+    return compensate(fp32, models["clip", "fp16"], Reference(fp32).side_by_side, observed.ranges("max"), config, clips)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from logoformer.calibration.paired import compare_answers
 from logoformer.clips import Sampling
 from logoformer.errors import UsageError, VerificationError
 from logoformer.model.synthetic.recordings import SyntheticClips
-from logoformer.workflows.verify_accuracy import judge_accuracy, record_accuracy
+from logoformer.workflows.verify import judge_accuracy, record_accuracy
 
 INT8 = gate.BUDGETS["int8"]
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from logoformer.bundle.files import sha256
-from logoformer.calibration.choose import ChosenClips
-from logoformer.calibration.quantize import QuantizeConfig, Ranges
-from logoformer.calibration.record import calibration_record, check_set
+from logoformer.calibration.choose import ChosenClips, calibration_record, check_set
+from logoformer.calibration.quantize import QuantizeConfig
 from logoformer.clips import Sampling
 from logoformer.errors import BadInputError
 
@@ -57,7 +56,7 @@ def test_copies_are_refused_by_name():
 def written(clips: ChosenClips) -> dict:
     return calibration_record(
         clips,
-        Ranges({"a": 1.5}, "mse", len(clips.ids)),
+        {"a": 1.5},
         QuantizeConfig("mse", ("block0.ffn",)),
         source="faces, fold 1",
         labels=LABELS,

@@ -6,19 +6,19 @@ from logoformer.calibration.gate import BUDGETS
 from logoformer.calibration.quantize import QuantizeConfig, quantize_graph
 from logoformer.calibration.sensitivity import holds
 from logoformer.calibration.smooth import OUTLIER, factors, norms, smooth
-from logoformer.export.ranges import channels
+from logoformer.export.precision import channels
 
 FFN = "temporal.blocks.0.norm_ffn/LayerNormalization"
 
 
 def of(planted):
-    tensors = [norm.output for norm in norms(planted.fp32)]
+    tensors = [norm.outputs[0] for norm, _ in norms(planted.fp32)]
     seen = channels(planted.fp32, [{"clip": clip[None]} for clip in planted.calibration], tensors)
     return factors(planted.fp32, seen), seen
 
 
 def test_only_norms_that_weights_alone_read_are_treated(planted):
-    found = [norm.node for norm in norms(planted.fp32)]
+    found = [norm.name for norm, _ in norms(planted.fp32)]
     assert FFN in found and "temporal.blocks.0.norm_local/LayerNormalization" in found
     assert not any("norm_global" in name or "norm_pool" in name or name.startswith("temporal.norm") for name in found)
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.errors import UsageError
-from logoformer.workflows.verify_layers import explain_layers
+from logoformer.workflows.verify import explain_layers
 from onnx import numpy_helper
 
 pytest.importorskip("polygraphy", reason="Polygraphy is not installed (the extra 'export')")

@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.errors import VerificationError
-from logoformer.export import lint_int8
 from logoformer.export.graphs import GRAPHS, build_graph, example_inputs
 from logoformer.export.lint import RULES, lint, require_clean
 from logoformer.export.trace import trace
@@ -85,7 +84,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in lint_int8.RULES])  # those: test_lint_int8.py
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule <= "LF010"])  # those: test_lint_int8.py
 def test_each_rule_finds_its_fault(rule: str):
     assert [finding.rule for finding in lint(BROKEN[rule])] == [rule]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from logoformer.model.synthetic.expressions import ORDER_LABELS
 from logoformer.model.synthetic.layout import synth
-from logoformer.studies import ablation_tables as tables
 from logoformer.studies import ablations as experiments
 from logoformer.studies.results import show_results
 
@@ -40,18 +39,18 @@ def test_an_interrupted_run_goes_on_where_it_was():
 def test_differences_are_paired_by_seed_and_their_interval_is_students():
     stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
     ours, theirs = [0.91, 0.95, 0.90, 0.97], [0.90, 0.91, 0.92, 0.90]
-    found = tables.difference(results(a=ours, b=[*theirs, 0.1]), "a", "b", "uar")
+    found = experiments.difference(results(a=ours, b=[*theirs, 0.1]), "a", "b", "uar")
     low, high = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
     assert found is not None and found.mean == pytest.approx(0.025)
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 def test_one_seed_has_no_interval():
-    assert tables.difference(results(a=[0.9], b=[0.8, 0.7]), "a", "b", "uar") is None
+    assert experiments.difference(results(a=[0.9], b=[0.8, 0.7]), "a", "b", "uar") is None
 
 
 def test_every_group_names_variants_that_differ_in_one_thing():
-    for names in tables.GROUPS.values():
+    for names in experiments.GROUPS.values():
         fields = {
             field
             for name in names
@@ -64,19 +63,19 @@ def test_every_group_names_variants_that_differ_in_one_thing():
 def test_the_page_is_what_the_figures_give(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_bytes((ROOT / experiments.PAGE).read_bytes())
-    show_results(page, tables.ablation_tables(committed()))
+    show_results(page, experiments.ablation_tables(committed()))
     assert page.read_bytes() == (ROOT / experiments.PAGE).read_bytes()
 
 
 def test_compact_loss_brings_clips_of_a_class_together():
-    found = tables.difference(committed(), "logo", "logo, cross-entropy", "spread")
+    found = experiments.difference(committed(), "logo", "logo, cross-entropy", "spread")
     assert found is not None and len(found.each) >= 3
     assert found.mean < 0 and max(found.each) < 0
 
 
 def test_logo_is_not_worse_than_space_and_knows_the_order_of_time():
-    whole = tables.difference(committed(), "logo", "space", "uar")
-    order = tables.difference(committed(), "logo", "space", "order_recall")
+    whole = experiments.difference(committed(), "logo", "space", "uar")
+    order = experiments.difference(committed(), "logo", "space", "order_recall")
     assert whole is not None and order is not None and len(order.each) >= 3
     assert whole.mean > 0 and order.low > 0
 

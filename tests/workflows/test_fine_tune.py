@@ -12,7 +12,7 @@ from logoformer.model.networks.config import PRESETS
 from logoformer.model.synthetic.recordings import SyntheticClips
 from logoformer.studies.int8 import make_bundle, plant_outlier
 from logoformer.workflows.init import initialise
-from logoformer.workflows.verify_accuracy import judge_accuracy
+from logoformer.workflows.verify import judge_accuracy
 
 
 @pytest.fixture

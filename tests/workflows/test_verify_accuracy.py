@@ -20,7 +20,7 @@ from logoformer.model.networks.config import PRESETS
 from logoformer.model.synthetic.recordings import SyntheticClips
 from logoformer.studies.int8 import make_bundle, plant_outlier, quantize_on_faces
 from logoformer.workflows.init import initialise
-from logoformer.workflows.verify_accuracy import AccuracyReport, judge_accuracy, record_accuracy
+from logoformer.workflows.verify import AccuracyReport, judge_accuracy, record_accuracy
 
 CHOSEN = {"clip": "fp16", "frame": "int8", "temporal": "fp16"}
 # An untrained network answers 63 clips alike within its noise; what is planted costs it nearly all of them.

@@ -1,22 +1,22 @@
-"""Accuracy verdicts of a bundle's precisions on held-out clips."""
+"""Comparison of FP16 and INT8 with FP32: verdicts on held-out clips, and layer by layer."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import MIXED, Bundle, replace_manifest
 from ..errors import UsageError, command
+from .quantize import unverified
 
 if TYPE_CHECKING:
     from ..calibration.gate import Budget, Evaluate, HeldOut
     from ..calibration.paired import WorstClip
-    from ..model.data.clips import ClipSource
-
-Progress = Callable[[str, int, int], None]
+    from ..export.layers import LayerReport
+    from ..model.data.clips import ClipSource, Progress
 
 
 @dataclass(frozen=True)
@@ -210,27 +210,19 @@ def _named(clip: WorstClip, labels: Sequence[str]) -> dict[str, Any]:
 
 def clip_evaluator(bundle: Bundle, precision: str) -> Evaluate:
     """The bundle's own clip graph by the rounding reference: clips to probabilities."""
-    import onnx
-
+    from ..export.entries import read_model
     from ..export.parity import RoundingClip
 
-    graph = onnx.load_from_string(bundle.read_graph(bundle.graph("clip", precision)))
-    return RoundingClip(graph).answers
+    return RoundingClip(read_model(bundle, "clip", precision)).answers
 
 
 def pair_evaluator(bundle: Bundle, frame: str, temporal: str) -> Evaluate:
     """The bundle's own `frame` and `temporal`, each in its precision, by the rounding reference."""
-    import onnx
-
-    from ..clips import window_order
+    from ..export.entries import read_model
     from ..export.parity import RoundingPair
 
-    first, second = (
-        onnx.load_from_string(bundle.read_graph(bundle.graph(name, precision)))
-        for name, precision in (("frame", frame), ("temporal", temporal))
-    )
-    s = bundle.stream
-    return RoundingPair(first, second, window_order(s.frames, s.grid, s.window)).answers
+    models = read_model(bundle, "frame", frame), read_model(bundle, "temporal", temporal)
+    return RoundingPair(*models, bundle.stream).answers
 
 
 def record_accuracy(bundle: Bundle, report: AccuracyReport) -> Bundle:
@@ -253,11 +245,9 @@ def record_accuracy(bundle: Bundle, report: AccuracyReport) -> Bundle:
             precisions[name].pop("graphs", None)
             if "graphs" in row:
                 precisions[name]["graphs"] = dict(row["graphs"])
-    manifest = {**bundle.manifest, "precisions": precisions}
-    if bundle.mixture and precisions["int8"].get("graphs") != bundle.mixture and "verification" in manifest:
-        rows = [row for row in manifest["verification"]["rows"] if row["precision"] != MIXED]
-        manifest["verification"] = {**manifest["verification"], "rows": rows}  # of another mixture
-    return replace_manifest(bundle, manifest)
+    another = bundle.mixture and precisions["int8"].get("graphs") != bundle.mixture
+    manifest = unverified(bundle.manifest, MIXED) if another else bundle.manifest
+    return replace_manifest(bundle, {**manifest, "precisions": precisions})
 
 
 def accuracy_rows(report: AccuracyReport) -> list[list[str]]:
@@ -270,3 +260,47 @@ def accuracy_rows(report: AccuracyReport) -> list[list[str]]:
              str(r["lost"]), str(r["gained"]), f"{r['mcnemar_p']:.3g}", str(r["verdict"])]
         )  # fmt: skip
     return rows
+
+
+# --------------------------------------------------------------------------------------------------------------- layers
+def explain_layers(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    clips: int = 2,
+    progress: Progress | None = None,
+) -> list[LayerReport]:
+    """Compares every layer of the clip graph in FP16 and INT8 with FP32, on golden clips.
+
+    Args:
+        path: the bundle.
+        out: folder for `layers.<precision>.json` and `.svg`.
+        clips: golden clips that are run.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UsageError: the bundle has nothing but FP32.
+        MachineError: Polygraphy is not installed.
+    """
+    from ..bundle.files import dump_json, write_atomic
+    from ..export.entries import read_model
+    from ..export.layers import compare_layers
+    from .pictures import bars_svg
+
+    note = progress or (lambda *_: None)
+    bundle = Bundle(path)
+    feeds = [{"clip": clip[None]} for clip in bundle.golden().clips[:clips]]
+    others = other_precisions(bundle)
+    fp32 = read_model(bundle, "clip", "fp32")
+    reports = []
+    for done, precision in enumerate(others):
+        note("compare layers", done, len(others))
+        report = compare_layers("clip", precision, fp32, read_model(bundle, "clip", precision), feeds)
+        reports.append(report)
+        title = f"clip in {precision}: relative error of each layer against FP32, {report.clips} clips"
+        rows = [(item.layer, item.error, item.error > report.threshold) for item in report.layers]
+        picture = bars_svg(title, rows, marked=f"red: above {report.threshold:.0%}")
+        write_atomic(Path(out) / f"layers.{precision}.json", dump_json(report.to_json()))
+        write_atomic(Path(out) / f"layers.{precision}.svg", picture.encode())
+    note("compare layers", len(others), len(others))
+    return reports
