@@ -29,8 +29,8 @@ CLIP_AGAIN, STREAM_AGAIN = "clip again", "stream again"  # the same programs a s
 CLIP_REPEATED = "clip repeated"  # one and the same input at every step: whether answers come from a cache
 NAIVE, PER_FRAME = "naive re-run", "per-frame"
 ORT, EAGER, COMPILED, OPENVINO = "onnxruntime", "torch", "torch.compile", "openvino"
-ORT_CUDA, ORT_TENSORRT, POLYGRAPHY = "onnxruntime-cuda", "onnxruntime-tensorrt", "polygraphy"
-OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
+ORT_CUDA, POLYGRAPHY = "onnxruntime-cuda", "polygraphy"
+OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, POLYGRAPHY)
 
 # Of a probability. The same graph on the same input in the same runtime: only the order of a sum may differ.
 REPEAT_TOLERANCE = 1e-5

@@ -16,7 +16,6 @@ from .contract import (
     OPENVINO,
     ORT,
     ORT_CUDA,
-    ORT_TENSORRT,
     OTHERS,
     PER_FRAME,
     POLYGRAPHY,
@@ -36,7 +35,7 @@ from .programs import (
     torch_threads,
 )
 
-NEED_GPU = (ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
+NEED_GPU = (ORT_CUDA, POLYGRAPHY)
 
 
 def open_others(
@@ -105,7 +104,6 @@ def _openers(
         NAIVE: lambda: naive_baseline(open_ours(bundle, precision, threads, closing), inputs),
         PER_FRAME: lambda: per_frame_baseline(open_ours(bundle, precision, threads, closing), inputs),
         ORT_CUDA: lambda: ort_baseline(bundle, precision, threads, inputs, ORT_CUDA, gpu),
-        ORT_TENSORRT: lambda: ort_baseline(bundle, precision, threads, inputs, ORT_TENSORRT, gpu),
         POLYGRAPHY: lambda: polygraphy_baseline(bundle, precision, inputs, gpu, closing),
     }
 

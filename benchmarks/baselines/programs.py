@@ -20,7 +20,6 @@ from .contract import (
     OPENVINO,
     ORT,
     ORT_CUDA,
-    ORT_TENSORRT,
     OTHER_RUNTIME,
     POLYGRAPHY,
     REPEAT_TOLERANCE,
@@ -31,7 +30,7 @@ from .contract import (
 )
 
 COMPILE_TOLERANCE = 1e-3  # between the compiled model's probabilities and the eager one's
-PROVIDERS = {ORT: "CPUExecutionProvider", ORT_CUDA: "CUDAExecutionProvider", ORT_TENSORRT: "TensorrtExecutionProvider"}
+PROVIDERS = {ORT: "CPUExecutionProvider", ORT_CUDA: "CUDAExecutionProvider"}
 FATAL = 4  # of log severity: a provider without its card prints a page before it falls back
 
 
@@ -60,10 +59,7 @@ def ort_baseline(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3 if name == ORT else FATAL
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    if name == ORT_CUDA:
-        asked = [(provider, {"use_tf32": "0"})]  # FP32 stays FP32
-    else:
-        asked = [(provider, {})]
+    asked = [(provider, {"use_tf32": "0"} if name == ORT_CUDA else {})]  # FP32 stays FP32
     session = onnxruntime.InferenceSession(clip_graph(bundle, precision), options, providers=asked)
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"{provider} could not start (no NVIDIA GPU, or its libraries are missing)")

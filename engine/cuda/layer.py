@@ -8,7 +8,7 @@ makes that context current for the calling thread and afterwards puts back what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -189,10 +189,16 @@ def explain(fault: CudaError, cuda: Cuda, doing: str, needed: int = 0) -> Logofo
 
 def lost(cuda: Cuda, doing: str) -> DeviceLostError:
     """The error for every call after a sticky one."""
+    return device_lost(f"Card {cuda.device} is lost to this process ({cuda.lost}); {doing} is refused.")
+
+
+def device_lost(what: str, log: Sequence[str] = ()) -> DeviceLostError:
+    """The error for a device that gave a sticky error, with the way out."""
     return DeviceLostError(
-        f"Card {cuda.device} is lost to this process ({cuda.lost}); {doing} is refused.",
+        what,
         cause="a kernel crashed, the card fell off the bus, or the driver was restarted: no call can mend the context",
         next="end this process and start it again; its supervisor may do so on exit code 7",
+        log=log,
     )
 
 

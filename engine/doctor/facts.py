@@ -87,9 +87,7 @@ class Module:
     @property
     def providers(self) -> tuple[str, ...]:
         """ONNX Runtime's execution providers that a bundle can use, such as 'CPU'."""
-        return tuple(
-            p for p in ("CPU", "CUDA", "Tensorrt") if f"{p}ExecutionProvider" in self.said.get("providers", ())
-        )
+        return tuple(p for p in ("CPU", "CUDA") if f"{p}ExecutionProvider" in self.said.get("providers", ()))
 
     def numbers(self) -> tuple[int, ...]:
         """The version's leading numbers, for comparisons."""

@@ -28,7 +28,7 @@ from .contract import Session
 
 _log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")
+BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda")
 _TARGETS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 # First choice first. ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, and no proof of anything. On a
 # card INT8, whole or mixed, comes last: whether it is faster there than FP16 only a measurement says.
@@ -37,7 +37,6 @@ _PREFERENCE = {
     "tensorrt": ("fp16", "fp32", "int8", MIXED),
     "tensorrt_rtx": ("fp16", "fp32", "int8", MIXED),
     "onnxruntime-cuda": ("fp16", "fp32", "int8", MIXED),
-    "onnxruntime-tensorrt": ("fp16", "fp32", "int8", MIXED),
 }
 
 
@@ -152,20 +151,22 @@ def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, 
 def _open_onnxruntime(
     bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
 ) -> Backend:
-    """The CPU, or a GPU provider asked for by name: 'auto' takes none, as they are not judged."""
+    """The CPU, or the CUDA provider asked for by name: 'auto' does not take it, as it is not judged."""
     from . import ort
 
     chosen = choose_precision(bundle, precision, backend)
-    on_cpu = backend == "onnxruntime"
-    provider = ort.CPU if on_cpu else ort.find_provider(backend, chosen, options.get("device", 0))
+    given, title = dict(options), "CPU"
+    if backend == "onnxruntime-cuda":
+        ort.require_cuda()
+        given["card"], title = options.get("device", 0), "CUDA"
 
     def open_session(entry: GraphEntry) -> Session:
         with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
-            return ort.open_session(bundle.read_graph(entry), entry, {**options, "provider": provider})
+            return ort.open_session(bundle.read_graph(entry), entry, given)
 
     batches = bundle.frame_batches(chosen)
     bundle.hold(_graphs(bundle, chosen, batches))
-    return Backend(ort.runtime_name(provider), chosen, open_session, batches, passed_over)
+    return Backend(ort.runtime_name(title), chosen, open_session, batches, passed_over)
 
 
 def _graphs(bundle: Bundle, precision: str, batches: Sequence[int]) -> list[GraphEntry]:
