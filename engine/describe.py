@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from ..bundle.sealed import reading_fields
 from ..clips import pattern_ages
 from ..errors import UsageError, one_of
 from .builder.proof import Proof, prove
+from .machine.log import Progress
 from .trust.index import engines_folder, read_index, verdict_of
 
-Progress = Callable[[str, int, int], None]
 PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs
 
 AXES = {

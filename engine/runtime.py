@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
-from types import TracebackType
 from typing import ClassVar
 
 from ..bundle import Bundle
@@ -158,9 +157,7 @@ class Runtime(RuntimeCore):
     def __enter__(self) -> Runtime:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

@@ -72,10 +72,6 @@ class _Server(TaskQueue):
         if os.getpid() == self._pid and threading.get_ident() != self.thread.ident:
             self.thread.join()
 
-    def drop(self) -> None:
-        """Ends the thread without waiting: nobody holds the worker any more."""
-        self._end(True)
-
     def forget(self, stream: Stream) -> None:
         """Closes a stream; on this thread."""
         self.streams.remove(stream)
@@ -178,7 +174,8 @@ class Worker:
     def __init__(self, runtime: RuntimeCore, queue: int, drop: str) -> None:
         self._server = _Server(runtime, queue, drop)
         self._calls, self._clips = Lane(), Lane()
-        weakref.finalize(self, self._server.drop).atexit = False
+        # Nobody waits for the thread of a worker that nobody holds any more.
+        weakref.finalize(self, self._server._end, True).atexit = False
 
     def __repr__(self) -> str:
         counts = f"{self.submitted} submitted, {self.answered} answered, {self.dropped} dropped"

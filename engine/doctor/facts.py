@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from .probe import Distribution, Interpreter, Probe
+from ..machine.targets import version_numbers
+from .probe import CUDA, IMPORT, Distribution, Interpreter, Probe
 
 MODULES = (
     "onnxruntime",
@@ -176,7 +177,8 @@ def read_facts(probe: Probe) -> Facts:
         installed[found.name].append(found)
     with ThreadPoolExecutor(4) as pool:  # the children wait for the disk more than for the processor
         modules = dict(zip(MODULES, pool.map(lambda name: _module(probe, name, installed), MODULES), strict=True))
-        said = pool.submit(probe.cuda).result().json()
+        cuda = pool.submit(probe.ask, "cuda", [probe.interpreter.executable, "-c", CUDA])
+        said = cuda.result().json()
     release = probe.text("/etc/nv_tegra_release")
     l4t = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", release)
     init = int(said.get("init", -1))
@@ -205,22 +207,12 @@ def read_facts(probe: Probe) -> Facts:
     )
 
 
-def version_numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers.
-
-    >>> version_numbers("10.3.0.30-1+cuda12.5")
-    (10, 3, 0, 30)
-    """
-    leading = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(number) for number in leading.group().split(".")) if leading else (0,)
-
-
 def _module(probe: Probe, name: str, installed: Mapping[str, list[Distribution]]) -> Module:
     files = probe.module_files(name)
     owners = tuple(d for key, found in installed.items() if re.fullmatch(OWNERS[name], key) for d in found)
     if not files:
         return Module(name, (), owners, "", "")
-    answer = probe.imported(name)
+    answer = probe.ask(f"import {name}", [probe.interpreter.executable, "-c", IMPORT, name])
     said = answer.json()
     return Module(name, files, owners, str(said.get("version", "")), "" if said else answer.why(), said)
 

@@ -230,14 +230,6 @@ class Probe:
             found[package[1]] = version[1] if version else ""
         return found
 
-    def imported(self, name: str) -> ChildAnswer:
-        """What importing a module in a child of the same interpreter gives; see `IMPORT`."""
-        return self.ask(f"import {name}", [self.interpreter.executable, "-c", IMPORT, name])
-
-    def cuda(self) -> ChildAnswer:
-        """What the driver's library says; see `CUDA`."""
-        return self.ask("cuda", [self.interpreter.executable, "-c", CUDA])
-
     def on_path(self, program: str) -> str:
         """Where the shell would find a program."""
         answer = self.ask(f"which {program}", ["/bin/sh", "-c", f"command -v {program}"])

@@ -75,7 +75,8 @@ def read_memory(root: Path = Path("/")) -> Memory:
     limit, used = (_number(root / "sys/fs/cgroup" / name) for name in ("memory.max", "memory.current"))
     if limit is None or used is None:
         return machine
-    used -= _reclaimable(root / "sys/fs/cgroup/memory.stat")
+    # File cache that the kernel would give up counts as used.
+    used -= _number(root / "sys/fs/cgroup/memory.stat", r"^inactive_file (\d+)$") or 0
     if limit - used >= available:
         return machine
     return Memory(limit, max(limit - used, 0), 0, "the memory limit of this container")
@@ -83,12 +84,7 @@ def read_memory(root: Path = Path("/")) -> Memory:
 
 def resident_bytes(pid: int, root: Path = Path("/")) -> int:
     """Resident memory of a process in bytes; 0 when it has ended."""
-    try:
-        status = (root / f"proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    return 1024 * (_number(root / f"proc/{pid}/status", r"^VmRSS:\s+(\d+) kB") or 0)
 
 
 def looks_short(lines: Iterable[str]) -> bool:
@@ -119,17 +115,10 @@ def shortage(lines: Iterable[str], before: Memory | None, after: Memory | None) 
     return "; ".join(parts)
 
 
-def _number(path: Path) -> int | None:
+def _number(path: Path, pattern: str = r"^(\d+)$") -> int | None:
+    """The number that a file of the kernel gives; None where there is no file, or no number ('max')."""
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no such file, or 'max'
-        return None
-
-
-def _reclaimable(path: Path) -> int:
-    """File cache that the kernel would give up, which counts as used."""
-    try:
-        found = re.search(r"^inactive_file (\d+)$", path.read_text(), re.MULTILINE)
+        found = re.search(pattern, path.read_text(), re.MULTILINE)
     except OSError:
-        return 0
-    return int(found[1]) if found else 0
+        return None
+    return int(found[1]) if found else None

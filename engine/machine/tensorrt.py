@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib
 import platform
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import MachineError, missing_package
-from .targets import check_target
+from .targets import check_target, version_numbers
 
 _IMPORT_NAMES = {
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -41,7 +40,7 @@ class TrtModule:
     @property
     def version_tuple(self) -> tuple[int, ...]:
         """The version's leading numbers, for comparisons."""
-        return _numbers(self.version)
+        return version_numbers(self.version)
 
     def __str__(self) -> str:
         return f"{'TensorRT-RTX' if self.target == 'rtx' else 'TensorRT'} {self.version}"
@@ -99,8 +98,3 @@ def _broken(name: str, error: Exception) -> MachineError:
         cause="its libraries are missing, or belong to another version or Python",
         next=f"python3 -c 'import {name}'",
     )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    leading = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(number) for number in leading.group().split(".")) if leading else (0,)

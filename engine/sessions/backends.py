@@ -19,9 +19,9 @@ from ...bundle.descriptors import HeldFolder
 from ...errors import MachineError, RefusedError, UsageError, VerificationError, advising, command, one_of, printable
 from ..cuda.layer import Cuda
 from ..cuda.open import open_cuda
-from ..machine.environment import platform_name
+from ..machine.environment import Running, platform_name
 from ..machine.tensorrt import TrtModule, find_module
-from ..trust.admit import Running, admit_engine, choose_engine, read_signature
+from ..trust.admit import admit_engine, choose_engine, read_signature
 from ..trust.index import EngineEntry, engines_folder, read_index
 from ..trust.store import RuntimeCache, TrustStore
 from .contract import Session

@@ -21,8 +21,9 @@ from ...errors import BadInputError, UsageError
 from ..cuda.device_arrays import check_device_array, is_on_device, opened
 from ..cuda.layer import Cuda, CudaError, explain, lost
 from ..machine.tensorrt import TrtModule
+from ..trust.store import RuntimeCache
 from .contract import Array, Session
-from .trt_engine import CacheStore, DeviceBuffers, TrtEngine, capture_checked
+from .trt_engine import DeviceBuffers, TrtEngine, capture_checked
 
 _PROBE_RUNS = 9
 
@@ -53,7 +54,7 @@ class TrtSession:
     """
 
     def __init__(
-        self, trt: TrtModule, cuda: Cuda, data: bytes, entry: GraphEntry, cache: CacheStore | None = None
+        self, trt: TrtModule, cuda: Cuda, data: bytes, entry: GraphEntry, cache: RuntimeCache | None = None
     ) -> None:
         self.shown = f"{entry.graph}.{entry.precision}.b{entry.batch}"
         self.cuda = cuda
@@ -69,7 +70,7 @@ class TrtSession:
             self.close()
             raise
 
-    def _open(self, trt: TrtModule, data: bytes, entry: GraphEntry, cache: CacheStore | None) -> None:
+    def _open(self, trt: TrtModule, data: bytes, entry: GraphEntry, cache: RuntimeCache | None) -> None:
         cuda = self.cuda
         self._stream = cuda.stream()
         self._freeing.callback(self._quietly, cuda.free_stream, self._stream)
@@ -92,7 +93,8 @@ class TrtSession:
         if self._graph is not None:
             self._freeing.callback(self._quietly, cuda.free_graph, self._graph)
         if reason:
-            self._fall_back(f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}")
+            self.fallbacks.append(f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}")
+            warnings.warn(self.fallbacks[-1], RuntimeWarning, stacklevel=2)
         self._to_host = []  # from now on what somebody has asked for
 
     # ----------------------------------------------------------------------------------------------------------- memory
@@ -125,20 +127,12 @@ class TrtSession:
 
     # ----------------------------------------------------------------------------------------------------- what it does
     def input(self, name: str) -> Array:
-        buffers = self._ready("writing an input")
-        if name not in self._from_host:
-            with self._working("reading an input"):
-                self._fetch(name)  # so that what stands there already is what the host sees
-            self._from_host.append(name)
-        return buffers.host[name]
+        self._ready("writing an input")
+        return self._on_host(name, "input", self._from_host)
 
     def output(self, name: str) -> Array:
-        buffers = self._ready("reading an output")
-        if name not in self._to_host:
-            with self._working("reading an output"):
-                self._fetch(name)
-            self._to_host.append(name)
-        return buffers.host[name]
+        self._ready("reading an output")
+        return self._on_host(name, "output", self._to_host)
 
     def run(self) -> None:
         """Computes the outputs from the inputs; returns when they can be read.
@@ -214,11 +208,9 @@ class TrtSession:
 
     def close(self) -> None:
         """Frees everything, what uses before what is used. A second call does nothing."""
-        if not self._closed:
-            self._closed = True
-            self._free()
-
-    def _free(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(CudaError):  # without the context, no call but a release makes sense
                 stack.enter_context(self.cuda)  # type: ignore[arg-type]
@@ -243,27 +235,28 @@ class TrtSession:
             cuda.launch(graph, stream)
         elif not self._engine.enqueue(stream):
             cuda.synchronize(stream)  # a sticky error shows itself here
-            raise self._engine.refused(self.shown)
+            raise self._engine.failed(f"{self._engine.trt} refused to start {self.shown}.")
         if not buffers.mapped:
             for name in self._to_host:
                 cuda.to_host(buffers.bytes[name], buffers.pointers[name], stream)
         cuda.record(self._events[0], stream)
         cuda.synchronize_event(self._events[0])
 
-    def _fetch(self, name: str) -> None:
+    def _on_host(self, name: str, kind: str, known: list[str]) -> Array:
+        """A tensor's host buffer, which is one of `known` from now on; what stands on the device is fetched first."""
         buffers = self._buffers
-        if not buffers.mapped:
-            self.cuda.to_host(buffers.bytes[name], buffers.pointers[name], self._stream)
-        self.cuda.synchronize(self._stream)
-
-    def _fall_back(self, text: str) -> None:
-        self.fallbacks.append(text)
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        if name not in known:
+            with self._working(f"reading an {kind}"):
+                if not buffers.mapped:
+                    self.cuda.to_host(buffers.bytes[name], buffers.pointers[name], self._stream)
+                self.cuda.synchronize(self._stream)
+            known.append(name)
+        return buffers.host[name]
 
     @contextlib.contextmanager
     def _working(self, doing: str) -> Iterator[None]:
         """Holds the session and the device's context; turns faults into errors for people."""
-        self._check(doing)
+        self._ready(doing)
         try:
             with self.cuda:
                 try:
@@ -275,14 +268,11 @@ class TrtSession:
         except CudaError as fault:
             raise explain(fault, self.cuda, f"{doing} {self.shown}") from fault
 
-    def _check(self, doing: str) -> None:
+    def _ready(self, doing: str) -> DeviceBuffers:
         if self._closed:
             raise UsageError(f"{self.shown} is closed; {doing} is refused.", next="logoformer.load(...) opens it anew")
         if self.cuda.lost:
             raise lost(self.cuda, f"{doing} {self.shown}")
-
-    def _ready(self, doing: str) -> DeviceBuffers:
-        self._check(doing)
         return self._buffers
 
 
@@ -292,6 +282,6 @@ def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> 
     Args:
         data: engine bytes that `admit.admit_engine` let in, and nothing else.
         entry: what the index says of the graph.
-        options: `module`: a `TrtModule`; `cuda`: a `Cuda`; `cache`: a `CacheStore`, or absent.
+        options: `module`: a `TrtModule`; `cuda`: a `Cuda`; `cache`: a `RuntimeCache`, or absent.
     """
     return TrtSession(options["module"], options["cuda"], data, entry, options.get("cache"))

@@ -22,12 +22,10 @@ from ...bundle.descriptors import HeldFolder
 from ...bundle.files import read_regular
 from ...errors import MachineError, RefusedError, printable
 from ..machine.environment import Running
+from ..machine.targets import version_numbers
 from .index import FAILED, VERIFIED, EngineEntry, build_command, read_engine
 from .signature import SIGNATURE_BYTES
 from .store import TrustStore
-
-__all__ = ["Running", "admit_engine", "choose_engine", "mismatches"]
-
 
 _log = logging.getLogger(__name__)
 
@@ -130,10 +128,9 @@ def mismatches(entry: EngineEntry, running: Running) -> list[str]:
     if entry.kind != running.target:
         wrong.append(f"built with target {entry.kind}, running here {running.target}")
     elif entry.tensorrt_version != running.tensorrt_version:
-        age = "an older" if _numbers(entry.tensorrt_version) < _numbers(running.tensorrt_version) else "a newer"
-        wrong.append(
-            f"built with TensorRT {entry.tensorrt_version} ({age} one), running here {running.tensorrt_version}"
-        )
+        there, here = entry.tensorrt_version, running.tensorrt_version
+        age = "an older" if version_numbers(there) < version_numbers(here) else "a newer"
+        wrong.append(f"built with TensorRT {there} ({age} one), running here {here}")
     if not _covers(entry, running.compute_capability):
         built = "+".join(entry.compute_capabilities) or "a GPU that was not recorded"
         wrong.append(f"built for {built}, running here {running.compute_capability or 'no GPU that could be found'}")
@@ -160,7 +157,3 @@ def _covers(entry: EngineEntry, sm: str | None) -> bool:
 def _sm(name: str) -> int:
     digits = re.fullmatch(r"sm(\d{2,3})", name)
     return int(digits[1]) if digits else 0
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
