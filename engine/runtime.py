@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
@@ -9,7 +10,7 @@ from typing import ClassVar
 
 from ..bundle import Bundle
 from ..clips import Clip, Frame, Sampling
-from ..errors import UsageError, whole_number
+from ..errors import UsageError, printable, whole_number
 from .core import RuntimeCore
 from .golden import selftest as run_selftest
 from .result import Result
@@ -17,6 +18,8 @@ from .sessions.backends import open_backend
 from .step import Job, advance
 from .stream import Stream
 from .worker import Worker
+
+_log = logging.getLogger(__name__)
 
 
 class Runtime(RuntimeCore):
@@ -197,6 +200,7 @@ def load(
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     options = {"threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda}
     chosen = open_backend(bundle, backend, precision, options)
+    _log.info("%s runs %s (asked for: %s, %s)", printable(chosen.name), chosen.precision, backend, precision)
     runtime = Runtime(bundle, chosen.open_session, chosen.name, chosen.precision, chosen.frame_batches)
     runtime.passed_over = chosen.passed_over
     if selftest:

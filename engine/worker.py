@@ -96,15 +96,17 @@ class _Server(TaskQueue):
         now = perf_counter_ns()
         outcomes: list[Any] = []
         try:
-            if len(chosen) > 1:
-                jobs = [task.job for task in chosen if task.job is not None]
-                for job in jobs:
-                    job.marks["queue"] = now
+            jobs: list[Job] = []
+            for task in chosen:
+                if isinstance(task.work, Job):
+                    task.work.marks["queue"] = now
+                    jobs.append(task.work)
+                else:  # which comes alone
+                    outcomes = [task.work(now)]
+            if jobs:
                 with self.runtime.owner:
                     advance(self.runtime, jobs)
                 outcomes = [job.outcome for job in jobs]
-            elif chosen:
-                outcomes = [chosen[0].work(now)]
         except BaseException as error:  # any error belongs to who submitted
             outcomes = [error] * len(chosen)
         lost = next((outcome for outcome in outcomes if isinstance(outcome, DeviceLostError)), None)
@@ -251,19 +253,11 @@ class Worker:
         """
         received = perf_counter_ns()
         own = np.array(check_frame(frame))
-        inner = stream._stream
         if stream._worker is not self:
             raise UsageError("This stream belongs to another worker.", next="worker.stream(...) opens one")
         if stream._closed:
             raise UsageError("This stream is closed.", next="worker.stream(...) opens a new one")
-
-        runtime = self._server.runtime
-
-        def work(now: int) -> Result | None:
-            with runtime.owner:
-                return inner.take_frame(own, time_s, received, {"queue": now})
-
-        return self._server._submit(Task(stream._lane, work, True, Job(inner, own, time_s, received)))
+        return self._server._submit(Task(stream._lane, Job(stream._stream, own, time_s, received), submission=True))
 
     def submit_clip(self, clip: Clip, *, color: str | None = None) -> Future[Result]:
         """Hands over one clip and returns at once; see `Runtime.__call__` and `submit`.

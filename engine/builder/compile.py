@@ -297,7 +297,6 @@ class BuiltEngine:
         flags: settings as TensorRT gave them back.
         tensor_types: layer outputs of the parsed network by type. Typing is strong: what is not 'half' here is not FP16
             in the engine either.
-        log: TensorRT's warnings and errors.
         seconds: what parsing and compiling took on this machine.
         timing_cache: what TensorRT measured of kernels, for the next build; None where it keeps none.
         peak_bytes: the most memory that the process of the build held; 0 without such a process.
@@ -310,7 +309,6 @@ class BuiltEngine:
     cuda: str
     flags: Mapping[str, bool | int | str | None]
     tensor_types: Mapping[str, int]
-    log: tuple[str, ...]
     seconds: float
     timing_cache: bytes | None = None
     peak_bytes: int = 0
@@ -330,9 +328,8 @@ def build_here(
         RefusedError, BadInputError, MachineError: see `process.build_engine`.
     """
     trt = find_module(options.target)
-    log = BuildLog()
     begun = time.perf_counter()
-    compilation = Compilation(trt, onnx, shown, options, log)
+    compilation = Compilation(trt, onnx, shown, options, BuildLog())
     tensor_types = compilation.tensor_types()
     plan, flags = compilation.run("NONE", progress, timing_cache)
     gpu = find_gpu()
@@ -345,7 +342,6 @@ def build_here(
         cuda="" if gpu is None else gpu.cuda,
         flags=flags,
         tensor_types=tensor_types,
-        log=log.complaints,
         seconds=time.perf_counter() - begun,
         timing_cache=compilation.timing_cache,
     )

@@ -133,8 +133,7 @@ def build_engine(
     """
     head, parts = _in_child("build", onnx, options, shown, timing_cache, progress)
     record = head["built"]
-    for name in ("compute_capabilities", "log"):
-        record[name] = tuple(record[name])
+    record["compute_capabilities"] = tuple(record["compute_capabilities"])
     return BuiltEngine(plan=parts[0], timing_cache=parts[1] or None, **record)
 
 

@@ -125,12 +125,6 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
         MachineError: the backend is not installed, there is no card, or no engine for it.
         RefusedError: nobody vouches for the engine.
     """
-    chosen = _choose(bundle, backend, precision, options)
-    _log.info("%s runs %s (asked for: %s, %s)", printable(chosen.name), chosen.precision, backend, precision)
-    return chosen
-
-
-def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
     if backend not in BACKENDS:
         raise UsageError(f"Unknown backend {backend!r}.", next=f"choose from {one_of(BACKENDS)}")
     if backend in _TARGETS:
@@ -143,7 +137,7 @@ def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, 
             passed_over.append(f"{name}: {error.what}")
             _log.info("%s is not used: %s", name, printable(error.what))
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
-                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=4)
+                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
     named = "onnxruntime" if backend == "auto" else backend
     return _open_onnxruntime(bundle, named, precision, options, tuple(passed_over))
 

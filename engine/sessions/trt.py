@@ -45,7 +45,6 @@ class TrtSession:
         host_memory: 'pinned' or 'mapped', see `DeviceBuffers`.
         host_memory_reason: why.
         fallbacks: what is slower than it could be, and why; also given as warnings.
-        not_finite: runs whose answer, as far as the host reads it, held NaN or infinity.
 
     Raises:
         RefusedError: other tensors than promised.
@@ -59,7 +58,6 @@ class TrtSession:
         self.shown = f"{entry.graph}.{entry.precision}.b{entry.batch}"
         self.cuda = cuda
         self.fallbacks: list[str] = []
-        self.not_finite = 0
         self._closed = False
         self._graph: int | None = None
         self._freeing = contextlib.ExitStack()  # in the end: what uses goes before what is used
@@ -144,9 +142,6 @@ class TrtSession:
         """
         with self._working("running"):
             self._once(self._graph)
-        host = self._buffers.host
-        if not all(np.isfinite(host[name]).all() for name in self._to_host if host[name].dtype.kind == "f"):
-            self.not_finite += 1  # what makes a result of it says so and refuses; here it is counted
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
         """See `Session.take`: a copy on the device, ordered by events on both sides."""
