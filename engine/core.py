@@ -20,7 +20,7 @@ from ..bundle import Bundle, GraphEntry
 from ..clips import Clip, check_color
 from ..errors import UsageError, VerificationError, command, printable
 from .feeding import put_clip
-from .result import Result, make_result
+from .result import Result
 from .sessions.contract import Session
 from .thread_owner import ThreadOwner
 
@@ -170,9 +170,30 @@ class RuntimeCore:
         time_s: float | None,
         sequence: int,
     ) -> Result:
-        """`make_result`, counting what was not finite."""
-        try:
-            return make_result(self.labels, probabilities, marks, started_ns, received_ns, time_s, sequence)
-        except VerificationError:
+        """Builds a result from a session's output.
+
+        Args:
+            probabilities: float32 `[C]`, a session's buffer; copied.
+            marks: when each stage ended, in order.
+            started_ns: when the call began.
+            received_ns: when the newest frame was handed over.
+            time_s: see `Result`.
+            sequence: see `Result`.
+
+        Raises:
+            VerificationError: a probability is NaN or infinite; it is counted.
+        """
+        own = probabilities.copy()
+        if not np.isfinite(own).all():
             self.not_finite += 1
-            raise
+            raise VerificationError(
+                f"The answer is not finite: {own.tolist()}. No label was made of it.",
+                cause="an overflow in a 16-bit graph, or a damaged model",
+                next=command("logoformer", "verify", "BUNDLE"),
+            )
+        index = int(own.argmax())
+        stages, before = {}, started_ns
+        for name, mark in marks.items():
+            stages[name] = (mark - before) / 1e6
+            before = mark
+        return Result(self.labels[index], index, own, stages, (before - received_ns) / 1e6, time_s, sequence)

@@ -22,6 +22,7 @@ from .trust.index import engines_folder, read_index, verdict_of
 
 PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs
 
+_AS_IN_THE_MANIFEST = ("preprocessing", "sampling", "stream", "graphs", "precisions", "golden", "provenance")
 AXES = {
     "clip": "N T H W C",
     "frame": "N H W C",
@@ -48,13 +49,7 @@ def describe(path: str | os.PathLike[str], engines_dir: str | os.PathLike[str] |
             "digest": m["digest"],
             "model": m["model"],
             "labels": list(bundle.labels),
-            "preprocessing": m["preprocessing"],
-            "sampling": m["sampling"],
-            "stream": m["stream"],
-            "graphs": m["graphs"],
-            "precisions": m["precisions"],
-            "golden": m["golden"],
-            "provenance": m["provenance"],
+            **{name: m[name] for name in _AS_IN_THE_MANIFEST},
             "verification": m.get("verification", {}),
             "engines": [
                 {

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import VerificationError, command
-
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -43,41 +41,3 @@ class Result:
     def confidence(self) -> float:
         """Probability of `label`."""
         return float(self.probabilities[self.index])
-
-
-def make_result(
-    labels: tuple[str, ...],
-    probabilities: npt.NDArray[np.float32],
-    marks_ns: Mapping[str, int],
-    started_ns: int,
-    received_ns: int,
-    time_s: float | None,
-    sequence: int,
-) -> Result:
-    """Builds a result from a session's output.
-
-    Args:
-        labels: C names.
-        probabilities: float32 `[C]`, a session's buffer; copied.
-        marks_ns: when each stage ended, in order.
-        started_ns: when the call began.
-        received_ns: when the newest frame was handed over.
-        time_s: see `Result`.
-        sequence: see `Result`.
-
-    Raises:
-        VerificationError: a probability is NaN or infinite.
-    """
-    own = probabilities.copy()
-    if not np.isfinite(own).all():
-        raise VerificationError(
-            f"The answer is not finite: {own.tolist()}. No label was made of it.",
-            cause="an overflow in a 16-bit graph, or a damaged model",
-            next=command("logoformer", "verify", "BUNDLE"),
-        )
-    index = int(own.argmax())
-    stages, before = {}, started_ns
-    for name, mark in marks_ns.items():
-        stages[name] = (mark - before) / 1e6
-        before = mark
-    return Result(labels[index], index, own, stages, (before - received_ns) / 1e6, time_s, sequence)

@@ -17,7 +17,7 @@ from typing import Any
 from ...bundle.onnx_scan import refuse_external
 from ...errors import BadInputError, LogoformerError, MachineError, UsageError
 from ..machine.environment import ON_GPU, build_memory, find_gpu
-from ..machine.log import BuildLog, Progress, ProgressRelay, make_logger, make_monitor
+from ..machine.log import BuildLog, Progress, make_logger, make_monitor
 from ..machine.memory import MIB, MORE_MEMORY, Memory, looks_short, shortage
 from ..machine.targets import RTX_SMS, check_sms, check_target
 from ..machine.tensorrt import TrtModule, find_module
@@ -135,13 +135,12 @@ class Compilation:
         """
         config = self._configure(verbosity)
         used = self._use_timing_cache(config, timing_cache)
-        relay = ProgressRelay(progress) if progress is not None else None
-        monitor = make_monitor(self.trt.module, relay) if relay is not None else None
+        monitor = make_monitor(self.trt.module, progress) if progress is not None else None
         if monitor is not None:
             config.progress_monitor = monitor
         plan = self._builder.build_serialized_network(self.network, config)
-        if relay is not None and relay.error is not None:
-            raise relay.error
+        if monitor is not None and monitor.error is not None:
+            raise monitor.error
         if plan is None:
             raise build_failed(self.trt, self._shown, self.log, self._memory)
         if used:

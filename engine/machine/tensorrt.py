@@ -37,11 +37,6 @@ class TrtModule:
     version: str
     module: Any
 
-    @property
-    def version_tuple(self) -> tuple[int, ...]:
-        """The version's leading numbers, for comparisons."""
-        return version_numbers(self.version)
-
     def __str__(self) -> str:
         return f"{'TensorRT-RTX' if self.target == 'rtx' else 'TensorRT'} {self.version}"
 
@@ -72,7 +67,7 @@ def find_module(target: str) -> TrtModule:
 
 def _checked(found: TrtModule) -> TrtModule:
     oldest = _OLDEST[found.target]
-    if found.version_tuple < oldest:
+    if version_numbers(found.version) < oldest:
         raise MachineError(
             f"{found} is too old; {'.'.join(map(str, oldest))} or newer is needed.",
             cause="JetPack 6.0 and older: their TensorRT has no strongly typed networks",

@@ -145,7 +145,7 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
 def _open_onnxruntime(
     bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
 ) -> Backend:
-    """The CPU, or the CUDA provider asked for by name: 'auto' does not take it, as it is not judged."""
+    """The CPU, or the CUDA provider by name: 'auto' never takes that, as it is not judged."""
     from . import ort
 
     chosen = choose_precision(bundle, precision, backend)
