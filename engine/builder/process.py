@@ -72,7 +72,7 @@ class _Child:
 
 @contextmanager
 def _start(shown: str) -> Iterator[_Child]:
-    """Run `serve` in a child process for the duration of the block; `shown` names the graph in messages."""
+    """Run `serve` in a child process for the duration of the block; `shown`: the graph."""
     memory = read_memory()
     here, there = Pipe()
     paths = json.dumps([path or str(Path.cwd()) for path in sys.path if isinstance(path, str)])

@@ -116,7 +116,7 @@ def shortage(lines: Iterable[str], before: Memory | None, after: Memory | None) 
 
 
 def _number(path: Path, pattern: str = r"^(\d+)$") -> int | None:
-    """The number that a file of the kernel gives; None where there is no file, or no number ('max')."""
+    """The number in a file of the kernel; None where it has none ('max'), or is not there."""
     try:
         found = re.search(pattern, path.read_text(), re.MULTILINE)
     except OSError:

@@ -181,7 +181,7 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
-    """The backend's entry point; `options` may hold `threads`, and `card` (from 0) where a GPU computes."""
+    """The backend's entry point; `options` may hold `threads`, and `card` (none: the CPU)."""
     card = options.get("card")
     if card is None:
         return OrtSession(data, entry, options.get("threads"))

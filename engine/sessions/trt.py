@@ -238,7 +238,7 @@ class TrtSession:
         cuda.synchronize_event(self._events[0])
 
     def _on_host(self, name: str, kind: str, known: list[str]) -> Array:
-        """A tensor's host buffer, which is one of `known` from now on; what stands on the device is fetched first."""
+        """A tensor's host buffer, one of `known` from now on; the device's bytes are fetched."""
         buffers = self._buffers
         if name not in known:
             with self._working(f"reading an {kind}"):

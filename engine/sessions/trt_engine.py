@@ -138,7 +138,7 @@ class TrtEngine:
         self._engine = self._runtime = None
 
     def failed(self, what: str, next: str = "logoformer doctor", needed: int = 0) -> MachineError:
-        """The error for a call that TensorRT refused, with its own lines; `needed`: bytes that were asked for."""
+        """The error for a call that TensorRT refused; `needed`: bytes that were asked for."""
         said = self.log.complaints
         if looks_short(said):
             error = out_of_memory(self._cuda, self._shown, needed, said[-1])
