@@ -11,9 +11,8 @@ from typing import ClassVar
 from ..bundle import Bundle
 from ..clips import Clip, Frame, Sampling
 from ..errors import UsageError, printable, whole_number
-from .core import RuntimeCore
+from .core import Result, RuntimeCore
 from .golden import selftest as run_selftest
-from .result import Result
 from .sessions.backends import open_backend
 from .step import Job, advance
 from .stream import Stream

@@ -28,9 +28,8 @@ import numpy.typing as npt
 
 from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, pattern_ages, pick, window_order
 from ..errors import BadInputError, UsageError, VerificationError, one_of, whole_number
-from .core import RuntimeCore
+from .core import Result, RuntimeCore
 from .feeding import check_picture, put_frame
-from .result import Result
 from .sessions.contract import Session
 
 WARMUPS = ("wait", "repeat")

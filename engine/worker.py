@@ -33,16 +33,14 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from ..clips import Clip, Frame, check_color, check_frame
 from ..errors import DeviceLostError, UsageError
-from .core import RuntimeCore
+from .core import Result, RuntimeCore
 from .feeding import check_clip
-from .result import Result
 from .step import Job, advance
 from .stream import Stream
 from .task_queue import Lane, Task, TaskQueue
@@ -288,7 +286,5 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.close(cancel=kind is not None)

@@ -19,8 +19,7 @@ import numpy.typing as npt
 from ...bundle import Bundle
 from ...bundle.onnx_scan import refuse_external
 from ...clips import Clip, pattern_ages, pick
-from ...engine import Runtime, load
-from ...engine.result import Result
+from ...engine import Result, Runtime, load
 from ...errors import BadInputError, UsageError, VerificationError, command, one_of
 from ..report.records import CPU
 

@@ -31,7 +31,7 @@ from ...errors import LogoformerError, MachineError
 from ..machine.log import Progress
 from ..machine.memory import MORE_MEMORY, Memory, mib, read_memory, resident_bytes
 from .compile import BuildOptions, BuiltEngine, build_here
-from .xray import Inspection, inspect_here
+from .proof import Inspection, inspect_here
 
 _log = logging.getLogger(__name__)
 
@@ -47,27 +47,16 @@ importlib.import_module(sys.argv[2]).serve(int(sys.argv[3]), int(sys.argv[4]))
 
 @dataclass
 class _Child:
-    """A running build.
-
-    Attributes:
-        process: the child.
-        pipe: for requests and answers.
-        words: what it and TensorRT's libraries print; shown when it crashes.
-        shown: the graph, for messages.
-        before: memory when it was started.
-        peak_bytes: the most that it was seen to hold.
-        lowest: the least memory that was seen to be free.
-        next_look: on the monotonic clock, when to look at memory again.
-    """
+    """A running build of the graph `shown`."""
 
     process: subprocess.Popen[bytes]
-    pipe: Connection
-    words: IO[bytes]
+    pipe: Connection  # for requests and answers
+    words: IO[bytes]  # what it and TensorRT's libraries print; shown when it crashes
     shown: str
-    before: Memory
-    lowest: Memory
-    peak_bytes: int = 0
-    next_look: float = 0.0
+    before: Memory  # when it was started
+    lowest: Memory  # the least that was seen to be free
+    peak_bytes: int = 0  # the most that it was seen to hold
+    next_look: float = 0.0  # on the monotonic clock, when to look at memory again
 
 
 @contextmanager

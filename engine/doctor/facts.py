@@ -13,26 +13,16 @@ from typing import Any
 from ..machine.targets import version_numbers
 from .probe import CUDA, IMPORT, Distribution, Interpreter, Probe
 
-MODULES = (
-    "onnxruntime",
-    "tensorrt",
-    "tensorrt_bindings",
-    "tensorrt_rtx",
-    "tensorrt_rtx_bindings",
-    "cuda.bindings.runtime",
-    "pycuda.driver",
-    "cv2",
-)
-# Which distributions put which import name there. More than one of them in a folder overwrite each other.
+# The import names that matter, and which distributions put them there. Two of those in a folder overwrite each other.
 OWNERS = {
     "onnxruntime": r"onnxruntime(-gpu|-openvino|-directml|-qnn|-training.*)?",
-    "cv2": r"opencv(-contrib)?-python(-headless)?",
     "tensorrt": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_bindings": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_rtx": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_rtx_bindings": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
     "cuda.bindings.runtime": r"cuda-(bindings|python)",
     "pycuda.driver": r"pycuda",
+    "cv2": r"opencv(-contrib)?-python(-headless)?",
 }
 DEBS = (
     "nvidia-jetpack", "nvidia-l4t-core", "tensorrt", "python3-libnvinfer", "libnvinfer10", "libnvinfer8",
@@ -176,7 +166,7 @@ def read_facts(probe: Probe) -> Facts:
     for found in probe.distributions():
         installed[found.name].append(found)
     with ThreadPoolExecutor(4) as pool:  # the children wait for the disk more than for the processor
-        modules = dict(zip(MODULES, pool.map(lambda name: _module(probe, name, installed), MODULES), strict=True))
+        modules = dict(zip(OWNERS, pool.map(lambda name: _module(probe, name, installed), OWNERS), strict=True))
         cuda = pool.submit(probe.ask, "cuda", [probe.interpreter.executable, "-c", CUDA])
         said = cuda.result().json()
     release = probe.text("/etc/nv_tegra_release")

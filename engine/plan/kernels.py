@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -59,9 +60,7 @@ class PlanTensor:
         """Bytes of its elements; 0 for a type listed in `KernelPlan.unknown_types`."""
         bits = next((bits for name, bits in TYPES.values() if name == self.dtype), 0)
         strides = self.strides if len(self.strides) == len(self.shape) else (1,) * len(self.shape)
-        elements = 1
-        for size, stride in zip(self.shape, strides, strict=True):
-            elements *= size if stride else 1
+        elements = math.prod(size for size, stride in zip(self.shape, strides, strict=True) if stride)
         return (elements * bits + 7) // 8
 
 

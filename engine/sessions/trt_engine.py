@@ -7,6 +7,7 @@ RTX is asked for. Addresses and streams are handed over as plain `int`: 10.3 tak
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -254,6 +255,7 @@ def _compare(
     run: Callable[[int | None], None],
     graph: int,
 ) -> str:
+    alike = functools.partial(np.allclose, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
     plain = []
     for seed in range(2):
         for name in engine.inputs:
@@ -263,7 +265,7 @@ def _compare(
         for name in engine.outputs:
             cuda.fill(buffers.pointers[name], _POISON, buffers.sizes[name], stream)
         run(graph)
-        wrong = [name for name in engine.outputs if not _alike(buffers.host[name], plain[seed][name])]
+        wrong = [name for name in engine.outputs if not alike(buffers.host[name], plain[seed][name])]
         if wrong:
             return f"a replay answers otherwise than a plain run in {', '.join(wrong)}"
     for name in engine.inputs:
@@ -282,7 +284,3 @@ def _fill(array: Array, seed: int) -> None:
         array[...] = rng.integers(0, 256, array.shape)
     else:
         array[...] = seed
-
-
-def _alike(found: Array, wanted: Array) -> bool:
-    return bool(np.allclose(found, wanted, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))

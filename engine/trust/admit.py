@@ -23,7 +23,7 @@ from ...bundle.files import read_regular
 from ...errors import MachineError, RefusedError, printable
 from ..machine.environment import Running
 from ..machine.targets import version_numbers
-from .index import FAILED, VERIFIED, EngineEntry, build_command, read_engine
+from .index import FAILED, STALE, VERIFIED, EngineEntry, build_command, read_engine
 from .signature import SIGNATURE_BYTES
 from .store import TrustStore
 
@@ -140,7 +140,7 @@ def mismatches(entry: EngineEntry, running: Running) -> list[str]:
 
 
 def _against(entry: EngineEntry, graph: GraphEntry, running: Running) -> list[str]:
-    stale = [] if entry.graph_sha256 == graph.sha256 else ["stale: built from another graph than the bundle's"]
+    stale = [] if entry.graph_sha256 == graph.sha256 else [STALE]
     failed = ["it failed logoformer verify"] if entry.verdict == FAILED else []
     return [*stale, *failed, *mismatches(entry, running)]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from logoformer.engine.builder import xray as module
+from logoformer.engine.builder import proof as module
 from logoformer.engine.builder.compile import BuildOptions
-from logoformer.engine.builder.xray import xray
+from logoformer.engine.builder.proof import xray
 from logoformer.engine.plan.kernels import Kernel, KernelPlan, PlanTensor
 from logoformer.engine.plan.macs import place_macs
 from logoformer.engine.plan.rtx_log import parse_plan
