@@ -151,11 +151,6 @@ class RuntimeCore:
         for session in sessions.values():
             session.close()
 
-    @property
-    def has_open_streams(self) -> bool:
-        """Whether a face of the ring arena is in use."""
-        return len(self._free_faces) < self.bundle.stream.faces
-
     def take_face(self) -> int:
         """A free face of the ring arena, until `release_face` gives it back.
 

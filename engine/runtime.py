@@ -137,7 +137,7 @@ class Runtime(RuntimeCore):
                 than the runtime's.
         """
         self.owner.check()
-        if self.has_open_streams:
+        if len(self._free_faces) < self.bundle.stream.faces:
             raise UsageError(
                 "Streams of this runtime are open; a worker has its own.",
                 next="stream.close(), then worker.stream(...)",

@@ -26,10 +26,11 @@ from time import perf_counter_ns
 import numpy as np
 import numpy.typing as npt
 
-from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, pattern_ages, pick, window_order
+from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, check_frame, pattern_ages, pick, window_order
 from ..errors import BadInputError, UsageError, VerificationError, one_of, whole_number
 from .core import Result, RuntimeCore
-from .feeding import check_picture, put_frame
+from .cuda.device_arrays import is_on_device
+from .feeding import put_frame
 from .sessions.contract import Session
 
 WARMUPS = ("wait", "repeat")
@@ -214,7 +215,8 @@ class Stream:
     def check(self, frame: Frame, time_s: float) -> None:
         """Refuses what `push` refuses; changes nothing."""
         self._open()
-        check_picture(frame)
+        if not is_on_device(frame):
+            check_frame(frame)
         newest_s = self._ring.newest_s
         if not isinstance(time_s, Real):
             raise BadInputError(

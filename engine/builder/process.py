@@ -158,7 +158,10 @@ def _in_child(
                 if progress is not None:
                     progress(*head["progress"])
             elif "error" in head:
-                raise _raised(head["error"])
+                said = head["error"]
+                raise getattr(errors, said["error"])(
+                    said["what"], cause=said["cause"], next=said["next"], log=said["log"]
+                )
             else:
                 return head, parts
         raise _died(child)
@@ -194,13 +197,6 @@ def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
             logging.getLogger(name).log(level, "%s", text)
         else:
             yield head, parts
-
-
-def _raised(error: Mapping[str, Any]) -> LogoformerError:
-    """The child's error, to be raised here."""
-    kind = getattr(errors, error["error"])
-    again: LogoformerError = kind(error["what"], cause=error["cause"], next=error["next"], log=error["log"])
-    return again
 
 
 def _died(child: _Child) -> MachineError:

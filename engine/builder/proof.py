@@ -262,7 +262,9 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
     if options.target != "rtx":
         return Proven(options.compute_capabilities, {}, {})
     each = options.compute_capabilities
-    tried = each if entry.precision == "int8" else (_representative(each),)
+    # The GPU that figures in this project are given for, if it is among them; else the newest.
+    one = "sm86" if "sm86" in each else each[-1]
+    tried = each if entry.precision == "int8" else (one,)
     proofs = {sm: prove(data, bundle, entry, sm, replace(options, compute_capabilities=(sm,))) for sm in tried}
     broken = {sm: proof for sm, proof in proofs.items() if not proof.holds}
     if len(broken) == len(proofs):
@@ -292,11 +294,6 @@ def prove_inspected(inspection: Inspection, bundle: Bundle, entry: GraphEntry) -
     if proof.fallen > 1.0 - proof.promised:
         raise _broken(bundle, entry, {plan.sm: proof})
     return {plan.sm: {**proof.summary(), "shape": "unverified: read from the engine inspector"}}
-
-
-def _representative(gpus: tuple[str, ...]) -> str:
-    """The GPU that figures in this project are given for, if it is among them; else the newest."""
-    return "sm86" if "sm86" in gpus else gpus[-1]
 
 
 def _broken(bundle: Bundle, entry: GraphEntry, proofs: Mapping[str, Proof]) -> VerificationError:

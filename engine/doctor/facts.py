@@ -172,16 +172,18 @@ def read_facts(probe: Probe) -> Facts:
     release = probe.text("/etc/nv_tegra_release")
     l4t = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", release)
     init = int(said.get("init", -1))
-    on_path = probe.on_path("trtexec")
+    minor = ".".join(probe.interpreter.version.split(".")[:2])
+    which = probe.ask("which trtexec", ["/bin/sh", "-c", "command -v trtexec"])
+    on_path = which.out.strip() if which.code == 0 else ""
     elsewhere = probe.names("/usr/src/tensorrt/bin/trtexec")
     return Facts(
-        system=_quoted(probe.text("/etc/os-release"), "PRETTY_NAME"),
+        system=_first(r'^PRETTY_NAME="?([^"\n]*)"?$', probe.text("/etc/os-release")),
         interpreter=probe.interpreter,
         system_packages=_system_packages(probe),
-        managed=bool(probe.names(f"/usr/lib/python{_minor(probe)}/EXTERNALLY-MANAGED")),
+        managed=bool(probe.names(f"/usr/lib/python{minor}/EXTERNALLY-MANAGED")),
         board=probe.text("/proc/device-tree/model"),
         l4t=f"{l4t[1]}.{l4t[2]}" if l4t else "",
-        driver=_driver(probe.text("/proc/driver/nvidia/version")),
+        driver=_first(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)(?:\s|$)", probe.text("/proc/driver/nvidia/version")),
         gpus=tuple(CudaGpu(str(g["name"]), str(g["sm"]), int(g["memory_mib"])) for g in said.get("devices", ())),
         cuda=(int(said.get("version", 0)) // 1000, int(said.get("version", 0)) % 1000 // 10),
         cuda_init=init,
@@ -207,10 +209,6 @@ def _module(probe: Probe, name: str, installed: Mapping[str, list[Distribution]]
     return Module(name, files, owners, str(said.get("version", "")), "" if said else answer.why(), said)
 
 
-def _minor(probe: Probe) -> str:
-    return ".".join(probe.interpreter.version.split(".")[:2])
-
-
 def _system_packages(probe: Probe) -> bool:
     if not probe.interpreter.in_venv:
         return True
@@ -232,8 +230,9 @@ def _hidden(probe: Probe, modules: Mapping[str, Module]) -> dict[str, str]:
     return hidden
 
 
-def _driver(text: str) -> str:
-    found = re.search(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", text + " ")
+def _first(pattern: str, text: str) -> str:
+    """The first group of what is found; empty when nothing is."""
+    found = re.search(pattern, text, re.MULTILINE)
     return found[1] if found else ""
 
 
@@ -251,8 +250,3 @@ def _libraries(probe: Probe) -> tuple[str, ...]:
         "/usr/local/cuda-*/version.json",
     )
     return tuple(path for pattern in patterns for path in probe.names(pattern))
-
-
-def _quoted(text: str, key: str) -> str:
-    found = re.search(rf'^{key}="?([^"\n]*)"?$', text, re.MULTILINE)
-    return found[1] if found else ""

@@ -230,11 +230,6 @@ class Probe:
             found[package[1]] = version[1] if version else ""
         return found
 
-    def on_path(self, program: str) -> str:
-        """Where the shell would find a program."""
-        answer = self.ask(f"which {program}", ["/bin/sh", "-c", f"command -v {program}"])
-        return answer.out.strip() if answer.code == 0 else ""
-
 
 def probe_here() -> Probe:
     """This machine."""

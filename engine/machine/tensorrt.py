@@ -61,19 +61,15 @@ def find_module(target: str) -> TrtModule:
         except (ImportError, OSError) as error:
             raise _broken(name, error) from error
         else:
-            return _checked(TrtModule(target, name, str(module.__version__), module))
+            found, oldest = TrtModule(target, name, str(module.__version__), module), _OLDEST[target]
+            if version_numbers(found.version) >= oldest:
+                return found
+            raise MachineError(
+                f"{found} is too old; {'.'.join(map(str, oldest))} or newer is needed.",
+                cause="JetPack 6.0 and older: their TensorRT has no strongly typed networks",
+                next="update to JetPack 6.1 or newer; logoformer run works with ONNX Runtime meanwhile",
+            )
     raise _missing(target)
-
-
-def _checked(found: TrtModule) -> TrtModule:
-    oldest = _OLDEST[found.target]
-    if version_numbers(found.version) < oldest:
-        raise MachineError(
-            f"{found} is too old; {'.'.join(map(str, oldest))} or newer is needed.",
-            cause="JetPack 6.0 and older: their TensorRT has no strongly typed networks",
-            next="update to JetPack 6.1 or newer; logoformer run works with ONNX Runtime meanwhile",
-        )
-    return found
 
 
 def _missing(target: str) -> MachineError:

@@ -151,9 +151,5 @@ def _covers(entry: EngineEntry, sm: str | None) -> bool:
     if sm in entry.compute_capabilities:
         return True
     # Asked for with --hardware-compatible: from Ampere on, any GPU.
-    return entry.flags.get("hardware_compatibility") == "AMPERE_PLUS" and _sm(sm) >= 80
-
-
-def _sm(name: str) -> int:
-    digits = re.fullmatch(r"sm(\d{2,3})", name)
-    return int(digits[1]) if digits else 0
+    number = re.fullmatch(r"sm(\d{2,3})", sm)
+    return entry.flags.get("hardware_compatibility") == "AMPERE_PLUS" and number is not None and int(number[1]) >= 80
