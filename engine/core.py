@@ -1,4 +1,4 @@
-"""The core of a runtime: results, sessions by graph, faces of the ring arena, owner of the thread.
+"""The core of a runtime: results, sessions by graph, faces of the ring, owner of the thread.
 
 `Stream`, `step` and `Worker` use it; `runtime.Runtime` adds what callers see.
 """
@@ -171,11 +171,11 @@ class RuntimeCore:
         self._free_faces.append(face)
 
     def take_clip(self, clip: Clip, color: str | None, started_ns: int, marks: dict[str, int]) -> Result:
-        """Answers one clip; the caller has entered `owner`.
+        """Answers one clip, as `Runtime.__call__` does; the caller has entered `owner`.
 
         Args:
-            clip: as for `Runtime.__call__`.
-            color: as for `Runtime.__call__`.
+            clip: as there.
+            color: as there.
             started_ns: when the clip was handed over.
             marks: when each stage since then ended; more are added.
         """

@@ -55,11 +55,7 @@ class TaskQueue:
         limit: submissions of one lane that may wait, at least 1.
         drop: one of `DROPS`.
 
-    Attributes:
-        submitted: submissions whose future was handed out.
-        answered: of those, how many are done, with or without a `Result`.
-        dropped: taken out before they began: by the drop policy, by the caller, by `close(cancel=True)`.
-        failed: ended with an exception.
+    It counts what `worker.Worker` tells: `submitted`, `answered`, `dropped`, `failed`.
 
     Raises:
         UsageError: a wrong argument.

@@ -262,14 +262,7 @@ def _network_flags(module: Any) -> int:
 
 
 def build_failed(trt: TrtModule, shown: str, log: BuildLog, before: Memory | None = None) -> MachineError:
-    """The error for a build that gave no engine, classified by what TensorRT said.
-
-    Args:
-        trt: which gave none.
-        shown: the graph.
-        log: what it said.
-        before: memory when the build began.
-    """
+    """The error for a build that gave no engine, classified by what TensorRT said in `log`."""
     lines = log.errors or log.complaints or log.chatter
     said = (*log.complaints, *log.chatter)
     if looks_short(said):

@@ -1,4 +1,4 @@
-"""Kernel plans of a graph, and the proof that its kernels have the precision that it promises.
+"""Kernel plans of a graph, and the proof that its kernels have the promised precision.
 
 A plan comes from TensorRT-RTX without a GPU, or from a device's engine inspector. TensorRT-RTX compiles on any machine
 and, asked for details, prints its whole plan. That shows what a latency number would only hint at: whether attention

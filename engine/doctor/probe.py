@@ -143,12 +143,7 @@ Ask = Callable[[str, Sequence[str]], ChildAnswer]
 
 
 def ask_here(name: str, words: Sequence[str]) -> ChildAnswer:
-    """Runs a command. `name` is what a recording files the answer under.
-
-    Args:
-        name: such as 'import tensorrt'.
-        words: the command.
-    """
+    """Runs a command; a recording files the answer under `name`, such as 'import tensorrt'."""
     try:
         done = subprocess.run(
             list(words), capture_output=True, text=True, errors="replace", timeout=SECONDS, stdin=subprocess.DEVNULL

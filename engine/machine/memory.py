@@ -63,11 +63,7 @@ def mib(count: int) -> str:
 
 
 def read_memory(root: Path = Path("/")) -> Memory:
-    """Free memory of this machine, or of this container where that has less.
-
-    Args:
-        root: of the file system.
-    """
+    """Free memory of this machine, or of this container where that has less."""
     lines = (root / "proc/meminfo").read_text().splitlines()
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if rest.split()}
     total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
@@ -100,13 +96,7 @@ def needed_bytes(lines: Iterable[str]) -> int | None:
 
 
 def shortage(lines: Iterable[str], before: Memory | None, after: Memory | None) -> str:
-    """The cause to name when a build ran out of memory: what was needed, what was free.
-
-    Args:
-        lines: TensorRT's.
-        before: when the build began.
-        after: when it failed.
-    """
+    """The cause to name when a build ran out of memory: what was needed, what was free."""
     needed = needed_bytes(lines)
     parts = ["not enough memory: TensorRT then often says only that it found no implementation"]
     parts += [f"it asked for {mib(needed)} at once"] if needed is not None else []
