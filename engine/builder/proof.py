@@ -19,7 +19,7 @@ from typing import Any
 
 from ...bundle import Bundle, GraphEntry
 from ...errors import VerificationError, command, printable
-from ..machine.log import BuildLog, Progress, make_logger
+from ..machine.log import BuildLog, make_logger
 from ..machine.tensorrt import find_module
 from ..plan.inspector import engine_information, parse_inspector
 from ..plan.kernels import Kernel, KernelPlan
@@ -37,7 +37,6 @@ def xray(
     onnx: bytes,
     sm: str = "sm86",
     options: BuildOptions | None = None,
-    progress: Progress | None = None,
     *,
     shown: str = "the graph",
     typed_macs: Mapping[str, int] | None = None,
@@ -48,7 +47,6 @@ def xray(
         onnx: the checked bytes of a static graph.
         sm: the compute capability, one of `targets.RTX_SMS`.
         options: settings of the engine whose plan is wanted; target and GPUs are replaced.
-        progress: called with (phase, steps done, steps).
         shown: how to name the graph in a message.
         typed_macs: multiply-accumulates by precision as the ONNX types have them, shown with the other counts.
 
@@ -64,7 +62,7 @@ def xray(
     messages: list[str] = []
     log = BuildLog(lambda message: messages.append(message) if message.startswith("Layers:") else None)
     compilation = Compilation(trt, onnx, shown, wanted, log)
-    compilation.run("DETAILED", progress)
+    compilation.run("DETAILED")
     steps, unread = parse_plan(messages)
     if not steps:
         raise VerificationError(
@@ -110,7 +108,7 @@ def inspect_here(
     log = BuildLog()
     trt = find_module(options.target)
     compilation = Compilation(trt, onnx, shown, options, log)
-    engine, _ = compilation.run("DETAILED", None, timing_cache)
+    engine, _ = compilation.run("DETAILED", timing_cache=timing_cache)
     text = engine_information(trt.module, make_logger(trt.module, log), engine)
     return Inspection(str(trt), text, network_macs(trt.module, compilation.network))
 

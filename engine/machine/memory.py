@@ -78,9 +78,9 @@ def read_memory(root: Path = Path("/")) -> Memory:
     return Memory(limit, max(limit - used, 0), 0, "the memory limit of this container")
 
 
-def resident_bytes(pid: int, root: Path = Path("/")) -> int:
+def resident_bytes(pid: int) -> int:
     """Resident memory of a process in bytes; 0 when it has ended."""
-    return 1024 * (_number(root / f"proc/{pid}/status", r"^VmRSS:\s+(\d+) kB") or 0)
+    return 1024 * (_number(Path(f"/proc/{pid}/status"), r"^VmRSS:\s+(\d+) kB") or 0)
 
 
 def looks_short(lines: Iterable[str]) -> bool:
