@@ -125,11 +125,11 @@ class TrtSession:
 
     # ----------------------------------------------------------------------------------------------------- what it does
     def input(self, name: str) -> Array:
-        self._ready("writing an input")
+        self._check("writing an input")
         return self._on_host(name, "input", self._from_host)
 
     def output(self, name: str) -> Array:
-        self._ready("reading an output")
+        self._check("reading an output")
         return self._on_host(name, "output", self._to_host)
 
     def run(self) -> None:
@@ -145,13 +145,14 @@ class TrtSession:
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
         """See `Session.take`: a copy on the device, ordered by events on both sides."""
-        target = self._ready("taking rows")
+        self._check("taking rows")
         if not isinstance(source, TrtSession) or source.cuda is not self.cuda:
             raise UsageError(
                 f"{self.shown} takes rows of a session on the same card and layer only.",
                 next="open both with one logoformer.load(...)",
             )
-        origin = source._ready("giving rows")
+        source._check("giving rows")
+        target, origin = self._buffers, source._buffers
         given, wanted = source.outputs[output], self.inputs[name]
         batch, rows, width = given.shape  # [B, n, d]
         fits = (given.dtype, width) == (wanted.dtype, wanted.shape[1]) and 0 <= row <= wanted.shape[0] - rows
@@ -180,7 +181,8 @@ class TrtSession:
         Raises:
             BadInputError: anything else; nothing is cast, reshaped or moved silently.
         """
-        buffers, spec = self._ready("feeding an input"), self.inputs[name]
+        self._check("feeding an input")
+        buffers, spec = self._buffers, self.inputs[name]
         if not is_on_device(array):
             if not isinstance(array, np.ndarray) or (array.dtype.name, array.shape) != (spec.dtype, spec.shape):
                 given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
@@ -251,7 +253,7 @@ class TrtSession:
     @contextlib.contextmanager
     def _working(self, doing: str) -> Iterator[None]:
         """Holds the session and the device's context; turns faults into errors for people."""
-        self._ready(doing)
+        self._check(doing)
         try:
             with self.cuda:
                 try:
@@ -263,12 +265,11 @@ class TrtSession:
         except CudaError as fault:
             raise explain(fault, self.cuda, f"{doing} {self.shown}") from fault
 
-    def _ready(self, doing: str) -> DeviceBuffers:
+    def _check(self, doing: str) -> None:
         if self._closed:
             raise UsageError(f"{self.shown} is closed; {doing} is refused.", next="logoformer.load(...) opens it anew")
         if self.cuda.lost:
             raise lost(self.cuda, f"{doing} {self.shown}")
-        return self._buffers
 
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
