@@ -261,7 +261,7 @@ class TrustStore:
 class RuntimeCache:
     """TensorRT-RTX's kernels for one engine on one GPU, kept so that the next start is quick.
 
-    They are native code, so they live in the trust store, outside the bundle. See `trt_engine.CacheStore`.
+    They are native code, so they live in the trust store, outside the bundle.
 
     Args:
         running: what it belongs to.
