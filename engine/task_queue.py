@@ -49,13 +49,11 @@ class Task:
 
 
 class TaskQueue:
-    """Tasks from any thread for one serving thread.
+    """Tasks from any thread for one serving thread; counts what `worker.Worker` tells.
 
     Args:
         limit: submissions of one lane that may wait, at least 1.
         drop: one of `DROPS`.
-
-    It counts what `worker.Worker` tells: `submitted`, `answered`, `dropped`, `failed`.
 
     Raises:
         UsageError: a wrong argument.
