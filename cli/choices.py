@@ -21,12 +21,12 @@ GRAPHS = ("clip", "frame", "temporal")
 TARGETS = ("rtx", "tensorrt")
 RTX_SMS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
-BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")
+BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda")
 FACES = ("whole", "center")
 WARMUPS = ("wait", "repeat")
 MODES = ("closed", "paced", "multi", "offline", "cold", "idle")
 BASELINES = (
     "onnxruntime", "torch", "torch.compile", "openvino", "naive re-run", "per-frame", "onnxruntime-cuda",
-    "onnxruntime-tensorrt", "polygraphy",
+    "polygraphy",
 )  # fmt: skip
 SHELLS = ("bash", "zsh", "tcsh")

@@ -1,6 +1,6 @@
 """The runtime: opens a bundle, answers clips and streams. Needs numpy and one backend."""
 
-from .result import Result as Result
+from .core import Result as Result
 from .runtime import Runtime as Runtime
 from .runtime import load as load
 from .stream import Stream as Stream

@@ -1,4 +1,4 @@
-"""The core of a runtime: sessions by graph, faces of the ring arena, owner of the thread.
+"""The core of a runtime: results, sessions by graph, faces of the ring, owner of the thread.
 
 `Stream`, `step` and `Worker` use it; `runtime.Runtime` adds what callers see.
 """
@@ -10,6 +10,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import NoReturn
 
@@ -20,7 +21,6 @@ from ..bundle import Bundle, GraphEntry
 from ..clips import Clip, check_color
 from ..errors import UsageError, VerificationError, command, printable
 from .feeding import put_clip
-from .result import Result, make_result
 from .sessions.contract import Session
 from .thread_owner import ThreadOwner
 
@@ -36,6 +36,40 @@ def _keep_sessions_of_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_keep_sessions_of_parent)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One answer. Two results are equal only if they are the same object.
+
+    Attributes:
+        label: the most probable class.
+        index: its place in `labels`.
+        probabilities: float32 `[C]`, the caller's own copy.
+        stages_ms: wall-clock milliseconds of each stage of this call, in order. 'queue' comes first where a worker kept
+            it waiting, 'decode' where a file was read, 'open' where a session had to be opened for it. Faces of one
+            `runtime.step` share the stages that they went through together.
+        age_ms: from the newest frame's handing over (to `push`, `step` or `submit`) to this answer.
+        time_s: capture time of the newest frame, as the caller gave it; None for a clip.
+        sequence: counts the answers of one stream (or of the runtime's clip calls) from 0.
+    """
+
+    label: str
+    index: int
+    probabilities: npt.NDArray[np.float32]
+    stages_ms: Mapping[str, float]
+    age_ms: float
+    time_s: float | None
+    sequence: int
+
+    def __repr__(self) -> str:
+        when = "" if self.time_s is None else f", time_s={self.time_s:.3f}"
+        return f"Result({self.label!r}, confidence={self.confidence:.3f}{when}, sequence={self.sequence})"
+
+    @property
+    def confidence(self) -> float:
+        """Probability of `label`."""
+        return float(self.probabilities[self.index])
 
 
 class RuntimeCore:
@@ -117,11 +151,6 @@ class RuntimeCore:
         for session in sessions.values():
             session.close()
 
-    @property
-    def has_open_streams(self) -> bool:
-        """Whether a face of the ring arena is in use."""
-        return len(self._free_faces) < self.bundle.stream.faces
-
     def take_face(self) -> int:
         """A free face of the ring arena, until `release_face` gives it back.
 
@@ -142,11 +171,11 @@ class RuntimeCore:
         self._free_faces.append(face)
 
     def take_clip(self, clip: Clip, color: str | None, started_ns: int, marks: dict[str, int]) -> Result:
-        """Answers one clip; the caller has entered `owner`.
+        """Answers one clip, as `Runtime.__call__` does; the caller has entered `owner`.
 
         Args:
-            clip: as for `Runtime.__call__`.
-            color: as for `Runtime.__call__`.
+            clip: as there.
+            color: as there.
             started_ns: when the clip was handed over.
             marks: when each stage since then ended; more are added.
         """
@@ -170,9 +199,30 @@ class RuntimeCore:
         time_s: float | None,
         sequence: int,
     ) -> Result:
-        """`make_result`, counting what was not finite."""
-        try:
-            return make_result(self.labels, probabilities, marks, started_ns, received_ns, time_s, sequence)
-        except VerificationError:
+        """Builds a result from a session's output.
+
+        Args:
+            probabilities: float32 `[C]`, a session's buffer; copied.
+            marks: when each stage ended, in order.
+            started_ns: when the call began.
+            received_ns: when the newest frame was handed over.
+            time_s: see `Result`.
+            sequence: see `Result`.
+
+        Raises:
+            VerificationError: a probability is NaN or infinite; it is counted.
+        """
+        own = probabilities.copy()
+        if not np.isfinite(own).all():
             self.not_finite += 1
-            raise
+            raise VerificationError(
+                f"The answer is not finite: {own.tolist()}. No label was made of it.",
+                cause="an overflow in a 16-bit graph, or a damaged model",
+                next=command("logoformer", "verify", "BUNDLE"),
+            )
+        index = int(own.argmax())
+        stages, before = {}, started_ns
+        for name, mark in marks.items():
+            stages[name] = (mark - before) / 1e6
+            before = mark
+        return Result(self.labels[index], index, own, stages, (before - received_ns) / 1e6, time_s, sequence)

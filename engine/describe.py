@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from ..bundle.sealed import reading_fields
 from ..clips import pattern_ages
 from ..errors import UsageError, one_of
 from .builder.proof import Proof, prove
+from .machine.log import Progress
 from .trust.index import engines_folder, read_index, verdict_of
 
-Progress = Callable[[str, int, int], None]
 PUBLISHED_MACS = 10.27e9  # SurveyFER's "10.27 GFLOPs" for LOGO-Former; that field counts MACs
 
+_AS_IN_THE_MANIFEST = ("preprocessing", "sampling", "stream", "graphs", "precisions", "golden", "provenance")
 AXES = {
     "clip": "N T H W C",
     "frame": "N H W C",
@@ -48,13 +49,7 @@ def describe(path: str | os.PathLike[str], engines_dir: str | os.PathLike[str] |
             "digest": m["digest"],
             "model": m["model"],
             "labels": list(bundle.labels),
-            "preprocessing": m["preprocessing"],
-            "sampling": m["sampling"],
-            "stream": m["stream"],
-            "graphs": m["graphs"],
-            "precisions": m["precisions"],
-            "golden": m["golden"],
-            "provenance": m["provenance"],
+            **{name: m[name] for name in _AS_IN_THE_MANIFEST},
             "verification": m.get("verification", {}),
             "engines": [
                 {

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..clips import Clip, Frame, check_frame, to_input, write_rgb
+from ..clips import Clip, Frame, to_input, write_rgb
 from ..errors import BadInputError, UsageError
 from .cuda.device_arrays import is_on_device
 from .sessions.contract import Session
@@ -39,16 +39,6 @@ def check_clip(clip: object, frames: int) -> Clip:
             next="pick them with logoformer.clips.centre_indices(count, bundle.sampling), or use runtime.stream(...)",
         )
     return clip
-
-
-def check_picture(frame: object) -> None:
-    """Refuses a frame that `put_frame` would not take, as far as the host can see.
-
-    Raises:
-        BadInputError: another dtype or shape.
-    """
-    if not is_on_device(frame):
-        check_frame(frame)
 
 
 def put_frame(session: Session, frame: Frame | Any, size: int, color: str) -> None:

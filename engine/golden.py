@@ -163,20 +163,16 @@ def answers_of_pair(
             np.copyto(frame.input("frame")[: len(images)], images)
             frame.run()
             for index in range(len(images)):
-                _file(frame, temporal, index, (first + index) * spec.tokens_per_frame)
+                row = (first + index) * spec.tokens_per_frame
+                if type(frame) is type(temporal):
+                    temporal.take(frame, "tokens", "ring", row, index)
+                else:
+                    tokens = frame.output("tokens")[index]  # [n, d]
+                    np.copyto(temporal.input("ring")[row : row + len(tokens)], tokens)
         np.copyto(temporal.input("order"), order, casting="same_kind")
         temporal.run()
         answers.append(temporal.output("probabilities")[0].copy())
     return np.stack(answers)
-
-
-def _file(frame: Session, temporal: Session, index: int, row: int) -> None:
-    """Copies the tokens of one place of a batch into the ring, from `row` on."""
-    if type(frame) is type(temporal):
-        temporal.take(frame, "tokens", "ring", row, index)
-    else:
-        tokens = frame.output("tokens")[index]  # [n, d]
-        np.copyto(temporal.input("ring")[row : row + len(tokens)], tokens)
 
 
 def distance(answers: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> tuple[float, float]:

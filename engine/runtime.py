@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
-from types import TracebackType
 from typing import ClassVar
 
 from ..bundle import Bundle
 from ..clips import Clip, Frame, Sampling
-from ..errors import UsageError, whole_number
-from .core import RuntimeCore
+from ..errors import UsageError, printable, whole_number
+from .core import Result, RuntimeCore
 from .golden import selftest as run_selftest
-from .result import Result
 from .sessions.backends import open_backend
 from .step import Job, advance
 from .stream import Stream
 from .worker import Worker
+
+_log = logging.getLogger(__name__)
 
 
 class Runtime(RuntimeCore):
@@ -136,7 +137,7 @@ class Runtime(RuntimeCore):
                 than the runtime's.
         """
         self.owner.check()
-        if self.has_open_streams:
+        if len(self._free_faces) < self.bundle.stream.faces:
             raise UsageError(
                 "Streams of this runtime are open; a worker has its own.",
                 next="stream.close(), then worker.stream(...)",
@@ -158,9 +159,7 @@ class Runtime(RuntimeCore):
     def __enter__(self) -> Runtime:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -200,6 +199,7 @@ def load(
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     options = {"threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda}
     chosen = open_backend(bundle, backend, precision, options)
+    _log.info("%s runs %s (asked for: %s, %s)", printable(chosen.name), chosen.precision, backend, precision)
     runtime = Runtime(bundle, chosen.open_session, chosen.name, chosen.precision, chosen.frame_batches)
     runtime.passed_over = chosen.passed_over
     if selftest:

@@ -12,10 +12,9 @@ from time import perf_counter_ns
 
 from ..clips import Frame, to_input
 from ..errors import DeviceLostError
-from .core import RuntimeCore
+from .core import Result, RuntimeCore
 from .cuda.device_arrays import is_on_device
 from .feeding import put_frame
-from .result import Result
 from .stream import Stream
 
 

@@ -1,6 +1,6 @@
 """The stream of one face: an answer every `hop` frames, each frame computed once.
 
-The ring keeps the tokens of the last frames with their timestamps (`ring.py`). An answer picks the training pattern out
+The ring keeps the tokens of the last frames with their timestamps (`Ring`). An answer picks the training pattern out
 of it (`clips.pick`), so the network sees a stream as it saw its training clips: spread over the same seconds, whatever
 the camera's rate.
 
@@ -23,16 +23,83 @@ import warnings
 from numbers import Real
 from time import perf_counter_ns
 
-from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, pattern_ages, window_order
+import numpy as np
+import numpy.typing as npt
+
+from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, check_frame, pattern_ages, pick, window_order
 from ..errors import BadInputError, UsageError, VerificationError, one_of, whole_number
-from .core import RuntimeCore
-from .feeding import check_picture, put_frame
-from .result import Result
-from .ring import Ring
+from .core import Result, RuntimeCore
+from .cuda.device_arrays import is_on_device
+from .feeding import put_frame
 from .sessions.contract import Session
 
 WARMUPS = ("wait", "repeat")
 RESETS_THAT_WARN = 3  # one after the other, without a frame kept beside another in between
+
+
+class Ring:
+    """Bookkeeping of one face's slots: which frame is in which, and its time. Holds no tokens.
+
+    The arena of the `temporal` graph is cut into one stretch of R slots a face. Nothing is ever shifted: a new frame
+    replaces the oldest, and `order` tells the graph where each place of the clip is found.
+
+    Args:
+        slots: R.
+        offset: the first slot of this face in the arena.
+        min_step_s: frames that follow closer than this are not kept, so that R slots reach over the span.
+
+    Attributes:
+        kept: frames that can be picked.
+    """
+
+    def __init__(self, slots: int, offset: int, min_step_s: float) -> None:
+        self.slots, self.offset, self.min_step_s = slots, offset, min_step_s
+        # Every time is kept twice, R apart, so that the kept ones are one ascending stretch wherever they begin.
+        self._times = np.zeros(2 * slots)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all frames."""
+        self._next = 0
+        self.kept = 0
+
+    @property
+    def newest_s(self) -> float:
+        """When the newest frame was taken; minus infinity when there is none."""
+        return float(self._times[self._next - 1 + self.slots]) if self.kept else -math.inf
+
+    @property
+    def reach_s(self) -> float:
+        """Seconds from the oldest kept frame to the newest."""
+        return self.newest_s - float(self._times[self._oldest]) if self.kept else 0.0
+
+    @property
+    def _oldest(self) -> int:
+        return (self._next - self.kept) % self.slots
+
+    def wants(self, time_s: float) -> bool:
+        """Whether a frame of this time is kept."""
+        return time_s - self.newest_s >= self.min_step_s
+
+    def claim(self) -> int:
+        """The arena slot that the next frame goes into.
+
+        The frame in it can no longer be picked from this moment on, also when the new one never arrives:
+        a slot that may be half written is not read.
+        """
+        self.kept = min(self.kept, self.slots - 1)
+        return self.offset + self._next
+
+    def file(self, time_s: float) -> None:
+        """Files the frame whose tokens are now in the claimed slot."""
+        self._times[self._next] = self._times[self._next + self.slots] = time_s
+        self._next = (self._next + 1) % self.slots
+        self.kept += 1
+
+    def pick(self, ages: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Arena slots of the training pattern, int64 `[T]`."""
+        first = self._oldest
+        return self.offset + (first + pick(self._times[first : first + self.kept], ages)) % self.slots
 
 
 class Stream:
@@ -105,7 +172,15 @@ class Stream:
         """
         started = perf_counter_ns()
         with self._owner:
-            return self.take_frame(frame, time_s, started, {})
+            self.check(frame, time_s)
+            if not self.admit(time_s):
+                return None
+            put_frame(self._frame, frame, self._size, self.color)
+            marks = {"preprocess": perf_counter_ns()}
+            self._frame.run()
+            self.file(self._frame, 0, time_s, started)
+            marks["frame"] = perf_counter_ns()
+            return self.answer(started, marks) if self.due else None
 
     def flush(self) -> Result | None:
         """Answers now from what the ring holds; None when it is empty.
@@ -136,23 +211,12 @@ class Stream:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # ------------------------------------------------------------- for runtime and worker, the owner being entered
-    def take_frame(self, frame: Frame, time_s: float, started_ns: int, marks: dict[str, int]) -> Result | None:
-        """`push`; the caller has entered the owner. `marks`: when each stage so far ended."""
-        self.check(frame, time_s)
-        if not self.admit(time_s):
-            return None
-        put_frame(self._frame, frame, self._size, self.color)
-        marks["preprocess"] = perf_counter_ns()
-        self._frame.run()
-        self.file(self._frame, 0, time_s, started_ns)
-        marks["frame"] = perf_counter_ns()
-        return self.answer(started_ns, marks) if self.due else None
-
+    # ------------------------------------------------------------- for `step.advance`, the owner being entered
     def check(self, frame: Frame, time_s: float) -> None:
         """Refuses what `push` refuses; changes nothing."""
         self._open()
-        check_picture(frame)
+        if not is_on_device(frame):
+            check_frame(frame)
         newest_s = self._ring.newest_s
         if not isinstance(time_s, Real):
             raise BadInputError(
@@ -228,7 +292,7 @@ class Stream:
             "Are these times in seconds? Or too few frames arrive (a slow source, or a queue that drops them): clips "
             f"of this model reach over {span_s:g} s.",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
 
     def _clear(self) -> None:

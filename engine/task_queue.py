@@ -31,16 +31,15 @@ class Task:
 
     Attributes:
         lane: where it waits.
-        work: does it; given the time at which it was taken out.
+        work: a frame, which may be computed together with other faces' frames; or what does something else, given the
+            time at which it was taken out.
         submission: it is bounded, counted and may be dropped. What the worker does for itself is not.
-        job: a frame, which may be computed together with other faces' frames.
         future: takes the outcome.
     """
 
     lane: Lane
-    work: Callable[[int], Any]
+    work: Job | Callable[[int], Any]
     submission: bool = False
-    job: Job | None = None
     future: Future[Any] = field(default_factory=Future)
 
     def cancel(self) -> None:
@@ -50,17 +49,11 @@ class Task:
 
 
 class TaskQueue:
-    """Tasks from any thread for one serving thread.
+    """Tasks from any thread for one serving thread; counts what `worker.Worker` tells.
 
     Args:
         limit: submissions of one lane that may wait, at least 1.
         drop: one of `DROPS`.
-
-    Attributes:
-        submitted: submissions whose future was handed out.
-        answered: of those, how many are done, with or without a `Result`.
-        dropped: taken out before they began: by the drop policy, by the caller, by `close(cancel=True)`.
-        failed: ended with an exception.
 
     Raises:
         UsageError: a wrong argument.
@@ -171,9 +164,9 @@ class TaskQueue:
                 self._changed.wait()
             tasks = [self._take_first()]
             lanes = {tasks[0].lane}
-            while tasks[-1].job and len(tasks) < most and self._ready:
+            while isinstance(tasks[-1].work, Job) and len(tasks) < most and self._ready:
                 lane = self._ready[0]
-                if lane in lanes or lane.tasks[0].job is None:
+                if lane in lanes or not isinstance(lane.tasks[0].work, Job):
                     break
                 lanes.add(lane)
                 tasks.append(self._take_first())

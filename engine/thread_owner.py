@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import NoReturn
 
 from ..errors import DeviceLostError, UsageError
@@ -67,9 +66,7 @@ class ThreadOwner:
             self._refuse_closed()
         self._running = True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._running = False
         if isinstance(error, DeviceLostError):
             self._lost = error

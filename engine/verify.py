@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from ..bundle import MIXED, Bundle, Golden, GraphEntry, replace_manifest
 from ..errors import MachineError, RefusedError, VerificationError, command
 from .golden import GoldenCheck, answers_of_clip, answers_of_pair, check_answers, check_runtime
+from .machine.log import Progress
 from .runtime import Runtime, load
 from .sessions.backends import TrtDevice, open_trt_device
 from .sessions.contract import Session
@@ -37,7 +37,6 @@ from .trust.index import (
 )
 from .trust.store import TrustStore
 
-Progress = Callable[[str, int, int], None]
 HIDES = "agrees, not judged: ONNX Runtime's CPU kernels hide FP16 overflow; the export's rounding reference decided"
 
 

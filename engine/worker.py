@@ -33,16 +33,14 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from ..clips import Clip, Frame, check_color, check_frame
 from ..errors import DeviceLostError, UsageError
-from .core import RuntimeCore
+from .core import Result, RuntimeCore
 from .feeding import check_clip
-from .result import Result
 from .step import Job, advance
 from .stream import Stream
 from .task_queue import Lane, Task, TaskQueue
@@ -72,10 +70,6 @@ class _Server(TaskQueue):
         if os.getpid() == self._pid and threading.get_ident() != self.thread.ident:
             self.thread.join()
 
-    def drop(self) -> None:
-        """Ends the thread without waiting: nobody holds the worker any more."""
-        self._end(True)
-
     def forget(self, stream: Stream) -> None:
         """Closes a stream; on this thread."""
         self.streams.remove(stream)
@@ -100,15 +94,17 @@ class _Server(TaskQueue):
         now = perf_counter_ns()
         outcomes: list[Any] = []
         try:
-            if len(chosen) > 1:
-                jobs = [task.job for task in chosen if task.job is not None]
-                for job in jobs:
-                    job.marks["queue"] = now
+            jobs: list[Job] = []
+            for task in chosen:
+                if isinstance(task.work, Job):
+                    task.work.marks["queue"] = now
+                    jobs.append(task.work)
+                else:  # which comes alone
+                    outcomes = [task.work(now)]
+            if jobs:
                 with self.runtime.owner:
                     advance(self.runtime, jobs)
                 outcomes = [job.outcome for job in jobs]
-            elif chosen:
-                outcomes = [chosen[0].work(now)]
         except BaseException as error:  # any error belongs to who submitted
             outcomes = [error] * len(chosen)
         lost = next((outcome for outcome in outcomes if isinstance(outcome, DeviceLostError)), None)
@@ -178,7 +174,8 @@ class Worker:
     def __init__(self, runtime: RuntimeCore, queue: int, drop: str) -> None:
         self._server = _Server(runtime, queue, drop)
         self._calls, self._clips = Lane(), Lane()
-        weakref.finalize(self, self._server.drop).atexit = False
+        # Nobody waits for the thread of a worker that nobody holds any more.
+        weakref.finalize(self, self._server._end, True).atexit = False
 
     def __repr__(self) -> str:
         counts = f"{self.submitted} submitted, {self.answered} answered, {self.dropped} dropped"
@@ -254,19 +251,11 @@ class Worker:
         """
         received = perf_counter_ns()
         own = np.array(check_frame(frame))
-        inner = stream._stream
         if stream._worker is not self:
             raise UsageError("This stream belongs to another worker.", next="worker.stream(...) opens one")
         if stream._closed:
             raise UsageError("This stream is closed.", next="worker.stream(...) opens a new one")
-
-        runtime = self._server.runtime
-
-        def work(now: int) -> Result | None:
-            with runtime.owner:
-                return inner.take_frame(own, time_s, received, {"queue": now})
-
-        return self._server._submit(Task(stream._lane, work, True, Job(inner, own, time_s, received)))
+        return self._server._submit(Task(stream._lane, Job(stream._stream, own, time_s, received), submission=True))
 
     def submit_clip(self, clip: Clip, *, color: str | None = None) -> Future[Result]:
         """Hands over one clip and returns at once; see `Runtime.__call__` and `submit`.
@@ -297,7 +286,5 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.close(cancel=kind is not None)

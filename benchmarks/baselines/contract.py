@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from ...bundle import Bundle
 from ...clips import Clip, pattern_ages, pick
-from ...engine import Runtime, load
-from ...engine.result import Result
+from ...engine import Result, Runtime, load
 from ...errors import BadInputError, UsageError, VerificationError, command, one_of
 from ..report.records import CPU
 
@@ -27,8 +26,8 @@ CLIP_AGAIN, STREAM_AGAIN = "clip again", "stream again"  # the same programs a s
 CLIP_REPEATED = "clip repeated"  # one and the same input at every step: whether answers come from a cache
 NAIVE, PER_FRAME = "naive re-run", "per-frame"
 ORT, EAGER, COMPILED, OPENVINO = "onnxruntime", "torch", "torch.compile", "openvino"
-ORT_CUDA, ORT_TENSORRT, POLYGRAPHY = "onnxruntime-cuda", "onnxruntime-tensorrt", "polygraphy"
-OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
+ORT_CUDA, POLYGRAPHY = "onnxruntime-cuda", "polygraphy"
+OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, POLYGRAPHY)
 
 # Of a probability. The same graph on the same input in the same runtime: only the order of a sum may differ.
 REPEAT_TOLERANCE = 1e-5

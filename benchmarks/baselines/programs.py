@@ -29,7 +29,6 @@ from .contract import (
     OPENVINO,
     ORT,
     ORT_CUDA,
-    ORT_TENSORRT,
     OTHER_RUNTIME,
     OTHERS,
     PER_FRAME,
@@ -43,9 +42,9 @@ from .contract import (
 )
 
 COMPILE_TOLERANCE = 1e-3  # between the compiled model's probabilities and the eager one's
-PROVIDERS = {ORT: "CPUExecutionProvider", ORT_CUDA: "CUDAExecutionProvider", ORT_TENSORRT: "TensorrtExecutionProvider"}
+PROVIDERS = {ORT: "CPUExecutionProvider", ORT_CUDA: "CUDAExecutionProvider"}
 FATAL = 4  # of log severity: a provider without its card prints a page before it falls back
-NEED_GPU = (ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)
+NEED_GPU = (ORT_CUDA, POLYGRAPHY)
 
 
 @dataclass(frozen=True)
@@ -321,6 +320,5 @@ OPENERS: dict[str, Callable[[Opening], Baseline]] = {
     NAIVE: naive_baseline,
     PER_FRAME: per_frame_baseline,
     ORT_CUDA: lambda o: ort_baseline(o, ORT_CUDA),
-    ORT_TENSORRT: lambda o: ort_baseline(o, ORT_TENSORRT),
     POLYGRAPHY: polygraphy_baseline,
 }

@@ -17,7 +17,6 @@ from ..baselines.contract import (
     OPENVINO,
     ORT,
     ORT_CUDA,
-    ORT_TENSORRT,
     PER_FRAME,
     POLYGRAPHY,
     STREAM,
@@ -33,7 +32,7 @@ from .records import Pace, ReportRow, RowComparison, Telemetry
 _AGAIN = {CLIP: CLIP_AGAIN, STREAM: STREAM_AGAIN}
 # (ours, over which baseline)
 _COMPARED = (
-    *((CLIP, name) for name in (EAGER, COMPILED, ORT, OPENVINO, ORT_CUDA, ORT_TENSORRT, POLYGRAPHY)),
+    *((CLIP, name) for name in (EAGER, COMPILED, ORT, OPENVINO, ORT_CUDA, POLYGRAPHY)),
     *((STREAM, name) for name in (NAIVE, CLIP, EAGER, PER_FRAME)),
     *_AGAIN.items(),
 )

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...bundle import Bundle, GraphEntry
-from ...engine.builder.xray import xray
+from ...engine.builder.proof import xray
 from ...errors import MachineError, VerificationError
 from .devices import Device
 from .graph_costs import Piece, graph_cost

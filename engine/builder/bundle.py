@@ -91,7 +91,9 @@ def build_bundle(
     store.prepare()
     require_writable(folder, sum(entry.size for entry in wanted))
     work = _Work(bundle, options, folder, store, plan_sm, progress)
-    jobs = [(entry, group) for entry in wanted for group in _groups(options, per_sm)]
+    gpus = options.compute_capabilities  # none with TensorRT, which builds for the one that is here
+    groups = [(sm,) for sm in gpus] if per_sm and gpus else [gpus]
+    jobs = [(entry, group) for entry in wanted for group in groups]
     for number, (entry, group) in enumerate(jobs):  # `jobs` may grow
         work.name = f"{entry.graph} {entry.precision} ({number + 1}/{len(jobs)})"
         data = bundle.read_graph(entry)
@@ -237,13 +239,6 @@ class _Work:
         if tell is None:
             return None
         return lambda phase, done, total: tell(name, int(100 * overall(phase, done, total)), 100)
-
-
-def _groups(options: BuildOptions, per_sm: bool) -> list[tuple[str, ...]]:
-    if options.target != "rtx":
-        return [()]
-    everything = options.compute_capabilities
-    return [(sm,) for sm in everything] if per_sm else [everything]
 
 
 def _fallback_for(bundle: Bundle, entry: GraphEntry) -> GraphEntry | None:

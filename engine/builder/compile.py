@@ -17,7 +17,7 @@ from typing import Any
 from ...bundle.onnx_scan import refuse_external
 from ...errors import BadInputError, LogoformerError, MachineError, UsageError
 from ..machine.environment import ON_GPU, build_memory, find_gpu
-from ..machine.log import BuildLog, Progress, ProgressRelay, make_logger, make_monitor
+from ..machine.log import BuildLog, Progress, make_logger, make_monitor
 from ..machine.memory import MIB, MORE_MEMORY, Memory, looks_short, shortage
 from ..machine.targets import RTX_SMS, check_sms, check_target
 from ..machine.tensorrt import TrtModule, find_module
@@ -135,13 +135,12 @@ class Compilation:
         """
         config = self._configure(verbosity)
         used = self._use_timing_cache(config, timing_cache)
-        relay = ProgressRelay(progress) if progress is not None else None
-        monitor = make_monitor(self.trt.module, relay) if relay is not None else None
+        monitor = make_monitor(self.trt.module, progress) if progress is not None else None
         if monitor is not None:
             config.progress_monitor = monitor
         plan = self._builder.build_serialized_network(self.network, config)
-        if relay is not None and relay.error is not None:
-            raise relay.error
+        if monitor is not None and monitor.error is not None:
+            raise monitor.error
         if plan is None:
             raise build_failed(self.trt, self._shown, self.log, self._memory)
         if used:
@@ -263,14 +262,7 @@ def _network_flags(module: Any) -> int:
 
 
 def build_failed(trt: TrtModule, shown: str, log: BuildLog, before: Memory | None = None) -> MachineError:
-    """The error for a build that gave no engine, classified by what TensorRT said.
-
-    Args:
-        trt: which gave none.
-        shown: the graph.
-        log: what it said.
-        before: memory when the build began.
-    """
+    """The error for a build that gave no engine, classified by what TensorRT said in `log`."""
     lines = log.errors or log.complaints or log.chatter
     said = (*log.complaints, *log.chatter)
     if looks_short(said):
@@ -297,7 +289,6 @@ class BuiltEngine:
         flags: settings as TensorRT gave them back.
         tensor_types: layer outputs of the parsed network by type. Typing is strong: what is not 'half' here is not FP16
             in the engine either.
-        log: TensorRT's warnings and errors.
         seconds: what parsing and compiling took on this machine.
         timing_cache: what TensorRT measured of kernels, for the next build; None where it keeps none.
         peak_bytes: the most memory that the process of the build held; 0 without such a process.
@@ -310,7 +301,6 @@ class BuiltEngine:
     cuda: str
     flags: Mapping[str, bool | int | str | None]
     tensor_types: Mapping[str, int]
-    log: tuple[str, ...]
     seconds: float
     timing_cache: bytes | None = None
     peak_bytes: int = 0
@@ -330,9 +320,8 @@ def build_here(
         RefusedError, BadInputError, MachineError: see `process.build_engine`.
     """
     trt = find_module(options.target)
-    log = BuildLog()
     begun = time.perf_counter()
-    compilation = Compilation(trt, onnx, shown, options, log)
+    compilation = Compilation(trt, onnx, shown, options, BuildLog())
     tensor_types = compilation.tensor_types()
     plan, flags = compilation.run("NONE", progress, timing_cache)
     gpu = find_gpu()
@@ -345,7 +334,6 @@ def build_here(
         cuda="" if gpu is None else gpu.cuda,
         flags=flags,
         tensor_types=tensor_types,
-        log=log.complaints,
         seconds=time.perf_counter() - begun,
         timing_cache=compilation.timing_cache,
     )

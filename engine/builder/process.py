@@ -3,7 +3,7 @@
 A compiler may take all memory, crash, or take an hour. In a process of its own it can be watched and ended at any
 moment, and nothing of it is left. The child is given bytes and answers with bytes: the parent alone writes files.
 
-Messages, in both directions, are one line of JSON whose `sizes` says how many bytes follow for each part.
+Messages, in both directions, are JSON whose `parts` says how many messages of plain bytes follow. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import resource
-import select
 import signal
 import subprocess
 import sys
@@ -23,84 +22,71 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from ... import errors
 from ...errors import LogoformerError, MachineError
 from ..machine.log import Progress
 from ..machine.memory import MORE_MEMORY, Memory, mib, read_memory, resident_bytes
 from .compile import BuildOptions, BuiltEngine, build_here
-from .xray import Inspection, inspect_here
+from .proof import Inspection, inspect_here
 
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.2
-_CHUNK = 1 << 20
 _WORDS_KEPT = 4000  # bytes of what a crashing process says last
 # The child finds the modules that this process finds, and none that lie in the folder where it happens to run (-I).
 _BOOT = """
 import importlib, json, sys
-sys.path[:] = json.loads(sys.stdin.buffer.readline())
-importlib.import_module(sys.argv[1]).serve(int(sys.argv[2]), int(sys.argv[3]))
+sys.path[:] = json.loads(sys.argv[1])
+importlib.import_module(sys.argv[2]).serve(int(sys.argv[3]), int(sys.argv[4]))
 """
 
 
 @dataclass
 class _Child:
-    """A running build.
-
-    Attributes:
-        process: the child.
-        answers: descriptor of the pipe that it answers on.
-        words: what it and TensorRT's libraries print; shown when it crashes.
-        shown: the graph, for messages.
-        before: memory when it was started.
-        peak_bytes: the most that it was seen to hold.
-        lowest: the least memory that was seen to be free.
-        next_look: on the monotonic clock, when to look at memory again.
-    """
+    """A running build of the graph `shown`."""
 
     process: subprocess.Popen[bytes]
-    answers: int
-    words: IO[bytes]
+    pipe: Connection  # for requests and answers
+    words: IO[bytes]  # what it and TensorRT's libraries print; shown when it crashes
     shown: str
-    before: Memory
-    lowest: Memory
-    peak_bytes: int = 0
-    next_look: float = 0.0
+    before: Memory  # when it was started
+    lowest: Memory  # the least that was seen to be free
+    peak_bytes: int = 0  # the most that it was seen to hold
+    next_look: float = 0.0  # on the monotonic clock, when to look at memory again
 
 
 @contextmanager
 def _start(shown: str) -> Iterator[_Child]:
-    """Run `serve` in a child process for the duration of the block.
-
-    Args:
-        shown: the graph, for messages.
-    """
+    """Run `serve` in a child process for the duration of the block; `shown`: the graph."""
     memory = read_memory()
-    reading, writing = os.pipe()
-    with tempfile.TemporaryFile() as words:
-        words_of_python = ["-B"] if sys.dont_write_bytecode else []
-        command = [sys.executable, "-I", *words_of_python, "-c", _BOOT, __name__, str(writing), str(os.getpid())]
+    here, there = Pipe()
+    paths = json.dumps([path or str(Path.cwd()) for path in sys.path if isinstance(path, str)])
+    with here, tempfile.TemporaryFile() as words:
+        flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+        command = [sys.executable, *flags, "-c", _BOOT, paths, __name__, str(there.fileno()), str(os.getpid())]
+        with there:  # the child alone holds it from here on: its end is the end of the answers
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=words,
+                    stderr=words,
+                    pass_fds=(there.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise MachineError(
+                    f"The process of a build does not start: {error}.", next="free memory, try again"
+                ) from error
         try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=words, stderr=words, pass_fds=(writing,), start_new_session=True
-            )
-        except OSError as error:
-            os.close(reading)
-            raise MachineError(
-                f"The process of a build does not start: {error}.", next="free memory, try again"
-            ) from error
-        finally:
-            os.close(writing)  # the child alone holds it: its end is the end of the answers
-        try:
-            yield _Child(process, reading, words, shown, memory, memory)
+            yield _Child(process, here, words, shown, memory, memory)
         finally:
             process.kill()
-            with suppress(BrokenPipeError):
-                process.communicate()
-            os.close(reading)
+            process.wait()
 
 
 def build_engine(
@@ -136,8 +122,7 @@ def build_engine(
     """
     head, parts = _in_child("build", onnx, options, shown, timing_cache, progress)
     record = head["built"]
-    for name in ("compute_capabilities", "log"):
-        record[name] = tuple(record[name])
+    record["compute_capabilities"] = tuple(record["compute_capabilities"])
     return BuiltEngine(plan=parts[0], timing_cache=parts[1] or None, **record)
 
 
@@ -164,32 +149,33 @@ def _in_child(
 ) -> tuple[dict[str, Any], list[bytes]]:
     """The answer of a child to one request, with the bytes that belong to it."""
     with _start(shown) as child:
-        _ask(child, {"options": asdict(options), "shown": shown, "job": job}, [onnx, timing_cache])
+        level = _log.getEffectiveLevel()
+        request = {"options": asdict(options), "shown": shown, "job": job, "log_level": level}
+        with suppress(OSError):  # a child that has already died is noticed below
+            _send(child.pipe, request, (onnx, timing_cache))
         for head, parts in _answers_of(child):
             if "progress" in head:
                 if progress is not None:
                     progress(*head["progress"])
             elif "error" in head:
-                raise _raised(head["error"])
+                said = head["error"]
+                raise getattr(errors, said["error"])(
+                    said["what"], cause=said["cause"], next=said["next"], log=said["log"]
+                )
             else:
                 return head, parts
         raise _died(child)
 
 
-def _ask(child: _Child, request: Mapping[str, Any], parts: Sequence[bytes]) -> None:
-    """Send a request; `_answers_of` notices a child that has already died."""
-    paths = json.dumps([path or str(Path.cwd()) for path in sys.path if isinstance(path, str)]).encode("ascii")
-    pipe = child.process.stdin
-    with suppress(BrokenPipeError):
-        for piece in (paths, b"\n", *_message({**request, "log_level": _log.getEffectiveLevel()}, parts)):
-            pipe.write(piece)  # type: ignore[union-attr]
-        pipe.flush()  # type: ignore[union-attr]
+def _send(pipe: Connection, head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> None:
+    pipe.send_bytes(json.dumps({**head, "parts": len(parts)}).encode("ascii"))
+    for part in parts:
+        pipe.send_bytes(part)
 
 
-def _message(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> list[bytes]:
-    """A message, in pieces to be written one after the other."""
-    line = json.dumps({**head, "sizes": [len(part) for part in parts]}).encode("ascii") + b"\n"
-    return [line, *parts]
+def _receive(pipe: Connection) -> tuple[dict[str, Any], list[bytes]]:
+    head = json.loads(pipe.recv_bytes())
+    return head, [pipe.recv_bytes() for _ in range(head["parts"])]
 
 
 def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
@@ -198,36 +184,19 @@ def _answers_of(child: _Child) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
     Raises:
         MachineError: memory runs short.
     """
-    waiting = bytearray()
-    head: dict[str, Any] | None = None
-    while chunk := _next_chunk(child):
-        waiting += chunk
-        while True:
-            if head is None:
-                line, found, _ = waiting.partition(b"\n")
-                if not found:
-                    break
-                head = json.loads(line)
-                del waiting[: len(line) + 1]
-            if len(waiting) < sum(head["sizes"]):
-                break
-            parts = []
-            for size in head["sizes"]:
-                parts.append(bytes(waiting[:size]))
-                del waiting[:size]
-            if "log" in head:
-                name, level, text = head["log"]
-                logging.getLogger(name).log(level, "%s", text)
-            else:
-                yield head, parts
-            head = None
-
-
-def _raised(error: Mapping[str, Any]) -> LogoformerError:
-    """The child's error, to be raised here."""
-    kind = getattr(errors, error["error"])
-    again: LogoformerError = kind(error["what"], cause=error["cause"], next=error["next"], log=error["log"])
-    return again
+    while True:
+        _look(child)
+        try:
+            if not child.pipe.poll(_LOOK_EVERY_S):
+                continue
+            head, parts = _receive(child.pipe)
+        except (EOFError, OSError):  # it has ended, perhaps inside a message
+            return
+        if "log" in head:
+            name, level, text = head["log"]
+            logging.getLogger(name).log(level, "%s", text)
+        else:
+            yield head, parts
 
 
 def _died(child: _Child) -> MachineError:
@@ -258,14 +227,6 @@ def _died(child: _Child) -> MachineError:
     )
 
 
-def _next_chunk(child: _Child) -> bytes:
-    """The next bytes, or none when the child has ended."""
-    while True:
-        _look(child)
-        if select.select([child.answers], [], [], _LOOK_EVERY_S)[0]:
-            return os.read(child.answers, _CHUNK)
-
-
 def _look(child: _Child) -> None:
     """Check memory, five times a second at most."""
     now = time.monotonic()
@@ -291,26 +252,23 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in sys/prctl.h
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Answer one request: reads it from standard input, writes to `descriptor`.
+    """Answer one request.
 
     Args:
-        descriptor: an open pipe.
+        descriptor: the child's end of the pipe.
         parent: its process id; the child ends with it.
     """
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         return
     writing = threading.Lock()  # TensorRT logs from threads of its own
-    with os.fdopen(descriptor, "wb") as answers:
+    with Connection(descriptor) as pipe:
 
         def send(head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> None:
             with writing:
-                for piece in _message(head, parts):
-                    answers.write(piece)
-                answers.flush()
+                _send(pipe, head, parts)
 
-        head, parts = _answer(sys.stdin.buffer, send)
-        send(head, parts)
+        send(*_answer(pipe, send))
 
 
 class _Forward(logging.Handler):
@@ -324,21 +282,20 @@ class _Forward(logging.Handler):
         self._send({"log": (record.name, record.levelno, record.getMessage())})
 
 
-def _answer(requests: BinaryIO, send: Send) -> tuple[dict[str, Any], list[bytes]]:
+def _answer(pipe: Connection, send: Send) -> tuple[dict[str, Any], list[bytes]]:
     def progress(*step: object) -> None:
         send({"progress": step})
 
     try:
-        request = json.loads(requests.readline())
+        request, (onnx, timing_cache) = _receive(pipe)
         logger = logging.getLogger(__name__.partition(".")[0])
         logger.setLevel(request["log_level"])
         logger.addHandler(_Forward(send))
-        onnx, timing_cache = (requests.read(size) for size in request["sizes"])
-        given = {**request["options"], "compute_capabilities": tuple(request["options"]["compute_capabilities"])}
+        options, shown = BuildOptions(**request["options"]), request["shown"]
         if request["job"] == "inspect":
-            found = inspect_here(onnx, BuildOptions(**given), shown=request["shown"], timing_cache=timing_cache)
+            found = inspect_here(onnx, options, shown=shown, timing_cache=timing_cache)
             return {"inspected": asdict(found)}, []
-        built = build_here(onnx, BuildOptions(**given), progress, shown=request["shown"], timing_cache=timing_cache)
+        built = build_here(onnx, options, progress, shown=shown, timing_cache=timing_cache)
     except LogoformerError as error:
         return {"error": error.to_json()}, []
     except MemoryError:

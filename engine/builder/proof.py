@@ -1,4 +1,9 @@
-"""Proof that the compiled kernels have the precision that the graph promises.
+"""Kernel plans of a graph, and the proof that its kernels have the promised precision.
+
+A plan comes from TensorRT-RTX without a GPU, or from a device's engine inspector. TensorRT-RTX compiles on any machine
+and, asked for details, prints its whole plan. That shows what a latency number would only hint at: whether attention
+was fused, whether data is moved for nothing, and in which precision the work is done *as compiled*. It is a plan: no
+kernel was run, and nothing here is a speed. It is a build of its own: engines that are shipped keep no details.
 
 Three counts of multiply-accumulates by precision: from the ONNX types, from the network that TensorRT parsed, and from
 the kernels as compiled. The first two only say what was asked for: builders fall back to another precision without a
@@ -14,16 +19,123 @@ from typing import Any
 
 from ...bundle import Bundle, GraphEntry
 from ...errors import VerificationError, command, printable
-from ..plan.kernels import KernelPlan
-from ..plan.macs import place_nodes
-from .compile import BuildOptions
-from .xray import Inspection, plan_of_inspection, xray
+from ..machine.log import BuildLog, make_logger
+from ..machine.tensorrt import find_module
+from ..plan.inspector import engine_information, parse_inspector
+from ..plan.kernels import Kernel, KernelPlan
+from ..plan.macs import network_macs, place_macs, place_nodes
+from ..plan.rtx_log import parse_plan
+from .compile import BuildOptions, Compilation
 
 # What a graph holds at least when its index entry does not say (bundles of before the promise).
 PROMISED = {"fp32": 0.95, "fp16": 0.95, "int8": 0.95}
 _SHOWN = 12  # kernels named in a message
 
 
+# ---------------------------------------------------------------------------------------------------------------- plans
+def xray(
+    onnx: bytes,
+    sm: str = "sm86",
+    options: BuildOptions | None = None,
+    *,
+    shown: str = "the graph",
+    typed_macs: Mapping[str, int] | None = None,
+) -> KernelPlan:
+    """Compile a graph for one GPU with TensorRT-RTX and read its plan; no GPU is needed.
+
+    Args:
+        onnx: the checked bytes of a static graph.
+        sm: the compute capability, one of `targets.RTX_SMS`.
+        options: settings of the engine whose plan is wanted; target and GPUs are replaced.
+        shown: how to name the graph in a message.
+        typed_macs: multiply-accumulates by precision as the ONNX types have them, shown with the other counts.
+
+    Raises:
+        UsageError: a GPU that TensorRT-RTX does not build for.
+        RefusedError: the graph names data in other files, or is malformed.
+        BadInputError: the parser does not take it.
+        MachineError: TensorRT-RTX is missing, or the build fails.
+        VerificationError: the build went well but its log holds no plan.
+    """
+    wanted = replace(options or BuildOptions(), target="rtx", compute_capabilities=(sm,))
+    trt = find_module("rtx")
+    messages: list[str] = []
+    log = BuildLog(lambda message: messages.append(message) if message.startswith("Layers:") else None)
+    compilation = Compilation(trt, onnx, shown, wanted, log)
+    compilation.run("DETAILED")
+    steps, unread = parse_plan(messages)
+    if not steps:
+        raise VerificationError(
+            f"{trt} compiled {shown} but printed no kernel plan that can be read.",
+            cause="another version prints it in another way; 1.7.1 is the one this was written for",
+            next="pip install 'logoformer[rtx]'",
+            log=unread[:10],
+        )
+    return _plan_of(sm, str(trt), network_macs(trt.module, compilation.network), steps, unread, typed_macs)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An engine inspector's answer and the parsed network, as plain values for another process.
+
+    Attributes:
+        compiler: TensorRT's name and version.
+        text: the engine inspector's JSON.
+        parsed: see `KernelPlan`.
+    """
+
+    compiler: str
+    text: str
+    parsed: Mapping[str, tuple[int, str]]
+
+
+def inspect_here(
+    onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
+) -> Inspection:
+    """Compile for the GPU of this machine and query the engine inspector.
+
+    A build of its own, as `xray` is: shipped engines keep no details.
+
+    Args:
+        onnx: the checked bytes of a static graph.
+        options: for the target 'tensorrt'.
+        shown: how to name the graph in a message.
+        timing_cache: of the build whose engine is meant, so that the same kernels are chosen.
+
+    Raises:
+        MachineError: no GPU, no TensorRT, or the build fails.
+    """
+    log = BuildLog()
+    trt = find_module(options.target)
+    compilation = Compilation(trt, onnx, shown, options, log)
+    engine, _ = compilation.run("DETAILED", timing_cache=timing_cache)
+    text = engine_information(trt.module, make_logger(trt.module, log), engine)
+    return Inspection(str(trt), text, network_macs(trt.module, compilation.network))
+
+
+def plan_of_inspection(inspection: Inspection, typed_macs: Mapping[str, int] | None = None) -> KernelPlan:
+    """The kernel plan for 'this-gpu', parsed by `plan/inspector.py`.
+
+    Raises:
+        RefusedError: the inspector's answer is no JSON.
+    """
+    steps, unread = parse_inspector(inspection.text)
+    return _plan_of("this-gpu", inspection.compiler, inspection.parsed, steps, unread, typed_macs)
+
+
+def _plan_of(
+    sm: str,
+    compiler: str,
+    parsed: Mapping[str, tuple[int, str]],
+    steps: tuple[Kernel, ...],
+    unread: tuple[str, ...],
+    typed_macs: Mapping[str, int] | None,
+) -> KernelPlan:
+    placed, unplaced = place_macs(steps, {name: count for name, (count, _) in parsed.items()})
+    return KernelPlan(sm, compiler, steps, tuple(placed), unplaced, unread, dict(typed_macs or {}), dict(parsed))
+
+
+# ---------------------------------------------------------------------------------------------------------------- proof
 @dataclass(frozen=True)
 class Proof:
     """The verdict on one graph for one GPU.
@@ -148,7 +260,9 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
     if options.target != "rtx":
         return Proven(options.compute_capabilities, {}, {})
     each = options.compute_capabilities
-    tried = each if entry.precision == "int8" else (_representative(each),)
+    # The GPU that figures in this project are given for, if it is among them; else the newest.
+    one = "sm86" if "sm86" in each else each[-1]
+    tried = each if entry.precision == "int8" else (one,)
     proofs = {sm: prove(data, bundle, entry, sm, replace(options, compute_capabilities=(sm,))) for sm in tried}
     broken = {sm: proof for sm, proof in proofs.items() if not proof.holds}
     if len(broken) == len(proofs):
@@ -178,11 +292,6 @@ def prove_inspected(inspection: Inspection, bundle: Bundle, entry: GraphEntry) -
     if proof.fallen > 1.0 - proof.promised:
         raise _broken(bundle, entry, {plan.sm: proof})
     return {plan.sm: {**proof.summary(), "shape": "unverified: read from the engine inspector"}}
-
-
-def _representative(gpus: tuple[str, ...]) -> str:
-    """The GPU that figures in this project are given for, if it is among them; else the newest."""
-    return "sm86" if "sm86" in gpus else gpus[-1]
 
 
 def _broken(bundle: Bundle, entry: GraphEntry, proofs: Mapping[str, Proof]) -> VerificationError:

@@ -189,10 +189,6 @@ def _take(call: str, answer: Any) -> Any:
     """
     error = answer[0]
     if int(error) != 0:
-        raise CudaError(call, _described(error))
+        text = rt.cudaGetErrorString(error)[1]
+        raise CudaError(call, f"{error.name} ({text.decode() if isinstance(text, bytes) else text})")
     return answer[1] if len(answer) > 1 else None
-
-
-def _described(error: Any) -> str:
-    text = rt.cudaGetErrorString(error)[1]
-    return f"{error.name} ({text.decode() if isinstance(text, bytes) else text})"

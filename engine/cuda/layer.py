@@ -8,7 +8,7 @@ makes that context current for the calling thread and afterwards puts back what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,19 +80,15 @@ class Cuda(Protocol):
 
     def __enter__(self) -> object:
         """Makes the device's primary context current for this thread."""
-        ...
 
     def __exit__(self, *exception: object) -> None:
         """Puts back what was current before."""
-        ...
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes of the device; (0, 0) when the driver does not say."""
-        ...
 
     def owns(self, pointer: int, size: int) -> bool:
         """Whether these bytes are memory of this device, as far as the driver can tell."""
-        ...
 
     def alloc(self, size: int) -> int: ...
 
@@ -104,7 +100,6 @@ class Cuda(Protocol):
 
     def stream(self) -> int:
         """A new stream that does not wait for the default stream."""
-        ...
 
     def free_stream(self, stream: int) -> None: ...
 
@@ -112,7 +107,6 @@ class Cuda(Protocol):
 
     def follow(self, stream: int, foreign: int) -> None:
         """Make later work in `stream` wait for another library's stream; 0: for all streams."""
-        ...
 
     def event(self) -> int: ...
 
@@ -122,23 +116,19 @@ class Cuda(Protocol):
 
     def wait(self, stream: int, event: int) -> None:
         """Make later work in `stream` wait for the event."""
-        ...
 
     def synchronize_event(self, event: int) -> None: ...
 
     def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
         """Copies; returns at once. `array` must stay as it is until the stream has come past."""
-        ...
 
     def to_host(self, array: npt.NDArray[np.uint8], pointer: int, stream: int) -> None:
         """Copies; returns at once. `array` may be read once the stream has come past."""
-        ...
 
     def on_device(self, to: int, source: int, size: int, stream: int) -> None: ...
 
     def fill(self, pointer: int, value: int, size: int, stream: int) -> None:
         """Sets every byte."""
-        ...
 
     def capture(self, stream: int, body: Callable[[], bool]) -> tuple[int, int]:
         """Record what `body` enqueues instead of running it; other threads are not disturbed.
@@ -150,7 +140,6 @@ class Cuda(Protocol):
         Returns:
             (graph, number of its nodes). Only with `has_graphs`.
         """
-        ...
 
     def launch(self, graph: int, stream: int) -> None: ...
 
@@ -189,10 +178,16 @@ def explain(fault: CudaError, cuda: Cuda, doing: str, needed: int = 0) -> Logofo
 
 def lost(cuda: Cuda, doing: str) -> DeviceLostError:
     """The error for every call after a sticky one."""
+    return device_lost(f"Card {cuda.device} is lost to this process ({cuda.lost}); {doing} is refused.")
+
+
+def device_lost(what: str, log: Sequence[str] = ()) -> DeviceLostError:
+    """The error for a device that gave a sticky error, with the way out."""
     return DeviceLostError(
-        f"Card {cuda.device} is lost to this process ({cuda.lost}); {doing} is refused.",
+        what,
         cause="a kernel crashed, the card fell off the bus, or the driver was restarted: no call can mend the context",
         next="end this process and start it again; its supervisor may do so on exit code 7",
+        log=log,
     )
 
 

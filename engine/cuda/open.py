@@ -30,18 +30,14 @@ def open_cuda(layer: str = "auto", device: int = 0) -> Cuda:
     errors: list[LogoformerError] = []
     for name in LAYERS if layer == "auto" else (layer,):
         try:
-            return _open(name, device)
+            if name == "cuda-python":
+                from .bindings import CudaPython
+
+                return CudaPython(device)
+            from .pycuda import PyCuda
+
+            return PyCuda(device)
         except MachineError as error:
             errors.append(error)
     # With 'auto' the second layer's complaint would hide that the first is installed and says why it cannot work.
     raise next((error for error in errors if not isinstance(error.__cause__, ImportError)), errors[0])
-
-
-def _open(name: str, device: int) -> Cuda:
-    if name == "cuda-python":
-        from .bindings import CudaPython
-
-        return CudaPython(device)
-    from .pycuda import PyCuda
-
-    return PyCuda(device)

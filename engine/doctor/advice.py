@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ...errors import command
-from .facts import Facts, Module, version_numbers
+from ..machine.targets import version_numbers
+from .facts import Facts, Module
 
 OK, FIX, NOTE = "ok", "fix", "--"
 

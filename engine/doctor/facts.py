@@ -10,28 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from .probe import Distribution, Interpreter, Probe
+from ..machine.targets import version_numbers
+from .probe import CUDA, IMPORT, Distribution, Interpreter, Probe
 
-MODULES = (
-    "onnxruntime",
-    "tensorrt",
-    "tensorrt_bindings",
-    "tensorrt_rtx",
-    "tensorrt_rtx_bindings",
-    "cuda.bindings.runtime",
-    "pycuda.driver",
-    "cv2",
-)
-# Which distributions put which import name there. More than one of them in a folder overwrite each other.
+# The import names that matter, and which distributions put them there. Two of those in a folder overwrite each other.
 OWNERS = {
     "onnxruntime": r"onnxruntime(-gpu|-openvino|-directml|-qnn|-training.*)?",
-    "cv2": r"opencv(-contrib)?-python(-headless)?",
     "tensorrt": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_bindings": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_rtx": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_rtx_bindings": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
     "cuda.bindings.runtime": r"cuda-(bindings|python)",
     "pycuda.driver": r"pycuda",
+    "cv2": r"opencv(-contrib)?-python(-headless)?",
 }
 DEBS = (
     "nvidia-jetpack", "nvidia-l4t-core", "tensorrt", "python3-libnvinfer", "libnvinfer10", "libnvinfer8",
@@ -87,9 +78,7 @@ class Module:
     @property
     def providers(self) -> tuple[str, ...]:
         """ONNX Runtime's execution providers that a bundle can use, such as 'CPU'."""
-        return tuple(
-            p for p in ("CPU", "CUDA", "Tensorrt") if f"{p}ExecutionProvider" in self.said.get("providers", ())
-        )
+        return tuple(p for p in ("CPU", "CUDA") if f"{p}ExecutionProvider" in self.said.get("providers", ()))
 
     def numbers(self) -> tuple[int, ...]:
         """The version's leading numbers, for comparisons."""
@@ -177,21 +166,24 @@ def read_facts(probe: Probe) -> Facts:
     for found in probe.distributions():
         installed[found.name].append(found)
     with ThreadPoolExecutor(4) as pool:  # the children wait for the disk more than for the processor
-        modules = dict(zip(MODULES, pool.map(lambda name: _module(probe, name, installed), MODULES), strict=True))
-        said = pool.submit(probe.cuda).result().json()
+        modules = dict(zip(OWNERS, pool.map(lambda name: _module(probe, name, installed), OWNERS), strict=True))
+        cuda = pool.submit(probe.ask, "cuda", [probe.interpreter.executable, "-c", CUDA])
+        said = cuda.result().json()
     release = probe.text("/etc/nv_tegra_release")
     l4t = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", release)
     init = int(said.get("init", -1))
-    on_path = probe.on_path("trtexec")
+    minor = ".".join(probe.interpreter.version.split(".")[:2])
+    which = probe.ask("which trtexec", ["/bin/sh", "-c", "command -v trtexec"])
+    on_path = which.out.strip() if which.code == 0 else ""
     elsewhere = probe.names("/usr/src/tensorrt/bin/trtexec")
     return Facts(
-        system=_quoted(probe.text("/etc/os-release"), "PRETTY_NAME"),
+        system=_first(r'^PRETTY_NAME="?([^"\n]*)"?$', probe.text("/etc/os-release")),
         interpreter=probe.interpreter,
         system_packages=_system_packages(probe),
-        managed=bool(probe.names(f"/usr/lib/python{_minor(probe)}/EXTERNALLY-MANAGED")),
+        managed=bool(probe.names(f"/usr/lib/python{minor}/EXTERNALLY-MANAGED")),
         board=probe.text("/proc/device-tree/model"),
         l4t=f"{l4t[1]}.{l4t[2]}" if l4t else "",
-        driver=_driver(probe.text("/proc/driver/nvidia/version")),
+        driver=_first(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)(?:\s|$)", probe.text("/proc/driver/nvidia/version")),
         gpus=tuple(CudaGpu(str(g["name"]), str(g["sm"]), int(g["memory_mib"])) for g in said.get("devices", ())),
         cuda=(int(said.get("version", 0)) // 1000, int(said.get("version", 0)) % 1000 // 10),
         cuda_init=init,
@@ -207,28 +199,14 @@ def read_facts(probe: Probe) -> Facts:
     )
 
 
-def version_numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers.
-
-    >>> version_numbers("10.3.0.30-1+cuda12.5")
-    (10, 3, 0, 30)
-    """
-    leading = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(number) for number in leading.group().split(".")) if leading else (0,)
-
-
 def _module(probe: Probe, name: str, installed: Mapping[str, list[Distribution]]) -> Module:
     files = probe.module_files(name)
     owners = tuple(d for key, found in installed.items() if re.fullmatch(OWNERS[name], key) for d in found)
     if not files:
         return Module(name, (), owners, "", "")
-    answer = probe.imported(name)
+    answer = probe.ask(f"import {name}", [probe.interpreter.executable, "-c", IMPORT, name])
     said = answer.json()
     return Module(name, files, owners, str(said.get("version", "")), "" if said else answer.why(), said)
-
-
-def _minor(probe: Probe) -> str:
-    return ".".join(probe.interpreter.version.split(".")[:2])
 
 
 def _system_packages(probe: Probe) -> bool:
@@ -252,8 +230,9 @@ def _hidden(probe: Probe, modules: Mapping[str, Module]) -> dict[str, str]:
     return hidden
 
 
-def _driver(text: str) -> str:
-    found = re.search(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s", text + " ")
+def _first(pattern: str, text: str) -> str:
+    """The first group of what is found; empty when nothing is."""
+    found = re.search(pattern, text, re.MULTILINE)
     return found[1] if found else ""
 
 
@@ -271,8 +250,3 @@ def _libraries(probe: Probe) -> tuple[str, ...]:
         "/usr/local/cuda-*/version.json",
     )
     return tuple(path for pattern in patterns for path in probe.names(pattern))
-
-
-def _quoted(text: str, key: str) -> str:
-    found = re.search(rf'^{key}="?([^"\n]*)"?$', text, re.MULTILINE)
-    return found[1] if found else ""

@@ -143,12 +143,7 @@ Ask = Callable[[str, Sequence[str]], ChildAnswer]
 
 
 def ask_here(name: str, words: Sequence[str]) -> ChildAnswer:
-    """Runs a command. `name` is what a recording files the answer under.
-
-    Args:
-        name: such as 'import tensorrt'.
-        words: the command.
-    """
+    """Runs a command; a recording files the answer under `name`, such as 'import tensorrt'."""
     try:
         done = subprocess.run(
             list(words), capture_output=True, text=True, errors="replace", timeout=SECONDS, stdin=subprocess.DEVNULL
@@ -229,19 +224,6 @@ class Probe:
             version = re.search(r"^Version: (\S+)$", paragraph, re.MULTILINE)
             found[package[1]] = version[1] if version else ""
         return found
-
-    def imported(self, name: str) -> ChildAnswer:
-        """What importing a module in a child of the same interpreter gives; see `IMPORT`."""
-        return self.ask(f"import {name}", [self.interpreter.executable, "-c", IMPORT, name])
-
-    def cuda(self) -> ChildAnswer:
-        """What the driver's library says; see `CUDA`."""
-        return self.ask("cuda", [self.interpreter.executable, "-c", CUDA])
-
-    def on_path(self, program: str) -> str:
-        """Where the shell would find a program."""
-        answer = self.ask(f"which {program}", ["/bin/sh", "-c", f"command -v {program}"])
-        return answer.out.strip() if answer.code == 0 else ""
 
 
 def probe_here() -> Probe:

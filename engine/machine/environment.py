@@ -57,9 +57,9 @@ def platform_name() -> str:
     return f"{platform.system().lower()}-{platform.machine()}"
 
 
-def running(trt: TrtModule, device: int = 0) -> Running:
-    """This machine with this TensorRT and that GPU."""
-    gpu = find_gpu(device)
+def running(trt: TrtModule) -> Running:
+    """This machine with this TensorRT and its first GPU."""
+    gpu = find_gpu()
     return Running(trt.target, trt.version, None if gpu is None else gpu.compute_capability, platform_name())
 
 
@@ -86,26 +86,25 @@ def find_gpu(device: int = 0) -> Gpu | None:
     )
 
 
-def build_memory(target: str, device: int = 0) -> Memory:
+def build_memory(target: str) -> Memory:
     """Memory that a build can use: a discrete GPU's own if it builds there, else the host's.
 
     Args:
         target: 'rtx' compiles on the processor; 'tensorrt' measures kernels on the GPU.
-        device: CUDA's number of the GPU.
     """
-    gpu = find_gpu(device) if target == "tensorrt" else None
-    own = None if gpu is None or gpu.integrated else _device_memory(device)
+    gpu = find_gpu() if target == "tensorrt" else None
+    own = None if gpu is None or gpu.integrated else _device_memory()
     return own or read_memory()
 
 
-def _device_memory(device: int) -> Memory | None:
-    """Free memory of a discrete GPU, or None where it cannot be read.
+def _device_memory() -> Memory | None:
+    """Free memory of the first GPU, or None where it cannot be read.
 
     Needs the primary context, which TensorRT is about to use; it is released again.
     """
     driver = load_driver()
     handle, context, before = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-    if driver.cuDeviceGet(ctypes.byref(handle), device) != 0:
+    if driver.cuDeviceGet(ctypes.byref(handle), 0) != 0:
         return None
     if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle) != 0:
         return None

@@ -101,19 +101,19 @@ class ProgressRelay:
         self._steps: dict[str, int] = {}
         self.error: BaseException | None = None
 
-    def start(self, phase: str, steps: int) -> None:
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
         """A phase begins."""
-        self._steps[phase] = steps
-        self._tell(phase, 0)
+        self._steps[phase_name] = num_steps
+        self._tell(phase_name, 0)
 
-    def step(self, phase: str, index: int) -> bool:
+    def step_complete(self, phase_name: str, step: int) -> bool:
         """A step is done; False asks TensorRT to stop."""
-        self._tell(phase, index + 1)
+        self._tell(phase_name, step + 1)
         return self.error is None
 
-    def finish(self, phase: str) -> None:
+    def phase_finish(self, phase_name: str) -> None:
         """A phase ends."""
-        self._tell(phase, self._steps.pop(phase, 1))
+        self._tell(phase_name, self._steps.pop(phase_name, 1))
 
     def _tell(self, phase: str, done: int) -> None:
         if self.error is not None:
@@ -124,23 +124,15 @@ class ProgressRelay:
             self.error = error
 
 
-def make_monitor(module: Any, relay: ProgressRelay) -> Any:
-    """An `IProgressMonitor` of this module, or None where it has none."""
+def make_monitor(module: Any, progress: Progress) -> ProgressRelay | None:
+    """A relay that is an `IProgressMonitor` of this module, or None where it has none."""
     if not hasattr(module, "IProgressMonitor"):
         return None
 
-    class Monitor(module.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(ProgressRelay, module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            relay.start(phase_name, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            return relay.step(phase_name, step)
-
-        def phase_finish(self, phase_name: str) -> None:
-            relay.finish(phase_name)
+            ProgressRelay.__init__(self, progress)
 
     return Monitor()
 

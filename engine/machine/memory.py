@@ -63,11 +63,7 @@ def mib(count: int) -> str:
 
 
 def read_memory(root: Path = Path("/")) -> Memory:
-    """Free memory of this machine, or of this container where that has less.
-
-    Args:
-        root: of the file system.
-    """
+    """Free memory of this machine, or of this container where that has less."""
     lines = (root / "proc/meminfo").read_text().splitlines()
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if rest.split()}
     total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
@@ -75,20 +71,16 @@ def read_memory(root: Path = Path("/")) -> Memory:
     limit, used = (_number(root / "sys/fs/cgroup" / name) for name in ("memory.max", "memory.current"))
     if limit is None or used is None:
         return machine
-    used -= _reclaimable(root / "sys/fs/cgroup/memory.stat")
+    # File cache that the kernel would give up counts as used.
+    used -= _number(root / "sys/fs/cgroup/memory.stat", r"^inactive_file (\d+)$") or 0
     if limit - used >= available:
         return machine
     return Memory(limit, max(limit - used, 0), 0, "the memory limit of this container")
 
 
-def resident_bytes(pid: int, root: Path = Path("/")) -> int:
+def resident_bytes(pid: int) -> int:
     """Resident memory of a process in bytes; 0 when it has ended."""
-    try:
-        status = (root / f"proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    return 1024 * (_number(Path(f"/proc/{pid}/status"), r"^VmRSS:\s+(\d+) kB") or 0)
 
 
 def looks_short(lines: Iterable[str]) -> bool:
@@ -104,13 +96,7 @@ def needed_bytes(lines: Iterable[str]) -> int | None:
 
 
 def shortage(lines: Iterable[str], before: Memory | None, after: Memory | None) -> str:
-    """The cause to name when a build ran out of memory: what was needed, what was free.
-
-    Args:
-        lines: TensorRT's.
-        before: when the build began.
-        after: when it failed.
-    """
+    """The cause to name when a build ran out of memory: what was needed, what was free."""
     needed = needed_bytes(lines)
     parts = ["not enough memory: TensorRT then often says only that it found no implementation"]
     parts += [f"it asked for {mib(needed)} at once"] if needed is not None else []
@@ -119,17 +105,10 @@ def shortage(lines: Iterable[str], before: Memory | None, after: Memory | None) 
     return "; ".join(parts)
 
 
-def _number(path: Path) -> int | None:
+def _number(path: Path, pattern: str = r"^(\d+)$") -> int | None:
+    """The number in a file of the kernel; None where it has none ('max'), or is not there."""
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no such file, or 'max'
-        return None
-
-
-def _reclaimable(path: Path) -> int:
-    """File cache that the kernel would give up, which counts as used."""
-    try:
-        found = re.search(r"^inactive_file (\d+)$", path.read_text(), re.MULTILINE)
+        found = re.search(pattern, path.read_text(), re.MULTILINE)
     except OSError:
-        return 0
-    return int(found[1]) if found else 0
+        return None
+    return int(found[1]) if found else None

@@ -12,6 +12,16 @@ TARGETS = ("rtx", "tensorrt")
 RTX_SMS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version, for comparisons.
+
+    >>> version_numbers("10.3.0.30-1+cuda12.5")
+    (10, 3, 0, 30)
+    """
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(number) for number in leading.group().split(".")) if leading else (0,)
+
+
 def check_target(target: str) -> str:
     """Accept 'rtx' or 'tensorrt'.
 

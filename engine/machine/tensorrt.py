@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib
 import platform
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import MachineError, missing_package
-from .targets import check_target
+from .targets import check_target, version_numbers
 
 _IMPORT_NAMES = {
     "rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -37,11 +36,6 @@ class TrtModule:
     name: str
     version: str
     module: Any
-
-    @property
-    def version_tuple(self) -> tuple[int, ...]:
-        """The version's leading numbers, for comparisons."""
-        return _numbers(self.version)
 
     def __str__(self) -> str:
         return f"{'TensorRT-RTX' if self.target == 'rtx' else 'TensorRT'} {self.version}"
@@ -67,19 +61,15 @@ def find_module(target: str) -> TrtModule:
         except (ImportError, OSError) as error:
             raise _broken(name, error) from error
         else:
-            return _checked(TrtModule(target, name, str(module.__version__), module))
+            found, oldest = TrtModule(target, name, str(module.__version__), module), _OLDEST[target]
+            if version_numbers(found.version) >= oldest:
+                return found
+            raise MachineError(
+                f"{found} is too old; {'.'.join(map(str, oldest))} or newer is needed.",
+                cause="JetPack 6.0 and older: their TensorRT has no strongly typed networks",
+                next="update to JetPack 6.1 or newer; logoformer run works with ONNX Runtime meanwhile",
+            )
     raise _missing(target)
-
-
-def _checked(found: TrtModule) -> TrtModule:
-    oldest = _OLDEST[found.target]
-    if found.version_tuple < oldest:
-        raise MachineError(
-            f"{found} is too old; {'.'.join(map(str, oldest))} or newer is needed.",
-            cause="JetPack 6.0 and older: their TensorRT has no strongly typed networks",
-            next="update to JetPack 6.1 or newer; logoformer run works with ONNX Runtime meanwhile",
-        )
-    return found
 
 
 def _missing(target: str) -> MachineError:
@@ -99,8 +89,3 @@ def _broken(name: str, error: Exception) -> MachineError:
         cause="its libraries are missing, or belong to another version or Python",
         next=f"python3 -c 'import {name}'",
     )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    leading = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(number) for number in leading.group().split(".")) if leading else (0,)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,9 +60,7 @@ class PlanTensor:
         """Bytes of its elements; 0 for a type listed in `KernelPlan.unknown_types`."""
         bits = next((bits for name, bits in TYPES.values() if name == self.dtype), 0)
         strides = self.strides if len(self.strides) == len(self.shape) else (1,) * len(self.shape)
-        elements = 1
-        for size, stride in zip(self.shape, strides, strict=True):
-            elements *= size if stride else 1
+        elements = math.prod(size for size, stride in zip(self.shape, strides, strict=True) if stride)
         return (elements * bits + 7) // 8
 
 
@@ -196,11 +195,7 @@ class KernelPlan:
     @property
     def bytes_by_type(self) -> dict[str, int]:
         """The same by the type of the tensors."""
-        total: Counter[str] = Counter()
-        for kernel in self.kernels:
-            for tensor in kernel.tensors:
-                total[tensor.dtype] += tensor.bytes
-        return dict(sorted(total.items()))
+        return dict(sorted(_totals((t.dtype, t.bytes) for kernel in self.kernels for t in kernel.tensors).items()))
 
     @property
     def unknown_types(self) -> tuple[str, ...]:
@@ -212,19 +207,12 @@ class KernelPlan:
     @property
     def macs_by_precision(self) -> dict[str, int]:
         """Multiply-accumulates by the type of their operands, as compiled."""
-        total: Counter[str] = Counter()
-        for kernel, count in zip(self.steps, self.macs, strict=True):
-            if count:
-                total[kernel.precision] += count
-        return dict(total)
+        return _totals((kernel.precision, n) for kernel, n in zip(self.steps, self.macs, strict=True) if n)
 
     @property
     def parsed_macs(self) -> dict[str, int]:
         """The same as the parsed network has them, before anything was compiled."""
-        total: Counter[str] = Counter()
-        for count, precision in self.parsed.values():
-            total[precision] += count
-        return dict(total)
+        return _totals((precision, count) for count, precision in self.parsed.values())
 
     @property
     def kernels_by_precision(self) -> dict[str, int]:
@@ -281,6 +269,13 @@ class KernelPlan:
         lines += ["", f"{'':>4} {'role':<12} {'type':<8} {'MMAC':>9} {'KB':>8}  kernel <- ONNX nodes"]
         lines += [_row(index, *step) for index, step in enumerate(zip(self.steps, self.macs, strict=True))]
         return "\n".join(lines)
+
+
+def _totals(items: Iterable[tuple[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for name, count in items:
+        total[name] += count
+    return dict(total)
 
 
 def _row(index: int, step: Kernel, macs: int) -> str:

@@ -19,16 +19,16 @@ from ...bundle.descriptors import HeldFolder
 from ...errors import MachineError, RefusedError, UsageError, VerificationError, advising, command, one_of, printable
 from ..cuda.layer import Cuda
 from ..cuda.open import open_cuda
-from ..machine.environment import platform_name
+from ..machine.environment import Running, platform_name
 from ..machine.tensorrt import TrtModule, find_module
-from ..trust.admit import Running, admit_engine, choose_engine, read_signature
+from ..trust.admit import admit_engine, choose_engine, read_signature
 from ..trust.index import EngineEntry, engines_folder, read_index
 from ..trust.store import RuntimeCache, TrustStore
 from .contract import Session
 
 _log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt")
+BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda")
 _TARGETS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 # First choice first. ONNX Runtime's CPU kernels compute FP16 by way of FP32: slower, and no proof of anything. On a
 # card INT8, whole or mixed, comes last: whether it is faster there than FP16 only a measurement says.
@@ -37,7 +37,6 @@ _PREFERENCE = {
     "tensorrt": ("fp16", "fp32", "int8", MIXED),
     "tensorrt_rtx": ("fp16", "fp32", "int8", MIXED),
     "onnxruntime-cuda": ("fp16", "fp32", "int8", MIXED),
-    "onnxruntime-tensorrt": ("fp16", "fp32", "int8", MIXED),
 }
 
 
@@ -126,12 +125,6 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
         MachineError: the backend is not installed, there is no card, or no engine for it.
         RefusedError: nobody vouches for the engine.
     """
-    chosen = _choose(bundle, backend, precision, options)
-    _log.info("%s runs %s (asked for: %s, %s)", printable(chosen.name), chosen.precision, backend, precision)
-    return chosen
-
-
-def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
     if backend not in BACKENDS:
         raise UsageError(f"Unknown backend {backend!r}.", next=f"choose from {one_of(BACKENDS)}")
     if backend in _TARGETS:
@@ -144,7 +137,7 @@ def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, 
             passed_over.append(f"{name}: {error.what}")
             _log.info("%s is not used: %s", name, printable(error.what))
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
-                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=4)
+                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
     named = "onnxruntime" if backend == "auto" else backend
     return _open_onnxruntime(bundle, named, precision, options, tuple(passed_over))
 
@@ -152,20 +145,22 @@ def _choose(bundle: Bundle, backend: str, precision: str, options: Mapping[str, 
 def _open_onnxruntime(
     bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
 ) -> Backend:
-    """The CPU, or a GPU provider asked for by name: 'auto' takes none, as they are not judged."""
+    """The CPU, or the CUDA provider by name: 'auto' never takes that, as it is not judged."""
     from . import ort
 
     chosen = choose_precision(bundle, precision, backend)
-    on_cpu = backend == "onnxruntime"
-    provider = ort.CPU if on_cpu else ort.find_provider(backend, chosen, options.get("device", 0))
+    given, title = dict(options), "CPU"
+    if backend == "onnxruntime-cuda":
+        ort.require_cuda()
+        given["card"], title = options.get("device", 0), "CUDA"
 
     def open_session(entry: GraphEntry) -> Session:
         with advising(command("logoformer", "export", "CHECKPOINT", "-o", bundle.path)):
-            return ort.open_session(bundle.read_graph(entry), entry, {**options, "provider": provider})
+            return ort.open_session(bundle.read_graph(entry), entry, given)
 
     batches = bundle.frame_batches(chosen)
     bundle.hold(_graphs(bundle, chosen, batches))
-    return Backend(ort.runtime_name(provider), chosen, open_session, batches, passed_over)
+    return Backend(ort.runtime_name(title), chosen, open_session, batches, passed_over)
 
 
 def _graphs(bundle: Bundle, precision: str, batches: Sequence[int]) -> list[GraphEntry]:

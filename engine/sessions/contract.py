@@ -35,15 +35,12 @@ class Session(Protocol):
 
         What `take` fills may live on the device alone from the first `take` on; its host buffer is not read any more.
         """
-        ...
 
     def output(self, name: str) -> Array:
         """The host-side buffer of an output; valid after `run`, overwritten by the next one."""
-        ...
 
     def run(self) -> None:
         """Computes the outputs from the inputs; returns when they can be read."""
-        ...
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
         """Copy another session's output into rows of an input, on the device if both are there.
@@ -57,11 +54,9 @@ class Session(Protocol):
             row: where the n rows begin.
             index: which of the B to copy.
         """
-        ...
 
     def close(self) -> None:
         """Frees everything. A second call does nothing."""
-        ...
 
 
 def check_tensors(shown: str, promised: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> None:

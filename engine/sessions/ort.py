@@ -1,8 +1,8 @@
 """The ONNX Runtime backend on a CPU and on a GPU: IO binding, every buffer allocated once.
 
 The CPU provider computes FP16 graphs wider than FP16 between nodes, so it says nothing about FP16 overflow
-(`export/reference.py` does); it is the way to run a bundle on a machine without a GPU. The CUDA and TensorRT providers
-are for a card where no engine was built or TensorRT is not installed.
+(`export/reference.py` does); it is the way to run a bundle on a machine without a GPU. The CUDA provider is for a card
+where no engine was built or TensorRT is not installed.
 
 ONNX Runtime answers on the CPU, without a word, when the provider that it was asked for does not load, and it does so
 with its own fallback switched off. So the provider's library is opened first, for the reason why it does not load; CPU
@@ -16,20 +16,16 @@ import ctypes
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...bundle import GraphEntry, TensorSpec
 from ...bundle.onnx_scan import refuse_external
-from ...errors import DeviceLostError, MachineError, RefusedError, command, missing_package
-from ..cuda.layer import STICKY
+from ...errors import MachineError, RefusedError, command, missing_package
+from ..cuda.layer import CudaError, device_lost
 from .contract import Array, Session, allocate, check_tensors
 
-GPU_PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
-_LIBRARIES = {"onnxruntime-cuda": "cuda", "onnxruntime-tensorrt": "tensorrt"}
-_DOCTOR = command("logoformer", "doctor")
-_CAUSE = "no card that this provider can use, too little memory on it, or a node without a kernel there"
+_LOST = "The card is lost to this process."
 _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int32)": "int32",
@@ -39,49 +35,28 @@ _DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Provider:
-    """The execution providers of ONNX Runtime that compute, with their options.
-
-    Attributes:
-        name: of the one that is meant, as ONNX Runtime spells it.
-        options: of it.
-        after: (name, options) of those that take the nodes which it cannot.
-        settings: entries of the session's configuration.
-        cause, next: of the error when a graph cannot be loaded; see `errors.LogoformerError`.
-    """
-
-    name: str
-    options: Mapping[str, str] = field(default_factory=dict)
-    after: tuple[tuple[str, Mapping[str, str]], ...] = ()
-    settings: Mapping[str, str] = field(default_factory=dict)
-    cause: str = "an ONNX Runtime older than the graph's opset, or without kernels for its precision"
-    next: str = "pip install --upgrade onnxruntime"
-
-    @property
-    def title(self) -> str:
-        """Such as 'CPU', 'CUDA' or 'Tensorrt'."""
-        return self.name.removesuffix("ExecutionProvider")
-
-
-CPU = Provider("CPUExecutionProvider")
-
-
 class OrtSession:
-    """One graph on ONNX Runtime.
+    """One graph on ONNX Runtime's CPU provider.
 
     Args:
         data: ONNX bytes, already checked against the index.
         entry: what the index says of them.
         threads: intra-op threads; None leaves the choice to ONNX Runtime.
-        provider: who computes.
+        given: options of the provider.
 
     Raises:
         MachineError: onnxruntime is missing, cannot run this graph, or would run it on another provider.
         RefusedError: external tensors, or other tensors than promised.
     """
 
-    def __init__(self, data: bytes, entry: GraphEntry, threads: int | None = None, provider: Provider = CPU) -> None:
+    title = "CPU"
+    settings: ClassVar[Mapping[str, str]] = {}
+    cause = "an ONNX Runtime older than the graph's opset, or without kernels for its precision"
+    next = "pip install --upgrade onnxruntime"
+
+    def __init__(
+        self, data: bytes, entry: GraphEntry, threads: int | None = None, given: Mapping[str, str] | None = None
+    ) -> None:
         refuse_external(data, entry.file)
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
@@ -93,26 +68,26 @@ class OrtSession:
         # Q/DQ are computed as they are. ONNX Runtime's own INT8 fusions of an FP16 graph gave another class than FP32
         # on 8.4 % of 500 clips (trained `tiny`), the graph as it is on 0.4 %, and they took longer.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        for key, value in provider.settings.items():
+        for key, value in self.settings.items():
             options.add_session_config_entry(key, value)
         if threads is not None:
             options.intra_op_num_threads = threads
-        asked = [(name, dict(given)) for name, given in ((provider.name, provider.options), *provider.after)]
+        provider = f"{self.title}ExecutionProvider"
         try:
+            asked = [(provider, dict(given or {}))]
             session = runtime.InferenceSession(data, options, providers=asked, enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own undocumented classes
             raise MachineError(
-                f"ONNX Runtime {runtime.__version__} cannot load {entry.file} on {provider.title}: {error}",
-                cause=provider.cause,
-                next=provider.next,
+                f"ONNX Runtime {runtime.__version__} cannot load {entry.file} on {self.title}: {error}",
+                cause=self.cause,
+                next=self.next,
             ) from error
-        given = session.get_providers()
-        if not given or given[0] != provider.name:  # 1.24 takes the CPU without a word, whatever was asked of it
+        taken = session.get_providers()
+        if taken[:1] != [provider]:  # 1.24 takes the CPU without a word, whatever was asked of it
             raise MachineError(
-                f"ONNX Runtime {runtime.__version__} would run {entry.file} on {', '.join(given)}, "
-                f"not on {provider.name}.",
-                cause=provider.cause,
-                next=provider.next,
+                f"ONNX Runtime {runtime.__version__} would run {entry.file} on {', '.join(taken)}, not on {provider}.",
+                cause=self.cause,
+                next=self.next,
             )
         self.inputs = {spec.name: spec for spec in _specs(session.get_inputs())}
         self.outputs = {spec.name: spec for spec in _specs(session.get_outputs())}
@@ -147,14 +122,18 @@ class OrtSession:
         self._buffers = {}
 
 
-class GpuSession(OrtSession):
+class CudaSession(OrtSession):
     """One graph on a GPU through host buffers; a stream's tokens pass through the host too."""
 
+    title = "CUDA"
+    settings: ClassVar[Mapping[str, str]] = {"session.disable_cpu_ep_fallback": "1"}
+    cause = "no card that this provider can use, too little memory on it, or a node without a kernel there"
+    next = command("logoformer", "doctor")
     _lost = ""
 
     def run(self) -> None:
         if self._lost:
-            raise _lost_device(self._lost)
+            raise device_lost(_LOST, [self._lost])
         try:
             # A bound host input is copied to the card when it is bound, not when the graph runs: bound once, the first
             # frame would be answered for ever.
@@ -164,16 +143,17 @@ class GpuSession(OrtSession):
             super().run()
             self._binding.synchronize_outputs()
         except Exception as error:  # onnxruntime raises its own undocumented classes
-            said = str(error)
-            if any(name in said or text in said for name, text in STICKY.items()):
-                self._lost = said
-                raise _lost_device(said) from error
-            raise MachineError("ONNX Runtime failed on the card.", cause=_CAUSE, next=_DOCTOR, log=[said]) from error
+            fault = CudaError("onnxruntime", str(error))
+            if fault.sticky:
+                self._lost = fault.said
+                raise device_lost(_LOST, [fault.said]) from error
+            what = "ONNX Runtime failed on the card."
+            raise MachineError(what, cause=self.cause, next=self.next, log=[fault.said]) from error
 
 
-def runtime_name(provider: Provider = CPU) -> str:
+def runtime_name(title: str = "CPU") -> str:
     """The backend's name, such as 'onnxruntime 1.24.4 CPU'."""
-    return f"onnxruntime {import_onnxruntime().__version__} {provider.title}"
+    return f"onnxruntime {import_onnxruntime().__version__} {title}"
 
 
 def import_onnxruntime() -> Any:
@@ -201,52 +181,23 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
-    """The backend's entry point; `options` may hold `threads` and a `provider` (default: CPU)."""
-    provider = options.get("provider", CPU)
-    kind = OrtSession if provider is CPU else GpuSession
-    return kind(data, entry, options.get("threads"), provider)
+    """The backend's entry point; `options` may hold `threads`, and `card` (none: the CPU)."""
+    card = options.get("card")
+    if card is None:
+        return OrtSession(data, entry, options.get("threads"))
+    return CudaSession(data, entry, options.get("threads"), {"device_id": str(card), "use_tf32": "0"})
 
 
-def find_provider(backend: str, precision: str, device: int) -> Provider:
-    """A provider on a GPU, checked to be usable.
-
-    Args:
-        backend: a key of `GPU_PROVIDERS`.
-        precision: of the graphs.
-        device: which card, from 0.
+def require_cuda() -> None:
+    """Checks that the CUDA provider can be used.
 
     Raises:
-        MachineError: another onnxruntime is installed, its libraries are missing, or TF32 cannot be kept out of FP32.
+        MachineError: another onnxruntime is installed, or its libraries are missing.
     """
     runtime = import_onnxruntime()
-    name = GPU_PROVIDERS[backend]
-    _require_library(runtime, backend, name)
-    # Every switch by name: what is not given, the TensorRT provider takes from ORT_TENSORRT_* in the environment.
-    cuda = {"device_id": str(device), "use_tf32": "0"}
-    settings = {"session.disable_cpu_ep_fallback": "1"}
-    if backend == "onnxruntime-cuda":
-        return Provider(name, cuda, (), settings, _CAUSE, _DOCTOR)
-    if precision == "fp32" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
         raise MachineError(
-            "ONNX Runtime's TensorRT provider has no switch for TF32: FP32 would be computed with 10 bits of mantissa.",
-            next="set NVIDIA_TF32_OVERRIDE=0 in the environment, before the program starts; or name another precision",
-        )
-    options = {
-        "device_id": str(device),
-        # An engine from a cache would be native code that nobody vouched for.
-        "trt_engine_cache_enable": "0",
-        "trt_timing_cache_enable": "0",
-        # TensorRT may not choose narrower types than those of the graph, which was judged with them.
-        "trt_fp16_enable": "0",
-        "trt_int8_enable": "0",
-    }
-    return Provider(name, options, (("CUDAExecutionProvider", cuda),), settings, _CAUSE, _DOCTOR)
-
-
-def _require_library(runtime: Any, backend: str, name: str) -> None:
-    if name not in runtime.get_available_providers():
-        raise MachineError(
-            f"This onnxruntime ({runtime.__version__}) has no {name}.",
+            f"This onnxruntime ({runtime.__version__}) has no CUDAExecutionProvider.",
             cause="the wheel onnxruntime is for CPUs; onnxruntime-gpu is another one, of the same module",
             next="pip uninstall onnxruntime && pip install 'logoformer[gpu]'",
         )
@@ -256,22 +207,11 @@ def _require_library(runtime: Any, backend: str, name: str) -> None:
     folder = Path(runtime.__file__).parent / "capi"
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{_LIBRARIES[backend]}.so"))
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
     except OSError as error:
-        title = name.removesuffix("ExecutionProvider")
-        tensorrt = "; for libnvinfer: TensorRT 10" if backend == "onnxruntime-tensorrt" else ""
         raise MachineError(
-            f"ONNX Runtime {runtime.__version__} cannot load its {title} provider: {error}",
+            f"ONNX Runtime {runtime.__version__} cannot load its CUDA provider: {error}",
             cause="a machine without an NVIDIA GPU, or without the CUDA 12 and cuDNN 9 that it is built for",
-            next=f"pip install 'onnxruntime-gpu[cuda,cudnn]=={runtime.__version__}'{tensorrt}; "
+            next=f"pip install 'onnxruntime-gpu[cuda,cudnn]=={runtime.__version__}'; "
             "without a GPU: backend='onnxruntime'",
         ) from error
-
-
-def _lost_device(said: str) -> DeviceLostError:
-    return DeviceLostError(
-        "The card is lost to this process.",
-        cause="a kernel crashed, the card fell off the bus, or the driver was restarted: no call can mend the context",
-        next="end this process and start it again; its supervisor may do so on exit code 7",
-        log=[said],
-    )

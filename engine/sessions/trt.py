@@ -21,8 +21,9 @@ from ...errors import BadInputError, UsageError
 from ..cuda.device_arrays import check_device_array, is_on_device, opened
 from ..cuda.layer import Cuda, CudaError, explain, lost
 from ..machine.tensorrt import TrtModule
+from ..trust.store import RuntimeCache
 from .contract import Array, Session
-from .trt_engine import CacheStore, DeviceBuffers, TrtEngine, capture_checked
+from .trt_engine import DeviceBuffers, TrtEngine, capture_checked
 
 _PROBE_RUNS = 9
 
@@ -44,7 +45,6 @@ class TrtSession:
         host_memory: 'pinned' or 'mapped', see `DeviceBuffers`.
         host_memory_reason: why.
         fallbacks: what is slower than it could be, and why; also given as warnings.
-        not_finite: runs whose answer, as far as the host reads it, held NaN or infinity.
 
     Raises:
         RefusedError: other tensors than promised.
@@ -53,12 +53,11 @@ class TrtSession:
     """
 
     def __init__(
-        self, trt: TrtModule, cuda: Cuda, data: bytes, entry: GraphEntry, cache: CacheStore | None = None
+        self, trt: TrtModule, cuda: Cuda, data: bytes, entry: GraphEntry, cache: RuntimeCache | None = None
     ) -> None:
         self.shown = f"{entry.graph}.{entry.precision}.b{entry.batch}"
         self.cuda = cuda
         self.fallbacks: list[str] = []
-        self.not_finite = 0
         self._closed = False
         self._graph: int | None = None
         self._freeing = contextlib.ExitStack()  # in the end: what uses goes before what is used
@@ -69,7 +68,7 @@ class TrtSession:
             self.close()
             raise
 
-    def _open(self, trt: TrtModule, data: bytes, entry: GraphEntry, cache: CacheStore | None) -> None:
+    def _open(self, trt: TrtModule, data: bytes, entry: GraphEntry, cache: RuntimeCache | None) -> None:
         cuda = self.cuda
         self._stream = cuda.stream()
         self._freeing.callback(self._quietly, cuda.free_stream, self._stream)
@@ -92,7 +91,8 @@ class TrtSession:
         if self._graph is not None:
             self._freeing.callback(self._quietly, cuda.free_graph, self._graph)
         if reason:
-            self._fall_back(f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}")
+            self.fallbacks.append(f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}")
+            warnings.warn(self.fallbacks[-1], RuntimeWarning, stacklevel=2)
         self._to_host = []  # from now on what somebody has asked for
 
     # ----------------------------------------------------------------------------------------------------------- memory
@@ -125,20 +125,12 @@ class TrtSession:
 
     # ----------------------------------------------------------------------------------------------------- what it does
     def input(self, name: str) -> Array:
-        buffers = self._ready("writing an input")
-        if name not in self._from_host:
-            with self._working("reading an input"):
-                self._fetch(name)  # so that what stands there already is what the host sees
-            self._from_host.append(name)
-        return buffers.host[name]
+        self._check("writing an input")
+        return self._on_host(name, "input", self._from_host)
 
     def output(self, name: str) -> Array:
-        buffers = self._ready("reading an output")
-        if name not in self._to_host:
-            with self._working("reading an output"):
-                self._fetch(name)
-            self._to_host.append(name)
-        return buffers.host[name]
+        self._check("reading an output")
+        return self._on_host(name, "output", self._to_host)
 
     def run(self) -> None:
         """Computes the outputs from the inputs; returns when they can be read.
@@ -150,19 +142,17 @@ class TrtSession:
         """
         with self._working("running"):
             self._once(self._graph)
-        host = self._buffers.host
-        if not all(np.isfinite(host[name]).all() for name in self._to_host if host[name].dtype.kind == "f"):
-            self.not_finite += 1  # what makes a result of it says so and refuses; here it is counted
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
         """See `Session.take`: a copy on the device, ordered by events on both sides."""
-        target = self._ready("taking rows")
+        self._check("taking rows")
         if not isinstance(source, TrtSession) or source.cuda is not self.cuda:
             raise UsageError(
                 f"{self.shown} takes rows of a session on the same card and layer only.",
                 next="open both with one logoformer.load(...)",
             )
-        origin = source._ready("giving rows")
+        source._check("giving rows")
+        target, origin = self._buffers, source._buffers
         given, wanted = source.outputs[output], self.inputs[name]
         batch, rows, width = given.shape  # [B, n, d]
         fits = (given.dtype, width) == (wanted.dtype, wanted.shape[1]) and 0 <= row <= wanted.shape[0] - rows
@@ -191,7 +181,8 @@ class TrtSession:
         Raises:
             BadInputError: anything else; nothing is cast, reshaped or moved silently.
         """
-        buffers, spec = self._ready("feeding an input"), self.inputs[name]
+        self._check("feeding an input")
+        buffers, spec = self._buffers, self.inputs[name]
         if not is_on_device(array):
             if not isinstance(array, np.ndarray) or (array.dtype.name, array.shape) != (spec.dtype, spec.shape):
                 given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
@@ -214,11 +205,9 @@ class TrtSession:
 
     def close(self) -> None:
         """Frees everything, what uses before what is used. A second call does nothing."""
-        if not self._closed:
-            self._closed = True
-            self._free()
-
-    def _free(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(CudaError):  # without the context, no call but a release makes sense
                 stack.enter_context(self.cuda)  # type: ignore[arg-type]
@@ -243,22 +232,23 @@ class TrtSession:
             cuda.launch(graph, stream)
         elif not self._engine.enqueue(stream):
             cuda.synchronize(stream)  # a sticky error shows itself here
-            raise self._engine.refused(self.shown)
+            raise self._engine.failed(f"{self._engine.trt} refused to start {self.shown}.")
         if not buffers.mapped:
             for name in self._to_host:
                 cuda.to_host(buffers.bytes[name], buffers.pointers[name], stream)
         cuda.record(self._events[0], stream)
         cuda.synchronize_event(self._events[0])
 
-    def _fetch(self, name: str) -> None:
+    def _on_host(self, name: str, kind: str, known: list[str]) -> Array:
+        """A tensor's host buffer, one of `known` from now on; the device's bytes are fetched."""
         buffers = self._buffers
-        if not buffers.mapped:
-            self.cuda.to_host(buffers.bytes[name], buffers.pointers[name], self._stream)
-        self.cuda.synchronize(self._stream)
-
-    def _fall_back(self, text: str) -> None:
-        self.fallbacks.append(text)
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        if name not in known:
+            with self._working(f"reading an {kind}"):
+                if not buffers.mapped:
+                    self.cuda.to_host(buffers.bytes[name], buffers.pointers[name], self._stream)
+                self.cuda.synchronize(self._stream)
+            known.append(name)
+        return buffers.host[name]
 
     @contextlib.contextmanager
     def _working(self, doing: str) -> Iterator[None]:
@@ -281,10 +271,6 @@ class TrtSession:
         if self.cuda.lost:
             raise lost(self.cuda, f"{doing} {self.shown}")
 
-    def _ready(self, doing: str) -> DeviceBuffers:
-        self._check(doing)
-        return self._buffers
-
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
     """The backend's entry point.
@@ -292,6 +278,6 @@ def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> 
     Args:
         data: engine bytes that `admit.admit_engine` let in, and nothing else.
         entry: what the index says of the graph.
-        options: `module`: a `TrtModule`; `cuda`: a `Cuda`; `cache`: a `CacheStore`, or absent.
+        options: `module`: a `TrtModule`; `cuda`: a `Cuda`; `cache`: a `RuntimeCache`, or absent.
     """
     return TrtSession(options["module"], options["cuda"], data, entry, options.get("cache"))

@@ -7,8 +7,9 @@ RTX is asked for. Addresses and streams are handed over as plain `int`: 10.3 tak
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,23 +20,12 @@ from ..cuda.layer import Cuda, CudaError, HostBlock, explain, out_of_memory
 from ..machine.log import BuildLog, make_logger
 from ..machine.memory import looks_short
 from ..machine.tensorrt import TrtModule
+from ..trust.store import RuntimeCache
 from .contract import Array, check_tensors
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8"}
 _POISON = 0x5A
 _TOLERANCE = 1e-3  # kernels may add in another order from run to run; a wrong graph is off by far more
-
-
-class CacheStore(Protocol):
-    """Storage of the kernels that RTX compiled here: native code, trusted as engines are."""
-
-    def load(self) -> bytes | None:
-        """The cache of this engine, checked; None when there is none that is trusted."""
-        ...
-
-    def save(self, data: bytes) -> None:
-        """Keeps a cache, and records that we wrote it."""
-        ...
 
 
 class TrtEngine:
@@ -53,7 +43,7 @@ class TrtEngine:
         MachineError: TensorRT does not take the bytes, or memory is short.
     """
 
-    def __init__(self, trt: TrtModule, cuda: Cuda, data: bytes, entry: GraphEntry, cache: CacheStore | None) -> None:
+    def __init__(self, trt: TrtModule, cuda: Cuda, data: bytes, entry: GraphEntry, cache: RuntimeCache | None) -> None:
         self.trt, self.log = trt, BuildLog()
         self._cuda, self._cache = cuda, cache
         self._runtime_cache: Any = None
@@ -73,12 +63,12 @@ class TrtEngine:
         try:
             self._runtime = trt.module.Runtime(self._logger)
         except (TypeError, RuntimeError) as error:  # pybind11's way to say that the factory gave nothing
-            raise self._failed(f"{trt} does not start: {error}", next="nvidia-smi") from error
+            raise self.failed(f"{trt} does not start: {error}", next="nvidia-smi") from error
         # The default, said again: an engine may carry host code (plugins, a lean runtime), and none of ours does.
         self._runtime.engine_host_code_allowed = False
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            raise self._failed(f"{trt} does not take {entry.file}.", next="logoformer build BUNDLE", needed=len(data))
+            raise self.failed(f"{trt} does not take {entry.file}.", next="logoformer build BUNDLE", needed=len(data))
         specs = self._specs()
         self.inputs = {spec.name: spec for mode, spec in specs if mode == "INPUT"}
         self.outputs = {spec.name: spec for mode, spec in specs if mode == "OUTPUT"}
@@ -86,7 +76,7 @@ class TrtEngine:
         needed = int(self._engine.device_memory_size_v2)
         self._context = self._make_context()
         if self._context is None:
-            raise self._failed(f"{trt} gives no execution context for {entry.file}.", needed=needed)
+            raise self.failed(f"{trt} gives no execution context for {entry.file}.", needed=needed)
 
     def _specs(self) -> list[tuple[str, TensorSpec]]:
         engine, module = self._engine, self.trt.module
@@ -131,7 +121,7 @@ class TrtEngine:
             MachineError: TensorRT does not take the address.
         """
         if not self._context.set_tensor_address(name, int(pointer)):
-            raise self._failed(f"{self.trt} does not take an address for {name} of {self._shown}.")
+            raise self.failed(f"{self.trt} does not take an address for {name} of {self._shown}.")
 
     def enqueue(self, stream: int) -> bool:
         """Enqueue the engine in a stream; False when TensorRT refuses."""
@@ -143,27 +133,20 @@ class TrtEngine:
             return bool(self._context.is_stream_capturable(int(stream)))
         return True
 
-    def refused(self, doing: str) -> LogoformerError:
-        """The error for an enqueue that gave False."""
-        return self._failed(f"{self.trt} refused to start {doing}.")
-
     def close(self) -> None:
         """Gives everything back, the context before the engine. A second call does nothing."""
         self._context = self._runtime_cache = None
         self._engine = self._runtime = None
 
-    def _failed(self, what: str, next: str = "logoformer doctor", needed: int = 0) -> LogoformerError:
+    def failed(self, what: str, next: str = "logoformer doctor", needed: int = 0) -> MachineError:
+        """The error for a call that TensorRT refused; `needed`: bytes that were asked for."""
         said = self.log.complaints
         if looks_short(said):
-            error: LogoformerError = out_of_memory(self._cuda, self._shown, needed, self.log.complaints[-1])
-            error.log = self.log.complaints[-LOG_IN_ERROR:]
-            return error
-        return MachineError(
-            what,
-            cause="the lines below are TensorRT's own",
-            next=next,
-            log=self.log.complaints[-LOG_IN_ERROR:],
-        )
+            error = out_of_memory(self._cuda, self._shown, needed, said[-1])
+        else:
+            error = MachineError(what, cause="the lines below are TensorRT's own", next=next)
+        error.log = said[-LOG_IN_ERROR:]
+        return error
 
 
 class DeviceBuffers:
@@ -272,6 +255,7 @@ def _compare(
     run: Callable[[int | None], None],
     graph: int,
 ) -> str:
+    alike = functools.partial(np.allclose, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
     plain = []
     for seed in range(2):
         for name in engine.inputs:
@@ -281,7 +265,7 @@ def _compare(
         for name in engine.outputs:
             cuda.fill(buffers.pointers[name], _POISON, buffers.sizes[name], stream)
         run(graph)
-        wrong = [name for name in engine.outputs if not _alike(buffers.host[name], plain[seed][name])]
+        wrong = [name for name in engine.outputs if not alike(buffers.host[name], plain[seed][name])]
         if wrong:
             return f"a replay answers otherwise than a plain run in {', '.join(wrong)}"
     for name in engine.inputs:
@@ -300,7 +284,3 @@ def _fill(array: Array, seed: int) -> None:
         array[...] = rng.integers(0, 256, array.shape)
     else:
         array[...] = seed
-
-
-def _alike(found: Array, wanted: Array) -> bool:
-    return bool(np.allclose(found, wanted, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))

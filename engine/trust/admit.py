@@ -22,12 +22,10 @@ from ...bundle.descriptors import HeldFolder
 from ...bundle.files import read_regular
 from ...errors import MachineError, RefusedError, printable
 from ..machine.environment import Running
-from .index import FAILED, VERIFIED, EngineEntry, build_command, read_engine
+from ..machine.targets import version_numbers
+from .index import FAILED, STALE, VERIFIED, EngineEntry, build_command, read_engine
 from .signature import SIGNATURE_BYTES
 from .store import TrustStore
-
-__all__ = ["Running", "admit_engine", "choose_engine", "mismatches"]
-
 
 _log = logging.getLogger(__name__)
 
@@ -130,10 +128,9 @@ def mismatches(entry: EngineEntry, running: Running) -> list[str]:
     if entry.kind != running.target:
         wrong.append(f"built with target {entry.kind}, running here {running.target}")
     elif entry.tensorrt_version != running.tensorrt_version:
-        age = "an older" if _numbers(entry.tensorrt_version) < _numbers(running.tensorrt_version) else "a newer"
-        wrong.append(
-            f"built with TensorRT {entry.tensorrt_version} ({age} one), running here {running.tensorrt_version}"
-        )
+        there, here = entry.tensorrt_version, running.tensorrt_version
+        age = "an older" if version_numbers(there) < version_numbers(here) else "a newer"
+        wrong.append(f"built with TensorRT {there} ({age} one), running here {here}")
     if not _covers(entry, running.compute_capability):
         built = "+".join(entry.compute_capabilities) or "a GPU that was not recorded"
         wrong.append(f"built for {built}, running here {running.compute_capability or 'no GPU that could be found'}")
@@ -143,7 +140,7 @@ def mismatches(entry: EngineEntry, running: Running) -> list[str]:
 
 
 def _against(entry: EngineEntry, graph: GraphEntry, running: Running) -> list[str]:
-    stale = [] if entry.graph_sha256 == graph.sha256 else ["stale: built from another graph than the bundle's"]
+    stale = [] if entry.graph_sha256 == graph.sha256 else [STALE]
     failed = ["it failed logoformer verify"] if entry.verdict == FAILED else []
     return [*stale, *failed, *mismatches(entry, running)]
 
@@ -154,13 +151,5 @@ def _covers(entry: EngineEntry, sm: str | None) -> bool:
     if sm in entry.compute_capabilities:
         return True
     # Asked for with --hardware-compatible: from Ampere on, any GPU.
-    return entry.flags.get("hardware_compatibility") == "AMPERE_PLUS" and _sm(sm) >= 80
-
-
-def _sm(name: str) -> int:
-    digits = re.fullmatch(r"sm(\d{2,3})", name)
-    return int(digits[1]) if digits else 0
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
+    number = re.fullmatch(r"sm(\d{2,3})", sm)
+    return entry.flags.get("hardware_compatibility") == "AMPERE_PLUS" and number is not None and int(number[1]) >= 80

@@ -35,7 +35,6 @@ def manage(
     key: str | None = None,
     remove: str | None = None,
     list_all: bool = False,
-    store: TrustStore | None = None,
 ) -> TrustOutcome:
     """Runs the one command that was given.
 
@@ -47,13 +46,12 @@ def manage(
         key: the private key for it.
         remove: first digits of an engine's hash, or of a key.
         list_all: show what is trusted.
-        store: the user's own when None.
 
     Raises:
         UsageError: nothing was asked for, or more than one thing.
         RefusedError, BadInputError, MachineError: see `TrustStore`, `signature`.
     """
-    store = store or TrustStore()
+    store = TrustStore()
     asked = [file is not None, add_key is not None, sign is not None, remove is not None, list_all]
     if sum(asked) != 1 or (sign is None) != (key is None) or (name and add_key is None):
         raise UsageError(

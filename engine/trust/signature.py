@@ -11,9 +11,10 @@ The arithmetic is the package `cryptography`'s (the extra `sign`). Without it no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from ...bundle.files import read_file, read_regular
 from ...errors import BadInputError, MachineError, RefusedError, missing_package
@@ -46,12 +47,7 @@ def sign(digest: str, key_file: str | os.PathLike[str]) -> bytes:
         raise RefusedError(
             f"{path} can be read by other users: it is no secret.", next="make a new key, and keep it at mode 0600"
         )
-    try:
-        key = crypto.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError, crypto.UnsupportedAlgorithm) as error:
-        raise _no_key(path, "private", error) from error
-    if not isinstance(key, crypto.Ed25519PrivateKey):
-        raise _no_key(path, "private", "a key of another kind")
+    key = _key(path, "private", crypto, lambda: crypto.load_pem_private_key(data, password=None))
     signed: bytes = key.sign(signed_message(digest))
     return signed
 
@@ -68,12 +64,7 @@ def read_public_key(key_file: str | os.PathLike[str]) -> str:
     """
     crypto = _cryptography("Reading a key")
     data = read_file(key_file, _MAX_KEY_BYTES)
-    try:
-        key = crypto.load_pem_public_key(data)
-    except (ValueError, TypeError, crypto.UnsupportedAlgorithm) as error:
-        raise _no_key(key_file, "public", error) from error
-    if not isinstance(key, crypto.Ed25519PublicKey):
-        raise _no_key(key_file, "public", "a key of another kind")
+    key = _key(key_file, "public", crypto, lambda: crypto.load_pem_public_key(data))
     raw: bytes = key.public_bytes_raw()
     return raw.hex()
 
@@ -94,9 +85,16 @@ def signer(digest: str, signature: bytes, keys: Iterable[str]) -> str | None:
     return None
 
 
-def _no_key(path: str | os.PathLike[str], kind: str, error: object) -> BadInputError:
-    make = "openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub"
-    return BadInputError(f"{path} is not a {kind} Ed25519 key in PEM: {error}", next=make)
+def _key(path: str | os.PathLike[str], kind: str, crypto: SimpleNamespace, load: Callable[[], Any]) -> Any:
+    """The key that `load` reads, if it is of the kind 'private' or 'public'."""
+    try:
+        key, why = load(), "a key of another kind"
+    except (ValueError, TypeError, crypto.UnsupportedAlgorithm) as error:
+        key, why = None, str(error)
+    if not isinstance(key, crypto.Ed25519PrivateKey if kind == "private" else crypto.Ed25519PublicKey):
+        make = "openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub"
+        raise BadInputError(f"{path} is not a {kind} Ed25519 key in PEM: {why}", next=make)
+    return key
 
 
 def _cryptography(purpose: str) -> SimpleNamespace:

@@ -153,28 +153,21 @@ class TrustStore:
         by_hand = command("logoformer", "trust", shown)
         what = f"{shown} is not trusted: SHA-256 {digest} is neither in {self.path} nor under a trusted signature."
         if signature is None:
-            raise RefusedError(
-                what,
-                cause="it was built elsewhere, exchanged together with its index, or built by another user",
-                next=f"build it here, or, if you know where it comes from: {by_hand}",
-            )
-        if not contents.keys:
-            raise RefusedError(
-                what,
-                cause="it is signed, but no key is trusted here yet",
-                next="logoformer trust --add-key PUBKEY, with a key that its owner gave you",
-            )
-        try:
-            key = signer(digest, signature, contents.keys) if len(signature) == SIGNATURE_BYTES else None
-        except MachineError as error:  # without the package no signature counts
-            raise RefusedError(what, cause=error.what, next=f"{error.next}, or: {by_hand}") from error
-        if key is None:
-            raise RefusedError(
-                what,
-                cause="its signature is of another file, or by a key that is not trusted here",
-                next=f"get it again from its builder, or, if you know where it comes from: {by_hand}",
-            )
-        return f"signed by {contents.keys[key]}"
+            cause = "it was built elsewhere, exchanged together with its index, or built by another user"
+            advice = f"build it here, or, if you know where it comes from: {by_hand}"
+        elif not contents.keys:
+            cause = "it is signed, but no key is trusted here yet"
+            advice = "logoformer trust --add-key PUBKEY, with a key that its owner gave you"
+        else:
+            try:
+                key = signer(digest, signature, contents.keys) if len(signature) == SIGNATURE_BYTES else None
+            except MachineError as error:  # without the package no signature counts
+                raise RefusedError(what, cause=error.what, next=f"{error.next}, or: {by_hand}") from error
+            if key is not None:
+                return f"signed by {contents.keys[key]}"
+            cause = "its signature is of another file, or by a key that is not trusted here"
+            advice = f"get it again from its builder, or, if you know where it comes from: {by_hand}"
+        raise RefusedError(what, cause=cause, next=advice)
 
     # -------------------------------------------------------------------------------------------------------- keys
     def add_key(self, key: str, name: str) -> None:
@@ -268,7 +261,7 @@ class TrustStore:
 class RuntimeCache:
     """TensorRT-RTX's kernels for one engine on one GPU, kept so that the next start is quick.
 
-    They are native code, so they live in the trust store, outside the bundle. See `trt_engine.CacheStore`.
+    They are native code, so they live in the trust store, outside the bundle.
 
     Args:
         running: what it belongs to.

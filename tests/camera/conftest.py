@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from logoformer.camera.sources.opencv import QUIET
 from logoformer.clips import check_color, check_frame
-from logoformer.engine.result import Result
+from logoformer.engine import Result
 from PIL import Image
 
 os.environ.update(QUIET)  # before any test imports OpenCV

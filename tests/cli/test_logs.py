@@ -17,6 +17,7 @@ from logoformer.cli import device as cli_device
 from logoformer.cli import main as cli
 from logoformer.cli.terminal import Bar
 from logoformer.engine.builder import process
+from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.machine.log import BuildLog
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -122,16 +123,17 @@ def test_tensorrts_lines_are_logged_escaped(caplog: pytest.LogCaptureFixture):
 
 def test_a_builds_process_logs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     (tmp_path / "logging_child.py").write_text(
-        "import json, os, sys\n"
+        "import json\n"
+        "from multiprocessing.connection import Connection\n"
         "def serve(descriptor, parent):\n"
-        "    level = json.loads(sys.stdin.buffer.readline())['log_level']\n"
-        "    for head in ({'log': ('logoformer.x', level, 'planted %s'), 'sizes': []}, {'done': 1, 'sizes': []}):\n"
-        "        os.write(descriptor, json.dumps(head).encode() + b'\\n')\n",
+        "    pipe = Connection(descriptor)\n"
+        "    level, *_ = json.loads(pipe.recv_bytes())['log_level'], pipe.recv_bytes(), pipe.recv_bytes()\n"
+        "    for head in ({'log': ('logoformer.x', level, 'planted %s'), 'parts': 0}, {'done': 1, 'parts': 0}):\n"
+        "        pipe.send_bytes(json.dumps(head).encode())\n",
         encoding="ascii",
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(process, "__name__", "logging_child")  # the module that the child serves
-    with caplog.at_level("DEBUG", "logoformer"), process._start("g") as child:
-        process._ask(child, {}, [])
-        assert [head["done"] for head, _ in process._answers_of(child)] == [1]
+    with caplog.at_level("DEBUG", "logoformer"):
+        assert process._in_child("build", b"onnx", BuildOptions(), "g", b"")[0]["done"] == 1
     assert caplog.record_tuples == [("logoformer.x", logging.DEBUG, "planted %s")]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from logoformer.clips import centre_indices, pattern_ages
-from logoformer.engine.ring import Ring
+from logoformer.engine.stream import Ring
 from logoformer.errors import BadInputError, UsageError, VerificationError
 from logoformer.model.networks.config import PRESETS
 

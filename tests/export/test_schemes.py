@@ -9,7 +9,7 @@ import pytest
 import torch
 from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.clips import Sampling, window_order
-from logoformer.engine.builder.xray import xray
+from logoformer.engine.builder.proof import xray
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.lint import lint
 from logoformer.export.precision import to_fp16

@@ -19,7 +19,7 @@ from logoformer.benchmarks.roofline.graph_costs import Piece
 from logoformer.benchmarks.roofline.report import Roofline, roofline, roofline_text, with_measured
 from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
-from logoformer.engine.builder.xray import xray
+from logoformer.engine.builder.proof import xray
 from logoformer.errors import MachineError, UsageError
 
 BOARD = Device("board", 100.0, {"fp32": 2.0, "fp16": 10.0}, "its data sheet")

@@ -300,9 +300,9 @@ def test_progress_stops_after_its_first_exception() -> None:
         raise ValueError("full disk")
 
     relay = ProgressRelay(fail)
-    relay.start("a", 3)
-    assert not relay.step("a", 0)
-    relay.finish("a")
+    relay.phase_start("a", None, 3)
+    assert not relay.step_complete("a", 0)
+    relay.phase_finish("a")
     assert calls == ["a"]
     assert str(relay.error) == "full disk"
 
@@ -310,12 +310,12 @@ def test_progress_stops_after_its_first_exception() -> None:
 def test_phases_are_counted_each_for_itself() -> None:
     seen: list[tuple[str, int, int]] = []
     relay = ProgressRelay(lambda *args: seen.append(args))
-    relay.start("outer", 2)
-    relay.start("inner", 3)
-    assert relay.step("inner", 0)
-    relay.finish("inner")
-    assert relay.step("outer", 0)
-    relay.finish("outer")
+    relay.phase_start("outer", None, 2)
+    relay.phase_start("inner", "outer", 3)
+    assert relay.step_complete("inner", 0)
+    relay.phase_finish("inner")
+    assert relay.step_complete("outer", 0)
+    relay.phase_finish("outer")
     assert seen == [
         ("outer", 0, 2),
         ("inner", 0, 3),
@@ -327,7 +327,7 @@ def test_phases_are_counted_each_for_itself() -> None:
 
 
 def test_no_monitor_where_the_module_has_none() -> None:
-    assert make_monitor(types.SimpleNamespace(), ProgressRelay(lambda *args: None)) is None
+    assert make_monitor(types.SimpleNamespace(), lambda *args: None) is None
 
 
 def test_network_flags_of_every_generation() -> None:

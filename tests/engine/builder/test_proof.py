@@ -13,8 +13,16 @@ import pytest
 from logoformer.bundle import Bundle, BundleWriter
 from logoformer.engine.builder import proof as proof_module
 from logoformer.engine.builder.compile import BuildOptions
-from logoformer.engine.builder.proof import PROMISED, Proof, Proven, promised_share, prove, prove_build, prove_inspected
-from logoformer.engine.builder.xray import Inspection
+from logoformer.engine.builder.proof import (
+    PROMISED,
+    Inspection,
+    Proof,
+    Proven,
+    promised_share,
+    prove,
+    prove_build,
+    prove_inspected,
+)
 from logoformer.engine.describe import proofs
 from logoformer.engine.plan.kernels import Kernel, KernelPlan, PlanTensor
 from logoformer.errors import VerificationError

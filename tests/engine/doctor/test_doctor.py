@@ -184,7 +184,7 @@ def test_the_window_of_tensorrt(version, status, said, orin):
 
 
 def test_it_speaks_of_the_backends_and_layers_that_there_are(desk):
-    on_a_card = {"onnxruntime-cuda", "onnxruntime-tensorrt"}  # told on onnxruntime's own line
+    on_a_card = {"onnxruntime-cuda"}  # told on onnxruntime's own line
     assert {state.name for state in backends(desk)} == set(BACKENDS) - {"auto"} - on_a_card
     assert all(
         name in check_of(replace(desk, modules={**desk.modules, **NO_LAYER}), "cuda layer").text for name in LAYERS

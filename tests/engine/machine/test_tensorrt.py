@@ -7,7 +7,8 @@ import platform
 import types
 
 import pytest
-from logoformer.engine.machine.tensorrt import TrtModule, find_module
+from logoformer.engine.machine.targets import version_numbers
+from logoformer.engine.machine.tensorrt import find_module
 from logoformer.errors import MachineError, UsageError
 
 NAMES = ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -106,4 +107,4 @@ def test_an_unknown_target_is_a_usage_error() -> None:
     [("10.3.0", (10, 3, 0)), ("1.7.1.116", (1, 7, 1, 116)), ("10.4rc1", (10, 4)), ("?", (0,))],
 )
 def test_version_numbers(version: str, numbers: tuple[int, ...]) -> None:
-    assert TrtModule("rtx", "x", version, None).version_tuple == numbers
+    assert version_numbers(version) == numbers

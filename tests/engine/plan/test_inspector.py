@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from logoformer.engine.builder import proof
-from logoformer.engine.builder import xray as module
+from logoformer.engine.builder import proof as module
 from logoformer.engine.builder.compile import BuildOptions
-from logoformer.engine.builder.xray import inspect_here, plan_of_inspection
+from logoformer.engine.builder.proof import inspect_here, plan_of_inspection
 from logoformer.engine.plan.inspector import engine_information, parse_inspector
 from logoformer.engine.plan.macs import place_macs
 from logoformer.errors import MachineError, RefusedError

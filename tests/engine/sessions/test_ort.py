@@ -18,8 +18,7 @@ from logoformer.errors import DeviceLostError, MachineError
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (the extra 'cpu' or 'gpu')")
 
-CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
-OF = {"onnxruntime-cuda": CUDA, "onnxruntime-tensorrt": TENSORRT}
+CUDA, BACKEND = "CUDAExecutionProvider", "onnxruntime-cuda"
 ILLEGAL = "CUDA failure 700: an illegal memory access was encountered ; GPU=0"
 
 
@@ -27,16 +26,14 @@ ILLEGAL = "CUDA failure 700: an illegal memory access was encountered ; GPU=0"
 @pytest.mark.skipif(
     CUDA not in onnxruntime.get_available_providers(), reason="the installed wheel is onnxruntime, not onnxruntime-gpu"
 )
-@pytest.mark.parametrize("backend", OF)
-def test_the_real_one_without_cuda_says_which_library_is_missing(backend, untrained_bundle, capfd, monkeypatch):
+def test_the_real_one_without_cuda_says_which_library_is_missing(untrained_bundle, capfd):
     if _opens("libcuda.so.1") or _opens("libcublasLt.so.12"):
         pytest.skip("this machine has CUDA libraries")
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     with pytest.raises(MachineError, match=r"libcublas\w*\.so\.12: cannot open") as caught:
-        logoformer.load(untrained_bundle, backend=backend)
+        logoformer.load(untrained_bundle, backend=BACKEND)
     assert "onnxruntime-gpu[cuda,cudnn]==" in caught.value.next and "onnxruntime'" in caught.value.next
     assert capfd.readouterr() == ("", ""), "ONNX Runtime's own complaints are not the user's"
-    assert main(["selftest", str(untrained_bundle), "--backend", backend]) == 6
+    assert main(["selftest", str(untrained_bundle), "--backend", BACKEND]) == 6
 
 
 def _opens(library: str) -> bool:
@@ -113,41 +110,25 @@ def card(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     module = SimpleNamespace(
         __version__="1.24.4", __file__=onnxruntime.__file__, SessionOptions=onnxruntime.SessionOptions,
-        InferenceSession=InferenceSession, get_available_providers=lambda: [TENSORRT, CUDA, "CPUExecutionProvider"],
+        InferenceSession=InferenceSession, get_available_providers=lambda: [CUDA, "CPUExecutionProvider"],
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     monkeypatch.setattr(ort.ctypes, "CDLL", lambda name, mode=0: name)
-    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     return card
 
 
-@pytest.mark.parametrize("backend", OF)
-def test_it_answers_as_the_cpu_does_on_every_frame_anew(backend, card, untrained_bundle: Path, monkeypatch):
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+def test_it_answers_as_the_cpu_does_on_every_frame_anew(card, untrained_bundle: Path):
     golden = Bundle(untrained_bundle).golden()
-    with logoformer.load(untrained_bundle, backend=backend, precision="fp32", device=1, selftest=True) as engine:
-        assert engine.backend == f"onnxruntime 1.24.4 {OF[backend].removesuffix('ExecutionProvider')}"
+    with logoformer.load(untrained_bundle, backend=BACKEND, precision="fp32", device=1, selftest=True) as engine:
+        assert engine.backend == "onnxruntime 1.24.4 CUDA"
         session = engine.session("clip")
         where = session.input("clip").ctypes.data, session.output("probabilities").ctypes.data
         for clip, wanted in zip(golden.clips, golden.probabilities, strict=True):
             np.testing.assert_allclose(engine(clip, color="rgb").probabilities, wanted, atol=1e-5)
         assert where == (session.input("clip").ctypes.data, session.output("probabilities").ctypes.data)
     asked, options, fallback = card.sessions[0]
-    assert next(iter(asked)) == OF[backend] and "CPUExecutionProvider" not in asked and fallback == 0
-    assert asked[CUDA] == {"device_id": "1", "use_tf32": "0"}
+    assert asked == {CUDA: {"device_id": "1", "use_tf32": "0"}} and fallback == 0
     assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-    if backend == "onnxruntime-tensorrt":
-        assert asked[TENSORRT]["device_id"] == "1"
-        for switch in ("engine_cache", "timing_cache", "fp16", "int8"):
-            assert asked[TENSORRT][f"trt_{switch}_enable"] == "0"
-
-
-def test_fp32_on_tensorrt_wants_tf32_switched_off(card, untrained_bundle, monkeypatch):
-    with pytest.raises(MachineError, match="TF32") as caught:
-        logoformer.load(untrained_bundle, backend="onnxruntime-tensorrt", precision="fp32")
-    assert "NVIDIA_TF32_OVERRIDE=0" in caught.value.next and card.sessions == []
-    logoformer.load(untrained_bundle, backend="onnxruntime-tensorrt", precision="fp16").close()
-    logoformer.load(untrained_bundle, backend="onnxruntime-cuda", precision="fp32").close()
 
 
 @pytest.mark.parametrize("given", [["CPUExecutionProvider"], ["CPUExecutionProvider", CUDA], []])
