@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -119,6 +120,17 @@ def _reading_failed(error: OSError, shown: str) -> Exception:
     if error.errno == errno.ENXIO:
         return RefusedError(f"{shown} is not a regular file.", cause="a socket or device in its place")
     return BadInputError(f"{shown} cannot be read: {error.strerror}.")
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A sort key for file names that reads runs of digits as numbers.
+
+    >>> sorted(["10.jpg", "9.jpg", "a2.png", "a1.png"], key=natural_order)
+    ['9.jpg', '10.jpg', 'a1.png', 'a2.png']
+    """
+    # Split with a group alternates text, digits, text: equal places always hold equal types.
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -283,20 +295,14 @@ def parse_json(data: bytes, shown: str, *, max_bytes: int = MAX_JSON_BYTES) -> A
 def _depth(data: bytes) -> int:
     """The deepest nesting of brackets outside strings, found without recursion."""
     depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:  # backslash
-                escaped = True
-            elif byte == 0x22:  # quote
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
+    in_string = False
+    for found in re.finditer(rb'\\.|["\[\]{}]', data, re.DOTALL):  # an escaped byte, a quote, a bracket
+        mark = found[0]
+        if mark == b'"':
+            in_string = not in_string
+        elif not in_string and mark in (b"[", b"{"):
             depth += 1
             deepest = max(deepest, depth)
-        elif byte in b"]}":
+        elif not in_string and mark in (b"]", b"}"):
             depth -= 1
     return deepest

@@ -1,4 +1,7 @@
-"""Run a source of frames through a runtime: one JSON line an answer, and an overlay video."""
+"""Run a source of frames through a runtime: one JSON line an answer, and an overlay video.
+
+The face is the whole frame or its centre, as the user says; nothing is detected.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from ..bundle.files import writing_failed
-from ..errors import LogoformerError, UsageError, VerificationError
-from .face import check_face, find_face
+from ..clips import Frame, centre_square
+from ..errors import LogoformerError, UsageError, VerificationError, one_of
 from .overlay import Overlay, open_overlay
 from .sources.contract import FrameSource, TimedFrame
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ..engine import Result, Runtime
 
 Line = dict[str, Any]
+FACES = ("whole", "center")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def run_source(
     Args:
         runtime: what `logoformer.load` gave.
         source: opened by the caller, who also closes it.
-        face: 'whole' or 'center', see `face.find_face`.
+        face: 'whole' or 'center', see `find_face`.
         hop: frames from one answer to the next.
         warmup: 'wait' for a full span before the first answer, or 'repeat' the first frame until there is one.
         out: the overlay video to write, an .mp4; it appears when it is whole.
@@ -148,6 +152,51 @@ class _Feed:
         except LogoformerError as error:
             self.failure = error
             raise StopIteration from error
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face inside a frame.
+
+    Attributes:
+        pixels: uint8 `[h, w, 3]`, a view into the frame.
+        box: left, top, width, height in pixels of the frame.
+    """
+
+    pixels: Frame
+    box: tuple[int, int, int, int]
+
+
+def check_face(mode: str) -> str:
+    """Check that a mode is one of `FACES`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if mode not in FACES:
+        raise UsageError(f"Unknown face {mode!r}.", next=f"give --face one of {one_of(FACES)}")
+    return mode
+
+
+def find_face(frame: Frame, mode: str) -> Face:
+    """Crop the face of one frame.
+
+    Args:
+        frame: uint8 `[H, W, 3]`.
+        mode: 'whole' for footage that was cropped to a face before; 'center' for the largest centred square.
+
+    Returns:
+        The face; nothing is copied.
+
+    Raises:
+        UsageError: unknown mode.
+    """
+    height, width = frame.shape[:2]
+    if check_face(mode) == "whole":
+        return Face(frame, (0, 0, width, height))
+    pixels = centre_square(frame)
+    side = pixels.shape[0]
+    return Face(pixels, ((width - side) // 2, (height - side) // 2, side, side))
 
 
 def result_line(labels: tuple[str, ...], result: Result, captured: TimedFrame) -> Line:

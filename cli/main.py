@@ -25,10 +25,9 @@ from . import bundle as cli_bundle
 from . import completion as cli_completion
 from . import device as cli_device
 from . import model as cli_model
-from .logs import logging_to_stderr
 from .options import EXIT_INTERRUPTED, Handler
 from .parser import CommandParser
-from .terminal import Bar
+from .terminal import Bar, logging_to_stderr
 
 # Which extra of pyproject brings what a verb imports. The other verbs run on numpy, Pillow and one backend.
 EXTRAS = {

@@ -75,7 +75,7 @@ Read = Callable[[ClipSource, int, Indices], Clip]  # (source, number of the clip
 
 
 class ClipView:
-    """A clip source that shows another one; a subclass writes what it changes.
+    """A clip source that shows another one; a subclass writes what it changes. See `ClipSource`.
 
     Args:
         source: where the clips come from.
@@ -92,19 +92,15 @@ class ClipView:
         return index
 
     def label(self, index: int) -> int:
-        """Class of a clip, an index into `labels`."""
         return self.source.label(self.place(index))
 
     def clip_id(self, index: int) -> str:
-        """Name of a clip."""
         return self.source.clip_id(self.place(index))
 
     def count(self, index: int) -> int:
-        """Frames of a clip."""
         return self.source.count(self.place(index))
 
     def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB."""
         return self.source.frames(self.place(index), indices, box)
 
 
@@ -125,7 +121,6 @@ class CachedClips(ClipView):
         self._kept: dict[int, tuple[Clip, npt.NDArray[np.bool_]]] = {}
 
     def count(self, index: int) -> int:
-        """Frames of a clip."""
         kept = self._kept.get(index)
         return self.source.count(index) if kept is None else len(kept[0])
 
@@ -285,7 +280,6 @@ class Subset(ClipView):
         return len(self.indices)
 
     def place(self, index: int) -> int:
-        """Number of a clip in the source."""
         return self.indices[index]
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...bundle.files import read_regular
+from ...bundle.files import natural_order, read_regular
 from ...clips import Clip, resize_image
 from ...errors import BadInputError, LogoformerError, UsageError, one_of
 from .clips import Box, ClipSource, ClipView, Indices, fingerprint
-from .decoding import MAX_BYTES, SUFFIXES, VIDEO_SUFFIXES, count_frames, natural, open_image, read_frames
+from .decoding import MAX_BYTES, SUFFIXES, VIDEO_SUFFIXES, count_frames, open_image, read_frames
 
 SPLITS = ("train", "test")
 MAX_LIST_BYTES = 32 << 20
@@ -89,7 +89,7 @@ class Reading:
 
 
 class ListedClips:
-    """A listing as a clip source.
+    """A listing as a clip source, see `ClipSource`.
 
     Args:
         listing: which clips.
@@ -122,11 +122,9 @@ class ListedClips:
         return len(self._entries)
 
     def label(self, index: int) -> int:
-        """Class of a clip, an index into `labels`."""
         return self._entries[index].label
 
     def clip_id(self, index: int) -> str:
-        """Name of a clip."""
         return self._entries[index].name
 
     def count(self, index: int) -> int:
@@ -295,7 +293,7 @@ def frame_names(folder: str | os.PathLike[str]) -> list[str]:
         ) from error
     if not found:
         raise BadInputError(f"{os.fspath(folder)} holds no frames ({', '.join(SUFFIXES)}).")
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_order)
 
 
 def safe_place(text: str, shown: str) -> str:

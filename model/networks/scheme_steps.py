@@ -17,7 +17,7 @@ from .complexity import products
 from .config import ModelConfig
 from .logoformer import LogoFormer
 
-Step = Callable[[int], None]  # takes the running index, which decides nothing here
+Step = Callable[[int], object]  # takes the running index, which decides nothing here
 
 
 @contextlib.contextmanager
@@ -72,11 +72,7 @@ def temporal_step(model: LogoFormer) -> Step:
     """Positions, blocks and the classifier, on the tokens of one clip."""
     c = model.config
     tokens = torch.randn(1, c.frames, c.tokens_per_frame, c.embed_dim)
-
-    def step(_index: int) -> None:
-        model.head(model.encode(tokens))
-
-    return step
+    return lambda _index: model.head(model.encode(tokens))
 
 
 def frames_step(model: LogoFormer, config: ModelConfig) -> Step:
@@ -87,8 +83,4 @@ def frames_step(model: LogoFormer, config: ModelConfig) -> Step:
         config: of the clip's T and size.
     """
     frames = torch.rand(config.frames, 3, config.image_size, config.image_size)
-
-    def step(_index: int) -> None:
-        model.embed_frames(frames)
-
-    return step
+    return lambda _index: model.embed_frames(frames)

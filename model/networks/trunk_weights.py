@@ -13,7 +13,6 @@ an error. The classifier of the old task is not wanted and not counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,11 @@ def load_trunk(trunk: Trunk, path: str | os.PathLike[str], *, color: str = "rgb"
     found = _state(data, shown)
     wanted = {name: value for name, value in trunk.state_dict().items() if not name.endswith("num_batches_tracked")}
     prefix = max(_PREFIXES, key=lambda p: sum(p + name in found for name in wanted))
-    matched = _matching(found, wanted, prefix)
+    matched = {
+        name: found[prefix + name]
+        for name, value in wanted.items()
+        if prefix + name in found and found[prefix + name].shape == value.shape
+    }
     if len(matched) < SHARE_WANTED * len(wanted):
         missing = sorted(wanted.keys() - matched.keys(), key=lambda name: (name != "conv1.weight", name))
         shapes = [
@@ -105,14 +108,6 @@ def load_trunk(trunk: Trunk, path: str | os.PathLike[str], *, color: str = "rgb"
     trunk.load_state_dict(state, strict=False)
     unused = tuple(sorted(found.keys() - {prefix + name for name in matched}))
     return TrunkWeights(Path(shown).name, sha256(data), prefix, len(matched), len(wanted), unused, color)
-
-
-def _matching(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name: found[prefix + name]
-        for name, value in wanted.items()
-        if prefix + name in found and found[prefix + name].shape == value.shape
-    }
 
 
 def _state(data: bytes, shown: str) -> dict[str, Tensor]:

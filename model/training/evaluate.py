@@ -147,14 +147,14 @@ def evaluate(
     Args:
         model: left in the mode it was in.
         source: clips of the model's size and classes.
-        order: 'forward', 'reversed' or 'shuffled'.
-        views: see `predict_all`.
-        seed: of the shuffling and of the further views.
+        order: see `predict_all`.
+        views: see there.
+        seed: see there.
         progress: called with (stage, clips done, clips).
 
     Raises:
         BadInputError: the clips do not fit the model.
-        UsageError: an unknown order.
+        UsageError: see `predict_all`.
     """
     with _evaluating(model, source, lambda clips: torch.softmax(model(clips), 1)) as predict:
         sampling = model.config.sampling
