@@ -9,7 +9,16 @@ import sys
 
 from ..errors import printable
 from . import choices
-from .options import EXIT_INTERRUPTED, AddVerb, runtime_arguments, runtime_options, say, seed_option, show
+from .options import (
+    EXIT_INTERRUPTED,
+    AddVerb,
+    choice_option,
+    runtime_arguments,
+    runtime_options,
+    say,
+    seed_option,
+    show,
+)
 from .terminal import Bar, answer_lines
 
 
@@ -81,15 +90,11 @@ def add(verb: AddVerb) -> None:
     )
     p.add_argument("bundle")
     p.add_argument("source", help="a video file, a folder of frames, or a camera's index")
-    p.add_argument(
-        "--face", default="whole", choices=choices.FACES, metavar="F",
-        help="whole (default): the frame as it is; center: the square in its middle",
-    )  # fmt: skip
+    shown = "whole (default): the frame as it is; center: the square in its middle"
+    choice_option(p, "--face", choices.FACES, "F", shown, "whole")
     p.add_argument("--hop", type=int, default=4, metavar="N", help="frames from one answer to the next; default 4")
-    p.add_argument(
-        "--warmup", default="wait", choices=choices.WARMUPS, metavar="W",
-        help="wait (default) for a full span, or repeat the first frame",
-    )  # fmt: skip
+    shown = "wait (default) for a full span, or repeat the first frame"
+    choice_option(p, "--warmup", choices.WARMUPS, "W", shown, "wait")
     p.add_argument("--fps", type=float, metavar="X", help="for a folder of frames")
     p.add_argument("-o", "--out", metavar="MP4", help="also write a video with the answers drawn in")
     p.add_argument(

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...bundle.files import natural_order
@@ -150,19 +150,18 @@ def clips_for(root: str | os.PathLike[str], split: str, fold: int, size: int, la
 
 
 # ------------------------------------------------------------------------------------------------------------ readers
-def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] = DFEW_LABELS) -> Listing:
-    """Reads a plain list of frame folders.
+def list_listing(root: str | os.PathLike[str], path: str) -> Listing:
+    """Reads a plain list of frame folders, its classes in DFEW's order.
 
     Args:
         root: the folder that the list's paths start from.
         path: of the list below it.
-        labels: names of the classes 0, 1, ...
 
     Raises:
         BadInputError: a line of another form, a label out of range, labels that count from 1, a clip listed
             twice, a label that is not the class that its folder names.
     """
-    folder, shown = Path(root), f"{root}/{path}"
+    folder, shown, labels = Path(root), f"{root}/{path}", DFEW_LABELS
     rows = []
     for number, line in read_lines(folder, path):
         words = line.split()
@@ -195,7 +194,7 @@ def list_listing(root: str | os.PathLike[str], path: str, labels: Sequence[str] 
                 )
             yield where, Entry(place, place, label, frames)
 
-    return Listing(folder, tuple(labels), unique_entries(entries(), shown), shown)
+    return Listing(folder, labels, unique_entries(entries(), shown), shown)
 
 
 def mafw_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Listing:

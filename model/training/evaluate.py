@@ -139,7 +139,6 @@ def evaluate(
     *,
     order: str = "forward",
     views: int = 1,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
     """Softmax probabilities of a torch model, in evaluation mode.
@@ -149,7 +148,6 @@ def evaluate(
         source: clips of the model's size and classes.
         order: see `predict_all`.
         views: see there.
-        seed: see there.
         progress: called with (stage, clips done, clips).
 
     Raises:
@@ -158,7 +156,7 @@ def evaluate(
     """
     with _evaluating(model, source, lambda clips: torch.softmax(model(clips), 1)) as predict:
         sampling = model.config.sampling
-        return predict_all(predict, source, sampling, order=order, views=views, seed=seed, progress=progress)
+        return predict_all(predict, source, sampling, order=order, views=views, progress=progress)
 
 
 def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progress: Progress | None = None) -> Metrics:
