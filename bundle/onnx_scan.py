@@ -59,10 +59,6 @@ class MalformedError(Exception):
 def refuse_external(onnx: bytes, shown: str) -> None:
     """Refuses an ONNX file that names data outside itself, or that is no clean protobuf.
 
-    Args:
-        onnx: the whole file.
-        shown: how to name it in a message.
-
     Raises:
         RefusedError: a tensor with EXTERNAL data anywhere (initializers, sparse ones, attributes, subgraphs, functions,
             training graphs), malformed bytes, nesting deeper than `MAX_DEPTH`, more than `MAX_FIELDS` fields, or no

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -89,7 +89,16 @@ def run_source(
     check_face(face)
     target = None if out is None else _check_target(Path(out), source)
     began_s = time.perf_counter()
-    feed = _Feed(source)
+    failure: LogoformerError | None = None
+
+    def feed() -> Iterator[TimedFrame]:
+        """The source's frames; its failure is kept, the frames before it are finished first."""
+        nonlocal failure
+        try:
+            yield from source
+        except LogoformerError as error:
+            failure = error
+
     frames = results = 0
     stopped = ""
     last: TimedFrame | None = None
@@ -98,7 +107,7 @@ def run_source(
         stream = stack.enter_context(runtime.stream(hop=hop, color=source.color, warmup=warmup))
         line: Line | None = None
         try:
-            for captured in feed:
+            for captured in feed():
                 if target is not None and overlay is None:
                     # Opened at the first frame: a source without one leaves no video behind.
                     overlay = stack.enter_context(open_overlay(target, runtime.bundle.labels, source.fps))
@@ -123,8 +132,8 @@ def run_source(
             stopped = "interrupt"
         except BrokenPipeError:
             stopped = "pipe"
-    if feed.failure is not None and not stopped:
-        raise feed.failure
+    if failure is not None and not stopped:
+        raise failure
     return RunSummary(
         frames=frames,
         results=results,
@@ -134,24 +143,6 @@ def run_source(
         stopped=stopped,
         out=target if overlay is not None else None,
     )
-
-
-class _Feed:
-    """Iterator over a source that keeps its failure: the frames before it are finished first."""
-
-    def __init__(self, source: FrameSource) -> None:
-        self._frames = iter(source)
-        self.failure: LogoformerError | None = None
-
-    def __iter__(self) -> _Feed:
-        return self
-
-    def __next__(self) -> TimedFrame:
-        try:
-            return next(self._frames)
-        except LogoformerError as error:
-            self.failure = error
-            raise StopIteration from error
 
 
 @dataclass(frozen=True, eq=False)

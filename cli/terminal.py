@@ -65,11 +65,7 @@ class Bar:
 
 
 def answer_lines(labels: Sequence[str]) -> Callable[[Mapping[str, Any]], None]:
-    """Gives an `on_result` for `camera.run.run` that prints time, label and probability.
-
-    Args:
-        labels: the C class names, for the width of the column.
-    """
+    """Gives an `on_result` for `run_source` that prints time, label and probability."""
     width = max(len(printable(label)) for label in labels)
 
     def write(line: Mapping[str, Any]) -> None:

@@ -126,9 +126,6 @@ class FrameClock:
 
     The container's own times are used as long as they ascend. From the first that does not (some containers carry none
     and report 0 for ever) each frame is 1/fps later than the one before.
-
-    Args:
-        fps: frames per second.
     """
 
     def __init__(self, fps: float) -> None:

@@ -20,7 +20,7 @@ from ...bundle.files import read_regular
 from ...errors import LogoformerError, RefusedError
 from .clips import Progress
 from .datasets import find_layout, folds_of, open_listing
-from .decoding import MAX_BYTES, VIDEO_SUFFIXES, count_frames, open_image
+from .decoding import MAX_BYTES, count_frames, open_image
 from .listing import Entry, Listing, frame_names
 
 FEWEST = 16
@@ -97,10 +97,6 @@ class DataReport:
 
 def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -> DataReport:
     """Checks a data set.
-
-    Args:
-        root: its folder.
-        progress: called with (stage, clips done, clips).
 
     Raises:
         BadInputError: no data set is there.
@@ -207,7 +203,7 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
     place = f"{listing.root}/{entry.place}"
     names: list[str] = []
     try:
-        if entry.place.lower().endswith(VIDEO_SUFFIXES):
+        if entry.is_video:
             length = count_frames(listing.root, entry.place)
         else:
             names = frame_names(listing.root / entry.place)
@@ -250,10 +246,9 @@ def _frame(folder: Path, name: str, sizes: Counter[str], found: list[DataFinding
     try:
         image = open_image(read_regular(folder, name, MAX_BYTES), f"{folder}/{name}")
         sizes["{} x {}".format(*image.size)] += 1
-    except RefusedError as error:
-        found.append(DataFinding("not a regular file", f"{folder}/{name}", error.what, fault=True))
     except LogoformerError as error:
-        found.append(DataFinding("damaged frame", f"{folder}/{name}", error.what, fault=True))
+        kind = "not a regular file" if isinstance(error, RefusedError) else "damaged frame"
+        found.append(DataFinding(kind, f"{folder}/{name}", error.what, fault=True))
 
 
 def _named_size(place: str) -> int:

@@ -75,11 +75,7 @@ Read = Callable[[ClipSource, int, Indices], Clip]  # (source, number of the clip
 
 
 class ClipView:
-    """A clip source that shows another one; a subclass writes what it changes. See `ClipSource`.
-
-    Args:
-        source: where the clips come from.
-    """
+    """A clip source that shows another one; a subclass writes what it changes. See `ClipSource`."""
 
     def __init__(self, source: ClipSource) -> None:
         self.source, self.labels, self.size = source, source.labels, source.size
@@ -111,7 +107,7 @@ class CachedClips(ClipView):
     stored, which a frame that was made small no longer has: it is read from the source each time and not kept.
 
     Args:
-        source: where they come from.
+        source: the other one.
         max_bytes: of pixels that are kept; later clips are read again each time.
     """
 
@@ -265,12 +261,7 @@ def balanced(labels: Sequence[int], batch: int, rng: np.random.Generator) -> lis
 
 
 class Subset(ClipView):
-    """A selection of another source's clips, in the order given.
-
-    Args:
-        source: where they come from.
-        indices: their numbers there.
-    """
+    """A selection of another source's clips by their numbers there, in the order given."""
 
     def __init__(self, source: ClipSource, indices: Sequence[int] | Indices) -> None:
         super().__init__(source)

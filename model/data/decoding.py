@@ -30,10 +30,6 @@ def open_image(data: bytes, shown: str) -> Image.Image:
     Pillow decodes here and in the torch-free runtime: two JPEG decoders may differ by a grey level, and so does
     libjpeg's own shrinking while it decodes (`draft`), which is why neither is used to save time.
 
-    Args:
-        data: the file.
-        shown: how to name it in a message.
-
     Returns:
         Mode RGB.
 

@@ -41,6 +41,10 @@ class Entry:
     label: int
     frames: int | None = None
 
+    @property
+    def is_video(self) -> bool:
+        return self.place.lower().endswith(VIDEO_SUFFIXES)
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -90,10 +94,6 @@ class Reading:
 
 class ListedClips:
     """A listing as a clip source, see `ClipSource`.
-
-    Args:
-        listing: which clips.
-        reading: how.
 
     Attributes:
         damaged: unreadable frames met so far, with the reason, by file.
@@ -148,7 +148,7 @@ class ListedClips:
         """
         entry = self._entries[index]
         unique, back = np.unique(self._within(entry, indices), return_inverse=True)
-        if _is_video(entry):
+        if entry.is_video:
             return read_frames(self.root, entry.place, unique, self.size, box)[back]
         pixels = np.empty((len(unique), self.size, self.size, 3), np.uint8)
         names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
@@ -166,7 +166,7 @@ class ListedClips:
             BadInputError, RefusedError: as `frames`.
         """
         entry = self._entries[index]
-        if _is_video(entry):
+        if entry.is_video:
             return []
         names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
         return [read_regular(folder, names[n], MAX_BYTES) for n in np.unique(self._within(entry, indices))]
@@ -204,9 +204,8 @@ class ListedClips:
 
     def _length(self, entry: Entry) -> int:
         if entry.place not in self._lengths:
-            video = _is_video(entry)
             self._lengths[entry.place] = (
-                count_frames(self.root, entry.place) if video else len(self._frame_names(entry))
+                count_frames(self.root, entry.place) if entry.is_video else len(self._frame_names(entry))
             )
         return self._lengths[entry.place]
 
@@ -317,7 +316,3 @@ def _nearest(number: int, count: int) -> Iterator[int]:
     yield number
     for step in range(1, count):
         yield from (other for other in (number - step, number + step) if 0 <= other < count)
-
-
-def _is_video(entry: Entry) -> bool:
-    return entry.place.lower().endswith(VIDEO_SUFFIXES)

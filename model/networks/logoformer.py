@@ -60,9 +60,6 @@ class LogoFormer(nn.Module):
 
     `config.attention` chooses LOGO-Former's blocks or those that it is compared with.
 
-    Args:
-        config: sizes, labels, preprocessing.
-
     Shape:
         clips float `[B, T, 3, S, S]`, RGB in 0..1 -> logits `[B, C]`.
     """

@@ -18,10 +18,6 @@ _HEADS = (b"PK\x03\x04", b"\x80")  # a zip archive, or a pickle as torch.save wr
 def load_plain(data: bytes, shown: str) -> Any:
     """Tensors and plain values of a `.pt` file.
 
-    Args:
-        data: the whole file.
-        shown: how to name it in a message.
-
     Raises:
         RefusedError: it holds anything else: a pickle can run code.
         BadInputError: another format, or damaged.
@@ -57,10 +53,6 @@ def load_plain(data: bytes, shown: str) -> Any:
 
 def load_safetensors(data: bytes, shown: str) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file, by name.
-
-    Args:
-        data: the whole file.
-        shown: how to name it in a message.
 
     Raises:
         BadInputError: another format, or damaged.
