@@ -17,7 +17,7 @@ from .complexity import products
 from .config import ModelConfig
 from .logoformer import LogoFormer
 
-Step = Callable[[int], object]  # takes the running index, which decides nothing here
+Step = Callable[[int], None]  # takes the running index, which decides nothing here
 
 
 @contextlib.contextmanager
@@ -72,10 +72,18 @@ def temporal_step(model: LogoFormer) -> Step:
     """Positions, blocks and the classifier, on the tokens of one clip."""
     c = model.config
     tokens = torch.randn(1, c.frames, c.tokens_per_frame, c.embed_dim)
-    return lambda _index: model.head(model.encode(tokens))
+
+    def step(_index: int) -> None:
+        model.head(model.encode(tokens))
+
+    return step
 
 
 def frames_step(model: LogoFormer, config: ModelConfig) -> Step:
     """Trunk and projection, which no scheme changes, on the frames of a clip of `config`'s T and size."""
     frames = torch.rand(config.frames, 3, config.image_size, config.image_size)
-    return lambda _index: model.embed_frames(frames)
+
+    def step(_index: int) -> None:
+        model.embed_frames(frames)
+
+    return step

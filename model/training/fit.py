@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...bundle.files import atomic_path, read_file
+from ...bundle.files import read_file, write_atomic
 from ...errors import BadInputError, command
 from ..data.augment import draw_augmentations
 from ..data.clips import ClipSource, Progress, at_random, balanced, batches, fingerprint, random_pick
@@ -268,8 +268,7 @@ def save_state(folder: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": STATE_FORMAT, **state}, buffer)
-    with atomic_path(state_path(folder)) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_atomic(state_path(folder), buffer.getbuffer())
 
 
 def load_state(folder: str | os.PathLike[str], same: dict[str, Any]) -> dict[str, Any]:
