@@ -4,17 +4,14 @@ Products of attention are included (QK^T and weights V); additions, norms and ac
 print MACs under the name FLOPs, so these are the figures to set beside theirs.
 
 The independent oracle of the counter in `bundle/onnx_graph.py`, which counts the exported graphs: tests compare the
-two, and these with `torch.utils.flop_counter`. Parameters are counted on the model itself, made without memory.
+two, and these with `torch.utils.flop_counter`. Needs no torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from .config import ModelConfig
-from .logoformer import LogoFormer
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,9 @@ class Complexity:
 
 def complexity(config: ModelConfig) -> Complexity:
     """Counts a configuration."""
-    head = config.embed_dim * config.classes
+    frame, trunk_parameters = _frame(config)
+    d = config.embed_dim
+    head = d * config.classes
     temporal = {
         cls_only: sum(
             linear_macs(config, last=last) + attention_macs(config, last=last)
@@ -76,13 +75,19 @@ def complexity(config: ModelConfig) -> Complexity:
         )
         for cls_only in (False, True)
     }
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in LogoFormer(config).parameters())
+    positions = config.tokens_per_frame * d + (0 if config.attention == "space" else config.frames * d) + d
+    representatives = config.windows * d if config.attention == "lgi" else 0
     return Complexity(
-        frame_macs=_frame_macs(config),
+        frame_macs=frame,
         temporal_macs=temporal[False] + head,
         temporal_macs_cls_only=temporal[True] + head,
-        parameters=parameters,
+        parameters=trunk_parameters
+        + positions
+        + representatives
+        + config.depth * _block_parameters(config)
+        + 2 * d
+        + head
+        + config.classes,
         tokens=config.tokens,
         frames=config.frames,
     )
@@ -145,15 +150,37 @@ def linear_macs(config: ModelConfig, *, last: bool = False) -> int:
     return projected * d * d + pooled * d + fed * 2 * d * config.ffn_dim
 
 
-def _frame_macs(config: ModelConfig) -> int:
-    """MACs of the trunk and the projection on one frame."""
-    side, channels = (config.image_size + 1) // 2, config.stage_widths[0]
-    macs = side**2 * 3 * channels * config.stem_kernel**2
-    side = (side + 1) // 2
-    for stage, (width, blocks) in enumerate(zip(config.stage_widths, config.stage_blocks, strict=True)):
+def _block_parameters(config: ModelConfig) -> int:
+    """Learnable numbers of one block."""
+    d = config.embed_dim
+    attention, norm = 4 * d * d + d, 2 * d
+    pool = d * (config.window_tokens + 1)
+    attentions, norms = {"logo": (2, 4), "divided": (2, 3), "lgi": (3, 5)}.get(config.attention, (1, 2))
+    ffn = 2 * d * config.ffn_dim + config.ffn_dim + d
+    return attentions * attention + norms * norm + (pool if config.attention == "logo" else 0) + ffn
+
+
+def _frame(config: ModelConfig) -> tuple[int, int]:
+    """(MACs of one frame, parameters) of the trunk and the projection."""
+    macs = parameters = 0
+
+    def conv(side: int, channels_in: int, channels: int, kernel: int, *, norm: bool = True) -> None:
+        nonlocal macs, parameters
+        weights = channels_in * channels * kernel**2
+        macs += side**2 * weights
+        parameters += weights + (2 * channels if norm else channels)
+
+    side = (config.image_size + 1) // 2
+    widths = config.stage_widths
+    conv(side, 3, widths[0], config.stem_kernel)
+    side, channels = (side + 1) // 2, widths[0]
+    for stage, (width, blocks) in enumerate(zip(widths, config.stage_blocks, strict=True)):
         side = side if stage == 0 else (side + 1) // 2
         for block in range(blocks):
-            shortcut = channels if channels != width or (block == 0 and stage > 0) else 0
-            macs += side**2 * width * (9 * channels + 9 * width + shortcut)
+            conv(side, channels, width, 3)
+            conv(side, width, width, 3)
+            if channels != width or (block == 0 and stage > 0):
+                conv(side, channels, width, 1)
             channels = width
-    return macs + side**2 * channels * config.embed_dim
+    conv(side, channels, config.embed_dim, 1, norm=False)
+    return macs, parameters

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .expressions import MOVEMENTS
-from .face import Color, Floats, Identity, blend, depths, outlines
+from .expressions import MOVEMENTS, Floats
+from .face import Color, Identity, blend, depths, outlines
 from .scene import CHANNELS, Look
 
 _SHIFT = 4  # fractional bits of OpenCV's coordinates

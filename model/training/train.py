@@ -24,7 +24,7 @@ from ..checkpoint import check_replaceable, save_checkpoint
 from ..data.clips import ClipSource, Progress, check_source, split
 from ..networks.config import ModelConfig
 from ..networks.logoformer import LogoFormer
-from ..networks.trunk_weights import TrunkWeights, load_trunk
+from ..networks.weight_files import TrunkWeights, load_trunk
 from .distributed import world
 from .evaluate import evaluate_together
 from .fit import Fit, forget_state
