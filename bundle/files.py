@@ -145,21 +145,18 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         MachineError: the disk is full or the folder may not be written.
     """
     final = Path(target)
-    try:
+    with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.parent / f".part-{os.urandom(8).hex()}{final.suffix}"
         # The kernel applies the umask here. Asking for it (os.umask) would set it for every thread of the process.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-    except OSError as error:
-        raise writing_failed(error, final) from error
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(final)
-        _sync_folder(final.parent)
-    except OSError as error:
-        raise writing_failed(error, final) from error
+        with writing(final):
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(final)
+            _sync_folder(final.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -175,28 +172,25 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         MachineError: the disk is full or the folder may not be written; `target` is unchanged.
     """
     final = Path(target)
-    try:
+    with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
-    except OSError as error:
-        raise writing_failed(error, final) from error
     try:
-        yield part
-        part.chmod(0o755)
-        if final.exists():
-            aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-old-"))
-            final.replace(aside / "was")
-            try:
+        with writing(final):
+            yield part
+            part.chmod(0o755)
+            if final.exists():
+                aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-old-"))
+                final.replace(aside / "was")
+                try:
+                    part.replace(final)
+                except OSError:
+                    (aside / "was").replace(final)
+                    aside.rmdir()
+                    raise
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
                 part.replace(final)
-            except OSError:
-                (aside / "was").replace(final)
-                aside.rmdir()
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            part.replace(final)
-    except OSError as error:
-        raise writing_failed(error, final) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -209,6 +203,15 @@ def write_atomic(target: str | os.PathLike[str], data: bytes | memoryview) -> No
     """
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def writing(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns an OSError of the block into `writing_failed`."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_failed(error, target) from error
 
 
 def writing_failed(error: OSError, target: str | os.PathLike[str]) -> MachineError:
