@@ -1,9 +1,8 @@
 """An ONNX graph read from its bytes: nodes, types of its tensors, multiply-accumulates.
 
 Every exported graph carries the shape of each of its tensors, so `read_onnx` needs no `onnx` package: a device can do
-it. `infer_onnx` takes a model of that package and infers the shapes anew, for graphs that are being made.
-
-Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
+it. `infer_onnx` takes a model of that package and infers the shapes anew, for graphs that are being made. For the field
+numbers see `onnx_scan.py`.
 """
 
 from __future__ import annotations

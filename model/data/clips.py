@@ -103,8 +103,8 @@ class ClipView:
 class CachedClips(ClipView):
     """Keeps the frames of another source in memory once they were decoded.
 
-    What is kept are whole frames at the model's size. A part of a picture (`box`) is cut from the picture as it is
-    stored, which a frame that was made small no longer has: it is read from the source each time and not kept.
+    What is kept are whole frames at the model's size. A part of a picture (`box`, see `augment.py`) is read from the
+    source each time and not kept.
 
     Args:
         source: the other one.
