@@ -74,7 +74,10 @@ def _uar(confusion: npt.NDArray[np.int64]) -> float:
 
 
 def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[tuple[int, float]]:
-    """Read `[{"start_s", "end_s", "label"}]`, ascending: (class index, end in seconds, exclusive) of each.
+    """Read `[{"start_s", "end_s", "label"}]`, ascending.
+
+    Returns:
+        (class index, end in seconds, exclusive) of each.
 
     Raises:
         BadInputError: not such a list, or a label that the model does not have.

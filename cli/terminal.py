@@ -1,4 +1,4 @@
-"""What a person sees while a verb runs: the progress line, the log and warnings, the lines of `run`."""
+"""What a terminal shows of a verb: the progress line, log and warnings, lines of `run`."""
 
 from __future__ import annotations
 

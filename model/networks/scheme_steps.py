@@ -80,7 +80,7 @@ def temporal_step(model: LogoFormer) -> Step:
 
 
 def frames_step(model: LogoFormer, config: ModelConfig) -> Step:
-    """Trunk and projection, which no scheme changes, on the frames of a clip of `config`'s T and size."""
+    """Trunk and projection, which no scheme changes, on a clip of `config`'s T and size."""
     frames = torch.rand(config.frames, 3, config.image_size, config.image_size)
 
     def step(_index: int) -> None:
