@@ -100,7 +100,6 @@ def centre_indices(count: int, sampling: Sampling) -> npt.NDArray[np.int64]:
     Raises:
         BadInputError: the recording is empty.
     """
-    _not_empty(count)
     s, d = sampling.segments, sampling.frames_per_segment
     if count > s + d - 1:
         tick = (count - d + 1) / s
@@ -124,7 +123,6 @@ def random_indices(count: int, sampling: Sampling, rng: np.random.Generator) -> 
     Raises:
         BadInputError: the recording is empty.
     """
-    _not_empty(count)
     s, d = sampling.segments, sampling.frames_per_segment
     length = (count - d + 1) // s
     if length > 0:
@@ -165,13 +163,10 @@ def pick(times: Sequence[float] | npt.NDArray[np.float64], ages: npt.NDArray[np.
 
 
 def _with_neighbours(starts: npt.NDArray[np.int64], d: int, count: int) -> npt.NDArray[np.int64]:
-    indices: npt.NDArray[np.int64] = np.minimum(starts[:, None] + np.arange(d), count - 1).reshape(-1)
-    return indices
-
-
-def _not_empty(count: int) -> None:
     if count < 1:
         raise BadInputError("The recording has no frames.", cause="an empty folder or a video that cannot be decoded")
+    indices: npt.NDArray[np.int64] = np.minimum(starts[:, None] + np.arange(d), count - 1).reshape(-1)
+    return indices
 
 
 # ------------------------------------------------------------------------------------------------------------- pixels

@@ -127,9 +127,6 @@ def advising(next: str) -> Iterator[None]:
     """Gives errors from inside the block their next step, where they have none of their own.
 
     What reads a file knows what is wrong with it; only the caller knows what the file is and how to get a new one.
-
-    Args:
-        next: see `LogoformerError`.
     """
     try:
         yield

@@ -16,9 +16,6 @@ class HeldFolder(os.PathLike[str]):
 
     The path is made absolute, so a change of the working directory does not matter. The files are closed with the
     object. `read_regular` and `read_stored` take one wherever they take a folder.
-
-    Args:
-        path: the folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

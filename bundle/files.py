@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -121,6 +122,17 @@ def _reading_failed(error: OSError, shown: str) -> Exception:
     return BadInputError(f"{shown} cannot be read: {error.strerror}.")
 
 
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A sort key for file names that reads runs of digits as numbers.
+
+    >>> sorted(["10.jpg", "9.jpg", "a2.png", "a1.png"], key=natural_order)
+    ['9.jpg', '10.jpg', 'a1.png', 'a2.png']
+    """
+    # Split with a group alternates text, digits, text: equal places always hold equal types.
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
 # ------------------------------------------------------------------------------------------------------------ writing
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
@@ -133,21 +145,18 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         MachineError: the disk is full or the folder may not be written.
     """
     final = Path(target)
-    try:
+    with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.parent / f".part-{os.urandom(8).hex()}{final.suffix}"
         # The kernel applies the umask here. Asking for it (os.umask) would set it for every thread of the process.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-    except OSError as error:
-        raise writing_failed(error, final) from error
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(final)
-        _sync_folder(final.parent)
-    except OSError as error:
-        raise writing_failed(error, final) from error
+        with writing(final):
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(final)
+            _sync_folder(final.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -163,28 +172,25 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         MachineError: the disk is full or the folder may not be written; `target` is unchanged.
     """
     final = Path(target)
-    try:
+    with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
-    except OSError as error:
-        raise writing_failed(error, final) from error
     try:
-        yield part
-        part.chmod(0o755)
-        if final.exists():
-            aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-old-"))
-            final.replace(aside / "was")
-            try:
+        with writing(final):
+            yield part
+            part.chmod(0o755)
+            if final.exists():
+                aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-old-"))
+                final.replace(aside / "was")
+                try:
+                    part.replace(final)
+                except OSError:
+                    (aside / "was").replace(final)
+                    aside.rmdir()
+                    raise
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
                 part.replace(final)
-            except OSError:
-                (aside / "was").replace(final)
-                aside.rmdir()
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            part.replace(final)
-    except OSError as error:
-        raise writing_failed(error, final) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -197,6 +203,15 @@ def write_atomic(target: str | os.PathLike[str], data: bytes | memoryview) -> No
     """
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def writing(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns an OSError of the block into `writing_failed`."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_failed(error, target) from error
 
 
 def writing_failed(error: OSError, target: str | os.PathLike[str]) -> MachineError:
@@ -283,20 +298,14 @@ def parse_json(data: bytes, shown: str, *, max_bytes: int = MAX_JSON_BYTES) -> A
 def _depth(data: bytes) -> int:
     """The deepest nesting of brackets outside strings, found without recursion."""
     depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:  # backslash
-                escaped = True
-            elif byte == 0x22:  # quote
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
+    in_string = False
+    for found in re.finditer(rb'\\.|["\[\]{}]', data, re.DOTALL):  # an escaped byte, a quote, a bracket
+        mark = found[0]
+        if mark == b'"':
+            in_string = not in_string
+        elif not in_string and mark in (b"[", b"{"):
             depth += 1
             deepest = max(deepest, depth)
-        elif byte in b"]}":
+        elif not in_string and mark in (b"]", b"}"):
             depth -= 1
     return deepest

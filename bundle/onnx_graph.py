@@ -1,9 +1,8 @@
 """An ONNX graph read from its bytes: nodes, types of its tensors, multiply-accumulates.
 
 Every exported graph carries the shape of each of its tensors, so `read_onnx` needs no `onnx` package: a device can do
-it. `infer_onnx` takes a model of that package and infers the shapes anew, for graphs that are being made.
-
-Field numbers are those of onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
+it. `infer_onnx` takes a model of that package and infers the shapes anew, for graphs that are being made. For the field
+numbers see `onnx_scan.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..errors import RefusedError, command
-from .onnx_scan import MalformedError, fields, refuse_external
+from .onnx_scan import MalformedError, fields, refuse_external, varint
 
 if TYPE_CHECKING:
     import onnx
@@ -134,11 +133,7 @@ class OnnxGraph:
 
 
 def read_onnx(onnx: bytes, shown: str) -> OnnxGraph:
-    """Read a graph that this program exported.
-
-    Args:
-        onnx: the whole file, static shapes.
-        shown: how to name it in a message.
+    """Read a graph that this program exported, whose shapes are static.
 
     Raises:
         RefusedError: malformed, tensors in other files, or a tensor without a static shape.
@@ -276,13 +271,9 @@ def _only(data: bytes, start: int, end: int, number: int) -> Iterator[tuple[int,
 
 def _packed(data: bytes, start: int, end: int) -> Iterator[int]:
     """Values of a packed list of varints."""
-    value = shift = 0
-    for byte in data[start:end]:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            yield value
-            value = shift = 0
+    while start < end:
+        value, start = varint(data, start, end)
+        yield value
 
 
 def _text(data: bytes, start: int, end: int) -> str:

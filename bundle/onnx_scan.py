@@ -59,10 +59,6 @@ class MalformedError(Exception):
 def refuse_external(onnx: bytes, shown: str) -> None:
     """Refuses an ONNX file that names data outside itself, or that is no clean protobuf.
 
-    Args:
-        onnx: the whole file.
-        shown: how to name it in a message.
-
     Raises:
         RefusedError: a tensor with EXTERNAL data anywhere (initializers, sparse ones, attributes, subgraphs, functions,
             training graphs), malformed bytes, nesting deeper than `MAX_DEPTH`, more than `MAX_FIELDS` fields, or no
@@ -133,15 +129,15 @@ def fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int
         for a varint, value is the number; for fixed ones value means nothing.
     """
     while position < end:
-        tag, position = _varint(data, position, end)
+        tag, position = varint(data, position, end)
         number, wire_type = tag >> 3, tag & 7
         if not 1 <= number < 1 << 29:
             raise MalformedError(f"field number {number}")
         value = position
         if wire_type == _VARINT:
-            value, position = _varint(data, position, end)
+            value, position = varint(data, position, end)
         elif wire_type == _LENGTH:
-            length, value = _varint(data, position, end)
+            length, value = varint(data, position, end)
             position = value + length
         elif wire_type == _FIXED64:
             position += 8
@@ -154,7 +150,7 @@ def fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int
         yield number, wire_type, value, position
 
 
-def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+def varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     """A base-128 number and the place after it."""
     value = shift = 0
     while position < end:

@@ -67,9 +67,6 @@ def unseal(data: bytes, shown: str, format_name: str, version: int) -> dict[str,
 def reading_fields(shown: str) -> Iterator[None]:
     """Turn what the block raises for a missing or strange field into a refusal.
 
-    Args:
-        shown: the index, as to be named in the message.
-
     Raises:
         RefusedError: instead of the block's KeyError, TypeError, ValueError, ..., or UsageError.
     """

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import BadInputError, MachineError, RefusedError, UsageError, one_of
 from .card import CARD_FILE, card_text
 from .entries import Golden
-from .files import dump_json, read_regular, sha256, write_atomic, writing_failed
+from .files import dump_json, read_regular, sha256, write_atomic, writing
 from .npz import dump_npz
 from .reader import FORMAT, SCHEMA_VERSION, Bundle
 from .sealed import content_name, only_writer, seal, sweep
@@ -36,7 +36,7 @@ class BundleWriter:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         known = {"manifest.json", CARD_FILE, "engines", ".lock", *_FOLDERS}
-        try:
+        with writing(self.path):
             if self.path.exists():
                 # A link is foreign too: what is written or swept below one would lie elsewhere.
                 foreign = [
@@ -50,8 +50,6 @@ class BundleWriter:
                         next="name a new folder with -o",
                     )
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise writing_failed(error, self.path) from error
 
     def add(self, folder: str, stem: str, data: bytes, suffix: str) -> dict[str, Any]:
         """Writes one file and returns `{file, sha256, size}` for the index."""

@@ -17,7 +17,7 @@ from ..bundle.files import atomic_path
 from ..clips import Frame
 from ..errors import MachineError
 from .sources.contract import TimedFrame
-from .sources.opencv import load_cv2
+from .sources.video import load_cv2
 
 MIN_HEIGHT, MAX_HEIGHT = 320, 1080
 PANEL_SHARE = 0.75  # width of the panel over the height of the picture

@@ -1,4 +1,7 @@
-"""Run a source of frames through a runtime: one JSON line an answer, and an overlay video."""
+"""Run a source of frames through a runtime: one JSON line an answer, and an overlay video.
+
+The face is the whole frame or its centre, as the user says; nothing is detected.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from ..bundle.files import writing_failed
-from ..errors import LogoformerError, UsageError, VerificationError
-from .face import check_face, find_face
+from ..clips import Frame, centre_square
+from ..errors import LogoformerError, UsageError, VerificationError, one_of
 from .overlay import Overlay, open_overlay
 from .sources.contract import FrameSource, TimedFrame
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ..engine import Result, Runtime
 
 Line = dict[str, Any]
+FACES = ("whole", "center")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def run_source(
     Args:
         runtime: what `logoformer.load` gave.
         source: opened by the caller, who also closes it.
-        face: 'whole' or 'center', see `face.find_face`.
+        face: 'whole' or 'center', see `find_face`.
         hop: frames from one answer to the next.
         warmup: 'wait' for a full span before the first answer, or 'repeat' the first frame until there is one.
         out: the overlay video to write, an .mp4; it appears when it is whole.
@@ -85,7 +89,16 @@ def run_source(
     check_face(face)
     target = None if out is None else _check_target(Path(out), source)
     began_s = time.perf_counter()
-    feed = _Feed(source)
+    failure: LogoformerError | None = None
+
+    def feed() -> Iterator[TimedFrame]:
+        """The source's frames; its failure is kept, the frames before it are finished first."""
+        nonlocal failure
+        try:
+            yield from source
+        except LogoformerError as error:
+            failure = error
+
     frames = results = 0
     stopped = ""
     last: TimedFrame | None = None
@@ -94,7 +107,7 @@ def run_source(
         stream = stack.enter_context(runtime.stream(hop=hop, color=source.color, warmup=warmup))
         line: Line | None = None
         try:
-            for captured in feed:
+            for captured in feed():
                 if target is not None and overlay is None:
                     # Opened at the first frame: a source without one leaves no video behind.
                     overlay = stack.enter_context(open_overlay(target, runtime.bundle.labels, source.fps))
@@ -119,8 +132,8 @@ def run_source(
             stopped = "interrupt"
         except BrokenPipeError:
             stopped = "pipe"
-    if feed.failure is not None and not stopped:
-        raise feed.failure
+    if failure is not None and not stopped:
+        raise failure
     return RunSummary(
         frames=frames,
         results=results,
@@ -132,22 +145,49 @@ def run_source(
     )
 
 
-class _Feed:
-    """Iterator over a source that keeps its failure: the frames before it are finished first."""
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face inside a frame.
 
-    def __init__(self, source: FrameSource) -> None:
-        self._frames = iter(source)
-        self.failure: LogoformerError | None = None
+    Attributes:
+        pixels: uint8 `[h, w, 3]`, a view into the frame.
+        box: left, top, width, height in pixels of the frame.
+    """
 
-    def __iter__(self) -> _Feed:
-        return self
+    pixels: Frame
+    box: tuple[int, int, int, int]
 
-    def __next__(self) -> TimedFrame:
-        try:
-            return next(self._frames)
-        except LogoformerError as error:
-            self.failure = error
-            raise StopIteration from error
+
+def check_face(mode: str) -> str:
+    """Check that a mode is one of `FACES`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if mode not in FACES:
+        raise UsageError(f"Unknown face {mode!r}.", next=f"give --face one of {one_of(FACES)}")
+    return mode
+
+
+def find_face(frame: Frame, mode: str) -> Face:
+    """Crop the face of one frame.
+
+    Args:
+        frame: uint8 `[H, W, 3]`.
+        mode: 'whole' for footage that was cropped to a face before; 'center' for the largest centred square.
+
+    Returns:
+        The face; nothing is copied.
+
+    Raises:
+        UsageError: unknown mode.
+    """
+    height, width = frame.shape[:2]
+    if check_face(mode) == "whole":
+        return Face(frame, (0, 0, width, height))
+    pixels = centre_square(frame)
+    side = pixels.shape[0]
+    return Face(pixels, ((width - side) // 2, (height - side) // 2, side, side))
 
 
 def result_line(labels: tuple[str, ...], result: Result, captured: TimedFrame) -> Line:

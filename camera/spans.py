@@ -29,14 +29,6 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class LabelledSpan:
-    """One stretch of a video: class index, and its end in seconds (exclusive)."""
-
-    label: int
-    end_s: float
-
-
-@dataclass(frozen=True)
 class SpanScore:
     """Two readings of the same spans.
 
@@ -81,8 +73,11 @@ def _uar(confusion: npt.NDArray[np.int64]) -> float:
     return float((confusion.diagonal()[support > 0] / support[support > 0]).mean()) if support.any() else 0.0
 
 
-def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[LabelledSpan]:
+def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[tuple[int, float]]:
     """Read `[{"start_s", "end_s", "label"}]`, ascending.
+
+    Returns:
+        (class index, end in seconds, exclusive) of each.
 
     Raises:
         BadInputError: not such a list, or a label that the model does not have.
@@ -90,12 +85,12 @@ def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[Labe
     """
     items = parse_json(read_file(path, 4 << 20), str(path))
     try:
-        spans = [LabelledSpan(list(labels).index(item["label"]), float(item["end_s"])) for item in items]
+        spans = [(list(labels).index(item["label"]), float(item["end_s"])) for item in items]
     except (TypeError, KeyError, ValueError) as error:
         raise BadInputError(
             f"{path} is not a list of labelled spans: {error}.", next="logoformer synth --kind video -o video.mp4"
         ) from error
-    if any(b.end_s <= a.end_s for a, b in itertools.pairwise(spans)):
+    if any(after <= before for (_, before), (_, after) in itertools.pairwise(spans)):
         raise BadInputError(f"The spans of {path} do not ascend.")
     return spans
 
@@ -125,8 +120,8 @@ def score_spans(
                 stream.push(captured.frame, captured.time_s)
                 last.append(captured.frame)
                 frames += 1
-                if spans and captured.time_s >= spans[0].end_s - 1.5 * step_s and len(last) == size:
-                    label = spans.popleft().label
+                if spans and captured.time_s >= spans[0][1] - 1.5 * step_s and len(last) == size:
+                    label, _ = spans.popleft()
                     answer = stream.flush()
                     if answer is not None:
                         stream_confusion[label, answer.index] += 1

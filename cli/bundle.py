@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError, command, printable
 from . import choices
-from .options import AddVerb, data_option, engines_dir_option, seed_option, show, threads_option
+from .options import (
+    AddVerb,
+    choice_option,
+    data_option,
+    engines_dir_option,
+    seed_option,
+    several_option,
+    show,
+    threads_option,
+)
 from .terminal import Bar
 
 if TYPE_CHECKING:
@@ -188,10 +197,8 @@ def _complexity(a: argparse.Namespace, bar: Bar) -> int:
 def _int8_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--calibration-clips", type=int, default=128, metavar="N", help="to calibrate on; default 128")
     p.add_argument("--few", action="store_true", help="accept fewer than 64 calibration clips")
-    p.add_argument(
-        "--method", default="max", choices=choices.METHODS, metavar="M",
-        help="how ranges are chosen: max (default), entropy, percentile or mse",
-    )  # fmt: skip
+    shown = "how ranges are chosen: max (default), entropy, percentile or mse"
+    choice_option(p, "--method", choices.METHODS, "M", shown, "max")
     p.add_argument("--exclude", nargs="+", default=[], metavar="GROUP", help="left in FP16, such as block0.ffn")
     p.add_argument("--smooth", action="store_true", help="move outlier channels from activations into weights first")
     p.add_argument("--no-attention", action="store_true", help="leave the products of attention in FP16")
@@ -203,10 +210,8 @@ def add(verb: AddVerb) -> None:
     p = verb("export", _export, "turn a checkpoint into a bundle", "logoformer export ckpt -o face.bundle")
     p.add_argument("checkpoint", help="a checkpoint folder or .pt file")
     p.add_argument("-o", "--out", metavar="DIR", help="the bundle; default: CHECKPOINT.bundle")
-    p.add_argument(
-        "--precisions", nargs="+", default=["fp32", "fp16"], choices=choices.PRECISIONS, metavar="P",
-        help="fp32, fp16, int8; default: fp32 fp16",
-    )  # fmt: skip
+    shown = "fp32, fp16, int8; default: fp32 fp16"
+    several_option(p, "--precisions", choices.PRECISIONS, "P", shown, ("fp32", "fp16"))
     p.add_argument("--faces", type=int, default=4, metavar="N", help="streams that share the ring; default 4")
     p.add_argument("--max-fps", type=float, default=30.0, metavar="X", help="fastest camera kept whole; default 30")
     p.add_argument(
@@ -236,24 +241,13 @@ def add(verb: AddVerb) -> None:
         "build", _build, "compile a bundle's graphs to TensorRT engines", "logoformer build face.bundle --target rtx"
     )
     p.add_argument("bundle")
-    p.add_argument(
-        "--target", default="rtx", choices=choices.TARGETS, metavar="T",
-        help="rtx (default; needs no GPU) or tensorrt (this GPU)",
-    )  # fmt: skip
+    shown = "rtx (default; needs no GPU) or tensorrt (this GPU)"
+    choice_option(p, "--target", choices.TARGETS, "T", shown, "rtx")
     p.add_argument("--gpus", nargs="+", default=[], metavar="SM", help=f"rtx: some of {_SMS}; default: all")
     p.add_argument("--per-sm", action="store_true", help="rtx: one engine for each GPU instead of one for all")
-    p.add_argument(
-        "--precision", nargs="+", default=[], choices=(*choices.PRECISIONS, choices.MIXED), metavar="P",
-        help="fp32, fp16, int8, mixed; default: those that were accepted",
-    )  # fmt: skip
-    p.add_argument(
-        "--graph",
-        nargs="+",
-        default=[],
-        choices=choices.GRAPHS,
-        metavar="G",
-        help="clip, frame, temporal; default: all",
-    )
+    shown = "fp32, fp16, int8, mixed; default: those that were accepted"
+    several_option(p, "--precision", (*choices.PRECISIONS, choices.MIXED), "P", shown)
+    several_option(p, "--graph", choices.GRAPHS, "G", "clip, frame, temporal; default: all")
     p.add_argument("--plan-sm", metavar="SM", help=f"also store the kernel plan for one of {_SMS}")
     p.add_argument("--allow-fallback", action="store_true", help="fp16 in place of an int8 graph that does not build")
     p.add_argument("--hardware-compatible", action="store_true", help="tensorrt: for all GPUs from Ampere on; slower")
@@ -286,27 +280,16 @@ def add(verb: AddVerb) -> None:
     p = verb("inspect", _inspect, "show what is in a bundle", "logoformer inspect face.bundle --plan --graph temporal")
     p.add_argument("bundle", nargs="?", help="optional with --complexity")
     p.add_argument("--tensors", action="store_true", help="names, types, shapes and layouts, for C++ and DeepStream")
-    p.add_argument(
-        "--plan",
-        action="store_true",
-        help="compile with TensorRT-RTX (no GPU needed), list the kernels, prove the precision",
-    )
-    p.add_argument(
-        "--graph", nargs="+", default=[], choices=choices.GRAPHS, metavar="G",
-        help="with --plan: clip, frame, temporal; default: all",
-    )  # fmt: skip
-    p.add_argument(
-        "--precision", nargs="+", default=[], choices=choices.PRECISIONS, metavar="P",
-        help="with --plan: fp32, fp16, int8; default: all",
-    )  # fmt: skip
+    shown = "compile with TensorRT-RTX (no GPU needed), list the kernels, prove the precision"
+    p.add_argument("--plan", action="store_true", help=shown)
+    several_option(p, "--graph", choices.GRAPHS, "G", "with --plan: clip, frame, temporal; default: all")
+    several_option(p, "--precision", choices.PRECISIONS, "P", "with --plan: fp32, fp16, int8; default: all")
     p.add_argument("--sm", default="sm86", metavar="SM", help=f"with --plan: for one of {_SMS}; default sm86")
     p.add_argument(
         "--complexity", action="store_true", help="MACs and measured CPU time of the six attention schemes; minutes"
     )
-    p.add_argument(
-        "--preset", choices=choices.PRESETS, metavar="NAME",
-        help="with --complexity and no bundle: of the model: base (default), wide or tiny",
-    )  # fmt: skip
+    shown = "with --complexity and no bundle: of the model: base (default), wide or tiny"
+    choice_option(p, "--preset", choices.PRESETS, "NAME", shown)
     p.add_argument("--frames", type=int, nargs="+", default=[], metavar="T", help="with --complexity: frames of a clip")
     p.add_argument(
         "--sizes", type=int, nargs="+", default=[], metavar="PX", help="with --complexity: sides, which set S"

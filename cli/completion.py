@@ -20,8 +20,10 @@ def _completion(a: argparse.Namespace, bar: Bar) -> int:
             if takes_path(action):
                 action.complete = shtab.FILE
     script = shtab.complete(a.root, a.shell)
-    # Not by `show`: a script's tabs are meant.
-    return show(a, bar, {"shell": a.shell, "script": script}, "") if a.json else _write(script)
+    if a.json:
+        return show(a, bar, {"shell": a.shell, "script": script}, "")
+    print(script, flush=True)  # not by `show`: a script's tabs are meant
+    return 0
 
 
 def takes_path(action: argparse.Action) -> bool:
@@ -29,11 +31,6 @@ def takes_path(action: argparse.Action) -> bool:
     if isinstance(action, argparse._SubParsersAction) or action.choices is not None or action.nargs == 0:
         return False
     return action.metavar in PATHS or not action.option_strings
-
-
-def _write(script: str) -> int:
-    print(script, flush=True)
-    return 0
 
 
 def _verbs_of(root: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

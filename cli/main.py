@@ -1,7 +1,7 @@
 """The command line: parses, calls one function, prints. No logic.
 
 Every verb takes `--json`, `-v` and `-q`. Exit codes are those of `errors.py`. Nothing heavy is imported before a verb
-is known, so `--help` answers at once. Each group of verbs is a file: `model.py`, `bundle.py`, `device.py`, `bench.py`,
+is known, so `--help` answers at once. Each group of verbs is a file: `model.py`, `bundle.py`, `device.py`,
 `completion.py`.
 """
 
@@ -20,15 +20,13 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import EXIT_OK, LogoformerError, MachineError, command, missing_package
-from . import bench as cli_bench
 from . import bundle as cli_bundle
 from . import completion as cli_completion
 from . import device as cli_device
 from . import model as cli_model
-from .logs import logging_to_stderr
 from .options import EXIT_INTERRUPTED, Handler
 from .parser import CommandParser
-from .terminal import Bar
+from .terminal import Bar, logging_to_stderr
 
 # Which extra of pyproject brings what a verb imports. The other verbs run on numpy, Pillow and one backend.
 EXTRAS = {
@@ -64,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         loudness.add_argument("-q", "--quiet", action="store_true", help="no progress, no warnings: errors only")
         return p
 
-    for group in (cli_model, cli_bundle, cli_device, cli_bench, cli_completion):
+    for group in (cli_model, cli_bundle, cli_device, cli_completion):
         group.add(verb)
     return parser
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import EXIT_BAD_INPUT, EXIT_OK, UsageError
 from . import choices
-from .options import AddVerb, data_option, seed_option, show
+from .options import AddVerb, choice_option, data_option, seed_option, show
 from .terminal import Bar
 
 
@@ -141,23 +141,19 @@ def _interval(bounds: tuple[float, float]) -> str:
 
 
 def _reading_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--short", default="former", choices=choices.SHORT_CLIPS, metavar="P",
-        help="short clips: former (default), pad, repeat or drop",
-    )  # fmt: skip
+    shown = "short clips: former (default), pad, repeat or drop"
+    choice_option(p, "--short", choices.SHORT_CLIPS, "P", shown, "former")
     p.add_argument("--max-damaged", type=int, default=0, metavar="N", help="unreadable frames allowed; default 0")
 
 
 def _attention_option(p: argparse.ArgumentParser) -> None:
-    shown = "logo (default), joint, space, divided, mixing or lgi"
-    p.add_argument("--attention", choices=choices.ATTENTIONS, metavar="A", help=shown)
+    choice_option(p, "--attention", choices.ATTENTIONS, "A", "logo (default), joint, space, divided, mixing or lgi")
 
 
 def add(verb: AddVerb) -> None:
     """Adds these verbs to the parser."""
     p = verb("init", _init, "write an untrained checkpoint, for latency work", "logoformer init --preset base -o ckpt")
-    shown = "base (default), wide or tiny"
-    p.add_argument("--preset", default="base", choices=choices.PRESETS, metavar="NAME", help=shown)
+    choice_option(p, "--preset", choices.PRESETS, "NAME", "base (default), wide or tiny", "base")
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
     _attention_option(p)
     seed_option(p)
@@ -166,22 +162,16 @@ def add(verb: AddVerb) -> None:
         "synth", _synth, "draw synthetic faces: a data set, or a video", "logoformer synth -o faces --identities 100"
     )
     p.add_argument("-o", "--out", required=True, metavar="PATH", help="a folder, or an .mp4 with --kind video")
-    p.add_argument(
-        "--kind", default="dfew", choices=choices.KINDS, metavar="K",
-        help="dfew (default), ferv39k: a data set in that layout; video",
-    )  # fmt: skip
+    shown = "dfew (default), ferv39k: a data set in that layout; video"
+    choice_option(p, "--kind", choices.KINDS, "K", shown, "dfew")
     p.add_argument("--identities", type=int, default=100, metavar="N", help="people, 14 clips each; default 100")
     p.add_argument("--side", type=int, default=96, metavar="PX", help="side of the pictures; default 96")
     seed_option(p)
 
     p = verb("train", _train, "train a recipe", "logoformer train --recipe synthetic-tiny --data faces -o ckpt")
-    p.add_argument(
-        "--recipe", default="synthetic-tiny", choices=choices.RECIPES, metavar="NAME",
-        help="synthetic-tiny (default), paper-dfew or paper-ferv39k: settings, saved with the result",
-    )  # fmt: skip
-    p.add_argument(
-        "--preset", choices=choices.PRESETS, metavar="NAME", help="base, wide or tiny; default: the recipe's"
-    )
+    shown = "synthetic-tiny (default), paper-dfew or paper-ferv39k: settings, saved with the result"
+    choice_option(p, "--recipe", choices.RECIPES, "NAME", shown, "synthetic-tiny")
+    choice_option(p, "--preset", choices.PRESETS, "NAME", "base, wide or tiny; default: the recipe's")
     _attention_option(p)
     p.add_argument("-o", "--out", metavar="DIR", help="the checkpoint's folder")
     p.add_argument("--qat", metavar="BUNDLE", help="fine-tune this bundle's INT8 graphs instead; no -o")
@@ -190,13 +180,10 @@ def add(verb: AddVerb) -> None:
     p.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="any field of the recipe"
     )
-    p.add_argument(
-        "--select", choices=choices.SELECTIONS, metavar="HOW",
-        help="which weights are kept: last, validation or test-fold; as --set select=",
-    )  # fmt: skip
+    shown = "which weights are kept: last, validation or test-fold; as --set select="
+    choice_option(p, "--select", choices.SELECTIONS, "HOW", shown)
     p.add_argument("--trunk", metavar="FILE", help="pre-trained ResNet-18 weights; under 95 %% matched is an error")
-    shown = "rgb (default) or bgr: what they were trained on"
-    p.add_argument("--trunk-color", default="rgb", choices=choices.COLORS, metavar="C", help=shown)
+    choice_option(p, "--trunk-color", choices.COLORS, "C", "rgb (default) or bgr: what they were trained on", "rgb")
     p.add_argument("--tensorboard", metavar="DIR", help="also write event files for TensorBoard there")
     p.add_argument("--resume", action="store_true", help="continue an interrupted training of the same checkpoint")
 
@@ -215,7 +202,5 @@ def add(verb: AddVerb) -> None:
     p.add_argument("-o", "--out", metavar="DIR", help="write result.json with every clip's scores, and pictures")
     p.add_argument("--tsne", action="store_true", help="with -o: also draw the clips' features on a plane")
     p.add_argument("--views", type=int, default=1, metavar="N", help="clips taken of each recording; default 1")
-    p.add_argument(
-        "--order", default="forward", choices=choices.ORDERS, metavar="O",
-        help="of the frames: forward (default), reversed, shuffled",
-    )  # fmt: skip
+    shown = "of the frames: forward (default), reversed, shuffled"
+    choice_option(p, "--order", choices.ORDERS, "O", shown, "forward")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..errors import printable
@@ -43,6 +43,20 @@ def say(a: argparse.Namespace, bar: Bar) -> Callable[[str], None]:
 
 
 # -------------------------------------------------------------------------------------------------------------- options
+def choice_option(
+    p: argparse.ArgumentParser, option: str, names: Sequence[str], metavar: str, help: str, default: str | None = None
+) -> None:
+    """An option that takes one of some names."""
+    p.add_argument(option, default=default, choices=names, metavar=metavar, help=help)
+
+
+def several_option(
+    p: argparse.ArgumentParser, option: str, names: Sequence[str], metavar: str, help: str, default: Sequence[str] = ()
+) -> None:
+    """An option that takes several of some names."""
+    p.add_argument(option, nargs="+", default=list(default), choices=names, metavar=metavar, help=help)
+
+
 def data_option(p: argparse.ArgumentParser, *, required: bool, fold: int | None = 1) -> None:
     """`--data`, `--fold`."""
     p.add_argument(
@@ -68,8 +82,7 @@ def threads_option(p: argparse.ArgumentParser) -> None:
 def precision_option(p: argparse.ArgumentParser) -> None:
     """`--precision`."""
     names = (choices.VERDICT, *choices.PRECISIONS, choices.MIXED)
-    shown = "verdict (default), fp32, fp16, int8 or mixed"
-    p.add_argument("--precision", default=choices.VERDICT, choices=names, metavar="P", help=shown)
+    choice_option(p, "--precision", names, "P", "verdict (default), fp32, fp16, int8 or mixed", choices.VERDICT)
 
 
 def engines_dir_option(p: argparse.ArgumentParser) -> None:
@@ -80,7 +93,7 @@ def engines_dir_option(p: argparse.ArgumentParser) -> None:
 def backend_option(p: argparse.ArgumentParser, default: str) -> None:
     """`--backend`."""
     names = [f"{name} (default)" if name == default else name for name in choices.BACKENDS]
-    p.add_argument("--backend", default=default, choices=choices.BACKENDS, metavar="B", help=", ".join(names))
+    choice_option(p, "--backend", choices.BACKENDS, "B", ", ".join(names), default)
 
 
 def runtime_options(p: argparse.ArgumentParser) -> None:

@@ -1,14 +1,19 @@
-"""The progress line, and the lines of `run` on a terminal."""
+"""What a terminal shows of a verb: the progress line, log and warnings, lines of `run`."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from ..errors import printable
+
+LOG_LINE_LIMIT = 4000  # characters
 
 
 class Bar:
@@ -60,11 +65,7 @@ class Bar:
 
 
 def answer_lines(labels: Sequence[str]) -> Callable[[Mapping[str, Any]], None]:
-    """Gives an `on_result` for `camera.run.run` that prints time, label and probability.
-
-    Args:
-        labels: the C class names, for the width of the column.
-    """
+    """Gives an `on_result` for `run_source` that prints time, label and probability."""
     width = max(len(printable(label)) for label in labels)
 
     def write(line: Mapping[str, Any]) -> None:
@@ -79,3 +80,46 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+# ---------------------------------------------------------------------------------------------------------------- log
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Removes the progress line before each log line, and escapes what a terminal would obey."""
+
+    def __init__(self, bar: Bar) -> None:
+        super().__init__()  # standard error
+        self._bar = bar
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._bar.clear()
+        super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(f"{record.levelname.lower()} {record.name}: {record.getMessage()}", LOG_LINE_LIMIT)
+
+
+@contextlib.contextmanager
+def logging_to_stderr(bar: Bar, verbose: int, quiet: bool) -> Iterator[None]:
+    """Shows what the package logs and what warns, from a level on: WARNING, or as asked.
+
+    Args:
+        bar: its line gives way to log lines.
+        verbose: 1 for INFO, more for DEBUG.
+        quiet: errors only.
+    """
+    logger = logging.getLogger(__name__.partition(".")[0])
+    handler = _Handler(bar)
+    before = logger.level
+    logger.setLevel(logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    logger.addHandler(handler)
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        logger.warning("%s: %s", category.__name__, message)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -23,7 +23,7 @@ from ..clips import window_order
 from ..model.networks.attention import Attention
 from ..model.networks.config import ModelConfig
 from ..model.networks.logoformer import Block, LogoFormer
-from ..model.networks.schemes import DividedBlock, FrameBlock, JointBlock, LgiBlock
+from ..model.networks.schemes import DividedBlock, FrameBlock, LgiBlock
 
 
 class WindowAttention(nn.Module):
@@ -92,7 +92,7 @@ class Sequences(_Scheme):
     One sequence of all tokens (joint), or one for each frame (space, mixing).
     """
 
-    def __init__(self, block: JointBlock | FrameBlock, config: ModelConfig, *, last: bool) -> None:
+    def __init__(self, block: FrameBlock, config: ModelConfig, *, last: bool) -> None:
         super().__init__(block, config, last=last)
         kind = MixingWindowAttention if config.attention == "mixing" else WindowAttention
         self.attention = kind(block.attention)

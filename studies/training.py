@@ -85,8 +85,7 @@ def stepper(model_config: ModelConfig, config: TrainConfig, clips: int) -> Calla
 
     from ..model.networks.logoformer import LogoFormer
     from ..model.training.distributed import World
-    from ..model.training.optim import make_optimizer
-    from ..model.training.step import Stepper
+    from ..model.training.step import Stepper, make_optimizer
 
     torch.manual_seed(config.seed)
     model = LogoFormer(model_config).train()

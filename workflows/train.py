@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def train_on(
     reading = Reading(model.image_size, short, model.frames, max_damaged)
     learning = open_clips(data, "train", fold, reading)
     held_out = open_clips(data, "test", fold, reading)
-    model = model.with_labels(learning.labels)
+    model = replace(model, labels=learning.labels)
 
     def read() -> dict[str, Any]:
         return {

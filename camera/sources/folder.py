@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ...bundle.files import read_regular
+from ...bundle.files import natural_order, read_regular
 from ...clips import Frame
 from ...errors import BadInputError, printable
 from .contract import FrameSource, TimedFrame
@@ -80,14 +79,3 @@ class FrameFolder(FrameSource):
                 cause="a copy that was cut off, or another kind of file under an image's name",
                 next="copy it again or take it out of the folder",
             ) from error
-
-
-def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A sort key that reads runs of digits as numbers.
-
-    >>> sorted(["10.jpg", "9.jpg", "a2.png", "a1.png"], key=natural_order)
-    ['9.jpg', '10.jpg', 'a1.png', 'a2.png']
-    """
-    # Split with a group alternates text, digits, text: equal places always hold equal types.
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name

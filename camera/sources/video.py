@@ -10,14 +10,34 @@ from pathlib import Path
 from typing import Any
 
 from ...clips import Frame
-from ...errors import BadInputError, MachineError, command, printable
+from ...errors import BadInputError, MachineError, command, missing_package, printable
 from .container import has_exact_length, presented_seconds
 from .contract import FrameSource, TimedFrame
-from .opencv import load_cv2
 
 DEVICES = Path("/dev")
 SLACK_FRAMES = 2  # encoders and containers disagree by a frame at either end
 SLACK_S = 1.0  # where only the whole file's duration is known, and its sound may outlast its picture
+# FFmpeg, inside OpenCV, writes its own lines to stderr ("moov atom not found"), in the middle of ours. -8 is its
+# AV_LOG_QUIET. Both variables are read once, when OpenCV starts; a value that the user set is left alone.
+QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "FATAL"}
+
+
+def load_cv2(purpose: str) -> Any:
+    """Import the module cv2.
+
+    Args:
+        purpose: what it is wanted for, as the start of a sentence.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import cv2
+    except ImportError as error:
+        raise missing_package("cv2", "camera", purpose) from error
+    return cv2
 
 
 class VideoFile(FrameSource):
@@ -106,9 +126,6 @@ class FrameClock:
 
     The container's own times are used as long as they ascend. From the first that does not (some containers carry none
     and report 0 for ever) each frame is 1/fps later than the one before.
-
-    Args:
-        fps: frames per second.
     """
 
     def __init__(self, fps: float) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from logoformer.bundle.files import parse_json, write_atomic
 from logoformer.camera.overlay import draw_panel
 from logoformer.camera.sources.open import open_source
-from logoformer.camera.sources.opencv import load_cv2
+from logoformer.camera.sources.video import load_cv2
 from logoformer.model.synthetic.layout import write_untrimmed
 from logoformer.model.synthetic.recordings import FIRST_VIDEO_IDENTITY
 

@@ -20,7 +20,7 @@ from ...bundle.files import read_regular
 from ...errors import LogoformerError, RefusedError
 from .clips import Progress
 from .datasets import find_layout, folds_of, open_listing
-from .decoding import MAX_BYTES, VIDEO_SUFFIXES, count_frames, open_image
+from .decoding import MAX_BYTES, count_frames, open_image
 from .listing import Entry, Listing, frame_names
 
 FEWEST = 16
@@ -97,10 +97,6 @@ class DataReport:
 
 def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -> DataReport:
     """Checks a data set.
-
-    Args:
-        root: its folder.
-        progress: called with (stage, clips done, clips).
 
     Raises:
         BadInputError: no data set is there.
@@ -184,12 +180,9 @@ def _splits(folds: tuple[int, ...], listings: dict[tuple[str, int], Listing]) ->
 def _labels(listings: dict[tuple[str, int], Listing]) -> Iterator[DataFinding]:
     """A class without any clip: often a numbering that is off by one."""
     for listing in listings.values():
-        missing = sorted(set(range(len(listing.labels))) - {entry.label for entry in listing.entries})
-        for label in missing:
-            yield DataFinding(
-                "class without clips", listing.source, f"{listing.labels[label]}: a small part, or another numbering",
-                fault=False,
-            )  # fmt: skip
+        for label in sorted(set(range(len(listing.labels))) - {entry.label for entry in listing.entries}):
+            what = f"{listing.labels[label]}: a small part, or another numbering"
+            yield DataFinding("class without clips", listing.source, what, fault=False)
 
 
 # -------------------------------------------------------------------------------------------------------------- clips
@@ -206,8 +199,12 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
     sizes: Counter[str] = Counter()
     place = f"{listing.root}/{entry.place}"
     names: list[str] = []
+
+    def note(kind: str, what: str, *, fault: bool = False) -> None:
+        found.append(DataFinding(kind, place, what, fault))
+
     try:
-        if entry.place.lower().endswith(VIDEO_SUFFIXES):
+        if entry.is_video:
             length = count_frames(listing.root, entry.place)
         else:
             names = frame_names(listing.root / entry.place)
@@ -217,20 +214,17 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
     except LogoformerError as error:
         return _Clip(0, sizes, [DataFinding("missing clip", place, error.what, fault=True)])
     if len(sizes) > 1:
-        found.append(DataFinding("images of several sizes", place, ", ".join(sizes), fault=False))
+        note("images of several sizes", ", ".join(sizes))
     promised = _named_size(entry.place)
     if promised and sizes and f"{promised} x {promised}" not in sizes:
-        found.append(DataFinding("another size than the folder's name", place, ", ".join(sizes), fault=False))
+        note("another size than the folder's name", ", ".join(sizes))
     gap, missing = _gaps(names)
     if missing:
-        what = f"{missing} numbers are not there, the first after {gap}"
-        found.append(DataFinding("gaps between frames", place, what, fault=False))
+        note("gaps between frames", f"{missing} numbers are not there, the first after {gap}")
     if length < FEWEST:
-        what = f"{length} frames; the policy for short clips decides"
-        found.append(DataFinding("short clip", place, what, fault=False))
+        note("short clip", f"{length} frames; the policy for short clips decides")
     if entry.frames is not None and entry.frames != length:
-        what = f"the list says {entry.frames} frames, there are {length}"
-        found.append(DataFinding("frame count differs", place, what, fault=True))
+        note("frame count differs", f"the list says {entry.frames} frames, there are {length}", fault=True)
     return _Clip(length, sizes, found)
 
 
@@ -250,10 +244,9 @@ def _frame(folder: Path, name: str, sizes: Counter[str], found: list[DataFinding
     try:
         image = open_image(read_regular(folder, name, MAX_BYTES), f"{folder}/{name}")
         sizes["{} x {}".format(*image.size)] += 1
-    except RefusedError as error:
-        found.append(DataFinding("not a regular file", f"{folder}/{name}", error.what, fault=True))
     except LogoformerError as error:
-        found.append(DataFinding("damaged frame", f"{folder}/{name}", error.what, fault=True))
+        kind = "not a regular file" if isinstance(error, RefusedError) else "damaged frame"
+        found.append(DataFinding(kind, f"{folder}/{name}", error.what, fault=True))
 
 
 def _named_size(place: str) -> int:

@@ -75,11 +75,7 @@ Read = Callable[[ClipSource, int, Indices], Clip]  # (source, number of the clip
 
 
 class ClipView:
-    """A clip source that shows another one; a subclass writes what it changes.
-
-    Args:
-        source: where the clips come from.
-    """
+    """A clip source that shows another one; a subclass writes what it changes. See `ClipSource`."""
 
     def __init__(self, source: ClipSource) -> None:
         self.source, self.labels, self.size = source, source.labels, source.size
@@ -92,30 +88,26 @@ class ClipView:
         return index
 
     def label(self, index: int) -> int:
-        """Class of a clip, an index into `labels`."""
         return self.source.label(self.place(index))
 
     def clip_id(self, index: int) -> str:
-        """Name of a clip."""
         return self.source.clip_id(self.place(index))
 
     def count(self, index: int) -> int:
-        """Frames of a clip."""
         return self.source.count(self.place(index))
 
     def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
-        """Frames of a clip, uint8 `[k, S, S, 3]`, RGB."""
         return self.source.frames(self.place(index), indices, box)
 
 
 class CachedClips(ClipView):
     """Keeps the frames of another source in memory once they were decoded.
 
-    What is kept are whole frames at the model's size. A part of a picture (`box`) is cut from the picture as it is
-    stored, which a frame that was made small no longer has: it is read from the source each time and not kept.
+    What is kept are whole frames at the model's size. A part of a picture (`box`, see `augment.py`) is read from the
+    source each time and not kept.
 
     Args:
-        source: where they come from.
+        source: the other one.
         max_bytes: of pixels that are kept; later clips are read again each time.
     """
 
@@ -125,7 +117,6 @@ class CachedClips(ClipView):
         self._kept: dict[int, tuple[Clip, npt.NDArray[np.bool_]]] = {}
 
     def count(self, index: int) -> int:
-        """Frames of a clip."""
         kept = self._kept.get(index)
         return self.source.count(index) if kept is None else len(kept[0])
 
@@ -270,12 +261,7 @@ def balanced(labels: Sequence[int], batch: int, rng: np.random.Generator) -> lis
 
 
 class Subset(ClipView):
-    """A selection of another source's clips, in the order given.
-
-    Args:
-        source: where they come from.
-        indices: their numbers there.
-    """
+    """A selection of another source's clips by their numbers there, in the order given."""
 
     def __init__(self, source: ClipSource, indices: Sequence[int] | Indices) -> None:
         super().__init__(source)
@@ -285,7 +271,6 @@ class Subset(ClipView):
         return len(self.indices)
 
     def place(self, index: int) -> int:
-        """Number of a clip in the source."""
         return self.indices[index]
 
 

@@ -1,11 +1,10 @@
-"""Decoding of image and video files, and the order of file names."""
+"""Decoding of image and video files."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +30,6 @@ def open_image(data: bytes, shown: str) -> Image.Image:
     Pillow decodes here and in the torch-free runtime: two JPEG decoders may differ by a grey level, and so does
     libjpeg's own shrinking while it decodes (`draft`), which is why neither is used to save time.
 
-    Args:
-        data: the file.
-        shown: how to name it in a message.
-
     Returns:
         Mode RGB.
 
@@ -53,12 +48,6 @@ def open_image(data: bytes, shown: str) -> Image.Image:
         raise BadInputError(
             f"{shown} is not an image that can be decoded: {error}.", cause="a truncated copy or download"
         ) from error
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts frame 9 before frame 10 where names are not padded."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return [(0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts]
 
 
 # -------------------------------------------------------------------------------------------------------------- video

@@ -50,10 +50,6 @@ def list_path(split: str, fold: int) -> str:
 def parse_list(data: bytes, shown: str) -> tuple[Entry, ...]:
     """Parses one list.
 
-    Args:
-        data: the CSV file.
-        shown: how to name it in a message.
-
     Returns:
         The clips in the file's order, with classes 0..6.
 

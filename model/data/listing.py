@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...bundle.files import read_regular
+from ...bundle.files import natural_order, read_regular
 from ...clips import Clip, resize_image
 from ...errors import BadInputError, LogoformerError, UsageError, one_of
 from .clips import Box, ClipSource, ClipView, Indices, fingerprint
-from .decoding import MAX_BYTES, SUFFIXES, VIDEO_SUFFIXES, count_frames, natural, open_image, read_frames
+from .decoding import MAX_BYTES, SUFFIXES, VIDEO_SUFFIXES, count_frames, open_image, read_frames
 
 SPLITS = ("train", "test")
 MAX_LIST_BYTES = 32 << 20
@@ -40,6 +40,10 @@ class Entry:
     place: str
     label: int
     frames: int | None = None
+
+    @property
+    def is_video(self) -> bool:
+        return self.place.lower().endswith(VIDEO_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,7 @@ class Reading:
 
 
 class ListedClips:
-    """A listing as a clip source.
-
-    Args:
-        listing: which clips.
-        reading: how.
+    """A listing as a clip source, see `ClipSource`.
 
     Attributes:
         damaged: unreadable frames met so far, with the reason, by file.
@@ -122,11 +122,9 @@ class ListedClips:
         return len(self._entries)
 
     def label(self, index: int) -> int:
-        """Class of a clip, an index into `labels`."""
         return self._entries[index].label
 
     def clip_id(self, index: int) -> str:
-        """Name of a clip."""
         return self._entries[index].name
 
     def count(self, index: int) -> int:
@@ -150,7 +148,7 @@ class ListedClips:
         """
         entry = self._entries[index]
         unique, back = np.unique(self._within(entry, indices), return_inverse=True)
-        if _is_video(entry):
+        if entry.is_video:
             return read_frames(self.root, entry.place, unique, self.size, box)[back]
         pixels = np.empty((len(unique), self.size, self.size, 3), np.uint8)
         names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
@@ -168,7 +166,7 @@ class ListedClips:
             BadInputError, RefusedError: as `frames`.
         """
         entry = self._entries[index]
-        if _is_video(entry):
+        if entry.is_video:
             return []
         names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
         return [read_regular(folder, names[n], MAX_BYTES) for n in np.unique(self._within(entry, indices))]
@@ -206,9 +204,8 @@ class ListedClips:
 
     def _length(self, entry: Entry) -> int:
         if entry.place not in self._lengths:
-            video = _is_video(entry)
             self._lengths[entry.place] = (
-                count_frames(self.root, entry.place) if video else len(self._frame_names(entry))
+                count_frames(self.root, entry.place) if entry.is_video else len(self._frame_names(entry))
             )
         return self._lengths[entry.place]
 
@@ -295,7 +292,7 @@ def frame_names(folder: str | os.PathLike[str]) -> list[str]:
         ) from error
     if not found:
         raise BadInputError(f"{os.fspath(folder)} holds no frames ({', '.join(SUFFIXES)}).")
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_order)
 
 
 def safe_place(text: str, shown: str) -> str:
@@ -319,7 +316,3 @@ def _nearest(number: int, count: int) -> Iterator[int]:
     yield number
     for step in range(1, count):
         yield from (other for other in (number - step, number + step) if 0 <= other < count)
-
-
-def _is_video(entry: Entry) -> bool:
-    return entry.place.lower().endswith(VIDEO_SUFFIXES)

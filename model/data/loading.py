@@ -92,18 +92,16 @@ def measure_loading(
     size: int,
     sampling: Sampling,
     augment: str,
-    fold: int = 1,
     clips: int = 200,
     progress: Progress | None = None,
 ) -> Loading:
-    """Measures how fast clips of a data set's training split are read.
+    """Measures how fast clips of a data set's first training split are read.
 
     Args:
         root: the data set's folder.
         size: S, of the model.
         sampling: of the model.
         augment: 'shift', 'crop' or 'none'.
-        fold: 1 to 5.
         clips: how many to read, spread over the split.
         progress: called with (stage, done, total).
 
@@ -113,7 +111,7 @@ def measure_loading(
     """
     if clips < 1:
         raise UsageError(f"The speed of reading {clips} clips cannot be measured.")
-    source = open_clips(root, "train", fold, Reading(size, fewest=sampling.frames))
+    source = open_clips(root, "train", 1, Reading(size, fewest=sampling.frames))
     chosen = np.unique(np.linspace(0, len(source) - 1, min(clips, len(source))).astype(np.int64))
     return _on_one_core(lambda: _measure(source, chosen, Path(root).name, sampling, augment, progress))
 

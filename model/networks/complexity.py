@@ -135,24 +135,12 @@ def products(config: ModelConfig, *, last: bool = False) -> tuple[Product, ...]:
 
 
 def attention_macs(config: ModelConfig, *, last: bool = False) -> int:
-    """MACs of the attention products of one block, QK^T and weights V.
-
-    2 d for each pair of a query and a key.
-
-    Args:
-        config: of the model.
-        last: see `products`.
-    """
+    """MACs of QK^T and weights V of one block's `products`: 2 d for each pair."""
     return 2 * config.embed_dim * sum(product.pairs for product in products(config, last=last))
 
 
 def linear_macs(config: ModelConfig, *, last: bool = False) -> int:
-    """MACs of projections, pooling and feed-forward network of one block.
-
-    Args:
-        config: of the model.
-        last: see `products`.
-    """
+    """MACs of one block's projections, pooling and feed-forward network; `last`: see `products`."""
     d, n = config.embed_dim, config.tokens
     # Q and out for queries, K and V for keys
     projected = 2 * sum(p.groups * (p.queries + p.keys) for p in products(config, last=last))

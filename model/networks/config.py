@@ -185,10 +185,6 @@ class ModelConfig:
                 cause="a configuration of another program or of another version",
             ) from error
 
-    def with_labels(self, labels: tuple[str, ...]) -> ModelConfig:
-        """The same model for other classes."""
-        return replace(self, labels=labels)
-
 
 _BASE = ModelConfig(
     preset="base",

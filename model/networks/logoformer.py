@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .attention import FeedForward, GlobalAttention, LocalAttention
 from .backbone import Trunk
 from .config import ModelConfig
-from .schemes import DividedBlock, FrameBlock, JointBlock, LgiBlock
+from .schemes import DividedBlock, FrameBlock, LgiBlock
 
 
 class Block(nn.Module):
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 BLOCKS: dict[str, type[nn.Module]] = {
-    "logo": Block, "joint": JointBlock, "space": FrameBlock, "divided": DividedBlock, "mixing": FrameBlock,
+    "logo": Block, "joint": FrameBlock, "space": FrameBlock, "divided": DividedBlock, "mixing": FrameBlock,
     "lgi": LgiBlock,
 }  # fmt: skip
 
@@ -59,9 +59,6 @@ class LogoFormer(nn.Module):
     """The whole network.
 
     `config.attention` chooses LOGO-Former's blocks or those that it is compared with.
-
-    Args:
-        config: sizes, labels, preprocessing.
 
     Shape:
         clips float `[B, T, 3, S, S]`, RGB in 0..1 -> logits `[B, C]`.

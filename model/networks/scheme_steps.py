@@ -80,12 +80,7 @@ def temporal_step(model: LogoFormer) -> Step:
 
 
 def frames_step(model: LogoFormer, config: ModelConfig) -> Step:
-    """Trunk and projection on the frames of one clip; no scheme changes them.
-
-    Args:
-        model: any scheme's.
-        config: of the clip's T and size.
-    """
+    """Trunk and projection, which no scheme changes, on a clip of `config`'s T and size."""
     frames = torch.rand(config.frames, 3, config.image_size, config.image_size)
 
     def step(_index: int) -> None:

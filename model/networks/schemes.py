@@ -42,21 +42,6 @@ class _Block(nn.Module):
         return x[:, : prefix.shape[1]], x[:, prefix.shape[1] :]
 
 
-class JointBlock(_Block):
-    """Every token and [CLS] ask every token and [CLS]."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.norm = nn.LayerNorm(config.embed_dim)
-        self.attention = Attention(config.embed_dim, config.heads)
-
-    def forward(self, prefix: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        x = torch.cat([prefix, tokens], 1)  # [B, 1 + N, d]
-        y = self.norm(x)
-        x = x + self.drop(self.attention(y, y))
-        return self.feed(x[:, :1], x[:, 1:])
-
-
 class MixingAttention(Attention):
     """Attention inside each frame, with key and value channels of the neighbouring frames.
 
@@ -83,7 +68,7 @@ def mix_neighbours(x: Tensor) -> Tensor:
 class FrameBlock(_Block):
     """Each frame with its own [CLS]: space-only attention, or space-time mixing.
 
-    The prefix has T tokens, one a frame.
+    Joint attention is that of one frame, which is the whole clip. The prefix has one token a frame.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -93,7 +78,7 @@ class FrameBlock(_Block):
         self.attention = kind(config.embed_dim, config.heads)
 
     def forward(self, prefix: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        frames = tokens.unflatten(1, (self.config.frames, -1))  # [B, T, S, d]
+        frames = tokens.unflatten(1, (self.config.cls_tokens, -1))  # [B, T, S, d]
         x = torch.cat([prefix[:, :, None], frames], 2)  # [B, T, 1 + S, d]
         y = self.norm(x)
         x = x + self.drop(self.attention(y, y))

@@ -1,26 +1,137 @@
-"""Files of weights, read without running anything in them."""
+"""Files of weights, read without running anything in them; weights for a trunk.
+
+The layouts of pre-trained ResNet-18 weights that are common in this field:
+
+* `{'state_dict': {'module.conv1.weight', ..., 'module.fc.*', 'module.feature.*'}}` (MS-Celeb-1M, in the lineage of
+  Region-Attention-Network and LOGO-Former),
+* `{'state_dict': {'conv1.weight', ..., 'fc.*'}}` (DAN and many others),
+* a bare state dict with the same names (torchvision, timm), as `.pth` or `.safetensors`.
+
+A loader that does not count is how trunks stay random for a whole paper: with `strict=False`, a prefix that does not
+match loads nothing and says so nowhere. Here tensors are matched by name *and* shape, counted, and fewer than 95 % is
+an error. The classifier of the old task is not wanted and not counted.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...bundle.files import read_file, sha256
 from ...errors import BadInputError, RefusedError
+from .backbone import Trunk
 
+MAX_BYTES = 2 << 30
+SHARE_WANTED = 0.95
+_PREFIXES = ("module.", "backbone.", "model.", "")
 _HEADS = (b"PK\x03\x04", b"\x80")  # a zip archive, or a pickle as torch.save wrote it before version 1.6
 
 
-def load_plain(data: bytes, shown: str) -> Any:
-    """Tensors and plain values of a `.pt` file.
+@dataclass(frozen=True)
+class TrunkWeights:
+    """Record of the weights that were loaded into a trunk.
+
+    Attributes:
+        file: its name.
+        sha256: of the file.
+        prefix: that its names carried.
+        matched: tensors of the trunk that were filled.
+        wanted: tensors that the trunk has (counters of batches apart).
+        unused: tensors of the file that the trunk has no place for, such as the old classifier and later stages.
+        color: channel order that the weights expect, as the user said: 'rgb' or 'bgr'.
+    """
+
+    file: str
+    sha256: str
+    prefix: str
+    matched: int
+    wanted: int
+    unused: tuple[str, ...]
+    color: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def line(self) -> str:
+        """The record as one readable line."""
+        prefix = f" behind the prefix {self.prefix!r}" if self.prefix else ""
+        return f"{self.file}: {self.matched} of {self.wanted} tensors of the trunk loaded{prefix}, {self.color}"
+
+
+def load_trunk(trunk: Trunk, path: str | os.PathLike[str], *, color: str = "rgb") -> TrunkWeights:
+    """Fills a trunk from a file.
 
     Args:
-        data: the whole file.
-        shown: how to name it in a message.
+        trunk: of any depth; stages that it does not have are left out of the count.
+        path: `.pth`, `.pt`, `.pth.tar` or `.safetensors`.
+        color: 'bgr' when the weights were trained on BGR: the first convolution's input channels are turned round.
+
+    Returns:
+        What was matched.
+
+    Raises:
+        BadInputError: fewer than 95 % of the trunk's tensors are in the file, or it is not a file of weights.
+        RefusedError: a pickle that carries code.
+    """
+    data = read_file(path, MAX_BYTES)
+    shown = os.fspath(path)
+    found = _state(data, shown)
+    wanted = {name: value for name, value in trunk.state_dict().items() if not name.endswith("num_batches_tracked")}
+    prefix = max(_PREFIXES, key=lambda p: sum(p + name in found for name in wanted))
+    matched = {
+        name: found[prefix + name]
+        for name, value in wanted.items()
+        if prefix + name in found and found[prefix + name].shape == value.shape
+    }
+    if len(matched) < SHARE_WANTED * len(wanted):
+        missing = sorted(wanted.keys() - matched.keys(), key=lambda name: (name != "conv1.weight", name))
+        shapes = [
+            f"{name}: {list(found[prefix + name].shape)} in the file, {list(wanted[name].shape)} in the trunk"
+            for name in missing
+            if prefix + name in found
+        ]
+        raise BadInputError(
+            f"{shown} fills {len(matched)} of the trunk's {len(wanted)} tensors; {SHARE_WANTED:.0%} are needed.",
+            cause="another architecture, or names with another prefix",
+            next="use ResNet-18 weights: names such as conv1.weight, layer1.0.conv1.weight, with or without 'module.'",
+            log=[
+                *shapes[:3],
+                *[f"missing: {name}" for name in missing if prefix + name not in found][:3],
+                f"in the file: {sorted(found)[:3]}",
+            ],
+        )
+    state = {name: value.to(wanted[name].dtype) for name, value in matched.items()}
+    if color == "bgr":
+        state["conv1.weight"] = state["conv1.weight"].flip(1)
+    trunk.load_state_dict(state, strict=False)
+    unused = tuple(sorted(found.keys() - {prefix + name for name in matched}))
+    return TrunkWeights(Path(shown).name, sha256(data), prefix, len(matched), len(wanted), unused, color)
+
+
+def _state(data: bytes, shown: str) -> dict[str, Tensor]:
+    """The tensors of a file, by name."""
+    if shown.endswith(".safetensors"):
+        return load_safetensors(data, shown)
+    content = load_plain(data, shown)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if not state:
+        raise BadInputError(f"{shown} holds no tensors by name.", cause="a whole pickled model, or another file")
+    return state
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+def load_plain(data: bytes, shown: str) -> Any:
+    """Tensors and plain values of a `.pt` file.
 
     Raises:
         RefusedError: it holds anything else: a pickle can run code.
@@ -57,10 +168,6 @@ def load_plain(data: bytes, shown: str) -> Any:
 
 def load_safetensors(data: bytes, shown: str) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file, by name.
-
-    Args:
-        data: the whole file.
-        shown: how to name it in a message.
 
     Raises:
         BadInputError: another format, or damaged.

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from .expressions import MOVEMENTS
+from .expressions import MOVEMENTS, Floats
 
-Floats = npt.NDArray[np.float64]
 Color = tuple[float, float, float]  # RGB, 0..255
 
-HAIR_STYLES = ("shaved", "short", "fringe", "long", "curly")
+_SWELL = {"shaved": 0.0, "short": 0.05, "fringe": 0.07, "long": 0.09, "curly": 0.2}  # of the hair over the skull
+HAIR_STYLES = tuple(_SWELL)
 
 _SKINS = ((244, 212, 188), (232, 190, 160), (214, 168, 132), (190, 138, 100), (150, 102, 72), (108, 72, 52))
 _HAIRS = ((34, 28, 26), (70, 46, 30), (120, 82, 46), (190, 150, 92), (150, 62, 32), (150, 148, 146))
@@ -129,7 +128,6 @@ _LIFT = {
     "glass_bridge": 0.12,
 }
 _SIDES = (-1.0, 1.0)
-_SWELL = {"shaved": 0.0, "short": 0.05, "fringe": 0.07, "long": 0.09, "curly": 0.2}  # of the hair over the skull
 _CIRCLE = np.linspace(0.0, 2.0 * np.pi, 14, endpoint=False)
 
 _Actions = dict[str, Floats]

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -154,18 +154,13 @@ def _write_all(
 
 
 def _run(work: Any, tasks: Sequence[range], workers: int) -> Iterator[tuple[int, int]]:
-    """Runs the tasks, in this process or in a pool; a pool's results come as they are ready."""
+    """Runs the tasks, in this process or in a pool."""
     if workers == 1:
         yield from map(work, tasks)
         return
     # spawn: a child forked from a process with threads (OpenCV's, torch's) may hang.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(work, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from pool.map(work, tasks)
 
 
 def _write_clips(folder: Path, source: SyntheticClips, places: Sequence[str], clips: range) -> tuple[int, int]:

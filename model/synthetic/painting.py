@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .expressions import MOVEMENTS
-from .face import Color, Floats, Identity, blend, depths, outlines
+from .expressions import MOVEMENTS, Floats
+from .face import Color, Identity, blend, depths, outlines
 from .scene import CHANNELS, Look
 
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
@@ -31,13 +31,7 @@ _WHITE: Color = (236.0, 234.0, 230.0)
 
 
 class Painter:
-    """Paints one person in one place.
-
-    Args:
-        who: the person.
-        look: background, light, noise, occluder.
-        size: S, side of the picture in pixels.
-    """
+    """Paints one person in one place, in pictures of S x S pixels."""
 
     def __init__(self, who: Identity, look: Look, size: int) -> None:
         self.who = who

@@ -128,7 +128,7 @@ def draw_untrimmed(seed: int, identity: int, labels: Sequence[int]) -> Recording
 
 
 class SyntheticClips:
-    """A clip source that draws its frames on demand.
+    """A clip source (see `ClipSource`) that draws its frames on demand.
 
     Clip `i` shows person `identities[i // per_identity]`; the classes take turns.
 
@@ -155,16 +155,13 @@ class SyntheticClips:
         return len(self.identities) * self.per_identity
 
     def label(self, index: int) -> int:
-        """Class of a clip, an index into `labels`."""
         return index % self.per_identity % len(self.labels)
 
     def clip_id(self, index: int) -> str:
-        """Name of a clip."""
         identity, take = self._place(index)
         return f"synthetic-{self.seed}-{identity}-{take}"
 
     def count(self, index: int) -> int:
-        """Frames of a clip."""
         return self.recording(index).count
 
     def frames(self, index: int, indices: Sequence[int] | npt.NDArray[np.int64], box: Box | None = None) -> Clip:

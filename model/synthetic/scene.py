@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .face import Color, Floats
+from .expressions import Floats
+from .face import Color
 
 # Rest value and drift of each channel: (spread of the rest value, spread of the drift). Angles in radians, lengths in
 # sides of the picture, light as a factor.

@@ -139,7 +139,6 @@ def evaluate(
     *,
     order: str = "forward",
     views: int = 1,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
     """Softmax probabilities of a torch model, in evaluation mode.
@@ -147,18 +146,17 @@ def evaluate(
     Args:
         model: left in the mode it was in.
         source: clips of the model's size and classes.
-        order: 'forward', 'reversed' or 'shuffled'.
-        views: see `predict_all`.
-        seed: of the shuffling and of the further views.
+        order: see `predict_all`.
+        views: see there.
         progress: called with (stage, clips done, clips).
 
     Raises:
         BadInputError: the clips do not fit the model.
-        UsageError: an unknown order.
+        UsageError: see `predict_all`.
     """
     with _evaluating(model, source, lambda clips: torch.softmax(model(clips), 1)) as predict:
         sampling = model.config.sampling
-        return predict_all(predict, source, sampling, order=order, views=views, seed=seed, progress=progress)
+        return predict_all(predict, source, sampling, order=order, views=views, progress=progress)
 
 
 def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progress: Progress | None = None) -> Metrics:

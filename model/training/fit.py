@@ -1,8 +1,15 @@
-"""The training loop: batches, steps, the log, the state for a resume."""
+"""The training loop: batches, steps, the log, the state for a resume.
+
+The state is one file beside the checkpoint, replaced whole: weights, optimiser, averages, and how far it had come.
+Order and augmentation need none: they follow from (seed, epoch, clip), as torch's random state from (seed, step). At
+the same number of threads, a resumed run on the CPU ends with the same bits as one that was never interrupted.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,21 +20,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...errors import BadInputError
+from ...bundle.files import read_file, write_atomic
+from ...errors import BadInputError, command
 from ..data.augment import draw_augmentations
 from ..data.clips import ClipSource, Progress, at_random, balanced, batches, fingerprint, random_pick
 from ..networks.logoformer import LogoFormer, to_tensor
+from ..networks.weight_files import load_plain
 from .distributed import World
 from .evaluate import evaluate_together
 from .log import Figures, LogOptions, TrainLog
 from .metrics import uar_war
-from .optim import Average, make_optimizer
 from .recipe import TrainConfig
-from .resume import load_state, save_state
-from .step import MicroBatch, Stepper
+from .step import Average, MicroBatch, Stepper, make_optimizer
 
 LOG_EVERY = 10
 SAVE_EVERY = 100  # steps from one saved state to the next
+MAX_STATE_BYTES = 8 << 30
+STATE_FORMAT = "logoformer-training-2"
 
 
 class Fit:
@@ -242,3 +251,57 @@ class Fit:
 def statistics(model: nn.Module) -> list[Tensor]:
     """BatchNorm's running means and variances."""
     return [buffer for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+def state_path(folder: str | os.PathLike[str]) -> Path:
+    """Path of the state of a training, beside its checkpoint."""
+    path = Path(folder)
+    return path.parent / f"{path.name}.state.pt"
+
+
+def save_state(folder: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Writes the state atomically.
+
+    Raises:
+        MachineError: the disk is full or may not be written; the older state is unchanged.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": STATE_FORMAT, **state}, buffer)
+    write_atomic(state_path(folder), buffer.getbuffer())
+
+
+def load_state(folder: str | os.PathLike[str], same: dict[str, Any]) -> dict[str, Any]:
+    """Reads the state of an interrupted training.
+
+    Args:
+        folder: of the checkpoint that it was to become.
+        same: what must be as it was (recipe, architecture, data), by name.
+
+    Raises:
+        BadInputError: there is none, it is damaged, or it belongs to another training; the difference is named.
+        RefusedError: it holds more than tensors and plain values.
+    """
+    path = state_path(folder)
+    if not path.exists():
+        raise BadInputError(
+            f"There is no interrupted training at {path}.",
+            cause="it ended well, or it was killed before the first state was written",
+            next=command("logoformer", "train", "--help"),
+        )
+    state = load_plain(read_file(path, MAX_STATE_BYTES), str(path))
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        raise BadInputError(f"{path} is not the state of a training.")
+    for name, value in same.items():
+        if state.get(name) != value:
+            raise BadInputError(
+                f"The interrupted training at {path} had another {name}.",
+                cause=f"then {state.get(name)!r:.300}, now {value!r:.300}",
+                next="give the same arguments as before, or leave --resume out to begin anew",
+            )
+    return state
+
+
+def forget_state(folder: str | os.PathLike[str]) -> None:
+    """Removes the state of a training that ended well."""
+    state_path(folder).unlink(missing_ok=True)

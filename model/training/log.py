@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...bundle.files import writing_failed
+from ...bundle.files import writing
 from ...errors import missing_package
 
 Figures = dict[str, float]
@@ -58,10 +58,8 @@ class TrainLog:
             return
         _write(self.path, "w", text)  # lines of a killed run, written after its state was saved, come again
         if self._options.tensorboard is not None:
-            try:
+            with writing(self._options.tensorboard):
                 self._events = _writer()(os.fspath(self._options.tensorboard), purge_step=step + 1)
-            except OSError as error:
-                raise writing_failed(error, self._options.tensorboard) from error
 
     def write(self, step: int, epoch: int, figures: Figures) -> None:
         """One line; the same figures as scalars."""
@@ -105,9 +103,7 @@ def _writer() -> Any:
 
 
 def _write(log: Path, mode: str, text: str) -> None:
-    try:
+    with writing(log):
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open(mode, encoding="ascii") as stream:
             stream.write(text)
-    except OSError as error:
-        raise writing_failed(error, log) from error

@@ -1,4 +1,4 @@
-"""One optimiser step: micro-batches, several processes, SAM, autocast.
+"""One optimiser step: loss, micro-batches, several processes, SAM; the weights' average.
 
 The gradient of a step is the mean over its micro-batches and over all processes. With SAM each micro-batch is passed
 twice: uphill first, then for the gradient that counts. Without `sam_sync` each micro-batch climbs along its own
@@ -9,20 +9,29 @@ Minimization for Efficiently Improving Generalization", ICLR 2021 (arXiv 2010.01
 the gradient there, and apply it at w. The adaptive form scales by |w| first (Kwon et al., "ASAM", ICML 2021, arXiv
 2102.11600). Two rules of it are easily broken: the second pass must not update BatchNorm's running statistics
 (`frozen_statistics`), and weights return to w exactly (they are restored from a copy, not subtracted back).
+
+The compact loss of LOGO-Former asks that a wrong answer be wrong without preference. With q the softmax over the C - 1
+classes other than the target, and u = 1 / (C - 1), it is the symmetric Kullback-Leibler divergence
+
+    D(u || q) + D(q || u) = sum over c != y of (q_c - u) * log q_c        (the log u terms cancel)
+
+Twice the regulariser of Kobayashi, "Large Margin in Softmax Cross-Entropy Loss", BMVC 2019, whose public default weight
+is 0.3 for its half; the weight of LOGO-Former is not public, so `weight` is this project's choice.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .distributed import World
-from .losses import training_loss
 from .recipe import TrainConfig
 
 MicroBatch = tuple[Tensor, Tensor]  # clips float [b, T, 3, S, S], labels int64 [b]
@@ -178,3 +187,89 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, mean, variance, count in kept:
             norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, count
+
+
+# --------------------------------------------------------------------------------------------------------------- loss
+def compact_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The symmetric divergence of the non-target softmax from uniform.
+
+    Computed in float64: near uniform, `q - u` cancels, and under autocast the logits are 16 bits wide. `[B, C]` is
+    small, so this costs nothing beside the network.
+
+    Args:
+        logits: float `[B, C]`, C >= 2.
+        labels: int64 `[B]`, 0 ... C - 1.
+
+    Returns:
+        float32 `[B]`, each >= 0; 0 for C = 2, where one other class has all of q.
+    """
+    classes = logits.shape[1]
+    others = torch.arange(classes - 1, device=logits.device)[None]  # [1, C - 1]
+    others = others + (others >= labels[:, None])  # [B, C - 1]: every class but the target
+    log_q = torch.log_softmax(logits.double().gather(1, others), dim=1)
+    return ((log_q.exp() - 1.0 / (classes - 1)) * log_q).sum(1).float()
+
+
+def training_loss(logits: Tensor, labels: Tensor, *, compact: float = 0.0, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy plus the weighted compact loss, averaged over the batch.
+
+    Args:
+        logits: float `[B, C]`; taken to float32, because cross-entropy overflows in FP16.
+        labels: int64 `[B]`.
+        compact: weight of the compact loss.
+        label_smoothing: of the cross-entropy, 0 ... 1.
+
+    Returns:
+        float32 scalar.
+    """
+    loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    return loss + compact * compact_loss(logits, labels).mean() if compact else loss
+
+
+# ---------------------------------------------------------------------------------------------------------- optimiser
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW; norms, biases, positions and [CLS] do not decay."""
+    groups = parameter_groups(model, config.weight_decay)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Splits the parameters: matrices and kernels decay, everything else does not."""
+    decayed: list[Tensor] = []
+    free: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        (free if parameter.ndim < 2 or name.startswith(("pos_", "cls")) else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+class Average:
+    """Exponential moving average of a model's weights.
+
+    BatchNorm's statistics are the model's own.
+
+    Args:
+        model: averaged from where it stands now.
+        decay: share of the old average that is kept at each step. Early on less is kept, `(1 + n) / (10 + n)`, so that
+            the first random weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Updates the average by one step's weights."""
+        kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        for mean, now in zip(self.model.parameters(), model.parameters(), strict=True):
+            mean.lerp_(now, 1 - kept)
+        self.take_buffers(model)
+
+    @torch.no_grad()
+    def take_buffers(self, model: nn.Module) -> None:
+        """BatchNorm's statistics as the model has them now."""
+        for kept_buffer, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            kept_buffer.copy_(buffer)

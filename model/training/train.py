@@ -24,14 +24,13 @@ from ..checkpoint import check_replaceable, save_checkpoint
 from ..data.clips import ClipSource, Progress, check_source, split
 from ..networks.config import ModelConfig
 from ..networks.logoformer import LogoFormer
-from ..networks.trunk_weights import TrunkWeights, load_trunk
+from ..networks.weight_files import TrunkWeights, load_trunk
 from .distributed import world
 from .evaluate import evaluate_together
-from .fit import Fit
+from .fit import Fit, forget_state
 from .log import LogOptions
 from .metrics import Metrics
 from .recipe import TrainConfig
-from .resume import forget_state
 
 
 @dataclass(frozen=True)
@@ -156,8 +155,8 @@ def train(
             save_checkpoint(folder, kept, extra)
         metrics = evaluate_together(kept.eval(), source_val, here, shown)
         fit.record({"test_uar": metrics.uar, "test_war": metrics.war})
+        read = None if reading is None else dict(reading())
         if here.first:
-            read = None if reading is None else dict(reading())
             save_checkpoint(folder, kept, {**extra, "metrics": metrics.to_json(), "reading": read})
             forget_state(folder)
         here.wait()
@@ -171,7 +170,7 @@ def train(
             device=here.device.type,
             processes=here.size,
             trunk=trunk,
-            reading=None if reading is None else dict(reading()),
+            reading=read,
         )
 
 

@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from logoformer.camera.sources.opencv import QUIET
+from logoformer.camera.sources.video import QUIET
 from logoformer.clips import check_color, check_frame
 from logoformer.engine import Result
 from PIL import Image

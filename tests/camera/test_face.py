@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from logoformer.camera.face import find_face
+from logoformer.camera.run import find_face
 from logoformer.errors import UsageError
 
 

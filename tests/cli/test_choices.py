@@ -10,7 +10,7 @@ from logoformer.benchmarks.baselines.contract import OTHERS
 from logoformer.benchmarks.report.records import MODES
 from logoformer.bundle import GRAPHS, MIXED, PRECISIONS
 from logoformer.calibration.quantize import METHODS
-from logoformer.camera.face import FACES
+from logoformer.camera.run import FACES
 from logoformer.cli import choices
 from logoformer.cli.main import make_parser
 from logoformer.clips import COLORS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from logoformer import errors
-from logoformer.camera.sources.opencv import QUIET
+from logoformer.camera.sources.video import QUIET
 from logoformer.cli.options import EXIT_INTERRUPTED
 from logoformer.errors import LogoformerError
 

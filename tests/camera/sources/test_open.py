@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from logoformer.camera.sources.folder import FrameFolder
 from logoformer.camera.sources.open import open_source
-from logoformer.camera.sources.opencv import QUIET
-from logoformer.camera.sources.video import VideoFile
+from logoformer.camera.sources.video import QUIET, VideoFile
 from logoformer.errors import BadInputError, MachineError, UsageError
 
 

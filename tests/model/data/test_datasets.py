@@ -14,8 +14,7 @@ from logoformer.clips import DFEW_LABELS
 from logoformer.errors import BadInputError, LogoformerError, RefusedError, UsageError
 from logoformer.model.data import ferv39k
 from logoformer.model.data.check import check_data
-from logoformer.model.data.clip_lists import MAFW_LABELS, list_listing
-from logoformer.model.data.datasets import find_layout, open_clips, open_listing
+from logoformer.model.data.datasets import MAFW_LABELS, find_layout, list_listing, open_clips, open_listing
 from logoformer.model.data.listing import Entry, ListedClips, Listing, Reading, numbered_as
 from logoformer.model.synthetic.layout import synth
 from PIL import Image

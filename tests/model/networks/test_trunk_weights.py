@@ -9,7 +9,7 @@ import pytest
 import torch
 from logoformer.errors import BadInputError, RefusedError
 from logoformer.model.networks.backbone import Trunk
-from logoformer.model.networks.trunk_weights import load_trunk
+from logoformer.model.networks.weight_files import load_trunk
 from safetensors.torch import save_file
 
 WIDTHS, BLOCKS = (8, 16, 32, 64), (2, 2, 2, 2)

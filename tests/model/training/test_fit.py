@@ -16,9 +16,8 @@ from logoformer.model.data.clips import at_random, random_pick
 from logoformer.model.networks.logoformer import LogoFormer, to_tensor
 from logoformer.model.training import fit as fitting
 from logoformer.model.training.distributed import World
-from logoformer.model.training.fit import Fit
+from logoformer.model.training.fit import Fit, load_state, state_path
 from logoformer.model.training.recipe import TrainConfig
-from logoformer.model.training.resume import load_state, state_path
 from logoformer.model.training.train import Start, train
 
 SAM = {"steps": 20, "batch": 8, "optimizer": "sgd", "learning_rate": 0.05, "sam_rho": 0.05, "clip_norm": 0.0, "seed": 4}

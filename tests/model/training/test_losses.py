@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from logoformer.model.training.losses import compact_loss, training_loss
+from logoformer.model.training.step import compact_loss, training_loss
 
 
 def by_hand(logits: np.ndarray, label: int) -> float:
