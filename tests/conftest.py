@@ -66,12 +66,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in slow)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Ends the run if the groups did not reach the scheduler: each worker would make what is costly."""
-    if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in session.items):
-        raise pytest.UsageError("pytest-xdist forgot the groups of the tests: install pytest < 9.2")
-
-
 def _marked() -> dict[int, str]:
     """{process id: command line} of the processes that this run started and that still run."""
     found = {}

@@ -257,3 +257,10 @@ assert main(["verify", sys.argv[1], "--no-write"]) == 0
 """
     names = modules_after(code, untrained_bundle, frames, cwd=tmp_path)
     assert {name.split(".")[0] for name in names} & set(HEAVY) == set()
+
+
+def test_groups_of_tests_reach_the_scheduler(request: pytest.FixtureRequest):
+    """Without them each worker makes what is costly; pytest-xdist 3.8 forgets them, without a word, on pytest 9.2."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("runs with --dist loadgroup")
+    assert "@" in request.node.nodeid
