@@ -143,7 +143,7 @@ class Runtime(RuntimeCore):
                 next="stream.close(), then worker.stream(...)",
             )
         worker = Worker(self, queue, drop)
-        self._end_worker = worker._server.end
+        self._end_worker = worker._thread.end
         return worker
 
     def close(self) -> None:
