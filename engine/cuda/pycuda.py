@@ -147,9 +147,6 @@ class PyCuda:
     def wait(self, stream: int, event: int) -> None:
         self._guarded("Stream.wait_for_event", self._streams[stream].wait_for_event, self._events[event])
 
-    def synchronize_event(self, event: int) -> None:
-        self._guarded("Event.synchronize", self._events[event].synchronize)
-
     # ---------------------------------------------------------------------------------------------------------- copies
     def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
         self._call("memcpy_htod_async", pointer, array, self._streams[stream])

@@ -87,11 +87,11 @@ class TrtDevice:
             MachineError: TensorRT does not take it, or memory is short.
             DeviceLostError: a sticky error.
         """
-        from .trt import open_session
+        from .trt import TrtSession
 
         data = admit_engine(folder, engine, self.running, trust=trust)
         cache = RuntimeCache(self.running, engine.sha256, trust) if self.running.target == "rtx" else None
-        return open_session(data, graph, {"module": self.trt, "cuda": self.cuda, "cache": cache})
+        return TrtSession(self.trt, self.cuda, data, graph, cache)
 
 
 def open_trt_device(target: str, options: Mapping[str, Any]) -> TrtDevice:
@@ -148,7 +148,7 @@ def _open_onnxruntime(
     """The CPU, or the CUDA provider by name: 'auto' never takes that, as it is not judged."""
     from . import ort
 
-    chosen = choose_precision(bundle, precision, backend)
+    chosen = choose_precisions(bundle, precision, backend)[0]
     given, title = dict(options), "CPU"
     if backend == "onnxruntime-cuda":
         ort.require_cuda()
@@ -172,7 +172,7 @@ def _graphs(bundle: Bundle, precision: str, batches: Sequence[int]) -> list[Grap
 def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
     """Cheap checks come first: without an engine or a card, TensorRT is never loaded."""
     target = _TARGETS[backend]
-    wanted = _acceptable(bundle, precision, backend)
+    wanted = choose_precisions(bundle, precision, backend)
     folder = HeldFolder(engines_folder(bundle.path, options.get("engines_dir")))
     entries = [entry for entry in read_index(folder) if entry.kind == target]
     if not entries:
@@ -207,8 +207,8 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
     return Backend(card.name, chosen, open_session, batches)
 
 
-def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
-    """The precision to run: by the bundle's verdicts, or the caller's choice.
+def choose_precisions(bundle: Bundle, wanted: str, backend: str) -> tuple[str, ...]:
+    """The precisions that may run, first choice first: by the bundle's verdicts, or the caller's choice; never empty.
 
     Args:
         bundle: opened for reading.
@@ -219,11 +219,6 @@ def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
         VerificationError: no precision was accepted.
         UsageError: the bundle has no such precision.
     """
-    return _acceptable(bundle, wanted, backend)[0]
-
-
-def _acceptable(bundle: Bundle, wanted: str, backend: str) -> tuple[str, ...]:
-    """The precisions that may run, first choice first; never empty."""
     if wanted != "verdict":
         if wanted not in bundle.runnable:
             raise UsageError(

@@ -1,7 +1,7 @@
 """The session on TensorRT and TensorRT-RTX: one engine, one stream, fixed addresses.
 
 A call copies what the host wrote to the device, starts the engine, copies what the host reads back, and waits for its
-own event. The engine is started by a CUDA graph where one could be captured and answers as the plain start does; the
+own stream. The engine is started by a CUDA graph where one could be captured and answers as the plain start does; the
 copies stand outside of it, because which tensors the host writes may change: a ring that `take` fills is never copied.
 After a sticky CUDA error the session is FAILED for good.
 """
@@ -36,7 +36,7 @@ class TrtSession:
     Args:
         trt: the TensorRT to use.
         cuda: the device, shared by the sessions of one engine.
-        data: engine bytes that were admitted.
+        data: engine bytes that `admit.admit_engine` let in, and nothing else.
         entry: what the index says of the graph.
         cache: RTX's runtime cache; None keeps none.
 
@@ -72,10 +72,8 @@ class TrtSession:
         cuda = self.cuda
         self._stream = cuda.stream()
         self._freeing.callback(self._quietly, cuda.free_stream, self._stream)
-        self._events = []
-        for _ in range(2):
-            self._events.append(cuda.event())
-            self._freeing.callback(self._quietly, cuda.free_event, self._events[-1])
+        self._taken = cuda.event()
+        self._freeing.callback(self._quietly, cuda.free_event, self._taken)
         self._buffers = DeviceBuffers(cuda, {}, False, self._stream, self.shown)
         self._freeing.callback(lambda: self._buffers.close())  # those of that moment
         self._engine = engine = TrtEngine(trt, cuda, data, entry, cache)
@@ -144,7 +142,7 @@ class TrtSession:
             self._once(self._graph)
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
-        """See `Session.take`: a copy on the device, ordered by events on both sides."""
+        """See `Session.take`: a copy on the device after the source's run, for whose end the host has waited."""
         self._check("taking rows")
         if not isinstance(source, TrtSession) or source.cuda is not self.cuda:
             raise UsageError(
@@ -160,12 +158,11 @@ class TrtSession:
             raise BadInputError(f"{given} [{index}] does not fit into {wanted} from row {row} on; nothing was copied.")
         size = origin.sizes[output] // batch
         with self._working("taking rows"):
-            cuda, taken = self.cuda, self._events[1]
-            cuda.wait(self._stream, source._events[0])
+            cuda = self.cuda
             to = target.pointers[name] + row * (size // rows)
             cuda.on_device(to, origin.pointers[output] + index * size, size, self._stream)
-            cuda.record(taken, self._stream)
-            cuda.wait(source._stream, taken)
+            cuda.record(self._taken, self._stream)
+            cuda.wait(source._stream, self._taken)  # its next run may not write what is still being copied
         if name in self._from_host:
             self._from_host.remove(name)
 
@@ -236,8 +233,7 @@ class TrtSession:
         if not buffers.mapped:
             for name in self._to_host:
                 cuda.to_host(buffers.bytes[name], buffers.pointers[name], stream)
-        cuda.record(self._events[0], stream)
-        cuda.synchronize_event(self._events[0])
+        cuda.synchronize(stream)
 
     def _on_host(self, name: str, kind: str, known: list[str]) -> Array:
         """A tensor's host buffer, one of `known` from now on; the device's bytes are fetched."""
@@ -270,14 +266,3 @@ class TrtSession:
             raise UsageError(f"{self.shown} is closed; {doing} is refused.", next="logoformer.load(...) opens it anew")
         if self.cuda.lost:
             raise lost(self.cuda, f"{doing} {self.shown}")
-
-
-def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
-    """The backend's entry point.
-
-    Args:
-        data: engine bytes that `admit.admit_engine` let in, and nothing else.
-        entry: what the index says of the graph.
-        options: `module`: a `TrtModule`; `cuda`: a `Cuda`; `cache`: a `RuntimeCache`, or absent.
-    """
-    return TrtSession(options["module"], options["cuda"], data, entry, options.get("cache"))
