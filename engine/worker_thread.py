@@ -25,7 +25,11 @@ class Lane:
     """Waiting tasks of one stream, oldest first."""
 
     tasks: deque[Task] = field(default_factory=deque)
-    submissions: int = 0  # among them
+
+    @property
+    def submissions(self) -> int:
+        """How many of them are bounded."""
+        return sum(task.submission for task in self.tasks)
 
 
 @dataclass(eq=False)
@@ -96,7 +100,7 @@ class WorkerThread:
         """
         refuse_forked(self._pid)
         with self._changed:
-            return sum(task.submission for lane in set(self._ready) for task in lane.tasks)
+            return sum(lane.submissions for lane in set(self._ready))
 
     # ------------------------------------------------------------------------------------------------ any thread
     def submit(self, task: Task) -> Future[Any]:
@@ -155,7 +159,6 @@ class WorkerThread:
 
     def _enqueue(self, task: Task) -> None:
         task.lane.tasks.append(task)
-        task.lane.submissions += task.submission
         self._ready.append(task.lane)
         self._changed.notify_all()
 
@@ -205,7 +208,12 @@ class WorkerThread:
         except BaseException as error:  # any error belongs to who submitted
             outcomes = [error] * len(chosen)
         lost = next((outcome for outcome in outcomes if isinstance(outcome, DeviceLostError)), None)
-        left = [] if lost is None else self._fail(lost)
+        left: list[Task] = []
+        if lost is not None:
+            with self._changed:  # further tasks are refused with that error, and so are those that waited
+                self._failure = lost
+                left = self._take_all()
+                self._changed.notify_all()
         for task, outcome in [
             *zip(chosen, outcomes, strict=True),
             *((task, lost) for task in left if self._begins(task)),
@@ -230,14 +238,6 @@ class WorkerThread:
             if self._drop == "block":
                 self._changed.notify_all()
         return tasks
-
-    def _fail(self, lost: DeviceLostError) -> list[Task]:
-        """Refuses all further tasks with that error; returns those that waited."""
-        with self._changed:
-            self._failure = lost
-            left = self._take_all()
-            self._changed.notify_all()
-        return left
 
     def _begins(self, task: Task) -> bool:
         """Whether nobody cancelled it while it waited; from here on nobody can."""
@@ -266,7 +266,4 @@ class WorkerThread:
         return left
 
     def _take_first(self) -> Task:
-        lane = self._ready.popleft()
-        task = lane.tasks.popleft()
-        lane.submissions -= task.submission
-        return task
+        return self._ready.popleft().tasks.popleft()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -161,11 +161,7 @@ class PyCuda:
         self._call("memset_d8_async", pointer, value, size, self._streams[stream])
 
     # ---------------------------------------------------------------------------------------------------------- graphs
-    def capture(self, stream: int, body: Callable[[], bool]) -> tuple[int, int]:
-        raise CudaError("capture", "pycuda has no CUDA graphs")
+    def _refuse(self, *arguments: Any, **named: Any) -> NoReturn:
+        raise CudaError("CUDA graphs", "pycuda has none")
 
-    def launch(self, graph: int, stream: int) -> None:
-        raise CudaError("launch", "pycuda has no CUDA graphs")
-
-    def free_graph(self, graph: int) -> None:
-        raise CudaError("free_graph", "pycuda has no CUDA graphs")
+    capture = launch = free_graph = _refuse

@@ -9,6 +9,7 @@ import pytest
 from logoformer.benchmarks.baselines.contract import Inputs
 from logoformer.benchmarks.load.overhead import HollowSession, measure_wrapper
 from logoformer.engine import Runtime
+from logoformer.engine.sessions.contract import Backend
 from logoformer.engine.worker_thread import WorkerThread
 
 
@@ -65,7 +66,7 @@ def test_no_graph_is_opened(make_toy):
 
 def test_the_real_runtime_runs_around_it(toy):
     inputs = Inputs.of(toy)
-    with Runtime(toy, HollowSession, "hollow", "fp32") as runtime:
+    with Runtime(toy, Backend("hollow", "fp32", HollowSession)) as runtime:
         session = runtime.session("clip")
         session.output("probabilities")[0, 3] = 1
         result = runtime(inputs.clip(1), color="rgb")
