@@ -1,4 +1,4 @@
-"""The worker's thread: it owns a runtime and does tasks from a queue with a bound and a drop policy for each stream."""
+"""The worker's thread and its queue, with a bound and a drop policy for each stream."""
 
 from __future__ import annotations
 

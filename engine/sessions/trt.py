@@ -42,9 +42,6 @@ class TrtSession:
 
     Attributes:
         inputs, outputs: tensors by name.
-        host_memory: 'pinned' or 'mapped', see `DeviceBuffers`.
-        host_memory_reason: why.
-        fallbacks: what is slower than it could be, and why; also given as warnings.
 
     Raises:
         RefusedError: other tensors than promised.
@@ -57,7 +54,6 @@ class TrtSession:
     ) -> None:
         self.shown = f"{entry.graph}.{entry.precision}.b{entry.batch}"
         self.cuda = cuda
-        self.fallbacks: list[str] = []
         self._closed = False
         self._graph: int | None = None
         self._freeing = contextlib.ExitStack()  # in the end: what uses goes before what is used
@@ -82,28 +78,26 @@ class TrtSession:
         self.outputs: Mapping[str, TensorSpec] = engine.outputs
         self._from_host = list(self.inputs)  # copied before a run: what the host writes
         self._to_host = list(self.outputs)  # copied after a run: what the host reads
-        self.host_memory, self.host_memory_reason = self._choose_memory()
+        self._choose_memory()
         self._once()  # plain: kernels are loaded, RTX compiles; a graph may be captured only after that
         engine.save_cache()
         self._graph, reason = capture_checked(cuda, engine, self._buffers, self._stream, self._once)
         if self._graph is not None:
             self._freeing.callback(self._quietly, cuda.free_graph, self._graph)
         if reason:
-            self.fallbacks.append(f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}")
-            warnings.warn(self.fallbacks[-1], RuntimeWarning, stacklevel=2)
+            slower = f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}"
+            warnings.warn(slower, RuntimeWarning, stacklevel=2)
         self._to_host = []  # from now on what somebody has asked for
 
     # ----------------------------------------------------------------------------------------------------------- memory
-    def _choose_memory(self) -> tuple[str, str]:
+    def _choose_memory(self) -> None:
+        """Takes mapped memory where the card shares the CPU's and is faster with it, measured here; else pinned."""
         self._use(mapped=False)
-        if not self.cuda.integrated:
-            return "pinned", "the card has memory of its own"
-        pinned = self._probe()
-        self._use(mapped=True)
-        ratio = self._probe() / pinned
-        if ratio >= 1:
-            self._use(mapped=False)
-        return "mapped" if ratio < 1 else "pinned", f"measured here: mapped takes {ratio:.2f} of pinned's time"
+        if self.cuda.integrated:
+            pinned = self._probe()
+            self._use(mapped=True)
+            if self._probe() >= pinned:
+                self._use(mapped=False)
 
     def _use(self, *, mapped: bool) -> None:
         self._buffers.close()
@@ -119,7 +113,7 @@ class TrtSession:
             started = perf_counter_ns()
             self._once()
             times.append(perf_counter_ns() - started)
-        return max(sorted(times[1:])[_PROBE_RUNS // 2], 1)
+        return sorted(times[1:])[_PROBE_RUNS // 2]
 
     # ----------------------------------------------------------------------------------------------------- what it does
     def input(self, name: str) -> Array:
@@ -194,11 +188,6 @@ class TrtSession:
             self.cuda.synchronize(self._stream)
         if name in self._from_host:
             self._from_host.remove(name)
-
-    @property
-    def uses_graph(self) -> bool:
-        """Whether a CUDA graph starts the engine."""
-        return self._graph is not None
 
     def close(self) -> None:
         """Frees everything, what uses before what is used. A second call does nothing."""
