@@ -56,7 +56,7 @@ class Task:
 
 
 class WorkerThread:
-    """Does tasks from any thread on one thread, which owns a runtime; counts what `worker.Worker` tells.
+    """A thread that owns a runtime and does tasks from any thread; counts what `Worker` tells.
 
     It holds no reference to the `Worker`, so that a dropped one can end it. The arguments are those of `Worker`.
     """
@@ -134,7 +134,7 @@ class WorkerThread:
         return task.future
 
     def end(self, cancel: bool, *, wait: bool = True) -> None:
-        """Refuses all further tasks, drops those that wait if `cancel` is set, and waits for the thread's end."""
+        """Refuses further tasks, drops those that wait if `cancel` is set, and waits for the end."""
         if os.getpid() != self._pid:  # a forked child has no serving thread, and the lock may be held for ever
             return
         with self._changed:

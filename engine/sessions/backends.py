@@ -187,11 +187,11 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
 
 
 def choose_precisions(bundle: Bundle, wanted: str, backend: str) -> tuple[str, ...]:
-    """The precisions that may run, first choice first: by the bundle's verdicts, or the caller's choice; never empty.
+    """The precisions that may run, first choice first; never empty.
 
     Args:
         bundle: opened for reading.
-        wanted: 'verdict', or a precision by name.
+        wanted: 'verdict' (those of the bundle), or a precision by name.
         backend: one of `BACKENDS` but 'auto'.
 
     Raises:

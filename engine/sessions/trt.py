@@ -91,7 +91,7 @@ class TrtSession:
 
     # ----------------------------------------------------------------------------------------------------------- memory
     def _choose_memory(self) -> None:
-        """Takes mapped memory where the card shares the CPU's and is faster with it, measured here; else pinned."""
+        """Takes mapped memory where the card shares the CPU's and is measured faster with it."""
         self._use(mapped=False)
         if self.cuda.integrated:
             pinned = self._probe()
@@ -136,7 +136,7 @@ class TrtSession:
             self._once(self._graph)
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
-        """See `Session.take`: a copy on the device after the source's run, for whose end the host has waited."""
+        """See `Session.take`; a copy on the device. The host has waited for the source's run."""
         self._check("taking rows")
         if not isinstance(source, TrtSession) or source.cuda is not self.cuda:
             raise UsageError(
