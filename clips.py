@@ -246,19 +246,9 @@ def to_input(frame: Frame, size: int, color: str, out: Frame) -> None:
         frame: uint8 `[H, W, 3]` in the order `color`.
         size: S.
         color: 'rgb' or 'bgr'.
-        out: uint8 `[S, S, 3]`, written.
+        out: uint8 `[S, S, 3]`, other memory; written.
     """
-    write_rgb(resize(frame, size), color, out)
-
-
-def write_rgb(pixels: npt.NDArray[np.uint8], color: str, out: npt.NDArray[np.uint8]) -> None:
-    """Copies pixels into RGB order.
-
-    Args:
-        pixels: uint8 `[..., 3]` in the order `color`.
-        color: 'rgb' or 'bgr'.
-        out: uint8, same shape, other memory; written.
-    """
+    pixels = resize(frame, size)
     np.copyto(out, pixels)
     if color == "bgr":
         # Channel by channel, the green one being right already: numpy copies a reversed last axis three bytes at a go,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..bundle import MIXED, PRECISIONS, Bundle
-from ..engine.sessions.backends import choose_precision
+from ..engine.sessions.backends import choose_precisions
 from .baselines.contract import CLIP, STREAM, Baseline, clip_baseline, faces_baseline
 from .bench import BenchConfig, BenchRun, bench
 from .load.closed import Progress
@@ -70,7 +70,7 @@ def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
         VerificationError: no precision was accepted.
     """
     if wanted != "verdict" or not bundle.accepted:
-        return [choose_precision(bundle, wanted, "onnxruntime")]
+        return [choose_precisions(bundle, wanted, "onnxruntime")[0]]
     return [name for name in (*PRECISIONS, MIXED) if name in bundle.accepted]
 
 

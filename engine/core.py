@@ -9,7 +9,7 @@ import ctypes
 import logging
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import NoReturn
@@ -17,11 +17,11 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Bundle, GraphEntry
+from ..bundle import Bundle
 from ..clips import Clip, check_color
 from ..errors import UsageError, VerificationError, command, printable
 from .feeding import put_clip
-from .sessions.contract import Session
+from .sessions.contract import Backend, Session
 from .thread_owner import ThreadOwner
 
 _log = logging.getLogger(__name__)
@@ -77,33 +77,22 @@ class RuntimeCore:
 
     Args:
         bundle: opened for reading.
-        open_session: turns an index entry into a session.
-        backend: shown to people, such as 'onnxruntime 1.24.4 CPU'.
-        precision: of every graph that is opened.
-        frame_batches: batches of the `frame` graph that `open_session` can open; None: those of the bundle.
+        chosen: opens its sessions.
 
     Attributes:
+        backend, precision, frame_batches, passed_over: of the backend that was chosen, see `Backend`.
         not_finite: answers that were NaN or infinite; each raised an error, and no label was made of it.
-        passed_over: with backend='auto', the backends that were tried before this one, and why each was not taken.
         owner: entered by every call that touches a session.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        open_session: Callable[[GraphEntry], Session],
-        backend: str,
-        precision: str,
-        frame_batches: Sequence[int] | None = None,
-    ) -> None:
-        self.bundle, self.backend, self.precision = bundle, backend, precision
-        self.frame_batches = bundle.frame_batches(precision) if frame_batches is None else tuple(frame_batches)
-        self._open_session = open_session
+    def __init__(self, bundle: Bundle, chosen: Backend) -> None:
+        self.bundle, self.backend, self.precision = bundle, chosen.name, chosen.precision
+        self.frame_batches, self.passed_over = chosen.frame_batches, chosen.passed_over
+        self._open_session = chosen.open_session
         self._sessions: dict[tuple[str, int], Session] = {}
         self._free_faces = list(range(bundle.stream.faces))
         self._sequence = 0
         self.not_finite = 0
-        self.passed_over: tuple[str, ...] = ()
         self.owner = ThreadOwner(self.close_sessions)
         _runtimes.add(self)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..clips import Clip, Frame, to_input, write_rgb
+from ..clips import Clip, Frame, to_input
 from ..errors import BadInputError, UsageError
 from .cuda.device_arrays import is_on_device
 from .sessions.contract import Session
@@ -75,13 +75,8 @@ def put_clip(session: Session, clip: Clip | Any, color: str) -> None:
         _feed(session, "clip", clip, color)
         return
     out = session.input("clip")[0]  # [T, S, S, 3]
-    frames, size = out.shape[0], out.shape[1]
-    pixels = check_clip(clip, frames)
-    if pixels.shape[1:3] == (size, size):
-        write_rgb(pixels, color, out)
-    else:
-        for frame, place in zip(pixels, out, strict=True):
-            to_input(frame, size, color, place)
+    for frame, place in zip(check_clip(clip, len(out)), out, strict=True):
+        to_input(frame, place.shape[0], color, place)
 
 
 def _feed(session: Session, name: str, array: Any, color: str) -> None:

@@ -143,7 +143,7 @@ class Runtime(RuntimeCore):
                 next="stream.close(), then worker.stream(...)",
             )
         worker = Worker(self, queue, drop)
-        self._end_worker = worker._server.end
+        self._end_worker = worker._thread.end
         return worker
 
     def close(self) -> None:
@@ -200,8 +200,7 @@ def load(
     options = {"threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda}
     chosen = open_backend(bundle, backend, precision, options)
     _log.info("%s runs %s (asked for: %s, %s)", printable(chosen.name), chosen.precision, backend, precision)
-    runtime = Runtime(bundle, chosen.open_session, chosen.name, chosen.precision, chosen.frame_batches)
-    runtime.passed_over = chosen.passed_over
+    runtime = Runtime(bundle, chosen)
     if selftest:
         try:
             run_selftest(runtime).require()

@@ -39,7 +39,7 @@ class ThreadOwner:
     calls are refused. After a lost device, every call raises that error again and the device is not called.
 
     Args:
-        free: frees the sessions; called once, while no call runs.
+        free: frees the sessions, if any are left; called while no call runs.
 
     Attributes:
         closed: whether `close` was called.
@@ -54,7 +54,6 @@ class ThreadOwner:
         self._owner_name = ""
         self._by_worker = False
         self._running = False
-        self._freed = False
         self._lost: DeviceLostError | None = None
         self.closed = False
 
@@ -72,7 +71,7 @@ class ThreadOwner:
             self._lost = error
         try:
             if self.closed:  # by this very thread, from a signal handler
-                self._free_once()
+                self._free()
         finally:
             self._lock.release()
 
@@ -116,11 +115,6 @@ class ThreadOwner:
         if self._running and self._owner == threading.get_ident():
             return  # from inside the call itself, which frees at its end
         with self._lock:
-            self._free_once()
-
-    def _free_once(self) -> None:
-        if not self._freed:
-            self._freed = True
             self._free()
 
     def _refuse_closed(self) -> NoReturn:

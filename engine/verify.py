@@ -20,7 +20,7 @@ from ..bundle import MIXED, Bundle, Golden, GraphEntry, replace_manifest
 from ..errors import MachineError, RefusedError, VerificationError, command
 from .golden import GoldenCheck, answers_of_clip, answers_of_pair, check_answers, check_runtime
 from .machine.log import Progress
-from .runtime import Runtime, load
+from .runtime import load
 from .sessions.backends import TrtDevice, open_trt_device
 from .sessions.contract import Session
 from .trust.admit import mismatches
@@ -130,7 +130,10 @@ def verify(
     for done, precision in enumerate(bundle.runnable):
         show("golden clips", done, len(bundle.runnable))
         with load(bundle, backend="onnxruntime", precision=precision, threads=threads) as runtime:
-            graphs += [_of_graphs(check, runtime) for check in check_runtime(runtime, golden)]
+            for check in check_runtime(runtime, golden):
+                verdict = FAILED if not check.passed else VERIFIED if precision == "fp32" else HIDES
+                row = VerifyRow(check.what, precision, runtime.backend, check.share, check.agreement, verdict)
+                graphs.append(row)
     folder = engines_folder(bundle.path, engines_dir)
     entries = read_index(folder)
     checker = _EngineChecker(bundle, golden, folder, threads)
@@ -152,21 +155,12 @@ def verify(
             ]
             if new:
                 add_to_index(folder, new)
-            verification = {"machine": machine_name(), "rows": [asdict(row) for row in graphs]}
+            machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"  # no host name
+            verification = {"machine": machine, "rows": [asdict(row) for row in graphs]}
             replace_manifest(bundle, {**bundle.manifest, "verification": verification})
         except MachineError as error:  # a read-only bundle is verified all the same
             report = replace(report, unrecorded=error.what)
     return report
-
-
-def machine_name() -> str:
-    """What a verdict holds for: operating system, processor and Python; no host name."""
-    return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-
-
-def _of_graphs(check: GoldenCheck, runtime: Runtime) -> VerifyRow:
-    verdict = FAILED if not check.passed else VERIFIED if runtime.precision == "fp32" else HIDES
-    return VerifyRow(check.what, runtime.precision, runtime.backend, check.share, check.agreement, verdict)
 
 
 class _EngineChecker:

@@ -27,13 +27,9 @@ short. A callback may submit; with drop='block' it must not, since it would wait
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 import weakref
-from collections.abc import Sequence
 from concurrent.futures import Future
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
 
@@ -41,79 +37,9 @@ from ..clips import Clip, Frame, check_color, check_frame
 from ..errors import DeviceLostError, UsageError
 from .core import Result, RuntimeCore
 from .feeding import check_clip
-from .step import Job, advance
+from .step import Job
 from .stream import Stream
-from .task_queue import Lane, Task, TaskQueue
-
-
-class _Server(TaskQueue):
-    """The thread that owns a runtime, its queue and its streams.
-
-    It holds no reference to the `Worker`, so that a dropped one can end it.
-    """
-
-    def __init__(self, runtime: RuntimeCore, queue: int, drop: str) -> None:
-        super().__init__(queue, drop)
-        self.runtime = runtime
-        self.streams: list[Stream] = []
-        self._handed_over = threading.Event()
-        self.thread = threading.Thread(target=self._serve, name="logoformer-worker", daemon=True)
-        runtime.close_sessions()
-        self.thread.start()
-        self._serving = self.thread.ident
-        runtime.owner.give(self.thread.ident, self.thread.name, worker=True)
-        self._handed_over.set()
-
-    def end(self, cancel: bool) -> None:
-        """Ends the thread and waits for it, but on the thread itself and in a forked child."""
-        self._end(cancel)
-        if os.getpid() == self._pid and threading.get_ident() != self.thread.ident:
-            self.thread.join()
-
-    def forget(self, stream: Stream) -> None:
-        """Closes a stream; on this thread."""
-        self.streams.remove(stream)
-        stream.close()
-
-    def _serve(self) -> None:
-        self._handed_over.wait()
-        try:
-            while tasks := self._next(max(self.runtime.frame_batches, default=1)):
-                self._do(tasks)
-                del tasks  # their streams hold the worker: waiting for the next must not keep it
-        finally:
-            for stream in self.streams:
-                stream.close()
-            try:
-                self.runtime.close_sessions()
-            finally:
-                self.runtime.owner.give(None)
-
-    def _do(self, tasks: Sequence[Task]) -> None:
-        chosen = [task for task in tasks if self._begins(task)]
-        now = perf_counter_ns()
-        outcomes: list[Any] = []
-        try:
-            jobs: list[Job] = []
-            for task in chosen:
-                if isinstance(task.work, Job):
-                    task.work.marks["queue"] = now
-                    jobs.append(task.work)
-                else:  # which comes alone
-                    outcomes = [task.work(now)]
-            if jobs:
-                with self.runtime.owner:
-                    advance(self.runtime, jobs)
-                outcomes = [job.outcome for job in jobs]
-        except BaseException as error:  # any error belongs to who submitted
-            outcomes = [error] * len(chosen)
-        lost = next((outcome for outcome in outcomes if isinstance(outcome, DeviceLostError)), None)
-        left = [] if lost is None else self._fail(lost)
-        for task, outcome in [
-            *zip(chosen, outcomes, strict=True),
-            *((task, lost) for task in left if self._begins(task)),
-        ]:
-            self._settle(task, outcome)
+from .worker_thread import Lane, Task, WorkerThread
 
 
 class WorkerStream:
@@ -136,19 +62,19 @@ class WorkerStream:
 
     def flush(self) -> Future[Result | None]:
         """`Stream.flush`, after all that was submitted so far. Neither counted nor dropped."""
-        return self._worker._server._do_later(Task(self._lane, lambda _: self._stream.flush()))
+        return self._worker._thread.do_later(Task(self._lane, lambda _: self._stream.flush()))
 
     def reset(self) -> Future[None]:
         """`Stream.reset`, after all that was submitted so far. Neither counted nor dropped."""
-        return self._worker._server._do_later(Task(self._lane, lambda _: self._stream.reset()))
+        return self._worker._thread.do_later(Task(self._lane, lambda _: self._stream.reset()))
 
     def close(self) -> None:
         """Gives the face's place back once all that was submitted is done; does not wait for it."""
         if not self._closed:
             self._closed = True
             with contextlib.suppress(UsageError, DeviceLostError):  # the worker has ended, and closed it
-                server = self._worker._server
-                server._do_later(Task(self._lane, lambda _: server.forget(self._stream)))
+                thread = self._worker._thread
+                thread.do_later(Task(self._lane, lambda _: thread.forget(self._stream)))
 
     def __enter__(self) -> WorkerStream:
         return self
@@ -172,44 +98,44 @@ class Worker:
     """
 
     def __init__(self, runtime: RuntimeCore, queue: int, drop: str) -> None:
-        self._server = _Server(runtime, queue, drop)
+        self._thread = WorkerThread(runtime, queue, drop)
         self._calls, self._clips = Lane(), Lane()
         # Nobody waits for the thread of a worker that nobody holds any more.
-        weakref.finalize(self, self._server._end, True).atexit = False
+        weakref.finalize(self, self._thread.end, True, wait=False).atexit = False
 
     def __repr__(self) -> str:
         counts = f"{self.submitted} submitted, {self.answered} answered, {self.dropped} dropped"
-        return f"<Worker of {self._server.runtime.bundle.path.name}: {len(self._server.streams)} streams, {counts}>"
+        return f"<Worker of {self._thread.runtime.bundle.path.name}: {len(self._thread.streams)} streams, {counts}>"
 
     @property
     def submitted(self) -> int:
         """Submissions whose future was handed out."""
-        return self._server.submitted
+        return self._thread.submitted
 
     @property
     def answered(self) -> int:
         """Submissions that are done, with or without a `Result`."""
-        return self._server.answered
+        return self._thread.answered
 
     @property
     def dropped(self) -> int:
         """Submissions taken out before they began, by the drop policy, the caller or `close`."""
-        return self._server.dropped
+        return self._thread.dropped
 
     @property
     def failed(self) -> int:
         """Submissions that ended with an exception."""
-        return self._server.failed
+        return self._thread.failed
 
     @property
     def waiting(self) -> int:
         """Submissions that have not begun."""
-        return self._server.waiting
+        return self._thread.waiting
 
     @property
     def closed(self) -> bool:
         """Whether nothing can be submitted any more."""
-        return self._server.closed
+        return self._thread.closed
 
     def stream(
         self, hop: int = 4, *, color: str | None = None, warmup: str = "wait", max_gap_s: float | None = None
@@ -221,16 +147,16 @@ class Worker:
         Raises:
             UsageError: as `Runtime.stream`, or the worker is closed.
         """
-        server = self._server
+        thread = self._thread
 
         def work(_: int) -> WorkerStream:
-            stream = Stream(server.runtime, hop=hop, color=color, warmup=warmup, max_gap_s=max_gap_s)
-            server.streams.append(stream)
+            stream = Stream(thread.runtime, hop=hop, color=color, warmup=warmup, max_gap_s=max_gap_s)
+            thread.streams.append(stream)
             return WorkerStream(self, stream)
 
-        if threading.get_ident() == server.thread.ident:  # a callback would wait for itself
+        if thread.is_current:  # a callback would wait for itself
             return work(0)
-        made: WorkerStream = server._do_later(Task(self._calls, work)).result()
+        made: WorkerStream = thread.do_later(Task(self._calls, work)).result()
         return made
 
     def submit(self, stream: WorkerStream, frame: Frame, time_s: float) -> Future[Result | None]:
@@ -255,7 +181,7 @@ class Worker:
             raise UsageError("This stream belongs to another worker.", next="worker.stream(...) opens one")
         if stream._closed:
             raise UsageError("This stream is closed.", next="worker.stream(...) opens a new one")
-        return self._server._submit(Task(stream._lane, Job(stream._stream, own, time_s, received), submission=True))
+        return self._thread.submit(Task(stream._lane, Job(stream._stream, own, time_s, received), submission=True))
 
     def submit_clip(self, clip: Clip, *, color: str | None = None) -> Future[Result]:
         """Hands over one clip and returns at once; see `Runtime.__call__` and `submit`.
@@ -264,16 +190,16 @@ class Worker:
             BadInputError, UsageError, DeviceLostError: as `submit`.
         """
         received = perf_counter_ns()
-        own = np.array(check_clip(clip, self._server.runtime.bundle.frames))
+        own = np.array(check_clip(clip, self._thread.runtime.bundle.frames))
         order = check_color(color)
 
-        runtime = self._server.runtime
+        runtime = self._thread.runtime
 
         def work(now: int) -> Result:
             with runtime.owner:
                 return runtime.take_clip(own, order, received, {"queue": now})
 
-        return self._server._submit(Task(self._clips, work, True))
+        return self._thread.submit(Task(self._clips, work, True))
 
     def close(self, *, cancel: bool = False) -> None:
         """Ends the thread and waits for it. A second call does nothing.
@@ -281,7 +207,7 @@ class Worker:
         Args:
             cancel: drop what waits instead of answering it first.
         """
-        self._server.end(cancel)
+        self._thread.end(cancel)
 
     def __enter__(self) -> Worker:
         return self

@@ -52,7 +52,6 @@ TABLES: dict[str, str] = {}  # files that may be longer, with a reason
 
 # Functions of one documented contract, which every module of its kind offers under the same name.
 CONTRACTS = {
-    "open_session": "a backend (engine/sessions/contract.py)",
     "add": "a group of verbs (cli/main.py)",
 }
 # Names that are defined more than once for another reason; at most eight.

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ...bundle import Bundle, GraphEntry, TensorSpec
 from ...engine import Runtime
-from ...engine.sessions.contract import Session, allocate
+from ...engine.sessions.contract import Backend, Session, allocate
 from ..baselines.contract import CLIP, STREAM, Inputs, clip_baseline, stream_baseline
 from ..report.records import CacheCheck
 from ..statistics import Ratio
@@ -86,11 +86,12 @@ def measure_wrapper(bundle: Bundle, precision: str, inputs: Inputs, clock: Clock
         clock: a monotonic clock in nanoseconds.
     """
     config = LoadConfig(rounds=20, block=50, settle=2, warmup=20)
-    with Runtime(bundle, HollowSession, "hollow", precision) as runtime:
+    hollow = Backend("hollow", precision, HollowSession)
+    with Runtime(bundle, hollow) as runtime:
         baselines = (clip_baseline(runtime, inputs, CLIP), stream_baseline(runtime, inputs, STREAM))
         candidates = [Candidate(baseline.name, baseline.answer) for baseline in baselines]
         taken = closed_loop(candidates, config, clock=clock).latency_ms
-    with Runtime(bundle, HollowSession, "hollow", precision) as runtime, runtime.worker() as worker:
+    with Runtime(bundle, hollow) as runtime, runtime.worker() as worker:
         stream = worker.stream(hop=1, color="rgb", warmup="repeat")
 
         def submit(index: int) -> None:
@@ -119,7 +120,7 @@ def count_runs(runtime: Runtime, inputs: Inputs, answers: int = ANSWERS) -> int:
         opened.append(CountingSession(entry))
         return opened[-1]
 
-    with Runtime(runtime.bundle, open_counting, runtime.backend, runtime.precision) as counted:
+    with Runtime(runtime.bundle, Backend(runtime.backend, runtime.precision, open_counting)) as counted:
         for _ in range(answers):
             counted(inputs.clip(0), color="rgb")
     return sum(session.runs for session in opened)

@@ -130,9 +130,6 @@ class CudaPython:
     def wait(self, stream: int, event: int) -> None:
         _take("cudaStreamWaitEvent", rt.cudaStreamWaitEvent(stream, event, 0))
 
-    def synchronize_event(self, event: int) -> None:
-        _take("cudaEventSynchronize", rt.cudaEventSynchronize(event))
-
     # ---------------------------------------------------------------------------------------------------------- copies
     def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
         kind = rt.cudaMemcpyKind.cudaMemcpyHostToDevice

@@ -22,7 +22,6 @@ from .layer import Cuda
 _CUDA_KINDS = (2, 3, 13)  # kDLCUDA, kDLCUDAHost, kDLCUDAManaged
 _HOST_KIND = 1  # kDLCPU
 _DLPACK_DTYPES = {(0, 32): "int32", (0, 64): "int64", (1, 8): "uint8", (2, 16): "float16", (2, 32): "float32"}
-EVERYTHING = 0  # a stream that stands for all of them, see `Cuda.follow`
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def check_device_array(found: DeviceArray, spec: TensorSpec, cuda: Cuda) -> None
 def _read_interface(said: dict[str, Any]) -> DeviceArray:
     dtype, shape = np.dtype(said["typestr"]), tuple(int(size) for size in said["shape"])
     strides = said.get("strides")
-    stream = said.get("stream", EVERYTHING if int(said.get("version", 0)) < 3 else None)
+    stream = said.get("stream", 0 if int(said.get("version", 0)) < 3 else None)  # 0: all of them, see `Cuda.follow`
     return DeviceArray(
         pointer=int(said["data"][0]),
         dtype=dtype.name,

@@ -117,8 +117,6 @@ class Cuda(Protocol):
     def wait(self, stream: int, event: int) -> None:
         """Make later work in `stream` wait for the event."""
 
-    def synchronize_event(self, event: int) -> None: ...
-
     def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
         """Copies; returns at once. `array` must stay as it is until the stream has come past."""
 

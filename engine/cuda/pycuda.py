@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -147,9 +147,6 @@ class PyCuda:
     def wait(self, stream: int, event: int) -> None:
         self._guarded("Stream.wait_for_event", self._streams[stream].wait_for_event, self._events[event])
 
-    def synchronize_event(self, event: int) -> None:
-        self._guarded("Event.synchronize", self._events[event].synchronize)
-
     # ---------------------------------------------------------------------------------------------------------- copies
     def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
         self._call("memcpy_htod_async", pointer, array, self._streams[stream])
@@ -164,11 +161,7 @@ class PyCuda:
         self._call("memset_d8_async", pointer, value, size, self._streams[stream])
 
     # ---------------------------------------------------------------------------------------------------------- graphs
-    def capture(self, stream: int, body: Callable[[], bool]) -> tuple[int, int]:
-        raise CudaError("capture", "pycuda has no CUDA graphs")
+    def _refuse(self, *arguments: Any, **named: Any) -> NoReturn:
+        raise CudaError("CUDA graphs", "pycuda has none")
 
-    def launch(self, graph: int, stream: int) -> None:
-        raise CudaError("launch", "pycuda has no CUDA graphs")
-
-    def free_graph(self, graph: int) -> None:
-        raise CudaError("free_graph", "pycuda has no CUDA graphs")
+    capture = launch = free_graph = _refuse

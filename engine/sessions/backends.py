@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..machine.tensorrt import TrtModule, find_module
 from ..trust.admit import admit_engine, choose_engine, read_signature
 from ..trust.index import EngineEntry, engines_folder, read_index
 from ..trust.store import RuntimeCache, TrustStore
-from .contract import Session
+from .contract import Backend, Session
 
 _log = logging.getLogger(__name__)
 
@@ -38,25 +38,6 @@ _PREFERENCE = {
     "tensorrt_rtx": ("fp16", "fp32", "int8", MIXED),
     "onnxruntime-cuda": ("fp16", "fp32", "int8", MIXED),
 }
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A backend that was chosen for one bundle.
-
-    Attributes:
-        name: shown to people, such as 'onnxruntime 1.24.4 CPU'.
-        precision: of every graph that it opens.
-        open_session: turns an index entry into a session.
-        frame_batches: batches of the `frame` graph that it can open.
-        passed_over: with 'auto', why each backend before this one was not taken.
-    """
-
-    name: str
-    precision: str
-    open_session: Callable[[GraphEntry], Session]
-    frame_batches: tuple[int, ...] = (1,)
-    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,11 +68,11 @@ class TrtDevice:
             MachineError: TensorRT does not take it, or memory is short.
             DeviceLostError: a sticky error.
         """
-        from .trt import open_session
+        from .trt import TrtSession
 
         data = admit_engine(folder, engine, self.running, trust=trust)
         cache = RuntimeCache(self.running, engine.sha256, trust) if self.running.target == "rtx" else None
-        return open_session(data, graph, {"module": self.trt, "cuda": self.cuda, "cache": cache})
+        return TrtSession(self.trt, self.cuda, data, graph, cache)
 
 
 def open_trt_device(target: str, options: Mapping[str, Any]) -> TrtDevice:
@@ -139,16 +120,14 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
                 warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
     named = "onnxruntime" if backend == "auto" else backend
-    return _open_onnxruntime(bundle, named, precision, options, tuple(passed_over))
+    return replace(_open_onnxruntime(bundle, named, precision, options), passed_over=tuple(passed_over))
 
 
-def _open_onnxruntime(
-    bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any], passed_over: tuple[str, ...]
-) -> Backend:
+def _open_onnxruntime(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
     """The CPU, or the CUDA provider by name: 'auto' never takes that, as it is not judged."""
     from . import ort
 
-    chosen = choose_precision(bundle, precision, backend)
+    chosen = choose_precisions(bundle, precision, backend)[0]
     given, title = dict(options), "CPU"
     if backend == "onnxruntime-cuda":
         ort.require_cuda()
@@ -160,7 +139,7 @@ def _open_onnxruntime(
 
     batches = bundle.frame_batches(chosen)
     bundle.hold(_graphs(bundle, chosen, batches))
-    return Backend(ort.runtime_name(title), chosen, open_session, batches, passed_over)
+    return Backend(ort.runtime_name(title), chosen, open_session, batches)
 
 
 def _graphs(bundle: Bundle, precision: str, batches: Sequence[int]) -> list[GraphEntry]:
@@ -172,7 +151,7 @@ def _graphs(bundle: Bundle, precision: str, batches: Sequence[int]) -> list[Grap
 def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mapping[str, Any]) -> Backend:
     """Cheap checks come first: without an engine or a card, TensorRT is never loaded."""
     target = _TARGETS[backend]
-    wanted = _acceptable(bundle, precision, backend)
+    wanted = choose_precisions(bundle, precision, backend)
     folder = HeldFolder(engines_folder(bundle.path, options.get("engines_dir")))
     entries = [entry for entry in read_index(folder) if entry.kind == target]
     if not entries:
@@ -207,23 +186,18 @@ def _open_tensorrt(bundle: Bundle, backend: str, precision: str, options: Mappin
     return Backend(card.name, chosen, open_session, batches)
 
 
-def choose_precision(bundle: Bundle, wanted: str, backend: str) -> str:
-    """The precision to run: by the bundle's verdicts, or the caller's choice.
+def choose_precisions(bundle: Bundle, wanted: str, backend: str) -> tuple[str, ...]:
+    """The precisions that may run, first choice first; never empty.
 
     Args:
         bundle: opened for reading.
-        wanted: 'verdict', or a precision by name.
+        wanted: 'verdict' (those of the bundle), or a precision by name.
         backend: one of `BACKENDS` but 'auto'.
 
     Raises:
         VerificationError: no precision was accepted.
         UsageError: the bundle has no such precision.
     """
-    return _acceptable(bundle, wanted, backend)[0]
-
-
-def _acceptable(bundle: Bundle, wanted: str, backend: str) -> tuple[str, ...]:
-    """The precisions that may run, first choice first; never empty."""
     if wanted != "verdict":
         if wanted not in bundle.runnable:
             raise UsageError(

@@ -6,13 +6,14 @@ session opens, and keep their addresses; a call writes into `input(...)`, calls 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ...bundle import TensorSpec
+from ...bundle import GraphEntry, TensorSpec
 from ...errors import RefusedError
 
 Array = npt.NDArray[Any]
@@ -57,6 +58,25 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Frees everything. A second call does nothing."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend that was chosen for one bundle.
+
+    Attributes:
+        name: shown to people, such as 'onnxruntime 1.24.4 CPU'.
+        precision: of every graph that it opens.
+        open_session: turns an index entry into a session.
+        frame_batches: batches of the `frame` graph that it can open.
+        passed_over: with 'auto', why each backend before this one was not taken.
+    """
+
+    name: str
+    precision: str
+    open_session: Callable[[GraphEntry], Session]
+    frame_batches: tuple[int, ...] = (1,)
+    passed_over: tuple[str, ...] = ()
 
 
 def check_tensors(shown: str, promised: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> None:

@@ -1,7 +1,7 @@
 """The session on TensorRT and TensorRT-RTX: one engine, one stream, fixed addresses.
 
 A call copies what the host wrote to the device, starts the engine, copies what the host reads back, and waits for its
-own event. The engine is started by a CUDA graph where one could be captured and answers as the plain start does; the
+own stream. The engine is started by a CUDA graph where one could be captured and answers as the plain start does; the
 copies stand outside of it, because which tensors the host writes may change: a ring that `take` fills is never copied.
 After a sticky CUDA error the session is FAILED for good.
 """
@@ -36,15 +36,12 @@ class TrtSession:
     Args:
         trt: the TensorRT to use.
         cuda: the device, shared by the sessions of one engine.
-        data: engine bytes that were admitted.
+        data: engine bytes that `admit.admit_engine` let in, and nothing else.
         entry: what the index says of the graph.
         cache: RTX's runtime cache; None keeps none.
 
     Attributes:
         inputs, outputs: tensors by name.
-        host_memory: 'pinned' or 'mapped', see `DeviceBuffers`.
-        host_memory_reason: why.
-        fallbacks: what is slower than it could be, and why; also given as warnings.
 
     Raises:
         RefusedError: other tensors than promised.
@@ -57,7 +54,6 @@ class TrtSession:
     ) -> None:
         self.shown = f"{entry.graph}.{entry.precision}.b{entry.batch}"
         self.cuda = cuda
-        self.fallbacks: list[str] = []
         self._closed = False
         self._graph: int | None = None
         self._freeing = contextlib.ExitStack()  # in the end: what uses goes before what is used
@@ -72,10 +68,8 @@ class TrtSession:
         cuda = self.cuda
         self._stream = cuda.stream()
         self._freeing.callback(self._quietly, cuda.free_stream, self._stream)
-        self._events = []
-        for _ in range(2):
-            self._events.append(cuda.event())
-            self._freeing.callback(self._quietly, cuda.free_event, self._events[-1])
+        self._taken = cuda.event()
+        self._freeing.callback(self._quietly, cuda.free_event, self._taken)
         self._buffers = DeviceBuffers(cuda, {}, False, self._stream, self.shown)
         self._freeing.callback(lambda: self._buffers.close())  # those of that moment
         self._engine = engine = TrtEngine(trt, cuda, data, entry, cache)
@@ -84,28 +78,26 @@ class TrtSession:
         self.outputs: Mapping[str, TensorSpec] = engine.outputs
         self._from_host = list(self.inputs)  # copied before a run: what the host writes
         self._to_host = list(self.outputs)  # copied after a run: what the host reads
-        self.host_memory, self.host_memory_reason = self._choose_memory()
+        self._choose_memory()
         self._once()  # plain: kernels are loaded, RTX compiles; a graph may be captured only after that
         engine.save_cache()
         self._graph, reason = capture_checked(cuda, engine, self._buffers, self._stream, self._once)
         if self._graph is not None:
             self._freeing.callback(self._quietly, cuda.free_graph, self._graph)
         if reason:
-            self.fallbacks.append(f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}")
-            warnings.warn(self.fallbacks[-1], RuntimeWarning, stacklevel=2)
+            slower = f"{self.shown} is started kernel by kernel, without a CUDA graph: {reason}"
+            warnings.warn(slower, RuntimeWarning, stacklevel=2)
         self._to_host = []  # from now on what somebody has asked for
 
     # ----------------------------------------------------------------------------------------------------------- memory
-    def _choose_memory(self) -> tuple[str, str]:
+    def _choose_memory(self) -> None:
+        """Takes mapped memory where the card shares the CPU's and is measured faster with it."""
         self._use(mapped=False)
-        if not self.cuda.integrated:
-            return "pinned", "the card has memory of its own"
-        pinned = self._probe()
-        self._use(mapped=True)
-        ratio = self._probe() / pinned
-        if ratio >= 1:
-            self._use(mapped=False)
-        return "mapped" if ratio < 1 else "pinned", f"measured here: mapped takes {ratio:.2f} of pinned's time"
+        if self.cuda.integrated:
+            pinned = self._probe()
+            self._use(mapped=True)
+            if self._probe() >= pinned:
+                self._use(mapped=False)
 
     def _use(self, *, mapped: bool) -> None:
         self._buffers.close()
@@ -121,7 +113,7 @@ class TrtSession:
             started = perf_counter_ns()
             self._once()
             times.append(perf_counter_ns() - started)
-        return max(sorted(times[1:])[_PROBE_RUNS // 2], 1)
+        return sorted(times[1:])[_PROBE_RUNS // 2]
 
     # ----------------------------------------------------------------------------------------------------- what it does
     def input(self, name: str) -> Array:
@@ -144,7 +136,7 @@ class TrtSession:
             self._once(self._graph)
 
     def take(self, source: Session, output: str, name: str, row: int, index: int = 0) -> None:
-        """See `Session.take`: a copy on the device, ordered by events on both sides."""
+        """See `Session.take`; a copy on the device. The host has waited for the source's run."""
         self._check("taking rows")
         if not isinstance(source, TrtSession) or source.cuda is not self.cuda:
             raise UsageError(
@@ -160,12 +152,11 @@ class TrtSession:
             raise BadInputError(f"{given} [{index}] does not fit into {wanted} from row {row} on; nothing was copied.")
         size = origin.sizes[output] // batch
         with self._working("taking rows"):
-            cuda, taken = self.cuda, self._events[1]
-            cuda.wait(self._stream, source._events[0])
+            cuda = self.cuda
             to = target.pointers[name] + row * (size // rows)
             cuda.on_device(to, origin.pointers[output] + index * size, size, self._stream)
-            cuda.record(taken, self._stream)
-            cuda.wait(source._stream, taken)
+            cuda.record(self._taken, self._stream)
+            cuda.wait(source._stream, self._taken)  # its next run may not write what is still being copied
         if name in self._from_host:
             self._from_host.remove(name)
 
@@ -197,11 +188,6 @@ class TrtSession:
             self.cuda.synchronize(self._stream)
         if name in self._from_host:
             self._from_host.remove(name)
-
-    @property
-    def uses_graph(self) -> bool:
-        """Whether a CUDA graph starts the engine."""
-        return self._graph is not None
 
     def close(self) -> None:
         """Frees everything, what uses before what is used. A second call does nothing."""
@@ -236,8 +222,7 @@ class TrtSession:
         if not buffers.mapped:
             for name in self._to_host:
                 cuda.to_host(buffers.bytes[name], buffers.pointers[name], stream)
-        cuda.record(self._events[0], stream)
-        cuda.synchronize_event(self._events[0])
+        cuda.synchronize(stream)
 
     def _on_host(self, name: str, kind: str, known: list[str]) -> Array:
         """A tensor's host buffer, one of `known` from now on; the device's bytes are fetched."""
@@ -270,14 +255,3 @@ class TrtSession:
             raise UsageError(f"{self.shown} is closed; {doing} is refused.", next="logoformer.load(...) opens it anew")
         if self.cuda.lost:
             raise lost(self.cuda, f"{doing} {self.shown}")
-
-
-def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
-    """The backend's entry point.
-
-    Args:
-        data: engine bytes that `admit.admit_engine` let in, and nothing else.
-        entry: what the index says of the graph.
-        options: `module`: a `TrtModule`; `cuda`: a `Cuda`; `cache`: a `RuntimeCache`, or absent.
-    """
-    return TrtSession(options["module"], options["cuda"], data, entry, options.get("cache"))

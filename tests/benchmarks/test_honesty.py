@@ -24,6 +24,7 @@ from logoformer.benchmarks.sensors.nvml import open_nvml
 from logoformer.benchmarks.statistics import Ratio
 from logoformer.cli import main as cli
 from logoformer.engine import Runtime, load
+from logoformer.engine.sessions.contract import Backend
 from logoformer.errors import MachineError, RefusedError, UsageError
 
 NO_GPU = Sensors((), {})
@@ -62,7 +63,7 @@ def test_a_known_distribution_is_reported_within_2_percent(toy, kind):
         return TimedSession(entry, clock, delays(entry.graph))
 
     inputs = Inputs.of(toy)
-    with Runtime(toy, open_session, "hollow CPU", "fp32") as runtime:
+    with Runtime(toy, Backend("hollow CPU", "fp32", open_session)) as runtime:
         baselines = [p.clip_baseline(runtime, inputs, p.CLIP), p.stream_baseline(runtime, inputs, p.STREAM)]
         config = LoadConfig(rounds=20, block=50, settle=0, warmup=0)
         part, _ = run_closed(baselines, config, 0, clock=lambda: clock[0])

@@ -13,7 +13,7 @@ import pytest
 from logoformer.bundle import GraphEntry, StreamSpec, TensorSpec
 from logoformer.clips import Sampling
 from logoformer.engine import Result, Runtime
-from logoformer.engine.sessions.contract import allocate
+from logoformer.engine.sessions.contract import Backend, allocate
 
 
 # ---------------------------------------------------------------------------------------- sessions that can be watched
@@ -104,10 +104,10 @@ def watched() -> Callable[..., Runtime]:
 
         bundle = SimpleNamespace(
             stream=spec, sampling=Sampling(4, 1, 0.8, 10.0), labels=tuple("abcdef"), image_size=4, frames=4,
-            graph=entry, path="watched.bundle", frame_batches=lambda _: batches,
+            graph=entry, path="watched.bundle",
         )  # fmt: skip
         state = SimpleNamespace(threads=set(), runs=[], open=[], before=lambda session: None)
-        runtime = Runtime(bundle, lambda entry: WatchedSession(entry, state), "watched", "fp32")
+        runtime = Runtime(bundle, Backend("watched", "fp32", lambda entry: WatchedSession(entry, state), batches))
         runtime.state = state
         return runtime
 

@@ -130,7 +130,7 @@ def test_a_name_that_exists_but_is_not_acted_out_is_no_missing_name():
         ("sessions/trt_engine.py", "num_io_tensors", "num_bindings"),  # gone in 10
         ("sessions/trt_engine.py", 'if self.trt.target != "rtx" or self._cache is None:', "if False:"),  # not in 10.3
         ("cuda/bindings.py", "rt.cudaMemsetAsync(", "rt.cudaMemsetAsynchronous("),
-        ("cuda/bindings.py", "rt.cudaEventRecord(event, stream)", "rt.cudaEventRecord(event)"),
+        ("cuda/bindings.py", "rt.cudaStreamSynchronize(stream)", "rt.cudaStreamSynchronize()"),
         ("cuda/pycuda.py", '"mem_alloc"', '"mem_allocate"'),
         ("cuda/pycuda.py", "allocation.get_device_pointer", "allocation.get_pointer"),
     ],
@@ -262,13 +262,14 @@ def test_a_session_that_frees_too_little_is_found_out(bundle, monkeypatch):
             assert here.gpu.leaks() != {}, name
 
 
-def test_a_session_that_does_not_wait_for_its_event_is_found_out(bundle, monkeypatch):
+def test_a_session_that_does_not_wait_for_its_stream_is_found_out(bundle, monkeypatch):
     """Without the wait the host reads what a pending copy has not filled, and writes what a pending copy reads."""
     with machine("10.3", "cuda-python") as here:
         session = here.open(bundle, "frame")
         session.output("tokens")
-        monkeypatch.setattr(session.cuda, "synchronize_event", lambda event: None)
-        session.run()
+        with monkeypatch.context() as patch:
+            patch.setattr(session.cuda, "synchronize", lambda stream: None)
+            session.run()
         assert np.isnan(session.output("tokens")).all()
         session.input("frame")[...] = 7
         session.close()

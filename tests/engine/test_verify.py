@@ -12,7 +12,7 @@ from logoformer.engine import verify as module
 from logoformer.engine.builder.bundle import _select, build_bundle
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.describe import describe, describe_text
-from logoformer.engine.sessions.backends import choose_precision
+from logoformer.engine.sessions.backends import choose_precisions
 from logoformer.engine.trust.index import NOT_RUN, STALE, EngineEntry, read_engine, read_index, verdict_of
 from logoformer.engine.verify import verify
 from logoformer.errors import MachineError, RefusedError, VerificationError
@@ -53,7 +53,7 @@ def test_a_precision_that_failed_here_is_not_chosen(bundle: Path):
     opened = Bundle(bundle)
     rows = [{"precision": "fp32", "verdict": "failed"}, {"precision": "fp16", "verdict": "verified"}]
     noted = replace_manifest(opened, {**opened.manifest, "verification": {"machine": "m", "rows": rows}})
-    assert noted.failed == {"fp32"} and choose_precision(noted, "verdict", "onnxruntime") == "fp16"
+    assert noted.failed == {"fp32"} and choose_precisions(noted, "verdict", "onnxruntime")[0] == "fp16"
 
 
 def test_engines_of_another_export_are_stale(bundle: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from logoformer.calibration import gate
 from logoformer.cli import main as cli
 from logoformer.engine.builder.bundle import build_bundle
 from logoformer.engine.golden import answers_of_pair, distance, golden_answers
-from logoformer.engine.sessions.backends import choose_precision
+from logoformer.engine.sessions.backends import choose_precisions
 from logoformer.engine.verify import verify
 from logoformer.errors import RefusedError, UsageError
 from logoformer.model.networks.config import PRESETS
@@ -79,7 +79,7 @@ def test_load_follows(mixed: Bundle):
     assert mixed.mixture == CHOSEN and set(mixed.runnable) == {"fp32", "fp16", "int8", MIXED}
     assert [mixed.graph(graph, MIXED).precision for graph in CHOSEN] == ["fp16", "int8", "fp16"]
     assert set(mixed.accepted) == {"fp32", "fp16", MIXED}, "INT8 as a whole is not accepted"
-    assert choose_precision(mixed, "verdict", "onnxruntime") == "fp32"  # where FP16 and INT8 are no faster
+    assert choose_precisions(mixed, "verdict", "onnxruntime")[0] == "fp32"  # where FP16 and INT8 are no faster
     other = {name: {**entry, "verdict": "refuse"} for name, entry in mixed.precisions.items() if name != "int8"}
     alone = replace_manifest(mixed, {**mixed.manifest, "precisions": {**mixed.precisions, **other}})
     with load(alone.path) as engine:

@@ -9,7 +9,8 @@ import pytest
 from logoformer.benchmarks.baselines.contract import Inputs
 from logoformer.benchmarks.load.overhead import HollowSession, measure_wrapper
 from logoformer.engine import Runtime
-from logoformer.engine.task_queue import TaskQueue
+from logoformer.engine.sessions.contract import Backend
+from logoformer.engine.worker_thread import WorkerThread
 
 
 def test_it_is_taken_with_the_clock_given(toy):
@@ -45,13 +46,13 @@ def test_the_calls_are_told_apart(toy, monkeypatch):
 def test_the_worker_is_what_is_timed(toy, monkeypatch):
     """With a thread that takes its time between the turn and the answer, only the worker's figure grows."""
     now = [0]
-    settle = TaskQueue._settle
+    settle = WorkerThread._settle
 
     def late(self, task, outcome):
         now[0] += 30_000
         settle(self, task, outcome)
 
-    monkeypatch.setattr(TaskQueue, "_settle", late)
+    monkeypatch.setattr(WorkerThread, "_settle", late)
     cost = measure_wrapper(toy, "fp32", Inputs.of(toy), lambda: now[0])
     assert (cost.clip_p50_us, cost.push_p50_us, cost.worker_p50_us) == pytest.approx((0, 0, 30))
 
@@ -65,7 +66,7 @@ def test_no_graph_is_opened(make_toy):
 
 def test_the_real_runtime_runs_around_it(toy):
     inputs = Inputs.of(toy)
-    with Runtime(toy, HollowSession, "hollow", "fp32") as runtime:
+    with Runtime(toy, Backend("hollow", "fp32", HollowSession)) as runtime:
         session = runtime.session("clip")
         session.output("probabilities")[0, 3] = 1
         result = runtime(inputs.clip(1), color="rgb")

@@ -1,17 +1,20 @@
-"""A queue of tasks with a bound and a drop policy for each stream's submissions."""
+"""The worker's thread and its queue, with a bound and a drop policy for each stream."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 from typing import Any
 
 from ..errors import DeviceLostError, UsageError, one_of, whole_number
-from .step import Job
+from .core import RuntimeCore
+from .step import Job, advance
+from .stream import Stream
 from .thread_owner import refuse_forked
 
 DROPS = ("oldest", "newest", "block")
@@ -22,7 +25,11 @@ class Lane:
     """Waiting tasks of one stream, oldest first."""
 
     tasks: deque[Task] = field(default_factory=deque)
-    submissions: int = 0  # among them
+
+    @property
+    def submissions(self) -> int:
+        """How many of them are bounded."""
+        return sum(task.submission for task in self.tasks)
 
 
 @dataclass(eq=False)
@@ -48,19 +55,14 @@ class Task:
         self.future.set_running_or_notify_cancel()  # tells those who wait for it
 
 
-class TaskQueue:
-    """Tasks from any thread for one serving thread; counts what `worker.Worker` tells.
+class WorkerThread:
+    """A thread that owns a runtime and does tasks from any thread; counts what `Worker` tells.
 
-    Args:
-        limit: submissions of one lane that may wait, at least 1.
-        drop: one of `DROPS`.
-
-    Raises:
-        UsageError: a wrong argument.
+    It holds no reference to the `Worker`, so that a dropped one can end it. The arguments are those of `Worker`.
     """
 
-    def __init__(self, limit: int, drop: str) -> None:
-        limit = whole_number(limit, "queue")
+    def __init__(self, runtime: RuntimeCore, queue: int, drop: str) -> None:
+        limit = whole_number(queue, "queue")
         if drop not in DROPS:
             raise UsageError(f"Unknown drop policy {drop!r}.", next=f"choose from {one_of(DROPS)}")
         self._limit, self._drop = limit, drop
@@ -70,7 +72,19 @@ class TaskQueue:
         self._ready: deque[Lane] = deque()  # one entry for each waiting task
         self._closing = False
         self._failure: DeviceLostError | None = None
-        self._serving: int | None = None  # identifier of the serving thread
+        self.runtime = runtime
+        self.streams: list[Stream] = []
+        self._handed_over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="logoformer-worker", daemon=True)
+        runtime.close_sessions()
+        self._thread.start()
+        runtime.owner.give(self._thread.ident, self._thread.name, worker=True)
+        self._handed_over.set()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this thread: a future's callback, which must not wait for it."""
+        return threading.get_ident() == self._thread.ident
 
     @property
     def closed(self) -> bool:
@@ -86,10 +100,10 @@ class TaskQueue:
         """
         refuse_forked(self._pid)
         with self._changed:
-            return sum(task.submission for lane in set(self._ready) for task in lane.tasks)
+            return sum(lane.submissions for lane in set(self._ready))
 
     # ------------------------------------------------------------------------------------------------ any thread
-    def _submit(self, task: Task) -> Future[Any]:
+    def submit(self, task: Task) -> Future[Any]:
         """Enqueues a submission by the drop policy."""
         refuse_forked(self._pid)
         lane, victim = task.lane, None
@@ -111,7 +125,7 @@ class TaskQueue:
             victim.cancel()
         return task.future
 
-    def _do_later(self, task: Task) -> Future[Any]:
+    def do_later(self, task: Task) -> Future[Any]:
         """Enqueues what is neither bounded nor counted."""
         refuse_forked(self._pid)
         with self._changed:
@@ -119,8 +133,8 @@ class TaskQueue:
             self._enqueue(task)
         return task.future
 
-    def _end(self, cancel: bool) -> None:
-        """Refuses all further tasks, and drops those that wait if `cancel` is set."""
+    def end(self, cancel: bool, *, wait: bool = True) -> None:
+        """Refuses further tasks, drops those that wait if `cancel` is set, and waits for the end."""
         if os.getpid() != self._pid:  # a forked child has no serving thread, and the lock may be held for ever
             return
         with self._changed:
@@ -130,9 +144,11 @@ class TaskQueue:
             self._changed.notify_all()
         for task in left:
             task.cancel()
+        if wait and not self.is_current:
+            self._thread.join()
 
     def _wait_for_space(self, lane: Lane) -> None:
-        if threading.get_ident() == self._serving:
+        if self.is_current:
             raise UsageError(
                 "A callback submitted to a full queue with drop='block'; it would wait for itself.",
                 next="submit from another thread, or runtime.worker(drop='oldest')",
@@ -143,7 +159,6 @@ class TaskQueue:
 
     def _enqueue(self, task: Task) -> None:
         task.lane.tasks.append(task)
-        task.lane.submissions += task.submission
         self._ready.append(task.lane)
         self._changed.notify_all()
 
@@ -155,6 +170,56 @@ class TaskQueue:
             raise UsageError("This worker is closed.", next="runtime.worker(...) starts a new one")
 
     # ---------------------------------------------------------------------------------------- the serving thread
+    def forget(self, stream: Stream) -> None:
+        """Closes a stream; on this thread."""
+        self.streams.remove(stream)
+        stream.close()
+
+    def _serve(self) -> None:
+        self._handed_over.wait()
+        try:
+            while tasks := self._next(max(self.runtime.frame_batches, default=1)):
+                self._do(tasks)
+                del tasks  # their streams hold the worker: waiting for the next must not keep it
+        finally:
+            for stream in self.streams:
+                stream.close()
+            try:
+                self.runtime.close_sessions()
+            finally:
+                self.runtime.owner.give(None)
+
+    def _do(self, tasks: Sequence[Task]) -> None:
+        chosen = [task for task in tasks if self._begins(task)]
+        now = perf_counter_ns()
+        outcomes: list[Any] = []
+        try:
+            jobs: list[Job] = []
+            for task in chosen:
+                if isinstance(task.work, Job):
+                    task.work.marks["queue"] = now
+                    jobs.append(task.work)
+                else:  # which comes alone
+                    outcomes = [task.work(now)]
+            if jobs:
+                with self.runtime.owner:
+                    advance(self.runtime, jobs)
+                outcomes = [job.outcome for job in jobs]
+        except BaseException as error:  # any error belongs to who submitted
+            outcomes = [error] * len(chosen)
+        lost = next((outcome for outcome in outcomes if isinstance(outcome, DeviceLostError)), None)
+        left: list[Task] = []
+        if lost is not None:
+            with self._changed:  # further tasks are refused with that error, and so are those that waited
+                self._failure = lost
+                left = self._take_all()
+                self._changed.notify_all()
+        for task, outcome in [
+            *zip(chosen, outcomes, strict=True),
+            *((task, lost) for task in left if self._begins(task)),
+        ]:
+            self._settle(task, outcome)
+
     def _next(self, most: int) -> list[Task]:
         """The next task, or up to `most` frames of different faces; empty at the end."""
         with self._changed:
@@ -173,14 +238,6 @@ class TaskQueue:
             if self._drop == "block":
                 self._changed.notify_all()
         return tasks
-
-    def _fail(self, lost: DeviceLostError) -> list[Task]:
-        """Refuses all further tasks with that error; returns those that waited."""
-        with self._changed:
-            self._failure = lost
-            left = self._take_all()
-            self._changed.notify_all()
-        return left
 
     def _begins(self, task: Task) -> bool:
         """Whether nobody cancelled it while it waited; from here on nobody can."""
@@ -209,7 +266,4 @@ class TaskQueue:
         return left
 
     def _take_first(self) -> Task:
-        lane = self._ready.popleft()
-        task = lane.tasks.popleft()
-        lane.submissions -= task.submission
-        return task
+        return self._ready.popleft().tasks.popleft()
