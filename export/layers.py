@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx
 from torch import Tensor
 
-from ..errors import missing_package
+from ..errors import needing
 from .reference import NAME, Reference
 from .trace import to_bytes
 
@@ -100,13 +100,11 @@ def compare_layers(
 
 def _compare(fp32: onnx.ModelProto, other: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[dict[str, float]]:
     """Relative errors by layer, once for each feed."""
-    try:
+    with needing("polygraphy", "export", "Comparing layers"):
         from polygraphy import constants
         from polygraphy.backend.onnx import ModifyOutputs
         from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
         from polygraphy.logger import G_LOGGER
-    except ImportError as error:
-        raise missing_package("polygraphy", "export", "Comparing layers") from error
 
     theirs = {node.name: node.output[0] for node in other.graph.node}
     compared = [node for node in fp32.graph.node if node.name in theirs and node.op_type not in _PASSES]
