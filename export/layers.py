@@ -29,12 +29,7 @@ Feed = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer.
-
-    Attributes:
-        layer: the node's name.
-        error: ||x - FP32|| / ||FP32|| over the worst clip; infinite when x is not finite.
-    """
+    """One node's ||x - FP32|| / ||FP32|| on the worst clip; infinite when x is not finite."""
 
     layer: str
     error: float
@@ -75,14 +70,7 @@ def compare_layers(
     other: onnx.ModelProto,
     feeds: Sequence[Feed],
 ) -> LayerReport:
-    """Compares every layer.
-
-    Args:
-        graph: its name, for the report.
-        precision: of `other`.
-        fp32: the graph in FP32.
-        other: the same in FP16 or INT8.
-        feeds: inputs; a layer's error is that of its worst.
+    """Compares every layer of a graph in another precision; its error is that of the worst feed.
 
     Raises:
         MachineError: Polygraphy or ONNX Runtime is missing.
