@@ -54,7 +54,7 @@ def add_model(
 def add_models(
     writer: BundleWriter, models: Mapping[str, Mapping[str, onnx.ModelProto]], progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
-    """Writes graphs, by precision and name; gives their entries, and likewise what each promises."""
+    """Writes graphs, by precision and name; gives their entries, and what each promises."""
     entries: list[dict[str, Any]] = []
     promised: dict[str, dict[str, float]] = {precision: {} for precision in models}
     total = sum(map(len, models.values()))
