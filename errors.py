@@ -149,6 +149,15 @@ def missing_package(module: str, extra: str, purpose: str) -> MachineError:
     )
 
 
+@contextlib.contextmanager
+def needing(module: str, extra: str, purpose: str) -> Iterator[None]:
+    """Imports inside the block that fail are a `missing_package`."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_package(module, extra, purpose) from error
+
+
 def whole_number(value: object, name: str, least: int = 1) -> int:
     """Accept a whole number of any integer type, numpy's too; nothing is rounded.
 

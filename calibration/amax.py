@@ -15,7 +15,6 @@ PERCENTILE = 99.99
 _STRIDE = 16  # bins between two candidates
 
 Histogram = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 def amax_of(histogram: Histogram, top: float, method: str) -> float:
@@ -79,16 +78,9 @@ def _entropy(histogram: Histogram) -> int:
         mass = np.bincount(level, inside, LEVELS + 1)
         bins = np.bincount(level, filled, LEVELS + 1)
         spread = np.where(filled, mass[level] / np.maximum(bins[level], 1.0), 0.0)
-        return _kullback_leibler(clipped, spread)
+        # Where the quantized one is empty half a count is taken, else one outlier would forbid all.
+        held = clipped > 0
+        p, q = clipped[held] / clipped.sum(), np.maximum(spread[held], 0.5) / max(spread.sum(), 0.5)
+        return float((p * np.log(p / q)).sum())
 
     return min(_candidates(histogram), key=divergence)
-
-
-def _kullback_leibler(p: Floats, q: Floats) -> float:
-    """KL(p || q) of two histograms.
-
-    Where q is empty half a count is taken, else one outlier would forbid all.
-    """
-    held = p > 0
-    p_held, q_held = p[held] / p.sum(), np.maximum(q[held], 0.5) / max(q.sum(), 0.5)
-    return float((p_held * np.log(p_held / q_held)).sum())

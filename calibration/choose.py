@@ -160,15 +160,7 @@ def calibration_record(
 ) -> dict[str, Any]:
     """Make the bundle's calibration record; equal for equal clips, seed and tools.
 
-    Args:
-        chosen: the clips.
-        ranges: what they gave.
-        config: how the graphs were quantized with them.
-        source: data set, fold, split and seed.
-        labels: names of the classes.
-        preprocessing: of the bundle.
-        sampling: of the bundle.
-        tools: versions of what computed.
+    `source` names data set, fold, split and seed; `tools` are the versions of what computed.
     """
     counts = Counter(chosen.labels)
     rows = zip(chosen.ids, chosen.labels, clip_hashes(chosen), strict=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BadInputError, missing_package
+from ..errors import BadInputError, needing
 from .amax import BINS, amax_of
 from .placement import sites
 from .quantize import QuantizeConfig, Ranges
@@ -117,10 +117,8 @@ def _runner(
     """Exposes the tensors and returns a function that gives their values for one clip."""
     import onnx
 
-    try:
+    with needing("onnxruntime", "cpu", "Calibrating"):
         import onnxruntime
-    except ImportError as error:
-        raise missing_package("onnxruntime", "cpu", "Calibrating") from error
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     have = {value.name for value in exposed.graph.output}

@@ -126,8 +126,9 @@ class _Walk:
         node = self.nodes[site.node]
         weight, half = (values[node.input[slot]] for values in (self.weights, self.halves))
         scale = weight_scale(half, site.axis).astype(np.float64)
-        steps = round_columns(_matrix(node, weight), scale, _rows(node, seen, self.random))
         convolves = node.op_type == "Conv"
+        matrix = weight.reshape(len(weight), -1) if convolves else weight.T  # [outputs, inputs]
+        steps = round_columns(matrix.astype(np.float64), scale, _rows(node, seen, self.random))
         stored = (steps if convolves else steps.T).reshape(weight.shape)
         self.found[site.node] = np.ascontiguousarray(stored)
         shape = [-1 if place == site.axis else 1 for place in range(weight.ndim)]
@@ -177,12 +178,6 @@ def _round_block(left: Floats, gram: Floats) -> npt.NDArray[np.int8]:
 
 def _with(inputs: list[Tensor], slot: int, value: Tensor) -> list[Tensor]:
     return [value if place == slot else read for place, read in enumerate(inputs)]
-
-
-def _matrix(node: onnx.NodeProto, weight: npt.NDArray[Any]) -> Floats:
-    """A weight as `[outputs, inputs]`."""
-    matrix = weight.reshape(len(weight), -1) if node.op_type == "Conv" else weight.T
-    return matrix.astype(np.float64)
 
 
 def _columns(node: onnx.NodeProto, read: Tensor) -> Tensor:

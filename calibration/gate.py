@@ -99,25 +99,6 @@ def judge_precision(found: PairedComparison, budget: Budget, precision: str, exc
     return Judgement(INSUFFICIENT, f"the measured drop keeps the budget, its bound does not; {numbers}")
 
 
-def mixed_verdict(whole: Judgement, alone: Mapping[str, Judgement]) -> tuple[Judgement, str | None]:
-    """Decide whether one graph of the pair may be INT8 and the other FP16.
-
-    For when INT8 as a whole is not accepted.
-
-    Args:
-        whole: on INT8 in all graphs.
-        alone: by graph, on the pair with that graph in INT8 and the other in FP16; the one to prefer comes first.
-
-    Returns:
-        The verdict, and the graph that is INT8; None leaves `whole` as it is.
-    """
-    for graph, judgement in alone.items():
-        if judgement.verdict in (ACCEPT, WITH_EXCLUSIONS):
-            reason = f"{graph} alone in INT8: {judgement.reason}. All of INT8: {whole.verdict}, {whole.reason}"
-            return Judgement(MIXED, reason), graph
-    return whole, None
-
-
 # -------------------------------------------------------------------------------------------------------------- answers
 @dataclass(frozen=True)
 class HeldOut:

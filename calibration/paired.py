@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -78,9 +77,6 @@ class PairedComparison:
     max_share: float | None
     finite: bool
     worst: tuple[WorstClip, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def compare_answers(

@@ -40,13 +40,11 @@ class Program(Protocol):
     @property
     def weights(self) -> dict[str, Tensor]:
         """Float constants by name."""
-        ...
 
     def differentiable(
         self, feeds: Mapping[str, Tensor], weights: Mapping[str, Tensor], before: Before
     ) -> dict[str, Tensor]:
         """Runs it on N inputs with other weights, `before` changing each node's inputs."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -85,10 +85,7 @@ class PrecisionJudge:
         }
 
     def convert_fp16(self, models: Models) -> tuple[dict[str, onnx.ModelProto], dict[str, list[Protected]]]:
-        """Convert the graphs, each node's precision chosen on the clip graph, which holds them all.
-
-        Args:
-            models: FP32.
+        """Convert FP32 graphs, each node's precision chosen on the clip graph, which holds them all.
 
         Returns:
             By graph, the FP16 model and the nodes that stay FP32.
@@ -115,12 +112,7 @@ class PrecisionJudge:
         return converted, protected
 
     def fp16(self, models: Models, protected: Mapping[str, list[Protected]]) -> dict[str, Any]:
-        """The verdict on FP16, for the manifest.
-
-        Args:
-            models: FP16.
-            protected: by graph, the nodes that stay FP32.
-        """
+        """The verdict on what `convert_fp16` gives, for the manifest."""
         clip, pair = rounding_parity(
             models, self.clips, self.truth, self.stream, lambda done: self.progress("parity fp16", done, 3)
         )

@@ -54,13 +54,7 @@ def add_model(
 def add_models(
     writer: BundleWriter, models: Mapping[str, Mapping[str, onnx.ModelProto]], progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
-    """Writes graphs; gives their entries, and by precision what each graph promises.
-
-    Args:
-        writer: of the bundle.
-        models: by precision, by graph.
-        progress: called with (stage, done, total), before each.
-    """
+    """Writes graphs, by precision and name; gives their entries, and what each promises."""
     entries: list[dict[str, Any]] = []
     promised: dict[str, dict[str, float]] = {precision: {} for precision in models}
     total = sum(map(len, models.values()))
@@ -77,9 +71,5 @@ def share_to_promise(macs: Mapping[str, int], precision: str) -> float:
 
     `PROMISED`, or what its own types give where that is less: nodes that the range scan keeps in FP32, or groups that
     were excluded from INT8, are no broken promise.
-
-    Args:
-        macs: by precision, of the index entry.
-        precision: which one.
     """
     return min(PROMISED, math.floor(1000 * macs.get(precision, 0) / max(sum(macs.values()), 1)) / 1000)

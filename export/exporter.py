@@ -11,7 +11,6 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,9 +191,3 @@ def export_bundle(
     )
     note("write", len(GRAPHS) * len(models), len(GRAPHS) * len(models))
     return bundle
-
-
-def default_out(checkpoint: str | os.PathLike[str]) -> Path:
-    """`face` -> `face.bundle`, beside it."""
-    path = Path(checkpoint)
-    return path.with_name(path.name.removesuffix(".pt") + ".bundle")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx
 from torch import Tensor
 
-from ..errors import missing_package
+from ..errors import needing
 from .reference import NAME, Reference
 from .trace import to_bytes
 
@@ -29,12 +29,7 @@ Feed = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer.
-
-    Attributes:
-        layer: the node's name.
-        error: ||x - FP32|| / ||FP32|| over the worst clip; infinite when x is not finite.
-    """
+    """One node's ||x - FP32|| / ||FP32|| on the worst clip; infinite when x is not finite."""
 
     layer: str
     error: float
@@ -75,39 +70,18 @@ def compare_layers(
     other: onnx.ModelProto,
     feeds: Sequence[Feed],
 ) -> LayerReport:
-    """Compares every layer.
-
-    Args:
-        graph: its name, for the report.
-        precision: of `other`.
-        fp32: the graph in FP32.
-        other: the same in FP16 or INT8.
-        feeds: inputs; a layer's error is that of its worst.
+    """Compares every layer of a graph in another precision; its error is that of the worst feed.
 
     Raises:
         MachineError: Polygraphy or ONNX Runtime is missing.
     """
-    limit = THRESHOLDS[precision]
-    errors: dict[str, float] = {}
-    for compared in _compare(fp32, other, feeds):
-        for name, error in compared.items():
-            errors[name] = max(errors.get(name, 0.0), error)
-    layers = tuple(LayerError(name, error) for name, error in errors.items())
-    first = next((item.layer for item in layers if item.error > limit), "")
-    worst = max(layers, key=lambda item: item.error).layer
-    return LayerReport(graph, precision, layers, first, worst, limit, len(feeds))
-
-
-def _compare(fp32: onnx.ModelProto, other: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[dict[str, float]]:
-    """Relative errors by layer, once for each feed."""
-    try:
+    with needing("polygraphy", "export", "Comparing layers"):
         from polygraphy import constants
         from polygraphy.backend.onnx import ModifyOutputs
         from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
         from polygraphy.logger import G_LOGGER
-    except ImportError as error:
-        raise missing_package("polygraphy", "export", "Comparing layers") from error
 
+    errors: dict[str, float] = {}
     theirs = {node.name: node.output[0] for node in other.graph.node}
     compared = [node for node in fp32.graph.node if node.name in theirs and node.op_type not in _PASSES]
     reference = Reference(other)
@@ -118,11 +92,15 @@ def _compare(fp32: onnx.ModelProto, other: onnx.ModelProto, feeds: Sequence[Feed
             wanted = runner.infer(dict(feed))
             given: dict[str, Tensor] = {}
             reference.run(feed, given.__setitem__)
-            yield {
-                node.name: _relative(wanted[node.output[0]], given[theirs[node.name]])
-                for node in compared
-                if theirs[node.name] in given
-            }
+            for node in compared:
+                if theirs[node.name] in given:
+                    error = _relative(wanted[node.output[0]], given[theirs[node.name]])
+                    errors[node.name] = max(errors.get(node.name, 0.0), error)
+    layers = tuple(LayerError(name, error) for name, error in errors.items())
+    limit = THRESHOLDS[precision]
+    first = next((item.layer for item in layers if item.error > limit), "")
+    worst = max(layers, key=lambda item: item.error).layer
+    return LayerReport(graph, precision, layers, first, worst, limit, len(feeds))
 
 
 def _relative(wanted: npt.NDArray[Any], given: Tensor) -> float:

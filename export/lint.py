@@ -61,13 +61,7 @@ MAX_SEQUENCE = 512
 
 @dataclass(frozen=True)
 class LintFinding:
-    """One broken rule.
-
-    Attributes:
-        rule: 'LF001' and so on; see `RULES`.
-        where: node or tensor.
-        what: the fact found.
-    """
+    """One broken rule of `RULES`, the node or tensor that breaks it, and what was found."""
 
     rule: str
     where: str

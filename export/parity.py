@@ -132,12 +132,7 @@ def answers_of_graph_pair(
 
 
 class RoundingPair:
-    """`frame` + `temporal` by the rounding reference, many clips at once.
-
-    Args:
-        frame, temporal: the graphs.
-        stream: sizes of the ring.
-    """
+    """`frame` + `temporal` by the rounding reference, many clips at once."""
 
     def __init__(self, frame: onnx.ModelProto, temporal: onnx.ModelProto, stream: StreamSpec) -> None:
         self._frame, self._temporal = Reference(frame), Reference(temporal)
@@ -200,13 +195,7 @@ def _few(clips: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
 
 # ---------------------------------------------------------------------------------------------------------------- blame
 def worst_tensor(model: onnx.ModelProto, module: nn.Module, feed: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Name the first module whose output leaves the traced module's, and the worst.
-
-    Args:
-        model: the graph under test, FP32 or FP16.
-        module: what it was traced from.
-        feed: one input.
-    """
+    """Name the first module whose output the graph, in any precision, leaves, and the worst."""
     wanted: dict[str, Tensor] = {}
     calls: Counter[str] = Counter()
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 from torch import Tensor
 
-from ..errors import missing_package
+from ..errors import needing
 from .reference import Reference
 from .trace import quiet, strip
 
@@ -159,10 +159,8 @@ def to_fp16(
         MachineError: ModelOpt is not installed.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        try:
+        with needing("modelopt", "export", "Exporting FP16"):
             from modelopt.onnx.autocast import convert_to_mixed_precision
-        except ImportError as error:
-            raise missing_package("modelopt", "export", "Exporting FP16") from error
         source, real = Path(folder) / "fp32.onnx", Path(folder) / "real.npz"
         onnx.save(model, source)
         np.savez(real, **feed)  # type: ignore[arg-type]  # the stubs take any name for `allow_pickle`

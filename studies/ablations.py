@@ -185,12 +185,7 @@ def add_run(results: dict[str, Any], name: str, found: dict[str, Any]) -> None:
 
 
 def train_missing(names: Sequence[str], bar: Bar) -> dict[str, Any]:
-    """Does the trainings that the committed file lacks, one on each core; writes after each.
-
-    Args:
-        names: of the variants.
-        bar: shows how many are done.
-    """
+    """Does the variants' trainings that the file lacks, one on each core; writes after each."""
     from ..model.synthetic.layout import synth
 
     results = read_results(RESULTS) | {

@@ -42,7 +42,7 @@ def export_checkpoint(
         calibration: adds INT8; None leaves it out. A set that is refused is refused before anything is exported.
         progress: called with (stage, done, total).
     """
-    from ..export.exporter import RealClips, default_out, export_bundle
+    from ..export.exporter import RealClips, export_bundle
     from ..model.checkpoint import load_checkpoint
 
     model, provenance = load_checkpoint(checkpoint)
@@ -60,7 +60,7 @@ def export_checkpoint(
 
         chosen = choose(open_clips(data, "train", fold, Reading(c.image_size)), c.sampling, clips, seed, progress)
         real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
-    target = default_out(checkpoint) if out is None else Path(out)
+    target = f"{Path(checkpoint)}".removesuffix(".pt") + ".bundle" if out is None else out
     bundle = export_bundle(
         model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress
     )

@@ -23,13 +23,7 @@ BATCHES = 7  # of one clip each, one of every class
 
 
 def initialise(config: ModelConfig, seed: int = 0, progress: Progress | None = None) -> LogoFormer:
-    """A model with random weights and real BatchNorm statistics, in evaluation mode.
-
-    Args:
-        config: which.
-        seed: of the weights and the frames.
-        progress: called with (stage, done, total).
-    """
+    """A model with random weights and real BatchNorm statistics, in evaluation mode."""
     note = progress or (lambda *_: None)
     model = untrained(config, seed)
     clips, _, _ = synthetic_clips(BATCHES, config.sampling, config.image_size, seed)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import missing_package, printable
+from ..errors import needing, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,10 +71,8 @@ def tsne(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     Raises:
         MachineError: scikit-learn is not installed.
     """
-    try:
+    with needing("sklearn", "train", "The picture of features"):
         from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise missing_package("sklearn", "train", "The picture of features") from error
     perplexity = min(30.0, max(2.0, (len(features) - 1) / 4))
     plane: npt.NDArray[np.float64] = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
     return plane
@@ -152,11 +150,9 @@ def _svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:
     Raises:
         MachineError: matplotlib is not installed.
     """
-    try:
+    with needing("matplotlib", "train", "A picture"):
         from matplotlib import style
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_package("matplotlib", "train", "A picture") from error
     settings = {"svg.hashsalt": "logoformer", "svg.fonttype": "none", "text.parse_math": False, "font.size": 9}
     written = io.StringIO()
     with style.context(["default", settings]), warnings.catch_warnings():

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..benchmarks.sensors.machine import installed_versions
 from ..bundle import GRAPHS, MIXED, Bundle, BundleWriter
 from ..calibration.quantize import QuantizeConfig
 from ..clips import Sampling
@@ -62,12 +62,7 @@ class Calibration:
         return f"{name}, fold {self.fold}, training split, seed {self.seed}"
 
     def choose(self, sampling: Sampling, image_size: int, progress: Progress | None = None) -> ChosenClips:
-        """Reads the clips.
-
-        Args:
-            sampling: which frames stand for a clip.
-            image_size: S.
-            progress: called with (stage, done, total).
+        """Reads the clips, of the frames that the sampling takes.
 
         Raises:
             UsageError: no data set was named.
@@ -142,7 +137,7 @@ def quantize_bundle(
     written = calibration_record(
         chosen, ranges, config,
         source=calibration.source, labels=bundle.labels, preprocessing=m["preprocessing"], sampling=bundle.sampling,
-        tools={name: version for name in tools if (version := _version(name))},
+        tools=installed_versions(tools),
     )  # fmt: skip
     if smoothing:
         written["smoothing"] = {norm: [float(value) for value in factor] for norm, factor in smoothing.items()}
@@ -237,13 +232,6 @@ def unverified(manifest: Mapping[str, Any], *precisions: str) -> dict[str, Any]:
         rows = [row for row in found["verification"]["rows"] if row["precision"] not in precisions]
         found["verification"] = {**found["verification"], "rows": rows}
     return found
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def load_models(bundle: Bundle) -> Models:

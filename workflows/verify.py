@@ -14,7 +14,7 @@ from .quantize import unverified
 
 if TYPE_CHECKING:
     from ..calibration.gate import Budget, Evaluate, HeldOut
-    from ..calibration.paired import WorstClip
+    from ..calibration.paired import PairedComparison
     from ..export.layers import LayerReport
     from ..model.data.clips import ClipSource, Progress
 
@@ -128,8 +128,7 @@ def judge_accuracy(
             **asdict(judgement),
             "budget_points": 100 * budgets[name].drop,
             "least_agreement": budgets[name].agreement,
-            **result.to_json(),
-            "worst": [_named(clip, bundle.labels) for clip in result.worst],
+            **_figures(result, bundle.labels),
         }
     if "int8" in rows and not rows["int8"]["verdict"].startswith(ACCEPT) and _fp16_stands(bundle, rows):
         rows["int8"].update(_per_graph(bundle, source, indices, found, budgets["int8"], rows["int8"], progress))
@@ -168,7 +167,7 @@ def _per_graph(
     Returns:
         What changes in the row of INT8: nothing, or the mixed verdict, the precision of each graph, and the figures.
     """
-    from ..calibration.gate import Judgement, answer, clips_needed, judge_precision, mixed_verdict
+    from ..calibration.gate import ACCEPT, MIXED, WITH_EXCLUSIONS, answer, clips_needed, judge_precision
     from ..calibration.paired import compare_answers
 
     if len(before.ids) < clips_needed(budget.drop):
@@ -178,14 +177,14 @@ def _per_graph(
     pairs = {name: {"clip": "fp16", "frame": "fp16", "temporal": "fp16", name: "int8"} for name in graphs}
     evaluators = {name: pair_evaluator(bundle, p["frame"], p["temporal"]) for name, p in pairs.items()}
     after = answer(evaluators, source, bundle.sampling, indices, progress).answers
-    results = {name: compare_answers(before.answers["fp32"], after[name], before.labels, before.ids) for name in graphs}
     excluded = bundle.precisions["int8"].get("excluded", ())
-    alone = {name: judge_precision(result, budget, "int8", excluded) for name, result in results.items()}
-    judgement, chosen = mixed_verdict(Judgement(row["verdict"], row["reason"]), alone)
-    if chosen is None:
-        return {}
-    worst = [_named(clip, bundle.labels) for clip in results[chosen].worst]
-    return {**results[chosen].to_json(), **asdict(judgement), "worst": worst, "graphs": pairs[chosen]}
+    for name, pair in pairs.items():
+        result = compare_answers(before.answers["fp32"], after[name], before.labels, before.ids)
+        alone = judge_precision(result, budget, "int8", excluded)
+        if alone.verdict in (ACCEPT, WITH_EXCLUSIONS):
+            reason = f"{name} alone in INT8: {alone.reason}. All of INT8: {row['verdict']}, {row['reason']}"
+            return {**_figures(result, bundle.labels), "verdict": MIXED, "reason": reason, "graphs": pair}
+    return {}
 
 
 def other_precisions(bundle: Bundle) -> list[str]:
@@ -203,9 +202,13 @@ def other_precisions(bundle: Bundle) -> list[str]:
     return others
 
 
-def _named(clip: WorstClip, labels: Sequence[str]) -> dict[str, Any]:
-    after = labels[clip.after] if clip.after >= 0 else "not finite"
-    return {**asdict(clip), "label": labels[clip.label], "before": labels[clip.before], "after": after}
+def _figures(result: PairedComparison, labels: Sequence[str]) -> dict[str, Any]:
+    """As JSON values, the worst clips with the names of the classes."""
+    figures = asdict(result)
+    for clip in figures["worst"]:
+        clip["after"] = labels[clip["after"]] if clip["after"] >= 0 else "not finite"
+        clip["label"], clip["before"] = labels[clip["label"]], labels[clip["before"]]
+    return figures
 
 
 def clip_evaluator(bundle: Bundle, precision: str) -> Evaluate:

@@ -11,6 +11,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -88,7 +89,7 @@ def read_machine(root: Path = Path("/"), source: Path | None = None) -> Machine:
         max_mhz=None if max_khz is None else max_khz / 1e3,
         load_1min=finite((text_of(root / "proc/loadavg") or "").split(" ")[0]),
         python=platform.python_version(),
-        packages=_versions(),
+        packages=installed_versions(PACKAGES),
         revision=_revision(source or Path(__file__).resolve().parents[2]),
     )
 
@@ -113,9 +114,10 @@ def _quota(text: str | None) -> float | None:
     return quota / period if quota and period else None
 
 
-def _versions() -> dict[str, str]:
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions by name, of those packages that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...clips import Frame
-from ...errors import BadInputError, MachineError, command, missing_package, printable
+from ...errors import BadInputError, MachineError, command, needing, printable
 from .container import has_exact_length, presented_seconds
 from .contract import FrameSource, TimedFrame
 
@@ -33,10 +33,8 @@ def load_cv2(purpose: str) -> Any:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    try:
+    with needing("cv2", "camera", purpose):
         import cv2
-    except ImportError as error:
-        raise missing_package("cv2", "camera", purpose) from error
     return cv2
 
 

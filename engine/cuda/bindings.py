@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import missing_package
+from ...errors import needing
 from .layer import CudaError, HostBlock, no_device
 
 if TYPE_CHECKING:
@@ -30,10 +30,8 @@ class CudaPython:
 
     def __init__(self, device: int) -> None:
         global rt
-        try:
+        with needing("cuda.bindings", "cuda12", "The CUDA layer cuda-python"):
             from cuda.bindings import runtime as rt
-        except ImportError as error:
-            raise missing_package("cuda.bindings", "cuda12", "The CUDA layer cuda-python") from error
         self.device, self.lost = device, ""
         self._before: list[int] = []
         self._graphs: dict[int, tuple[Any, Any]] = {}  # executable graph -> itself and what it was made from

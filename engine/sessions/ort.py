@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from ...bundle import GraphEntry, TensorSpec
 from ...bundle.onnx_scan import refuse_external
-from ...errors import MachineError, RefusedError, command, missing_package
+from ...errors import MachineError, RefusedError, command, needing
 from ..cuda.layer import CudaError, device_lost
 from .contract import Array, Session, allocate, check_tensors
 
@@ -164,10 +164,8 @@ def import_onnxruntime() -> Any:
     """
     # Telemetry exists in some builds only; asked off before the import, where it is read.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
+    with needing("onnxruntime", "cpu", "Running a bundle without a GPU"):
         import onnxruntime
-    except ImportError as error:
-        raise missing_package("onnxruntime", "cpu", "Running a bundle without a GPU") from error
     return onnxruntime
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...clips import Clip, resize
-from ...errors import BadInputError, RefusedError, missing_package
+from ...errors import BadInputError, RefusedError, needing
 from .clips import Box, Indices
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -107,10 +107,8 @@ def read_frames(root: Path, place: str, indices: Indices, size: int, box: Box | 
 @contextlib.contextmanager
 def _opened(root: Path, place: str) -> Iterator[Any]:
     """An OpenCV capture of a video, released at the end of the block."""
-    try:
+    with needing("cv2", "train", "Reading video clips"):
         import cv2
-    except ImportError as error:
-        raise missing_package("cv2", "train", "Reading video clips") from error
     path = root / place
     try:
         kind = os.lstat(path).st_mode

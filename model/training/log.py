@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.files import writing
-from ...errors import missing_package
+from ...errors import needing
 
 Figures = dict[str, float]
 
@@ -95,10 +95,8 @@ class TrainLog:
 
 
 def _writer() -> Any:
-    try:
+    with needing("tensorboard", "tensorboard", "Writing TensorBoard's event files"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise missing_package("tensorboard", "tensorboard", "Writing TensorBoard's event files") from error
     return SummaryWriter
 
 
