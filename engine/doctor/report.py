@@ -26,13 +26,7 @@ class BackendState:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """Facts, checks and backends of one machine.
-
-    Attributes:
-        facts: what was found.
-        checks: one verdict a part.
-        backends: whether each can run a bundle.
-    """
+    """What was found on one machine, a verdict on each part, and which backends can run a bundle."""
 
     facts: Facts
     checks: tuple[Check, ...]

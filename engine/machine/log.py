@@ -42,12 +42,7 @@ class BuildLog:
         self._catch = catch
 
     def add(self, severity: str, message: str) -> None:
-        """Add one message.
-
-        Args:
-            severity: TensorRT's name of it, such as 'WARNING'.
-            message: one or more lines.
-        """
+        """Add a message of one or more lines; `severity` is TensorRT's name, such as 'WARNING'."""
         level = logging.DEBUG if severity == "VERBOSE" else logging.INFO
         if _log.isEnabledFor(level):
             _log.log(level, "TensorRT %s: %s", severity, printable(message, LINE_LIMIT))

@@ -44,9 +44,6 @@ class TrtModule:
 def find_module(target: str) -> TrtModule:
     """Import the TensorRT of a target.
 
-    Args:
-        target: 'rtx' or 'tensorrt'.
-
     Raises:
         UsageError: another target.
         MachineError: it is not installed, does not import, or is too old.
