@@ -113,7 +113,8 @@ def build_bundle(
             work.file(data, entry, *compiled)
     entries = tuple(replace(e, fallback=work.fallbacks.get(e.graph_sha256, {})) for e in work.entries)
     add_to_index(folder, entries)
-    return BuildReport(folder, entries, work.left_out, work.seconds, tuple(work.notes))
+    left_out = {entry.file: entry.flags["left_out"] for entry in entries if entry.flags["left_out"]}
+    return BuildReport(folder, entries, left_out, work.seconds, tuple(work.notes))
 
 
 @dataclass
@@ -128,7 +129,6 @@ class _Work:
     progress: Progress | None
     name: str = ""
     entries: list[EngineEntry] = field(default_factory=list)
-    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     fallbacks: dict[str, dict[str, str]] = field(default_factory=dict)  # by the SHA-256 of the FP16 graph
@@ -206,8 +206,6 @@ class _Work:
             )
         )
         self.seconds[file] = built.seconds
-        if dropped:
-            self.left_out[file] = dropped
 
     def note_fallback(self, other: GraphEntry, entry: GraphEntry, error: MachineError | BadInputError) -> None:
         """Record that a graph is built because another one could not be."""

@@ -178,8 +178,9 @@ class Proof:
             kernel = self.plan.steps[index]
             if kernel.precision == self.precision:
                 continue
-            fell = "as the graph says" if asked[index] == {kernel.precision} else "fell back; the graph says "
-            fell += "" if fell.startswith("as") else "+".join(sorted(asked[index]))
+            fell = f"fell back; the graph says {'+'.join(sorted(asked[index]))}"
+            if asked[index] == {kernel.precision}:
+                fell = "as the graph says"
             million = self.plan.macs[index] / 1e6
             found.append(f"{kernel.name}: {kernel.precision}, {million:.2f} M, {fell} <- {', '.join(nodes[index])}")
         return tuple(found)

@@ -29,8 +29,8 @@ _NOISE = re.compile(r"Thread context has not been set! Using global|.*logger pas
 class BuildLog:
     """The last lines that TensorRT logged, errors and warnings apart from the rest.
 
-    Errors and warnings are kept apart from the chatter, so that it cannot push them out. Every message also
-    goes to the package's log: VERBOSE as DEBUG, all others as INFO, since errors and warnings are reported from here.
+    Chatter cannot push errors and warnings out. Every message also goes to the package's log: VERBOSE as DEBUG, all
+    others as INFO, since errors and warnings are reported from here.
 
     Args:
         catch: called with every VERBOSE message; None drops them.

@@ -17,11 +17,11 @@ from .kernels import ARITHMETIC, COMPUTE_ROLES, Kernel
 
 
 def network_macs(module: Any, network: Any) -> dict[str, tuple[int, str]]:
-    """Multiply-accumulates of each layer of a parsed, static network, with the precision asked for.
+    """Multiply-accumulates of each layer of a parsed network, with the precision asked for.
 
     Products count `M * N * K` (attention's two products included), convolutions
     `output elements * input channels / groups * kernel elements`. Norms, pooling and element-wise work count nothing.
-    The precision is that of the operands before they are dequantized.
+    The precision is that of the operands before they are dequantized. The network is strongly typed, its shapes static.
 
     Returns:
         {ONNX node name: (multiply-accumulates, 'int8', 'fp16', ... or 'unclear' where the operands differ)}.
