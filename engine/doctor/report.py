@@ -26,7 +26,7 @@ class BackendState:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What was found on one machine, a verdict on each part, and which backends can run a bundle."""
+    """Facts of one machine, a verdict on each part, and the backends that can run a bundle."""
 
     facts: Facts
     checks: tuple[Check, ...]
