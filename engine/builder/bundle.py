@@ -111,9 +111,10 @@ def build_bundle(
                 jobs.append((other, group))
         else:
             work.file(data, entry, *compiled)
-    entries = work.entries_with_fallbacks()
+    entries = tuple(replace(e, fallback=work.fallbacks.get(e.graph_sha256, {})) for e in work.entries)
     add_to_index(folder, entries)
-    return BuildReport(folder, entries, work.left_out, work.seconds, tuple(work.notes))
+    left_out = {entry.file: entry.flags["left_out"] for entry in entries if entry.flags["left_out"]}
+    return BuildReport(folder, entries, left_out, work.seconds, tuple(work.notes))
 
 
 @dataclass
@@ -128,7 +129,6 @@ class _Work:
     progress: Progress | None
     name: str = ""
     entries: list[EngineEntry] = field(default_factory=list)
-    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     fallbacks: dict[str, dict[str, str]] = field(default_factory=dict)  # by the SHA-256 of the FP16 graph
@@ -182,12 +182,6 @@ class _Work:
         target = folder_name(built.target, built.tensorrt_version, built.compute_capabilities or ("unknown",))
         file, digest = write_engine(self.folder, target, f"{entry.graph}.{entry.precision}.b{entry.batch}", built.plan)
         self.store.record_engine(digest, file)
-        flags: dict[str, Any] = {
-            **built.flags,
-            "left_out": dropped,
-            "tensor_types": dict(built.tensor_types),
-            "peak_bytes": built.peak_bytes,
-        }
         self.entries.append(
             EngineEntry(
                 graph=entry.graph,
@@ -202,23 +196,22 @@ class _Work:
                 compute_capabilities=built.compute_capabilities,
                 platform=platform_name(),
                 cuda=built.cuda,
-                flags=flags,
+                flags={
+                    **built.flags,
+                    "left_out": dropped,
+                    "tensor_types": dict(built.tensor_types),
+                    "peak_bytes": built.peak_bytes,
+                },
                 plan=plan,
             )
         )
         self.seconds[file] = built.seconds
-        if dropped:
-            self.left_out[file] = dropped
 
     def note_fallback(self, other: GraphEntry, entry: GraphEntry, error: MachineError | BadInputError) -> None:
         """Record that a graph is built because another one could not be."""
         reason = " ".join((error.what, *error.log[-1:]))
         self.fallbacks[other.sha256] = {"precision": entry.precision, "reason": reason}
         self.notes.append(f"{entry.graph} {entry.precision} was NOT built; {other.precision} takes its place: {reason}")
-
-    def entries_with_fallbacks(self) -> tuple[EngineEntry, ...]:
-        """The index entries, each with the fallback that it serves."""
-        return tuple(replace(e, fallback=self.fallbacks.get(e.graph_sha256, {})) for e in self.entries)
 
     def _with_timing_cache(self, data: bytes, options: BuildOptions, entry: GraphEntry) -> BuiltEngine:
         """Build with the timing cache of this GPU, if this user's own programs wrote it."""

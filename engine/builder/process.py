@@ -206,25 +206,19 @@ def _died(child: _Child) -> MachineError:
     child.words.seek(max(child.words.tell() - _WORDS_KEPT, 0))
     said = child.words.read().decode("utf-8", "replace").splitlines()
     held = f"it held {mib(child.peak_bytes)} at most; before: {child.before}; least seen: {child.lowest}"
-    what = f"The process that built an engine from {child.shown}"
+    advice = MORE_MEMORY
     if code == -signal.SIGKILL:
-        return MachineError(
-            f"{what} was killed (signal 9).",
-            cause=f"memory ran out, and the kernel ended the largest process; {held}",
-            next=MORE_MEMORY,
-            log=said,
-        )
-    if any("bad_alloc" in line or "MemoryError" in line for line in said):
-        return MachineError(
-            f"{what} could not get the memory that it asked for.", cause=held, next=MORE_MEMORY, log=said
-        )
-    how = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
-    return MachineError(
-        f"{what} {how} without an answer.",
-        cause="a fault of this TensorRT or its driver, or a broken installation; its last words are below",
-        next="build one graph at a time with --graph to find which one does it",
-        log=said,
-    )
+        how = "was killed (signal 9)"
+        cause = f"memory ran out, and the kernel ended the largest process; {held}"
+    elif any("bad_alloc" in line or "MemoryError" in line for line in said):
+        how, cause = "could not get the memory that it asked for", held
+    else:
+        ended = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
+        how = f"{ended} without an answer"
+        cause = "a fault of this TensorRT or its driver, or a broken installation; its last words are below"
+        advice = "build one graph at a time with --graph to find which one does it"
+    what = f"The process that built an engine from {child.shown} {how}."
+    return MachineError(what, cause=cause, next=advice, log=said)
 
 
 def _look(child: _Child) -> None:

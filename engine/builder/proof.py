@@ -94,13 +94,8 @@ def inspect_here(
 ) -> Inspection:
     """Compile for the GPU of this machine and query the engine inspector.
 
-    A build of its own, as `xray` is: shipped engines keep no details.
-
-    Args:
-        onnx: the checked bytes of a static graph.
-        options: for the target 'tensorrt'.
-        shown: how to name the graph in a message.
-        timing_cache: of the build whose engine is meant, so that the same kernels are chosen.
+    A build of its own, as `xray` is: shipped engines keep no details. The timing cache is that of the build whose
+    engine is meant, so that the same kernels are chosen.
 
     Raises:
         MachineError: no GPU, no TensorRT, or the build fails.
@@ -153,8 +148,7 @@ class Proof:
     @property
     def share(self) -> float:
         """Share of all multiply-accumulates that are placed on a kernel of the precision."""
-        total = sum(self.plan.macs) + sum(self.plan.unplaced_macs.values())
-        return self.plan.macs_by_precision.get(self.precision, 0) / total if total else 0.0
+        return self._of_all(self.plan.macs_by_precision.get(self.precision, 0))
 
     @property
     def holds(self) -> bool:
@@ -164,10 +158,12 @@ class Proof:
     @property
     def fallen(self) -> float:
         """Share of all multiply-accumulates that are known to be compiled to another precision."""
-        total = sum(self.plan.macs) + sum(self.plan.unplaced_macs.values())
         known = self.plan.macs_by_precision
-        lost = sum(count for name, count in known.items() if name not in (self.precision, "unclear"))
-        return lost / total if total else 0.0
+        return self._of_all(sum(count for name, count in known.items() if name not in (self.precision, "unclear")))
+
+    def _of_all(self, macs: int) -> float:
+        total = sum(self.plan.macs) + sum(self.plan.unplaced_macs.values())
+        return macs / total if total else 0.0
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -182,8 +178,9 @@ class Proof:
             kernel = self.plan.steps[index]
             if kernel.precision == self.precision:
                 continue
-            fell = "as the graph says" if asked[index] == {kernel.precision} else "fell back; the graph says "
-            fell += "" if fell.startswith("as") else "+".join(sorted(asked[index]))
+            fell = f"fell back; the graph says {'+'.join(sorted(asked[index]))}"
+            if asked[index] == {kernel.precision}:
+                fell = "as the graph says"
             million = self.plan.macs[index] / 1e6
             found.append(f"{kernel.name}: {kernel.precision}, {million:.2f} M, {fell} <- {', '.join(nodes[index])}")
         return tuple(found)
@@ -227,13 +224,6 @@ def promised_share(bundle: Bundle, entry: GraphEntry) -> float:
 def prove(data: bytes, bundle: Bundle, entry: GraphEntry, sm: str, options: BuildOptions | None = None) -> Proof:
     """Compile a graph for one GPU and check its kernels against the promise.
 
-    Args:
-        data: the checked bytes of the graph.
-        bundle: that promises.
-        entry: of the graph.
-        sm: such as 'sm86'.
-        options: of the engine that is meant.
-
     Raises:
         MachineError: TensorRT-RTX is missing, or it has no kernels for that GPU.
     """
@@ -247,12 +237,6 @@ def prove_build(data: bytes, bundle: Bundle, entry: GraphEntry, options: BuildOp
     INT8 is proven on each: whether it falls back depends on the GPU (TensorRT-RTX 1.7.1 has no INT8 convolution for
     Turing), and a GPU on which it does is left out. FP32 and FP16 are proven on one. TensorRT on a device prints no
     plan: it is asked afterwards, see `prove_inspected`.
-
-    Args:
-        data: the checked bytes of the graph.
-        bundle: that promises.
-        entry: of the graph.
-        options: of the engine; its compute capabilities are the GPUs.
 
     Raises:
         VerificationError: the promise holds on none of them; the kernels that fell back are named.

@@ -28,6 +28,12 @@ DEBS = (
     "nvidia-jetpack", "nvidia-l4t-core", "tensorrt", "python3-libnvinfer", "libnvinfer10", "libnvinfer8",
     "libnvinfer-bin", "libopencv-python", "python3-opencv",
 )  # fmt: skip
+LIBRARIES = (
+    "/usr/lib/*/libnvinfer.so.*.*.*",
+    "/usr/lib/*/libcuda.so.1",
+    "/usr/lib/*/nvidia/libcuda.so.1",
+    "/usr/local/cuda-*/version.json",
+)
 # What a Jetson's system Python has and a plain virtual environment does not see.
 SYSTEM_ONLY = ("tensorrt", "cv2")
 
@@ -190,7 +196,7 @@ def read_facts(probe: Probe) -> Facts:
         cuda_error=str(said.get("error", "")),
         smi=() if init == 0 else _smi(probe),
         debs=probe.debs(DEBS),
-        libraries=_libraries(probe),
+        libraries=tuple(path for pattern in LIBRARIES for path in probe.names(pattern)),
         hidden=_hidden(probe, modules),
         modules=modules,
         numpy=installed["numpy"][0].version if installed["numpy"] else "",
@@ -240,13 +246,3 @@ def _smi(probe: Probe) -> tuple[str, ...]:
     query = "--query-gpu=name,driver_version,memory.total"
     answer = probe.ask("nvidia-smi", ["nvidia-smi", query, "--format=csv,noheader"])
     return tuple(line.strip() for line in answer.out.splitlines() if line.strip()) if answer.code == 0 else ()
-
-
-def _libraries(probe: Probe) -> tuple[str, ...]:
-    patterns = (
-        "/usr/lib/*/libnvinfer.so.*.*.*",
-        "/usr/lib/*/libcuda.so.1",
-        "/usr/lib/*/nvidia/libcuda.so.1",
-        "/usr/local/cuda-*/version.json",
-    )
-    return tuple(path for pattern in patterns for path in probe.names(pattern))

@@ -218,11 +218,9 @@ class Probe:
         """Versions of Debian packages that are installed."""
         found = {}
         for paragraph in self.text("/var/lib/dpkg/status").split("\n\n"):
-            package = re.match(r"Package: (\S+)$", paragraph, re.MULTILINE)
-            if package is None or package[1] not in wanted or "\nStatus: install ok installed" not in paragraph:
-                continue
-            version = re.search(r"^Version: (\S+)$", paragraph, re.MULTILINE)
-            found[package[1]] = version[1] if version else ""
+            fields = dict(re.findall(r"^(Package|Status|Version): (.+)$", paragraph, re.MULTILINE))
+            if fields.get("Package") in wanted and fields.get("Status") == "install ok installed":
+                found[fields["Package"]] = fields.get("Version", "")
         return found
 
 

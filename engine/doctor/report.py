@@ -26,13 +26,7 @@ class BackendState:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """Facts, checks and backends of one machine.
-
-    Attributes:
-        facts: what was found.
-        checks: one verdict a part.
-        backends: whether each can run a bundle.
-    """
+    """Facts of one machine, a verdict on each part, and the backends that can run a bundle."""
 
     facts: Facts
     checks: tuple[Check, ...]
@@ -85,31 +79,18 @@ class DoctorReport:
         for state in self.backends:
             lines += _entry(f"{'yes' if state.runs else 'no':<3}  {state.name:<12}  ", state.text)
         wrong = sum(check.status == FIX for check in self.checks)
-        lines.append("")
-        lines.append(
-            ("A bundle can run here" if self.exit_code == EXIT_OK else "No backend can run a bundle here")
-            + (f"; {wrong} of {len(self.checks)} parts need mending, by the commands behind $." if wrong else ".")
-        )
-        return "\n".join(lines)
+        verdict = "A bundle can run here" if self.exit_code == EXIT_OK else "No backend can run a bundle here"
+        mending = f"; {wrong} of {len(self.checks)} parts need mending, by the commands behind $" if wrong else ""
+        return "\n".join([*lines, "", f"{verdict}{mending}."])
 
 
 def _entry(head: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    whole = textwrap.TextWrapper(WIDTH, head, " " * len(head), break_long_words=False, break_on_hyphens=False)
+    return whole.wrap(text)
 
 
 def doctor(probe: Probe | None = None) -> DoctorReport:
-    """Examines a machine.
-
-    Args:
-        probe: how to look at it; None: this machine, this interpreter.
-    """
+    """Examines a machine: without a probe this one, and the interpreter that runs."""
     facts = read_facts(probe or probe_here())
     return DoctorReport(facts, all_checks(facts), backends(facts))
 

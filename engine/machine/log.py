@@ -29,8 +29,8 @@ _NOISE = re.compile(r"Thread context has not been set! Using global|.*logger pas
 class BuildLog:
     """The last lines that TensorRT logged, errors and warnings apart from the rest.
 
-    Errors and warnings are kept apart from the chatter, so that it cannot push them out. Every message also
-    goes to the package's log: VERBOSE as DEBUG, all others as INFO, since errors and warnings are reported from here.
+    Chatter cannot push errors and warnings out. Every message also goes to the package's log: VERBOSE as DEBUG, all
+    others as INFO, since errors and warnings are reported from here.
 
     Args:
         catch: called with every VERBOSE message; None drops them.
@@ -42,12 +42,7 @@ class BuildLog:
         self._catch = catch
 
     def add(self, severity: str, message: str) -> None:
-        """Add one message.
-
-        Args:
-            severity: TensorRT's name of it, such as 'WARNING'.
-            message: one or more lines.
-        """
+        """Add a message of one or more lines; `severity` is TensorRT's name, such as 'WARNING'."""
         level = logging.DEBUG if severity == "VERBOSE" else logging.INFO
         if _log.isEnabledFor(level):
             _log.log(level, "TensorRT %s: %s", severity, printable(message, LINE_LIMIT))

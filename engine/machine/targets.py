@@ -36,9 +36,6 @@ def check_target(target: str) -> str:
 def check_sms(sms: Sequence[str]) -> tuple[str, ...]:
     """Accept compute capabilities that TensorRT-RTX builds for, each once.
 
-    Args:
-        sms: such as ('sm86', 'sm120').
-
     Raises:
         UsageError: an unknown name, or one twice.
     """
@@ -61,11 +58,6 @@ def folder_name(target: str, version: str, sms: Sequence[str]) -> str:
     'rtx1.7.1-sm75+sm86'
     >>> folder_name("tensorrt", "10.3.0", ["sm87"])
     'tensorrt10.3.0-sm87'
-
-    Args:
-        target: 'rtx' or 'tensorrt'.
-        version: as the module gives it; its first three numbers are used.
-        sms: what the engine runs on.
     """
     numbers = ".".join(re.findall(r"[0-9]+", version)[:3])
     return f"{check_target(target)}{numbers}-" + "+".join(re.sub(r"[^a-z0-9]", "", sm) for sm in sms)

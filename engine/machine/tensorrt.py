@@ -44,9 +44,6 @@ class TrtModule:
 def find_module(target: str) -> TrtModule:
     """Import the TensorRT of a target.
 
-    Args:
-        target: 'rtx' or 'tensorrt'.
-
     Raises:
         UsageError: another target.
         MachineError: it is not installed, does not import, or is too old.
@@ -69,18 +66,14 @@ def find_module(target: str) -> TrtModule:
                 cause="JetPack 6.0 and older: their TensorRT has no strongly typed networks",
                 next="update to JetPack 6.1 or newer; logoformer run works with ONNX Runtime meanwhile",
             )
-    raise _missing(target)
-
-
-def _missing(target: str) -> MachineError:
     purpose = f"The target '{target}'"
     if target == "tensorrt" and platform.machine() == "aarch64":
-        return MachineError(
+        raise MachineError(
             f"{purpose} needs the Python package tensorrt, which is not installed here.",
             cause="on a Jetson it comes with JetPack, and a plain virtual environment does not see it",
             next="python3 -m venv --system-site-packages .venv",
         )
-    return missing_package(_IMPORT_NAMES[target][0], target, purpose)
+    raise missing_package(names[0], target, purpose)
 
 
 def _broken(name: str, error: Exception) -> MachineError:

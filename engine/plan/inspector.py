@@ -46,10 +46,7 @@ def engine_information(module: Any, logger: Any, engine: bytes) -> str:
 
 
 def parse_inspector(text: str) -> tuple[tuple[Kernel, ...], tuple[str, ...]]:
-    """Find the kernels in the inspector's JSON.
-
-    Args:
-        text: of `engine_information`.
+    """Find the kernels in the JSON of `engine_information`.
 
     Returns:
         The kernels in order, and the layers that could not be read (a bare name: the verbosity was not DETAILED).

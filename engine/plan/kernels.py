@@ -200,9 +200,7 @@ class KernelPlan:
     @property
     def unknown_types(self) -> tuple[str, ...]:
         """Types that this program cannot size; their bytes count 0."""
-        return tuple(
-            sorted({t.dtype for kernel in self.kernels for t in kernel.tensors} - {name for name, _ in TYPES.values()})
-        )
+        return tuple(sorted(set(self.bytes_by_type) - {name for name, _ in TYPES.values()}))
 
     @property
     def macs_by_precision(self) -> dict[str, int]:

@@ -21,11 +21,7 @@ def network_macs(module: Any, network: Any) -> dict[str, tuple[int, str]]:
 
     Products count `M * N * K` (attention's two products included), convolutions
     `output elements * input channels / groups * kernel elements`. Norms, pooling and element-wise work count nothing.
-    The precision is that of the operands before they are dequantized.
-
-    Args:
-        module: the TensorRT module that the network belongs to.
-        network: parsed, strongly typed, with static shapes.
+    The precision is that of the operands before they are dequantized. The network is strongly typed, its shapes static.
 
     Returns:
         {ONNX node name: (multiply-accumulates, 'int8', 'fp16', ... or 'unclear' where the operands differ)}.
@@ -68,10 +64,6 @@ def place_nodes(kernels: Sequence[Kernel], nodes: Iterable[str]) -> dict[str, in
     precision (then on the first of them). A product with a single row is often generated, as 'MulSum': that is taken
     when all its tensors have one type, because the plan does not say what is computed in between.
 
-    Args:
-        kernels: the plan.
-        nodes: names of ONNX nodes that multiply.
-
     Returns:
         {ONNX node name: index of its kernel}, without the nodes that could not be placed.
     """
@@ -96,11 +88,7 @@ def place_nodes(kernels: Sequence[Kernel], nodes: Iterable[str]) -> dict[str, in
 
 
 def place_macs(kernels: Sequence[Kernel], macs: Mapping[str, int]) -> tuple[list[int], dict[str, int]]:
-    """Sum multiply-accumulates by kernel; see `place_nodes`.
-
-    Args:
-        kernels: the plan.
-        macs: {ONNX node name: multiply-accumulates}.
+    """Sum the nodes' multiply-accumulates by kernel; see `place_nodes`.
 
     Returns:
         Multiply-accumulates per kernel, and those of the nodes that could not be placed.

@@ -59,6 +59,7 @@ def parse_kernel(line: str) -> Kernel:
     fields = _split_fields(line.strip())
     if not fields.get("Name") or not fields.get("LayerType"):
         raise ValueError("a kernel without Name or LayerType")
+    layers = [_ONNX_LAYER.fullmatch(part.strip()) for part in fields.get("Metadata", "").split("\x1f")]
     return Kernel(
         name=fields["Name"],
         kind=fields["LayerType"],
@@ -67,14 +68,8 @@ def parse_kernel(line: str) -> Kernel:
         outputs=_parse_tensors(fields.get("Outputs", "[]")),
         tactic=fields.get("TacticName", ""),
         stream=int(fields.get("StreamId", "0")),
-        onnx_layers=_parse_metadata(fields.get("Metadata", "")),
+        onnx_layers=tuple(match[1] for match in layers if match),
     )
-
-
-def _parse_metadata(text: str) -> tuple[str, ...]:
-    """Reads '[ONNX Layer: a]<0x1F>[ONNX Layer: b]'; entries of another kind are passed over."""
-    found = (_ONNX_LAYER.fullmatch(part.strip()) for part in text.split("\x1f"))
-    return tuple(match.group(1) for match in found if match)
 
 
 def _split_fields(text: str) -> dict[str, str]:

@@ -80,15 +80,9 @@ def choose_engine(
     graph: GraphEntry,
     running: Running,
     *,
-    folder: str | os.PathLike[str] = "BUNDLE/engines",
+    folder: str | os.PathLike[str] = "BUNDLE/engines",  # for the advice
 ) -> EngineEntry:
     """Chooses an engine that fits this machine: verified ones first, then special ones.
-
-    Args:
-        entries: of `read_index`.
-        graph: the bundle's graph.
-        running: what runs here.
-        folder: of the index, for the advice.
 
     Raises:
         MachineError: there is none; says why each of them does not fit, and how to build one.

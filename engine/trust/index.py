@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle import GraphEntry
-from ...bundle.files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing_failed
+from ...bundle.files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing
 from ...bundle.sealed import (
     content_name,
     count,
@@ -165,10 +165,8 @@ def add_to_index(folder: str | os.PathLike[str], entries: Iterable[EngineEntry])
         MachineError: it may not be written, or another build is writing it.
     """
     path = Path(folder)
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise writing_failed(error, path) from error
     with only_writer(path):
         before = read_index(path)
         merged = {entry.key: entry for entry in (*before, *entries)}
@@ -195,16 +193,13 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
     elsewhere = "name a place that may be written, and has space: --engines-dir DIR"
     existing = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
     try:
-        if existing == path:
-            with only_writer(path):
-                read_index(path)
-        elif not os.access(existing, os.W_OK):  # asked, not tried: a build that is refused leaves no folder
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        free = shutil.disk_usage(existing).free
-    except OSError as error:
-        failed = writing_failed(error, path)
-        failed.next = elsewhere
-        raise failed from error
+        with writing(path):
+            if existing == path:
+                with only_writer(path):
+                    read_index(path)
+            elif not os.access(existing, os.W_OK):  # asked, not tried: a build that is refused leaves no folder
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            free = shutil.disk_usage(existing).free
     except MachineError as error:
         error.next = error.next if "another process" in error.what else elsewhere
         raise

@@ -60,7 +60,7 @@ def manage(
     if file is not None:
         return _trust(Path(file), store)
     if add_key is not None:
-        return _add_key(Path(add_key), name, store)
+        return _add_key(Path(add_key), name or Path(add_key).name, store)
     if sign is not None and key is not None:
         return _sign(Path(sign), Path(key))
     if remove is not None:
@@ -106,13 +106,11 @@ def _origin(path: Path, digest: str) -> str:
     )
 
 
-def _add_key(path: Path, name: str, store: TrustStore) -> TrustOutcome:
+def _add_key(path: Path, owner: str, store: TrustStore) -> TrustOutcome:
     key = read_public_key(path)
-    owner = name or path.name
     store.add_key(key, owner)
-    return TrustOutcome(
-        (f"{key}", f"  whatever this key of {owner} signs is trusted from now on"), {"key": key, "name": owner}
-    )
+    lines = (key, f"  whatever this key of {owner} signs is trusted from now on")
+    return TrustOutcome(lines, {"key": key, "name": owner})
 
 
 def _sign(path: Path, key: Path) -> TrustOutcome:

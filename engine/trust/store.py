@@ -119,12 +119,7 @@ class TrustStore:
 
     # ----------------------------------------------------------------------------------------------------- engines
     def record_engine(self, digest: str, file: str, origin: str = BUILT) -> None:
-        """Trusts an engine from now on.
-
-        Args:
-            digest: its SHA-256.
-            file: its name, for people.
-            origin: 'built here', or where it came from.
+        """Trusts the engine of that SHA-256 from now on; see `Trusted`.
 
         Raises:
             RefusedError, MachineError: see `prepare`.
@@ -262,11 +257,6 @@ class RuntimeCache:
     """TensorRT-RTX's kernels for one engine on one GPU, kept so that the next start is quick.
 
     They are native code, so they live in the trust store, outside the bundle.
-
-    Args:
-        running: what it belongs to.
-        engine_sha256: and of which engine.
-        trust: where it lives; the user's own store when None.
     """
 
     def __init__(self, running: Running, engine_sha256: str, trust: TrustStore | None = None) -> None:
@@ -289,15 +279,10 @@ class RuntimeCache:
 
 
 def cache_name(kind: str, running: Running, key: str = "") -> str:
-    """A file name for a cache that fits one TensorRT on one kind of GPU.
+    """A file name for a cache that fits one TensorRT, one kind of GPU, and what `key` tells of.
 
     >>> cache_name("timing", Running("tensorrt", "10.3.0", "sm87", "linux-aarch64"))
     'timing.tensorrt10.3.0.sm87.linux-aarch64'
-
-    Args:
-        kind: 'timing' or 'runtime'.
-        running: what it belongs to.
-        key: what else it belongs to, such as the first digits of an engine's hash.
     """
     parts = (kind, f"{running.target}{running.tensorrt_version}", running.compute_capability, running.platform, key)
     return ".".join(re.sub(r"[^A-Za-z0-9.+_-]", "", part) for part in parts if part)
