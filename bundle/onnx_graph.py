@@ -118,6 +118,11 @@ class OnnxGraph:
         return self.tensors[node.outputs[0]].elements * inner
 
     @property
+    def macs_by_node(self) -> dict[str, int]:
+        """Multiply-accumulates of each of `PRODUCTS` by the node's name."""
+        return {node.name: self.macs(node) for node in self.nodes if node.op in PRODUCTS}
+
+    @property
     def macs_by_precision(self) -> dict[str, int]:
         """Multiply-accumulates by the type of their operands; types without any are left out."""
         total: Counter[str] = Counter()
