@@ -112,11 +112,6 @@ def centre_indices(count: int, sampling: Sampling) -> npt.NDArray[np.int64]:
 def random_indices(count: int, sampling: Sampling, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """The same with one random start inside each segment (training; Former-DFER's rule).
 
-    Args:
-        count: n, frames in the recording, at least 1.
-        sampling: the pattern.
-        rng: the source of chance.
-
     Returns:
         int64 `[T]`.
 

@@ -138,10 +138,7 @@ def advising(next: str) -> Iterator[None]:
 def missing_package(module: str, extra: str, purpose: str) -> MachineError:
     """The error for an optional package that is not installed.
 
-    Args:
-        module: the import name that failed.
-        extra: the extra of pyproject that brings it.
-        purpose: what it was wanted for.
+    `extra` is the one of pyproject that brings it, `purpose` the start of the sentence.
     """
     return MachineError(
         f"{purpose} needs the Python package {module}, which is not installed here.",
@@ -160,11 +157,6 @@ def needing(module: str, extra: str, purpose: str) -> Iterator[None]:
 
 def whole_number(value: object, name: str, least: int = 1) -> int:
     """Accept a whole number of any integer type, numpy's too; nothing is rounded.
-
-    Args:
-        value: what the caller gave.
-        name: of the argument, for the message.
-        least: the smallest that makes sense.
 
     Raises:
         UsageError: another type, or below `least`.

@@ -247,11 +247,6 @@ def dump_json(value: object) -> bytes:
 def parse_json(data: bytes, shown: str, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Parses JSON that somebody else may have written.
 
-    Args:
-        data: the bytes.
-        shown: how to name them in a message.
-        max_bytes: more is refused unread.
-
     Raises:
         RefusedError: too large, too deep, not UTF-8, not JSON, a duplicate key, NaN or Infinity, or an integer
             that does not fit 64 bits.
@@ -274,12 +269,11 @@ def parse_json(data: bytes, shown: str, *, max_bytes: int = MAX_JSON_BYTES) -> A
             raise refuse(f"the integer {digits} does not fit 64 bits")
         return value
 
-    def constant(name: str) -> float:
-        raise refuse(f"the number {name}")
-
-    def real(digits: str) -> float:
+    def real(digits: str) -> float:  # also called for NaN and Infinity
         value = float(digits)
-        return value if math.isfinite(value) else constant(digits)
+        if not math.isfinite(value):
+            raise refuse(f"the number {digits}")
+        return value
 
     if len(data) > max_bytes:
         raise refuse(f"{len(data)} bytes, at most {max_bytes} are read")
@@ -287,7 +281,7 @@ def parse_json(data: bytes, shown: str, *, max_bytes: int = MAX_JSON_BYTES) -> A
         raise refuse(f"nested deeper than {MAX_JSON_DEPTH} levels")
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=pairs, parse_int=integer, parse_float=real, parse_constant=constant)
+        value = json.loads(text, object_pairs_hook=pairs, parse_int=integer, parse_float=real, parse_constant=real)
     except UnicodeDecodeError as error:
         raise refuse("not UTF-8") from error
     except ValueError as error:

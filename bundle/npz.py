@@ -29,10 +29,7 @@ _DAMAGED = (
 def load_npz(data: bytes, shown: str, max_expanded_bytes: int) -> dict[str, npt.NDArray[Any]]:
     """Reads an npz without pickle and with a limit on what it expands to.
 
-    Args:
-        data: the whole file.
-        shown: how to name it in a message.
-        max_expanded_bytes: of all arrays together, by the archive's own word; none is let expand past its word.
+    The limit is on all arrays together, by the archive's own word; none is let expand past its word.
 
     Returns:
         Arrays by name; read-only, as they lie in the expanded bytes.
@@ -56,10 +53,7 @@ def load_npz(data: bytes, shown: str, max_expanded_bytes: int) -> dict[str, npt.
 
 
 def _expand(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """Expand one member, never more of it than it declares.
-
-    `ZipFile.read` would expand up to 2 GiB and cut off afterwards.
-    """
+    # Never more of it than it declares: `ZipFile.read` would expand up to 2 GiB and cut off afterwards.
     if info.compress_type not in _METHODS:
         raise ValueError(f"compression method {info.compress_type}")
     with archive.open(info) as member:
@@ -67,10 +61,7 @@ def _expand(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _read_npy(data: bytes) -> npt.NDArray[Any]:
-    """Read one array, whose header must declare exactly the bytes that follow.
-
-    So nothing is allocated on its word.
-    """
+    # The header must declare exactly the bytes that follow, so nothing is allocated on its word.
     stream = io.BytesIO(data)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError("an npy of another version than 1.0")

@@ -86,17 +86,13 @@ class BundleWriter:
         with only_writer(self.path):
             if replacing is not None:
                 _require_unchanged(replacing)
-            before = self._named_so_far()
+            before: set[str] = set()
+            with contextlib.suppress(BadInputError, RefusedError):  # there is none, or nobody can read it
+                before = _named(Bundle(self.path))
             bundle = _replace_index(self.path, manifest)
             leftovers = [*(p for name in _FOLDERS for p in self.path.glob(f"{name}/*")), *self.path.glob(".part-*")]
             sweep(self.path, leftovers, _OURS, _named(bundle), before)
         return bundle
-
-    def _named_so_far(self) -> set[str]:
-        try:
-            return _named(Bundle(self.path))
-        except (BadInputError, RefusedError):  # there is none, or nobody can read it
-            return set()
 
 
 def _named(bundle: Bundle) -> set[str]:

@@ -15,7 +15,7 @@ PATHS = {"A.json", "B.json", "BUNDLE", "DIR", "FILE", "MD", "MP4", "OUT", "PATH"
 def _completion(a: argparse.Namespace, bar: Bar) -> int:
     import shtab
 
-    for parser in (a.root, *_verbs_of(a.root)):
+    for parser in (a.root, *a.root.verbs.choices.values()):
         for action in parser._actions:
             if takes_path(action):
                 action.complete = shtab.FILE
@@ -31,11 +31,6 @@ def takes_path(action: argparse.Action) -> bool:
     if isinstance(action, argparse._SubParsersAction) or action.choices is not None or action.nargs == 0:
         return False
     return action.metavar in PATHS or not action.option_strings
-
-
-def _verbs_of(root: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    found = [action for action in root._actions if isinstance(action, argparse._SubParsersAction)]
-    return [parser for action in found for parser in action.choices.values()]
 
 
 def add(verb: AddVerb) -> None:

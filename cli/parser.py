@@ -22,7 +22,7 @@ class CommandParser(argparse.ArgumentParser):
         self._json = "--json" in words
         # Before argparse does it: a mistyped option would be reported as a required one that is missing.
         for word in words:
-            if word == "--" or (self._verbs is not None and not word.startswith("-")):
+            if word == "--" or (self.verbs is not None and not word.startswith("-")):
                 break
             self._check_option(word)
         return super().parse_known_args(words, namespace)
@@ -33,7 +33,8 @@ class CommandParser(argparse.ArgumentParser):
         sys.exit(EXIT_USAGE)
 
     @property
-    def _verbs(self) -> argparse.Action | None:
+    def verbs(self) -> argparse._SubParsersAction[CommandParser] | None:
+        """The action that holds the parsers of the verbs; the parser of one verb has none."""
         return next((action for action in self._actions if isinstance(action, argparse._SubParsersAction)), None)
 
     def _check_option(self, word: str) -> None:
@@ -46,7 +47,7 @@ class CommandParser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
             return
-        if action is self._verbs:
+        if action is self.verbs:
             raise argparse.ArgumentError(None, unknown("verb", value, action.choices))
         raise argparse.ArgumentError(action, unknown("value", value, action.choices))
 

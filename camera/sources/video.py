@@ -23,10 +23,7 @@ QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "FATAL"}
 
 
 def load_cv2(purpose: str) -> Any:
-    """Import the module cv2.
-
-    Args:
-        purpose: what it is wanted for, as the start of a sentence.
+    """Import the module cv2; `purpose` is the start of a sentence, should it be missing.
 
     Raises:
         MachineError: it is not installed.

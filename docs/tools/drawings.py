@@ -61,13 +61,13 @@ class Box:
         return BOX_WIDTH + (self.wide - 1) * COLUMN
 
 
-def draw(title: str, boxes: Mapping[str, Box], arrows: Sequence[tuple[str, str, str]]) -> str:
+def draw(title: str, boxes: Mapping[str, Box], arrows: Sequence[tuple[str, str]]) -> str:
     """An SVG of boxes and arrows.
 
     Args:
         title: read aloud in place of the picture.
         boxes: by a short key.
-        arrows: (from, to, text beside the line).
+        arrows: (from, to), down or to a side.
     """
     width = max(box.left + box.width for box in boxes.values()) + MARGIN
     height = max(box.top + BOX_HEIGHT for box in boxes.values()) + MARGIN
@@ -78,7 +78,7 @@ def draw(title: str, boxes: Mapping[str, Box], arrows: Sequence[tuple[str, str, 
         '<path class="head" d="M0 0 8 4 0 8z"/></marker></defs>',
         f'<rect class="page" width="{width:g}" height="{height:g}" rx="10"/>',
     ]
-    lines += [_arrow(boxes[start], boxes[end], text) for start, end, text in arrows]
+    lines += [_arrow(boxes[start], boxes[end]) for start, end in arrows]
     lines += [_box(box) for box in boxes.values()]
     return "\n".join([*lines, "</svg>"]) + "\n"
 
@@ -94,27 +94,19 @@ def _box(box: Box) -> str:
     return "\n".join(lines)
 
 
-def _arrow(start: Box, end: Box, text: str) -> str:
+def _arrow(start: Box, end: Box) -> str:
     if end.top > start.top:  # down, from the nearest point of the upper box
         x2 = end.left + end.width / 2
         x1 = min(max(x2, start.left + 10), start.left + start.width - 10)
         x2 = min(max(x1, end.left + 10), end.left + end.width - 10)
         y1, y2 = start.top + BOX_HEIGHT, end.top - 1
-    elif end.top < start.top:
-        x1 = x2 = start.left + start.width / 2
-        y1, y2 = start.top, end.top + BOX_HEIGHT + 1
     elif end.left > start.left:
         x1, x2 = start.left + start.width, end.left - 1
         y1 = y2 = start.top + BOX_HEIGHT / 2
     else:
         x1, x2 = start.left, end.left + end.width + 1
         y1 = y2 = start.top + BOX_HEIGHT / 2
-    line = f'<path class="line" d="M{x1:g} {y1:g} {x2:g} {y2:g}" marker-end="url(#head)"/>'
-    if not text:
-        return line
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    place = f'x="{x + 6:g}" y="{y + 4:g}" style="text-anchor:start"' if y1 != y2 else f'x="{x:g}" y="{y - 6:g}"'
-    return f'{line}\n<text class="note" {place}>{escape(text)}</text>'
+    return f'<path class="line" d="M{x1:g} {y1:g} {x2:g} {y2:g}" marker-end="url(#head)"/>'
 
 
 TREE = draw(
@@ -134,10 +126,10 @@ TREE = draw(
         "errors": Box(3, 6, "errors.py", "errors, exit codes"),
     },
     [
-        ("cli", "workflows", ""), ("studies", "workflows", ""), ("workflows", "benchmarks", ""),
-        ("benchmarks", "camera", ""), ("benchmarks", "export", ""), ("benchmarks", "calibration", ""),
-        ("export", "model", ""), ("calibration", "model", ""), ("camera", "engine", ""), ("model", "engine", ""),
-        ("engine", "bundle", ""), ("engine", "clips", ""), ("engine", "errors", ""),
+        ("cli", "workflows"), ("studies", "workflows"), ("workflows", "benchmarks"),
+        ("benchmarks", "camera"), ("benchmarks", "export"), ("benchmarks", "calibration"),
+        ("export", "model"), ("calibration", "model"), ("camera", "engine"), ("model", "engine"),
+        ("engine", "bundle"), ("engine", "clips"), ("engine", "errors"),
     ],
 )  # fmt: skip
 
@@ -154,8 +146,8 @@ FRAME = draw(
         "program": Box(0, 1, "your program"),
     },
     [
-        ("camera", "check", ""), ("check", "frame", ""), ("frame", "ring", ""), ("ring", "pick", ""),
-        ("pick", "temporal", ""), ("temporal", "result", ""), ("result", "program", ""),
+        ("camera", "check"), ("check", "frame"), ("frame", "ring"), ("ring", "pick"),
+        ("pick", "temporal"), ("temporal", "result"), ("result", "program"),
     ],
 )  # fmt: skip
 
@@ -175,9 +167,9 @@ CHECKPOINT = draw(
         "program": Box(0, 2, "your program"),
     },
     [
-        ("data", "train", ""), ("train", "ckpt", ""), ("ckpt", "export", ""), ("export", "bundle", ""),
-        ("bundle", "quantize", ""), ("quantize", "verify", ""), ("bundle", "build", ""), ("build", "engines", ""),
-        ("engines", "load", ""), ("verify", "load", ""), ("load", "program", ""),
+        ("data", "train"), ("train", "ckpt"), ("ckpt", "export"), ("export", "bundle"),
+        ("bundle", "quantize"), ("quantize", "verify"), ("bundle", "build"), ("build", "engines"),
+        ("engines", "load"), ("verify", "load"), ("load", "program"),
     ],
 )  # fmt: skip
 
