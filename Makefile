@@ -22,7 +22,7 @@ demo: setup
 	$(RUN) -m logoformer demo -o demo
 
 test: setup lint
-	$(RUN) -m pytest -n 2 --dist loadgroup
+	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup
 	$(PY) -m ruff check .

@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     A test that asks for a fixture by name at run time says its group itself (`pytest.mark.xdist_group`).
 
-    Files with slow tests begin, so that no worker waits at the end for the other one.
+    What takes longest begins, so that no worker waits at the end for the other one (`--no-loadscope-reorder`).
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return
@@ -63,7 +63,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("slow"):
             slow.add(group)
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in slow)
+    order = {group: place for place, group in enumerate((*_COSTLY, *sorted(slow - {*_COSTLY})))}
+    items.sort(key=lambda item: order.get(item.get_closest_marker("xdist_group").args[0], len(order)))
 
 
 def _marked() -> dict[int, str]:
