@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,16 @@ import numpy as np
 from ..bundle import Bundle
 from ..engine import Runtime, load
 from ..errors import UsageError, command, one_of
-from .accuracy import Accuracy, check_after, graph_digests, recording, verify_before
+from .accuracy import (
+    Accuracy,
+    TimedAnswer,
+    check_after,
+    graph_digests,
+    recording,
+    sampled,
+    stream_answers,
+    verify_before,
+)
 from .baselines.contract import (
     CLIP,
     CLIP_AGAIN,
@@ -27,10 +36,13 @@ from .baselines.contract import (
     OTHERS,
     STREAM,
     STREAM_AGAIN,
+    Baseline,
     Inputs,
     Skipped,
     StepAnswer,
+    answer_of,
     clip_baseline,
+    faces_baseline,
     open_ours,
     stream_baseline,
 )
@@ -38,12 +50,14 @@ from .baselines.programs import Opening, open_others
 from .baselines.trtexec import compare_trtexec
 from .load.closed import LoadConfig, Progress, overhead_us
 from .load.first_answer import cold_starts, idle_gaps
-from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
+from .load.modes import ModeResult, run_closed
+from .load.offline import offline
 from .load.overhead import cache_check, measure_wrapper
+from .load.paced import paced
 from .qualify import BUSY, qualify
-from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
+from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, RowComparison, Settings, Subject
 from .report.report import Report
-from .report.rows import comparisons_of, with_energy
+from .report.rows import comparisons_of, make_row, with_energy
 from .roofline.report import floors
 from .sensors.find import Sensors, device_of, this_machine
 from .sensors.machine import Machine, read_machine, usable_cpus
@@ -234,11 +248,11 @@ class BenchRun:
 
     def checked(self) -> tuple[Accuracy, ...]:
         """Compares what was answered while it was timed with what was verified before."""
-        clips = [answer for part in self.parts for answer in part.clips]
-        streams = [answer for part in self.parts for answer in part.streams]
-        return tuple(check_after(proof, self.inputs, clips, streams) for proof in self.proofs)
+        answers = [answer for part in self.parts for answer in part.answers]
+        return tuple(check_after(proof, self.inputs, answers) for proof in self.proofs)
 
     def closed(self) -> None:
+        """The next begins when the last is answered; all baselines interleaved."""
         runtimes = [self.runtime, *(self.open() for _ in range(4))]
         clips = zip(runtimes[:3], (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=True)
         streams = zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
@@ -249,31 +263,73 @@ class BenchRun:
         self.skipped += skipped
         self.foreign = tuple(baseline.name for baseline in others)
         part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)
-        self.parts.append(ModeResult(part.rows, part.clips, part.streams, tuple(comparisons_of(result.latency_ms))))
+        self.parts.append(replace(part, comparisons=tuple(comparisons_of(result.latency_ms))))
         repeated = ratio(result.latency_ms[CLIP_REPEATED], result.latency_ms[CLIP])
         noise = ratio(result.latency_ms[CLIP], result.latency_ms[CLIP_AGAIN]).noise
         self.cache = cache_check(self.runtime, self.inputs, repeated, noise)
 
     def paced(self) -> None:
-        hop, load_ = self.config.hop, self.load
-        runtime = self.open()
-        part = run_paced(runtime, self.inputs, self.rate_hz, hop, load_, self.device, self.zero_ns, self.progress)
-        self.parts.append(part)
+        """One stream at a camera's rate, latency from the scheduled arrival of its frames, which queue."""
+        runtime, inputs, hop, rate = self.open(), self.inputs, self.config.hop, self.rate_hz
+        answers: dict[int, StepAnswer] = {}
+        with runtime.stream(hop=hop, color="rgb", warmup="repeat") as stream:
+
+            def step(index: int) -> bool:
+                result = stream.push(inputs.frame(index), index / inputs.fps)
+                if result is not None:
+                    answers[index] = answer_of([result])
+                return result is not None
+
+            first = self.load.warmup * hop
+            for index in range(first):
+                step(index)
+            result = paced(step, rate, self.load.samples * hop, first=first, progress=self.progress)
+        what = f"stream.push at {rate:g} frames/s, hop {hop}: scheduled arrival of the frame -> probabilities"
+        baseline = Baseline(
+            f"paced {rate:g} Hz", what, runtime.precision, True, answers.__getitem__, runtime.backend, self.device, hop
+        )
+        steps = [int(step) for step in result.steps]
+        due_s = (result.due_ns - self.zero_ns) / 1e9
+        row = make_row(
+            baseline, "paced", due_s[None], result.latency_ms[None], [answers[step] for step in steps],
+            throughput_hz=result.pace.achieved_hz / hop, pace=result.pace,
+        )  # fmt: skip
+        found = [found for step in sampled(steps) for found in stream_answers(step, answers[step], baseline)]
+        self.parts.append(ModeResult((row,), tuple(found)))
 
     def multi(self) -> None:
-        hop, load_ = self.config.hop, self.load
-        part = run_multi(self.open, self.inputs, self.faces, hop, load_, self.device, self.zero_ns, self.progress)
-        self.parts.append(part)
+        """One new frame of each of several faces, beside one face alone and beside itself."""
+        many, again, one = f"{self.faces} streams", f"{self.faces} streams again", "1 stream alone"
+        baselines = [
+            faces_baseline(self.open(), self.inputs, name, self.config.hop, count, self.device)
+            for name, count in ((many, self.faces), (again, self.faces), (one, 1))
+        ]
+        part, result = run_closed(baselines, self.load, self.zero_ns, self.progress, mode="multi")
+        noise = ratio(result.latency_ms[many], result.latency_ms[again])
+        against = ratio(result.latency_ms[many], result.latency_ms[one])
+        comparisons = (RowComparison(many, one, against, noise.noise), RowComparison(many, again, noise, noise.noise))
+        self.parts.append(replace(part, comparisons=comparisons))
 
     def offline(self) -> None:
-        workers = workers_of(self.device, self.threads)
-        each = max(self.threads // workers, 1)
+        """As many clips at once as the machine takes: a runtime a CPU; two on a GPU, one copying, one computing."""
+        workers = self.threads if self.device == CPU else 2
+        precision, backend = self.runtime.precision, self.config.backend
+        answers: dict[int, StepAnswer] = {}
 
-        def open_runtime() -> Runtime:
-            return load(Bundle(self.config.bundle), backend=self.config.backend, precision=self.runtime.precision,
-                        threads=each)  # fmt: skip
+        @contextlib.contextmanager
+        def open_step() -> Iterator[Callable[[int], None]]:
+            threads = max(self.threads // workers, 1)
+            with load(Bundle(self.config.bundle), backend=backend, precision=precision, threads=threads) as runtime:
+                yield recording(clip_baseline(runtime, self.inputs, CLIP, self.device).answer, answers)
 
-        self.parts.append(run_offline(open_runtime, self.inputs, workers, self.load, self.device, self.zero_ns))
+        result = offline(open_step, workers, self.load.samples, max(self.load.warmup, 1))
+        what = f"{workers} threads, each with a runtime of its own: latency of one clip among them"
+        baseline = Baseline("offline", what, precision, True, answers.__getitem__, self.runtime.backend, self.device)
+        given = [answers[index] for index in range(self.load.samples)]
+        start_s, latency = (result.start_ns - self.zero_ns) / 1e9, result.latency_ns / 1e6
+        row = make_row(baseline, "offline", start_s[None], latency[None], given, throughput_hz=result.throughput_hz)
+        clips = [TimedAnswer(index, answer.probabilities, baseline) for index, answer in enumerate(given)]
+        self.parts.append(ModeResult((row,), tuple(clips)))
 
     def cold(self) -> None:
         c = self.config
