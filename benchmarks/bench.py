@@ -160,7 +160,9 @@ def bench(
         telemetry = sampler.result(run.zero_ns)
         accuracy = run.checked()
         wrapper = measure_wrapper(run.bundle, run.runtime.precision, run.inputs)
-        subject = _subject(run)
+        preset = str(run.bundle.manifest["model"].get("preset", ""))
+        name, runtime = run.bundle.path.resolve().name, run.runtime
+        subject = Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))
         trtexec, skipped = compare_trtexec(run.bundle, run.runtime.precision, sensors) if config.trtexec else ((), ())
     rows = with_energy([row for part in run.parts for row in part.rows], telemetry)
     ours = [row for row in rows if row.name not in run.foreign]
@@ -236,9 +238,9 @@ class BenchRun:
         wanted = precision or self.config.precision
         return open_ours(self.bundle, wanted, self.threads, self.closing, self.config.backend)
 
-    def precisions(self) -> list[str]:
+    def precisions(self) -> tuple[str, ...]:
         """Those whose answers are verified before anything is timed."""
-        return [self.config.precision]
+        return (self.config.precision,)
 
     def measure(self) -> None:
         """Runs the modes of the configuration."""
@@ -341,12 +343,6 @@ class BenchRun:
 
 
 # --------------------------------------------------------------------------------------------------------------- report
-def _subject(run: BenchRun) -> Subject:
-    runtime, preset = run.runtime, str(run.bundle.manifest["model"].get("preset", ""))
-    name = run.bundle.path.resolve().name
-    return Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))
-
-
 def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
     """Notes that a reader needs before quoting a figure."""
     notes = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..bundle import MIXED, PRECISIONS, Bundle
 from ..engine.sessions.backends import choose_precisions
 from .baselines.contract import CLIP, STREAM, Baseline, clip_baseline, faces_baseline
 from .bench import BenchConfig, BenchRun, bench
@@ -43,8 +42,8 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors:
 class MatrixRun(BenchRun):
     """Every cell of precision x graph x hop x streams."""
 
-    def precisions(self) -> list[str]:
-        return precisions_of(self.bundle, self.config.precision)
+    def precisions(self) -> tuple[str, ...]:
+        return choose_precisions(self.bundle, self.config.precision, "onnxruntime")
 
     def measure(self) -> None:
         cells = [cell for proof in self.proofs for cell in self._cells(proof.runtime.precision)]
@@ -60,18 +59,6 @@ class MatrixRun(BenchRun):
                 name = f"{STREAM} {precision} hop {hop} x {streams}"
                 cells.append(faces_baseline(self.open(precision), self.inputs, name, hop, streams, self.device))
         return cells
-
-
-def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
-    """The precisions to measure: one by name, or all that were accepted.
-
-    Raises:
-        UsageError: the bundle has no such precision.
-        VerificationError: no precision was accepted.
-    """
-    if wanted != "verdict" or not bundle.accepted:
-        return [choose_precisions(bundle, wanted, "onnxruntime")[0]]
-    return [name for name in (*PRECISIONS, MIXED) if name in bundle.accepted]
 
 
 # -------------------------------------------------------------------------------------------------------------- report
