@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,19 +50,19 @@ from .baselines.programs import Opening, open_others
 from .baselines.trtexec import compare_trtexec
 from .load.closed import LoadConfig, Progress, overhead_us
 from .load.first_answer import cold_starts, idle_gaps
-from .load.modes import ModeResult, run_closed
+from .load.modes import run_closed
 from .load.offline import offline
 from .load.overhead import cache_check, measure_wrapper
 from .load.paced import paced
-from .qualify import BUSY, qualify
-from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, RowComparison, Settings, Subject
+from .qualify import notes_of, qualify
+from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, ReportRow, RowComparison, Settings, Subject
 from .report.report import Report
 from .report.rows import comparisons_of, make_row, with_energy
 from .roofline.report import floors
 from .sensors.find import Sensors, device_of, this_machine
-from .sensors.machine import Machine, read_machine, usable_cpus
+from .sensors.machine import read_machine, usable_cpus
 from .sensors.telemetry import Sampler
-from .statistics import ratio
+from .statistics import FloatArray, ratio
 
 ROUNDS = 20  # what the bootstrap draws from
 REST_S = 0.05  # twice as long as the thread pools of any baseline were seen to spin after their last work
@@ -164,7 +164,7 @@ def bench(
         name, runtime = run.bundle.path.resolve().name, run.runtime
         subject = Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))
         trtexec, skipped = compare_trtexec(run.bundle, run.runtime.precision, sensors) if config.trtexec else ((), ())
-    rows = with_energy([row for part in run.parts for row in part.rows], telemetry)
+    rows = with_energy(run.rows, telemetry)
     ours = [row for row in rows if row.name not in run.foreign]
     return Report(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -179,7 +179,7 @@ def bench(
         ),
         rows=rows,
         skipped=(*run.skipped, *skipped),
-        comparisons=tuple(comparison for part in run.parts for comparison in part.comparisons),
+        comparisons=tuple(run.comparisons),
         accuracy=accuracy,
         cache=run.cache,
         cold=run.cold_start,
@@ -226,7 +226,9 @@ class BenchRun:
         self.device, self.gpu = device_of(self.runtime.backend, sensors), sensors.gpu
         self.proofs = [verify_before(runtime, self.bundle.golden()) for runtime in runtimes]
         self.zero_ns = 0
-        self.parts: list[ModeResult] = []
+        self.rows: list[ReportRow] = []
+        self.answers: list[TimedAnswer] = []
+        self.comparisons: list[RowComparison] = []
         self.skipped: list[Skipped] = []
         self.foreign: tuple[str, ...] = ()
         self.cache: CacheCheck | None = None
@@ -250,8 +252,14 @@ class BenchRun:
 
     def checked(self) -> tuple[Accuracy, ...]:
         """Compares what was answered while it was timed with what was verified before."""
-        answers = [answer for part in self.parts for answer in part.answers]
-        return tuple(check_after(proof, self.inputs, answers) for proof in self.proofs)
+        return tuple(check_after(proof, self.inputs, self.answers) for proof in self.proofs)
+
+    def interleaved(self, baselines: Sequence[Baseline], mode: str = "closed") -> Mapping[str, FloatArray]:
+        """Times baselines in one closed loop; gives the latencies by baseline, float64 `[R, K]`."""
+        rows, answers, result = run_closed(baselines, self.load, self.zero_ns, self.progress, mode=mode)
+        self.rows += rows
+        self.answers += answers
+        return result.latency_ms
 
     def closed(self) -> None:
         """The next begins when the last is answered; all baselines interleaved."""
@@ -264,10 +272,9 @@ class BenchRun:
         others, skipped = open_others(self.config.others, opening, self.progress)
         self.skipped += skipped
         self.foreign = tuple(baseline.name for baseline in others)
-        part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)
-        self.parts.append(replace(part, comparisons=tuple(comparisons_of(result.latency_ms))))
-        repeated = ratio(result.latency_ms[CLIP_REPEATED], result.latency_ms[CLIP])
-        noise = ratio(result.latency_ms[CLIP], result.latency_ms[CLIP_AGAIN]).noise
+        taken = self.interleaved([*ours, *others])
+        self.comparisons += comparisons_of(taken)
+        repeated, noise = ratio(taken[CLIP_REPEATED], taken[CLIP]), ratio(taken[CLIP], taken[CLIP_AGAIN]).noise
         self.cache = cache_check(self.runtime, self.inputs, repeated, noise)
 
     def paced(self) -> None:
@@ -292,12 +299,12 @@ class BenchRun:
         )
         steps = [int(step) for step in result.steps]
         due_s = (result.due_ns - self.zero_ns) / 1e9
-        row = make_row(
+        self.rows.append(make_row(
             baseline, "paced", due_s[None], result.latency_ms[None], [answers[step] for step in steps],
             throughput_hz=result.pace.achieved_hz / hop, pace=result.pace,
-        )  # fmt: skip
-        found = [found for step in sampled(steps) for found in stream_answers(step, answers[step], baseline)]
-        self.parts.append(ModeResult((row,), tuple(found)))
+        ))  # fmt: skip
+        for step_ in sampled(steps):
+            self.answers += stream_answers(step_, answers[step_], baseline)
 
     def multi(self) -> None:
         """One new frame of each of several faces, beside one face alone and beside itself."""
@@ -306,11 +313,10 @@ class BenchRun:
             faces_baseline(self.open(), self.inputs, name, self.config.hop, count, self.device)
             for name, count in ((many, self.faces), (again, self.faces), (one, 1))
         ]
-        part, result = run_closed(baselines, self.load, self.zero_ns, self.progress, mode="multi")
-        noise = ratio(result.latency_ms[many], result.latency_ms[again])
-        against = ratio(result.latency_ms[many], result.latency_ms[one])
-        comparisons = (RowComparison(many, one, against, noise.noise), RowComparison(many, again, noise, noise.noise))
-        self.parts.append(replace(part, comparisons=comparisons))
+        taken = self.interleaved(baselines, "multi")
+        noise = ratio(taken[many], taken[again])
+        self.comparisons.append(RowComparison(many, one, ratio(taken[many], taken[one]), noise.noise))
+        self.comparisons.append(RowComparison(many, again, noise, noise.noise))
 
     def offline(self) -> None:
         """As many clips at once as the machine takes: a runtime a CPU; two on a GPU, one copying, one computing."""
@@ -329,9 +335,10 @@ class BenchRun:
         baseline = Baseline("offline", what, precision, True, answers.__getitem__, self.runtime.backend, self.device)
         given = [answers[index] for index in range(self.load.samples)]
         start_s, latency = (result.start_ns - self.zero_ns) / 1e9, result.latency_ns / 1e6
-        row = make_row(baseline, "offline", start_s[None], latency[None], given, throughput_hz=result.throughput_hz)
-        clips = [TimedAnswer(index, answer.probabilities, baseline) for index, answer in enumerate(given)]
-        self.parts.append(ModeResult((row,), tuple(clips)))
+        self.rows.append(
+            make_row(baseline, "offline", start_s[None], latency[None], given, throughput_hz=result.throughput_hz)
+        )
+        self.answers += [TimedAnswer(index, answer.probabilities, baseline) for index, answer in enumerate(given)]
 
     def cold(self) -> None:
         c = self.config
@@ -340,21 +347,3 @@ class BenchRun:
     def idle(self) -> None:
         baseline = clip_baseline(self.open(), self.inputs, CLIP, self.device)
         self.gaps = idle_gaps(baseline.answer, progress=self.progress, seed=self.config.seed)
-
-
-# --------------------------------------------------------------------------------------------------------------- report
-def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
-    """Notes that a reader needs before quoting a figure."""
-    notes = []
-    if device == CPU:
-        notes.append("Measured on the CPU. Nothing here says how fast a GPU would be.")
-    if machine.load_1min is not None and machine.load_1min > BUSY * machine.usable_cpus:
-        notes.append(
-            f"The load average was {machine.load_1min:.2f} on {machine.usable_cpus} CPUs at the start: others were "
-            "running. Times are upper limits, and whoever spins on more threads suffers more: measure again when idle."
-        )
-    if any(name.startswith("torch") for name in foreign):
-        notes.append("torch runs the same architecture with random weights: a bundle holds none for it.")
-        if precision != "fp32":
-            notes.append(f"torch runs in FP32, the bundle's graphs in {precision}: that ratio mixes two causes.")
-    return notes

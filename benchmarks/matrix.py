@@ -12,7 +12,6 @@ from ..engine.sessions.backends import choose_precisions
 from .baselines.contract import CLIP, STREAM, Baseline, clip_baseline, faces_baseline
 from .bench import BenchConfig, BenchRun, bench
 from .load.closed import Progress
-from .load.modes import run_closed
 from .report.records import ReportRow
 from .report.report import Report
 from .report.text_tables import columns, ms
@@ -47,8 +46,7 @@ class MatrixRun(BenchRun):
 
     def measure(self) -> None:
         cells = [cell for proof in self.proofs for cell in self._cells(proof.runtime.precision)]
-        part, _ = run_closed(cells, self.load, self.zero_ns, self.progress)
-        self.parts.append(part)
+        self.interleaved(cells)
 
     def _cells(self, precision: str) -> list[Baseline]:
         """The clip graph, then every hop with one stream, two, and as many as the arena holds."""

@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..accuracy import TimedAnswer, recording, sampled, stream_answers
 from ..baselines.contract import CLIP_REPEATED, Baseline, StepAnswer
-from ..report.records import ReportRow, RowComparison
+from ..report.records import ReportRow
 from ..report.rows import make_row
 from .closed import Candidate, Clock, LoadConfig, LoadResult, Progress, closed_loop
-
-
-@dataclass(frozen=True)
-class ModeResult:
-    """Rows and recorded answers of one mode.
-
-    Attributes:
-        rows: without energy.
-        answers: to clips all of them, of streams a sample.
-        comparisons: of these rows.
-    """
-
-    rows: tuple[ReportRow, ...]
-    answers: tuple[TimedAnswer, ...]
-    comparisons: tuple[RowComparison, ...] = ()
 
 
 def run_closed(
@@ -36,7 +20,7 @@ def run_closed(
     *,
     mode: str = "closed",
     clock: Clock = time.perf_counter_ns,
-) -> tuple[ModeResult, LoadResult]:
+) -> tuple[list[ReportRow], list[TimedAnswer], LoadResult]:
     """Times all baselines interleaved; `CLIP_REPEATED` gets no row of its own.
 
     Args:
@@ -46,6 +30,9 @@ def run_closed(
         progress: called after each block.
         mode: of the rows.
         clock: a monotonic clock in nanoseconds.
+
+    Returns:
+        The rows, without energy; the answers to clips and a sample of those of streams; every latency.
     """
     answers: dict[str, dict[int, StepAnswer]] = {baseline.name: {} for baseline in baselines}
     candidates = [Candidate(one.name, recording(one.answer, answers[one.name])) for one in baselines]
@@ -68,4 +55,4 @@ def run_closed(
         else:
             for step in sampled(steps):
                 checked += stream_answers((step + 1) * baseline.hop - 1, given[step], baseline)
-    return ModeResult(tuple(rows), tuple(checked)), result
+    return rows, checked, result
