@@ -278,7 +278,7 @@ class BenchRun:
         self.cache = cache_check(self.runtime, self.inputs, repeated, noise)
 
     def paced(self) -> None:
-        """One stream at a camera's rate, latency from the scheduled arrival of its frames, which queue."""
+        """One stream at a camera's rate, latency from the scheduled arrival of each frame."""
         runtime, inputs, hop, rate = self.open(), self.inputs, self.config.hop, self.rate_hz
         answers: dict[int, StepAnswer] = {}
         with runtime.stream(hop=hop, color="rgb", warmup="repeat") as stream:
@@ -319,8 +319,8 @@ class BenchRun:
         self.comparisons.append(RowComparison(many, again, noise, noise.noise))
 
     def offline(self) -> None:
-        """As many clips at once as the machine takes: a runtime a CPU; two on a GPU, one copying, one computing."""
-        workers = self.threads if self.device == CPU else 2
+        """As many clips at once as the machine takes."""
+        workers = self.threads if self.device == CPU else 2  # on a GPU one copies while one computes
         precision, backend = self.runtime.precision, self.config.backend
         answers: dict[int, StepAnswer] = {}
 

@@ -228,7 +228,7 @@ def torch_baseline(model: Any, name: str, inputs: Inputs) -> Baseline:
 
 
 def _eager_model(o: Opening) -> Any:
-    """The bundle's architecture in torch, whose number of threads is set until `o.closing` closes."""
+    """The bundle's architecture in torch, with the threads given until `o.closing` closes."""
     import torch
 
     from ...model.networks.config import ModelConfig

@@ -1,4 +1,4 @@
-"""The closed loop on baselines: rows, and the answers that were given *while it timed*, to be compared later."""
+"""The closed loop on baselines: rows, and the answers that were given *while it timed*."""
 
 from __future__ import annotations
 

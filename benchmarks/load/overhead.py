@@ -32,7 +32,7 @@ TOLERANCE = 0.10  # MLPerf's: repeated input may be 10 % faster
 
 
 class HollowSession:
-    """Implements `engine.sessions.contract.Session` for one graph, computes nothing and counts its runs."""
+    """Implements `engine.sessions.contract.Session` for one graph; only counts its runs."""
 
     runs = 0
 
