@@ -11,7 +11,7 @@ A benchmark that only takes the time can be won by a wrong answer. Three compari
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,15 +63,13 @@ class Verified:
         runtime: that answered.
         answers: float32 `[G, C]`, its own answers to the golden clips.
         deviation: between the golden clips, of a centred logit.
-        clip_share, pair_share, agreement: see `Accuracy`.
+        accuracy: what is known before timing; nothing timed was compared yet.
     """
 
     runtime: Runtime
     answers: npt.NDArray[np.float32]
     deviation: float
-    clip_share: float
-    pair_share: float
-    agreement: float
+    accuracy: Accuracy
 
 
 def verify_before(runtime: Runtime, golden: Golden) -> Verified:
@@ -92,7 +90,20 @@ def verify_before(runtime: Runtime, golden: Golden) -> Verified:
                 next=command("logoformer", "verify", runtime.bundle.path),
             )
     deviation = float(np.sqrt(centred_logits(golden.probabilities).var(0).mean()))
-    return Verified(runtime, answers, deviation, clip_share, pair_share, min(clip_agreement, pair_agreement))
+    accuracy = Accuracy(
+        precision=runtime.precision,
+        graphs=graph_digests(runtime),
+        verdict=str(runtime.bundle.precisions.get(runtime.precision, {}).get("verdict", "none")),
+        golden_clips=len(answers),
+        clip_share=clip_share,
+        pair_share=pair_share,
+        agreement=min(clip_agreement, pair_agreement),
+        timed_answers=0,
+        timed_difference=0.0,
+        stream_answers=0,
+        stream_share=0.0,
+    )
+    return Verified(runtime, answers, deviation, accuracy)
 
 
 def graph_digests(runtime: Runtime) -> dict[str, str]:
@@ -102,28 +113,26 @@ def graph_digests(runtime: Runtime) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class ClipAnswer:
-    """A baseline's answer to a golden clip while it was timed: float32 `[C]`."""
+class TimedAnswer:
+    """An answer that was given while it was timed.
 
-    clip: int
+    Attributes:
+        index: of the golden clip in the rotation, or of the frame in its stream.
+        probabilities: float32 `[C]`.
+        baseline: who answered; a stream where it has a hop.
+        offset: where in the rotation the stream began.
+    """
+
+    index: int
     probabilities: npt.NDArray[np.float32]
     baseline: Baseline
+    offset: int = 0
 
 
-@dataclass(frozen=True)
-class StreamAnswer:
-    """A timed stream's answer for one frame; the stream began at `offset` of the rotation."""
-
-    frame: int
-    offset: int
-    probabilities: npt.NDArray[np.float32]
-    baseline: Baseline
-
-
-def stream_answers(frame: int, answer: StepAnswer, baseline: Baseline) -> list[StreamAnswer]:
+def stream_answers(frame: int, answer: StepAnswer, baseline: Baseline) -> list[TimedAnswer]:
     """The answers of one step for every face; face i began at frame `i * APART`."""
     faces = (answer, *answer.others)
-    return [StreamAnswer(frame, face * APART, one.probabilities, baseline) for face, one in enumerate(faces)]
+    return [TimedAnswer(frame, one.probabilities, baseline, face * APART) for face, one in enumerate(faces)]
 
 
 def sampled(steps: Sequence[int]) -> list[int]:
@@ -140,27 +149,25 @@ def recording(answer: Callable[[int], StepAnswer], into: dict[int, StepAnswer]) 
     return step
 
 
-def check_after(
-    verified: Verified, inputs: Inputs, clips: Sequence[ClipAnswer], streams: Sequence[StreamAnswer]
-) -> Accuracy:
+def check_after(verified: Verified, inputs: Inputs, answers: Sequence[TimedAnswer]) -> Accuracy:
     """Compares what was answered while it was timed with what was verified before.
 
     Args:
         verified: from `verify_before`.
         inputs: what was fed.
-        clips: answers to clips, of every mode and of every baseline with the bundle's own weights; those in the
-            runtime's precision are compared.
-        streams: a sample of the answers of streams; likewise.
+        answers: of every mode and of every baseline with the bundle's own weights: all to clips, a sample of the
+            streams'; those in the runtime's precision are compared.
 
     Raises:
         VerificationError: an answer differs.
     """
     runtime = verified.runtime
-    clips = [answer for answer in clips if answer.baseline.precision == runtime.precision]
-    streams = [answer for answer in streams if answer.baseline.precision == runtime.precision]
+    own = [answer for answer in answers if answer.baseline.precision == runtime.precision]
+    clips = [answer for answer in own if answer.baseline.hop is None]
+    streams = [answer for answer in own if answer.baseline.hop is not None]
     difference = 0.0
     for answer in clips:
-        wanted = verified.answers[answer.clip % len(verified.answers)]
+        wanted = verified.answers[answer.index % len(verified.answers)]
         found = float(np.abs(answer.probabilities - wanted).max())
         tolerance = answer.baseline.tolerance
         shown = f"{answer.baseline.name}: {found:.2g}, {tolerance:g} is allowed"
@@ -168,20 +175,14 @@ def check_after(
         difference = max(difference, found)
     share = 0.0
     if streams:
-        seen = [runtime(inputs.seen_by_stream(a.frame, runtime.bundle, a.offset), color="rgb") for a in streams]
+        seen = [runtime(inputs.seen_by_stream(a.index, runtime.bundle, a.offset), color="rgb") for a in streams]
         streamed = np.stack([answer.probabilities for answer in streams])
         distances = np.abs(centred_logits(streamed) - centred_logits(np.stack([one.probabilities for one in seen])))
         share = float(distances.max()) / verified.deviation
         allowed = 2 * SHARES[runtime.precision]  # either side may be that far from the truth
         _require(runtime, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
-    return Accuracy(
-        precision=runtime.precision,
-        graphs=graph_digests(runtime),
-        verdict=str(runtime.bundle.precisions.get(runtime.precision, {}).get("verdict", "none")),
-        golden_clips=len(verified.answers),
-        clip_share=verified.clip_share,
-        pair_share=verified.pair_share,
-        agreement=verified.agreement,
+    return replace(
+        verified.accuracy,
         timed_answers=len(clips),
         timed_difference=difference,
         stream_answers=len(streams),

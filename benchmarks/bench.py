@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +19,16 @@ import numpy as np
 from ..bundle import Bundle
 from ..engine import Runtime, load
 from ..errors import UsageError, command, one_of
-from .accuracy import Accuracy, check_after, graph_digests, recording, verify_before
+from .accuracy import (
+    Accuracy,
+    TimedAnswer,
+    check_after,
+    graph_digests,
+    recording,
+    sampled,
+    stream_answers,
+    verify_before,
+)
 from .baselines.contract import (
     CLIP,
     CLIP_AGAIN,
@@ -27,10 +36,13 @@ from .baselines.contract import (
     OTHERS,
     STREAM,
     STREAM_AGAIN,
+    Baseline,
     Inputs,
     Skipped,
     StepAnswer,
+    answer_of,
     clip_baseline,
+    faces_baseline,
     open_ours,
     stream_baseline,
 )
@@ -38,17 +50,19 @@ from .baselines.programs import Opening, open_others
 from .baselines.trtexec import compare_trtexec
 from .load.closed import LoadConfig, Progress, overhead_us
 from .load.first_answer import cold_starts, idle_gaps
-from .load.modes import ModeResult, run_closed, run_multi, run_offline, run_paced, workers_of
+from .load.modes import run_closed
+from .load.offline import offline
 from .load.overhead import cache_check, measure_wrapper
-from .qualify import BUSY, qualify
-from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, Settings, Subject
+from .load.paced import paced
+from .qualify import notes_of, qualify
+from .report.records import CPU, MODES, CacheCheck, ColdStart, IdleGap, ReportRow, RowComparison, Settings, Subject
 from .report.report import Report
-from .report.rows import comparisons_of, with_energy
+from .report.rows import comparisons_of, make_row, with_energy
 from .roofline.report import floors
 from .sensors.find import Sensors, device_of, this_machine
-from .sensors.machine import Machine, read_machine, usable_cpus
+from .sensors.machine import read_machine, usable_cpus
 from .sensors.telemetry import Sampler
-from .statistics import ratio
+from .statistics import FloatArray, ratio
 
 ROUNDS = 20  # what the bootstrap draws from
 REST_S = 0.05  # twice as long as the thread pools of any baseline were seen to spin after their last work
@@ -146,9 +160,11 @@ def bench(
         telemetry = sampler.result(run.zero_ns)
         accuracy = run.checked()
         wrapper = measure_wrapper(run.bundle, run.runtime.precision, run.inputs)
-        subject = _subject(run)
+        preset = str(run.bundle.manifest["model"].get("preset", ""))
+        name, runtime = run.bundle.path.resolve().name, run.runtime
+        subject = Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))
         trtexec, skipped = compare_trtexec(run.bundle, run.runtime.precision, sensors) if config.trtexec else ((), ())
-    rows = with_energy([row for part in run.parts for row in part.rows], telemetry)
+    rows = with_energy(run.rows, telemetry)
     ours = [row for row in rows if row.name not in run.foreign]
     return Report(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -163,7 +179,7 @@ def bench(
         ),
         rows=rows,
         skipped=(*run.skipped, *skipped),
-        comparisons=tuple(comparison for part in run.parts for comparison in part.comparisons),
+        comparisons=tuple(run.comparisons),
         accuracy=accuracy,
         cache=run.cache,
         cold=run.cold_start,
@@ -210,7 +226,9 @@ class BenchRun:
         self.device, self.gpu = device_of(self.runtime.backend, sensors), sensors.gpu
         self.proofs = [verify_before(runtime, self.bundle.golden()) for runtime in runtimes]
         self.zero_ns = 0
-        self.parts: list[ModeResult] = []
+        self.rows: list[ReportRow] = []
+        self.answers: list[TimedAnswer] = []
+        self.comparisons: list[RowComparison] = []
         self.skipped: list[Skipped] = []
         self.foreign: tuple[str, ...] = ()
         self.cache: CacheCheck | None = None
@@ -222,9 +240,9 @@ class BenchRun:
         wanted = precision or self.config.precision
         return open_ours(self.bundle, wanted, self.threads, self.closing, self.config.backend)
 
-    def precisions(self) -> list[str]:
+    def precisions(self) -> tuple[str, ...]:
         """Those whose answers are verified before anything is timed."""
-        return [self.config.precision]
+        return (self.config.precision,)
 
     def measure(self) -> None:
         """Runs the modes of the configuration."""
@@ -234,11 +252,17 @@ class BenchRun:
 
     def checked(self) -> tuple[Accuracy, ...]:
         """Compares what was answered while it was timed with what was verified before."""
-        clips = [answer for part in self.parts for answer in part.clips]
-        streams = [answer for part in self.parts for answer in part.streams]
-        return tuple(check_after(proof, self.inputs, clips, streams) for proof in self.proofs)
+        return tuple(check_after(proof, self.inputs, self.answers) for proof in self.proofs)
+
+    def interleaved(self, baselines: Sequence[Baseline], mode: str = "closed") -> Mapping[str, FloatArray]:
+        """Times baselines in one closed loop; gives the latencies by baseline, float64 `[R, K]`."""
+        rows, answers, result = run_closed(baselines, self.load, self.zero_ns, self.progress, mode=mode)
+        self.rows += rows
+        self.answers += answers
+        return result.latency_ms
 
     def closed(self) -> None:
+        """The next begins when the last is answered; all baselines interleaved."""
         runtimes = [self.runtime, *(self.open() for _ in range(4))]
         clips = zip(runtimes[:3], (CLIP, CLIP_AGAIN, CLIP_REPEATED), strict=True)
         streams = zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
@@ -248,32 +272,73 @@ class BenchRun:
         others, skipped = open_others(self.config.others, opening, self.progress)
         self.skipped += skipped
         self.foreign = tuple(baseline.name for baseline in others)
-        part, result = run_closed([*ours, *others], self.load, self.zero_ns, self.progress)
-        self.parts.append(ModeResult(part.rows, part.clips, part.streams, tuple(comparisons_of(result.latency_ms))))
-        repeated = ratio(result.latency_ms[CLIP_REPEATED], result.latency_ms[CLIP])
-        noise = ratio(result.latency_ms[CLIP], result.latency_ms[CLIP_AGAIN]).noise
+        taken = self.interleaved([*ours, *others])
+        self.comparisons += comparisons_of(taken)
+        repeated, noise = ratio(taken[CLIP_REPEATED], taken[CLIP]), ratio(taken[CLIP], taken[CLIP_AGAIN]).noise
         self.cache = cache_check(self.runtime, self.inputs, repeated, noise)
 
     def paced(self) -> None:
-        hop, load_ = self.config.hop, self.load
-        runtime = self.open()
-        part = run_paced(runtime, self.inputs, self.rate_hz, hop, load_, self.device, self.zero_ns, self.progress)
-        self.parts.append(part)
+        """One stream at a camera's rate, latency from the scheduled arrival of each frame."""
+        runtime, inputs, hop, rate = self.open(), self.inputs, self.config.hop, self.rate_hz
+        answers: dict[int, StepAnswer] = {}
+        with runtime.stream(hop=hop, color="rgb", warmup="repeat") as stream:
+
+            def step(index: int) -> bool:
+                result = stream.push(inputs.frame(index), index / inputs.fps)
+                if result is not None:
+                    answers[index] = answer_of([result])
+                return result is not None
+
+            first = self.load.warmup * hop
+            for index in range(first):
+                step(index)
+            result = paced(step, rate, self.load.samples * hop, first=first, progress=self.progress)
+        what = f"stream.push at {rate:g} frames/s, hop {hop}: scheduled arrival of the frame -> probabilities"
+        baseline = Baseline(
+            f"paced {rate:g} Hz", what, runtime.precision, True, answers.__getitem__, runtime.backend, self.device, hop
+        )
+        steps = [int(step) for step in result.steps]
+        due_s = (result.due_ns - self.zero_ns) / 1e9
+        self.rows.append(make_row(
+            baseline, "paced", due_s[None], result.latency_ms[None], [answers[step] for step in steps],
+            throughput_hz=result.pace.achieved_hz / hop, pace=result.pace,
+        ))  # fmt: skip
+        for step_ in sampled(steps):
+            self.answers += stream_answers(step_, answers[step_], baseline)
 
     def multi(self) -> None:
-        hop, load_ = self.config.hop, self.load
-        part = run_multi(self.open, self.inputs, self.faces, hop, load_, self.device, self.zero_ns, self.progress)
-        self.parts.append(part)
+        """One new frame of each of several faces, beside one face alone and beside itself."""
+        many, again, one = f"{self.faces} streams", f"{self.faces} streams again", "1 stream alone"
+        baselines = [
+            faces_baseline(self.open(), self.inputs, name, self.config.hop, count, self.device)
+            for name, count in ((many, self.faces), (again, self.faces), (one, 1))
+        ]
+        taken = self.interleaved(baselines, "multi")
+        noise = ratio(taken[many], taken[again])
+        self.comparisons.append(RowComparison(many, one, ratio(taken[many], taken[one]), noise.noise))
+        self.comparisons.append(RowComparison(many, again, noise, noise.noise))
 
     def offline(self) -> None:
-        workers = workers_of(self.device, self.threads)
-        each = max(self.threads // workers, 1)
+        """As many clips at once as the machine takes."""
+        workers = self.threads if self.device == CPU else 2  # on a GPU one copies while one computes
+        precision, backend = self.runtime.precision, self.config.backend
+        answers: dict[int, StepAnswer] = {}
 
-        def open_runtime() -> Runtime:
-            return load(Bundle(self.config.bundle), backend=self.config.backend, precision=self.runtime.precision,
-                        threads=each)  # fmt: skip
+        @contextlib.contextmanager
+        def open_step() -> Iterator[Callable[[int], None]]:
+            threads = max(self.threads // workers, 1)
+            with load(Bundle(self.config.bundle), backend=backend, precision=precision, threads=threads) as runtime:
+                yield recording(clip_baseline(runtime, self.inputs, CLIP, self.device).answer, answers)
 
-        self.parts.append(run_offline(open_runtime, self.inputs, workers, self.load, self.device, self.zero_ns))
+        result = offline(open_step, workers, self.load.samples, max(self.load.warmup, 1))
+        what = f"{workers} threads, each with a runtime of its own: latency of one clip among them"
+        baseline = Baseline("offline", what, precision, True, answers.__getitem__, self.runtime.backend, self.device)
+        given = [answers[index] for index in range(self.load.samples)]
+        start_s, latency = (result.start_ns - self.zero_ns) / 1e9, result.latency_ns / 1e6
+        self.rows.append(
+            make_row(baseline, "offline", start_s[None], latency[None], given, throughput_hz=result.throughput_hz)
+        )
+        self.answers += [TimedAnswer(index, answer.probabilities, baseline) for index, answer in enumerate(given)]
 
     def cold(self) -> None:
         c = self.config
@@ -282,27 +347,3 @@ class BenchRun:
     def idle(self) -> None:
         baseline = clip_baseline(self.open(), self.inputs, CLIP, self.device)
         self.gaps = idle_gaps(baseline.answer, progress=self.progress, seed=self.config.seed)
-
-
-# --------------------------------------------------------------------------------------------------------------- report
-def _subject(run: BenchRun) -> Subject:
-    runtime, preset = run.runtime, str(run.bundle.manifest["model"].get("preset", ""))
-    name = run.bundle.path.resolve().name
-    return Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))
-
-
-def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
-    """Notes that a reader needs before quoting a figure."""
-    notes = []
-    if device == CPU:
-        notes.append("Measured on the CPU. Nothing here says how fast a GPU would be.")
-    if machine.load_1min is not None and machine.load_1min > BUSY * machine.usable_cpus:
-        notes.append(
-            f"The load average was {machine.load_1min:.2f} on {machine.usable_cpus} CPUs at the start: others were "
-            "running. Times are upper limits, and whoever spins on more threads suffers more: measure again when idle."
-        )
-    if any(name.startswith("torch") for name in foreign):
-        notes.append("torch runs the same architecture with random weights: a bundle holds none for it.")
-        if precision != "fp32":
-            notes.append(f"torch runs in FP32, the bundle's graphs in {precision}: that ratio mixes two causes.")
-    return notes

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..bundle import MIXED, PRECISIONS, Bundle
 from ..engine.sessions.backends import choose_precisions
 from .baselines.contract import CLIP, STREAM, Baseline, clip_baseline, faces_baseline
 from .bench import BenchConfig, BenchRun, bench
 from .load.closed import Progress
-from .load.modes import run_closed
 from .report.records import ReportRow
 from .report.report import Report
 from .report.text_tables import columns, ms
@@ -43,13 +41,12 @@ def bench_matrix(config: BenchConfig, progress: Progress | None = None, sensors:
 class MatrixRun(BenchRun):
     """Every cell of precision x graph x hop x streams."""
 
-    def precisions(self) -> list[str]:
-        return precisions_of(self.bundle, self.config.precision)
+    def precisions(self) -> tuple[str, ...]:
+        return choose_precisions(self.bundle, self.config.precision, "onnxruntime")
 
     def measure(self) -> None:
         cells = [cell for proof in self.proofs for cell in self._cells(proof.runtime.precision)]
-        part, _ = run_closed(cells, self.load, self.zero_ns, self.progress)
-        self.parts.append(part)
+        self.interleaved(cells)
 
     def _cells(self, precision: str) -> list[Baseline]:
         """The clip graph, then every hop with one stream, two, and as many as the arena holds."""
@@ -60,18 +57,6 @@ class MatrixRun(BenchRun):
                 name = f"{STREAM} {precision} hop {hop} x {streams}"
                 cells.append(faces_baseline(self.open(precision), self.inputs, name, hop, streams, self.device))
         return cells
-
-
-def precisions_of(bundle: Bundle, wanted: str) -> list[str]:
-    """The precisions to measure: one by name, or all that were accepted.
-
-    Raises:
-        UsageError: the bundle has no such precision.
-        VerificationError: no precision was accepted.
-    """
-    if wanted != "verdict" or not bundle.accepted:
-        return [choose_precisions(bundle, wanted, "onnxruntime")[0]]
-    return [name for name in (*PRECISIONS, MIXED) if name in bundle.accepted]
 
 
 # -------------------------------------------------------------------------------------------------------------- report

@@ -54,6 +54,23 @@ def qualify(
     return Qualification(not reasons, reasons, tuple(text for good, text in found if good))
 
 
+def notes_of(machine: Machine, device: str, precision: str, foreign: Sequence[str]) -> list[str]:
+    """Notes that a reader needs before quoting a figure."""
+    notes = []
+    if device == CPU:
+        notes.append("Measured on the CPU. Nothing here says how fast a GPU would be.")
+    if machine.load_1min is not None and machine.load_1min > BUSY * machine.usable_cpus:
+        notes.append(
+            f"The load average was {machine.load_1min:.2f} on {machine.usable_cpus} CPUs at the start: others were "
+            "running. Times are upper limits, and whoever spins on more threads suffers more: measure again when idle."
+        )
+    if any(name.startswith("torch") for name in foreign):
+        notes.append("torch runs the same architecture with random weights: a bundle holds none for it.")
+        if precision != "fp32":
+            notes.append(f"torch runs in FP32, the bundle's graphs in {precision}: that ratio mixes two causes.")
+    return notes
+
+
 def timed_windows(rows: Sequence[ReportRow]) -> npt.NDArray[np.float64]:
     """(begin, end) of every timed block in seconds, float64 `[W, 2]`."""
     found = [

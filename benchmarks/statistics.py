@@ -53,7 +53,7 @@ def binomial_cdf(k: int, n: int, chance: float) -> float:
 
 
 @functools.lru_cache(maxsize=1024)
-def discardable(n: int, percentile: float, confidence: float = CONFIDENCE) -> int:
+def discardable(n: int, percentile: float) -> int:
     """MLPerf's t: the largest t >= 1 with BinomCDF(t; n, 1 - p) <= 1 - c, or 0 without one.
 
     With t, the estimate is the maximum after the t - 1 highest of n latencies were dropped.
@@ -61,25 +61,23 @@ def discardable(n: int, percentile: float, confidence: float = CONFIDENCE) -> in
     Args:
         n: samples.
         percentile: 0..100, both excluded.
-        confidence: c.
     """
     chance = 1.0 - percentile / 100.0
     # The CDF grows with t, up to 1 at n.
-    return bisect.bisect_left(range(1, n + 1), True, key=lambda t: binomial_cdf(t, n, chance) > 1.0 - confidence)
+    return bisect.bisect_left(range(1, n + 1), True, key=lambda t: binomial_cdf(t, n, chance) > 1.0 - CONFIDENCE)
 
 
 @functools.lru_cache(maxsize=64)
-def minimum_samples(percentile: float, confidence: float = CONFIDENCE, t: int = 1) -> int:
+def minimum_samples(percentile: float, t: int = 1) -> int:
     """The fewest samples that allow t: 64 for p90, 662 for p99, 6636 for p99.9 (t = 1).
 
     Args:
         percentile: 0..100, both excluded.
-        confidence: c.
         t: MLPerf's discard count, at least 1.
     """
     chance = 1.0 - percentile / 100.0
     # The CDF falls with n, from 1 at t.
-    return bisect.bisect_left(range(1 << 40), True, key=lambda n: binomial_cdf(t, n, chance) <= 1.0 - confidence)
+    return bisect.bisect_left(range(1 << 40), True, key=lambda n: binomial_cdf(t, n, chance) <= 1.0 - CONFIDENCE)
 
 
 def upper_bound(latencies_ms: Sequence[float] | FloatArray, percentile: float) -> float | None:

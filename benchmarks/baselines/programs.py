@@ -9,7 +9,7 @@ import contextlib
 import io
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ from .contract import (
     Inputs,
     Skipped,
     StepAnswer,
+    answer_of,
     open_ours,
 )
 
@@ -227,12 +228,16 @@ def torch_baseline(model: Any, name: str, inputs: Inputs) -> Baseline:
 
 
 def _eager_model(o: Opening) -> Any:
+    """The bundle's architecture in torch, with the threads given until `o.closing` closes."""
+    import torch
+
     from ...model.networks.config import ModelConfig
     from ...model.networks.logoformer import untrained
 
     # The index keeps derived figures beside the configuration; they do not build a model.
     config = {name: value for name, value in o.bundle.manifest["model"].items() if name != "complexity"}
-    o.closing.enter_context(torch_threads(o.threads))
+    o.closing.callback(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(o.threads)
     return untrained(ModelConfig.from_json(config))
 
 
@@ -254,19 +259,6 @@ def compiled_baseline(o: Opening) -> Baseline:
     return baseline
 
 
-@contextlib.contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Sets torch's number of threads, and gives the old one back."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 # -------------------------------------------------------------------------------------------------- without a stream
 def naive_baseline(o: Opening) -> Baseline:
     """Picks the training pattern out of the kept frames and runs the clip graph, every frame."""
@@ -280,8 +272,7 @@ def naive_baseline(o: Opening) -> Baseline:
         frames.append(inputs.frame(index))
         times.append(index / inputs.fps)
         clip = np.stack([frames[int(place)] for place in pick(np.array(times), ages)])
-        result = runtime(clip, color="rgb")
-        return StepAnswer(result.probabilities, result.stages_ms)
+        return answer_of([runtime(clip, color="rgb")])
 
     what = (
         "1 new uint8 frame: the training pattern is picked out of the frames kept, then the whole clip graph runs again"

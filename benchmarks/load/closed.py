@@ -115,7 +115,9 @@ def closed_loop(
     rng = np.random.default_rng(config.seed)
     taken = {name: np.empty((config.rounds, config.block), np.int64) for name in names}
     starts = {name: np.empty((config.rounds, config.block), np.int64) for name in names}
-    steps = _step_indices(config)
+    # After the warm-up and each round's settling steps.
+    firsts = config.warmup + np.arange(config.rounds) * (config.settle + config.block) + config.settle
+    steps = firsts[:, None] + np.arange(config.block)
     blocks, done = len(names) * (config.rounds + 1), 0
     order = []
     began = clock()
@@ -159,13 +161,6 @@ def _timed_block(
         step(index)
         out[k] = clock() - start
         starts[k] = start
-
-
-def _step_indices(config: LoadConfig) -> npt.NDArray[np.int64]:
-    """The index of each timed step, `[R, K]`, after warm-up and each round's settling steps."""
-    starts = config.warmup + np.arange(config.rounds) * (config.settle + config.block) + config.settle
-    found: npt.NDArray[np.int64] = (starts[:, None] + np.arange(config.block)).astype(np.int64)
-    return found
 
 
 def _report(progress: Progress | None, stage: str, done: int, total: int) -> int:

@@ -13,7 +13,7 @@ from ..accuracy import Accuracy
 from ..roofline.report import ANSWERS, Roofline
 from . import svg
 from .records import ColdStart, IdleGap, ReportRow, RowComparison, Series
-from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, ChartBar, Figure, bar_chart, chart, element, hint, label, number
+from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, ChartBar, Figure, bar_chart, element, hint, label, number
 from .terminal import ratio_cells
 
 BINS = 40
@@ -52,7 +52,7 @@ def histogram_figure(row: ReportRow, key: str, colour: int) -> Figure:
     rows += [(f"p{p:g}", f"needs n={n}", "") for p, n in s.withheld]
     rows += [("min", number(s.min_ms), ""), ("mean", number(s.mean_ms), ""), ("max", number(s.max_ms), "")]
     head = ("", "ms", "at most, at 99 % confidence")
-    return chart(key, f"Latencies of {row.name}", text, height, parts, head, rows)
+    return Figure(key, f"Latencies of {row.name}", text, height, parts, head, rows)
 
 
 def time_figure(rows: Sequence[ReportRow], series: Sequence[Series]) -> Figure:
@@ -85,7 +85,7 @@ def time_figure(rows: Sequence[ReportRow], series: Sequence[Series]) -> Figure:
     below = "Below: what the sensors said meanwhile."
     nothing = "No sensor of temperature, clock or power could be read on this machine."
     text = f"Each dot is one answer, at the moment it began. {below if panels else nothing}"
-    return chart("time", "Latency over time", text, height, parts, ("", "min", "median", "max", "unit"), table)
+    return Figure("time", "Latency over time", text, height, parts, ("", "min", "median", "max", "unit"), table)
 
 
 def _of_kind(series: Sequence[Series], kind: str) -> list[Series]:
@@ -136,7 +136,7 @@ def side_by_side_figure(rows: Sequence[ReportRow], comparisons: Sequence[RowComp
         "The table: medians over medians with the interval at 99 %, beside the noise of one program against itself."
     )
     axis, head = "ms an answer: bar p50, mark p90", ("", "ratio", "interval", "noise (A/A)")
-    return bar_chart("side", "Side by side", text, bars, axis, head, map(ratio_cells, comparisons))
+    return bar_chart("side", "Side by side", text, bars, axis, head, [ratio_cells(c) for c in comparisons])
 
 
 def _p50(row: ReportRow) -> float:
@@ -240,7 +240,7 @@ def precision_figure(rows: Sequence[ReportRow], accuracy: Sequence[Accuracy]) ->
         table.append((f"{row.name} {row.precision}", *shown))
     text = "The same artifact was timed and compared with the PyTorch model's golden answers: left and low is better."
     head = ("", "p50 ms", "off by", "same class", "verdict")
-    return chart("precision", "Accuracy beside latency, by precision", text, height, parts, head, table)
+    return Figure("precision", "Accuracy beside latency, by precision", text, height, parts, head, table)
 
 
 def matrix_figure(rows: Sequence[ReportRow]) -> Figure:
@@ -268,4 +268,4 @@ def matrix_figure(rows: Sequence[ReportRow]) -> Figure:
             table.append((row.name, number(_p50(row)), number(row.throughput_hz)))
     text = "A step is one answer for each stream, after so many new frames of each. The darker, the longer."
     height, head = top + tall * len(lines) + 8, ("", "p50 ms", "answers a second")
-    return chart("matrix", "Precision, hop and streams", text, height, parts, head, table)
+    return Figure("matrix", "Precision, hop and streams", text, height, parts, head, table)

@@ -196,44 +196,35 @@ class Figure:
     """A picture with its table.
 
     Attributes:
-        title: what it is.
-        text: what it shows, in a sentence or two.
-        picture: markup.
-        head, rows: of the table; the first column names the row.
-    """
-
-    title: str
-    text: str
-    picture: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def chart(
-    key: str, title: str, text: str, height: float, parts: Iterable[str], head: Sequence[str],
-    rows: Iterable[Sequence[str]],
-) -> Figure:  # fmt: skip
-    """A whole picture with a name and a description for those who do not see it, and its table.
-
-    Args:
         key: unique in the page.
         title: what it is.
         text: what it shows, in a sentence or two.
         height: in the chart's own units; its width is `WIDTH`.
         parts: markup.
-        head: of the table.
-        rows: of the table.
+        head, rows: of the table; the first column names the row.
     """
-    names = [element("title", escape(title), id=f"{key}-t"), element("desc", escape(text), id=f"{key}-d")]
-    picture = element(
-        "svg",
-        [*names, *parts],
-        viewBox=f"0 0 {WIDTH} {height:g}",
-        role="img",
-        aria_labelledby=f"{key}-t {key}-d",
-        class_="chart",
-    )
-    return Figure(title, text, picture, tuple(head), tuple(map(tuple, rows)))
+
+    key: str
+    title: str
+    text: str
+    height: float
+    parts: Sequence[str]
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def picture(self) -> str:
+        """The whole picture as markup, with a name and a description for those who do not see it."""
+        name, description = f"{self.key}-t", f"{self.key}-d"
+        told = [element("title", escape(self.title), id=name), element("desc", escape(self.text), id=description)]
+        return element(
+            "svg",
+            [*told, *self.parts],
+            viewBox=f"0 0 {WIDTH} {self.height:g}",
+            role="img",
+            aria_labelledby=f"{name} {description}",
+            class_="chart",
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------------- bars
@@ -256,7 +247,7 @@ class ChartBar:
 
 def bar_chart(
     key: str, title: str, text: str, bars: Sequence[ChartBar], axis: str, head: Sequence[str],
-    rows: Iterable[Sequence[str]], colours: Sequence[str] = (), log: bool = False,
+    rows: Sequence[Sequence[str]], colours: Sequence[str] = (), log: bool = False,
 ) -> Figure:  # fmt: skip
     """Horizontal bars with a legend, names above the bars and marks beside them.
 
@@ -290,4 +281,4 @@ def bar_chart(
             ends = {"x1": place, "x2": place, "y1": y - 1, "y2": y + 15}
             parts.append(element("line", hint(told), **ends, class_="mark"))
         y += 16
-    return chart(key, title, text, height, parts, head, rows)
+    return Figure(key, title, text, height, parts, head, rows)

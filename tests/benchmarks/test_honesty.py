@@ -66,8 +66,8 @@ def test_a_known_distribution_is_reported_within_2_percent(toy, kind):
     with Runtime(toy, Backend("hollow CPU", "fp32", open_session)) as runtime:
         baselines = [p.clip_baseline(runtime, inputs, p.CLIP), p.stream_baseline(runtime, inputs, p.STREAM)]
         config = LoadConfig(rounds=20, block=50, settle=0, warmup=0)
-        part, _ = run_closed(baselines, config, 0, clock=lambda: clock[0])
-    rows = {row.name: row for row in part.rows}
+        found, *_ = run_closed(baselines, config, 0, clock=lambda: clock[0])
+    rows = {row.name: row for row in found}
     want = {
         p.CLIP: np.asarray(given["clip"]),
         p.STREAM: np.asarray(given["frame"]) + np.asarray(given["temporal"]),  # one of each for every push

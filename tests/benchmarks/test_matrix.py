@@ -78,7 +78,7 @@ def test_a_stream_that_looks_at_other_frames_is_found(toy, monkeypatch, hop):
 def test_precisions_are_those_that_were_accepted(untrained_bundle, toy):
     from logoformer.bundle import Bundle
 
-    assert m.precisions_of(Bundle(untrained_bundle), "verdict") == ["fp32", "fp16"]
-    assert m.precisions_of(toy, "fp32") == ["fp32"]
+    assert m.choose_precisions(Bundle(untrained_bundle), "verdict", "onnxruntime") == ("fp32", "fp16")
+    assert m.choose_precisions(toy, "fp32", "onnxruntime") == ("fp32",)
     with pytest.raises(UsageError, match="no precision 'int8'"):
-        m.precisions_of(toy, "int8")
+        m.choose_precisions(toy, "int8", "onnxruntime")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
-from logoformer.benchmarks.load import modes
 from logoformer.benchmarks.load.first_answer import idle_gaps
 from logoformer.benchmarks.report.readme import readme_table
 from logoformer.benchmarks.report.records import MODES
@@ -140,7 +139,7 @@ def test_faces_that_are_mixed_up_are_found(toy, monkeypatch):
 
 
 def test_a_wrong_answer_among_many_workers_is_found(toy, monkeypatch):
-    real = modes.clip_baseline
+    real = b.clip_baseline
 
     def tired(runtime, inputs, name, device):
         baseline = real(runtime, inputs, name, device)
@@ -151,7 +150,7 @@ def test_a_wrong_answer_among_many_workers_is_found(toy, monkeypatch):
 
         return p.Baseline(baseline.name, baseline.what, baseline.precision, True, answer, baseline.backend)
 
-    monkeypatch.setattr(modes, "clip_baseline", tired)
+    monkeypatch.setattr(b, "clip_baseline", tired)
     with pytest.raises(VerificationError, match="to a clip that was given while it was timed"):
         b.bench(config(toy, "offline", threads=2))
 
