@@ -49,10 +49,6 @@ class FrameSource(ABC):
     def __iter__(self) -> Iterator[TimedFrame]: ...
 
     @abstractmethod
-    def describe(self) -> str:
-        """One line for a person: what it is, how many frames, how fast."""
-
-    @abstractmethod
     def close(self) -> None:
         """Gives back the device or the file. A second call does nothing."""
 

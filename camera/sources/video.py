@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...clips import Frame
-from ...errors import BadInputError, MachineError, command, needing, printable
+from ...errors import BadInputError, MachineError, command, needing
 from .container import has_exact_length, presented_seconds
 from .contract import FrameSource, TimedFrame
 
@@ -108,10 +108,6 @@ class VideoFile(FrameSource):
             return None
         return self._clock.stamp(frame, self.color, self._capture.get(self._time_property))
 
-    def describe(self) -> str:
-        length = "an unknown number of" if self.count is None else self.count
-        return f"video {printable(self.path)}: {length} frames at {self.fps:g} frames/s"
-
     def close(self) -> None:
         self._capture.release()
 
@@ -193,9 +189,6 @@ class Camera(FrameSource):
             cause="it was unplugged, or another program took it",
             next="look at the last lines of: sudo dmesg",
         )
-
-    def describe(self) -> str:
-        return f"camera {self._device} at {self.fps:g} frames/s"
 
     def close(self) -> None:
         self._capture.release()
