@@ -241,7 +241,7 @@ def _shape(data: bytes, start: int, end: int) -> tuple[int, ...]:
 
 
 def _message(data: bytes, start: int, end: int) -> Mapping[int, list[_Part]]:
-    """The fields of a message by number, as `fields` gives them; an empty list where there is none."""
+    """The fields of a message by number; an empty list where there is none."""
     found: dict[int, list[_Part]] = defaultdict(list)
     for number, wire_type, value, stop in fields(data, start, end):
         found[number].append((wire_type, value, stop))
