@@ -14,12 +14,14 @@ from ..errors import RefusedError
 class HeldFolder(os.PathLike[str]):
     """A folder some of whose files are kept open, to be read also after they were replaced.
 
-    The path is made absolute, so a change of the working directory does not matter. The files are closed with the
-    object. `read_regular` and `read_stored` take one wherever they take a folder.
+    The files are closed with the object. `read_regular` and `read_stored` take one wherever they take a folder.
+
+    Attributes:
+        absolute: the path to open; a change of the working directory does not matter to it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._shown, self._path = os.fspath(path), Path.cwd() / path
+        self._shown, self.absolute = os.fspath(path), Path.cwd() / path
         self._descriptors: dict[str, int] = {}
         weakref.finalize(self, _close, self._descriptors)
 
@@ -29,11 +31,6 @@ class HeldFolder(os.PathLike[str]):
 
     def __repr__(self) -> str:
         return f"HeldFolder({self._shown!r}: {len(self._descriptors)} files)"
-
-    @property
-    def absolute(self) -> Path:
-        """The path to open."""
-        return self._path
 
     def hold(self, name: str) -> None:
         """Keeps a file open; one that cannot be opened is left to the reader, who says why.
@@ -54,7 +51,6 @@ class HeldFolder(os.PathLike[str]):
 def _close(descriptors: dict[str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)
-    descriptors.clear()
 
 
 @contextlib.contextmanager

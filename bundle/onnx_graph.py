@@ -27,6 +27,7 @@ TYPES = {
 }  # fmt: skip
 _UINT8 = 2
 PRODUCTS = ("Conv", "MatMul", "Gemm")
+_Part = tuple[int, int, int]  # of a message: wire type, value, end; see `onnx_scan.fields`
 
 
 @dataclass(frozen=True)
@@ -189,84 +190,62 @@ def _require_shapes(graph: OnnxGraph, shown: str) -> None:
 # -------------------------------------------------------------------------------------------------------------- reading
 def _read(data: bytes) -> OnnxGraph:
     graph = OnnxGraph()
-    for number, _, start, end in fields(data, 0, len(data)):
-        if number != 7:  # ModelProto.graph
-            continue
-        for inner, _, begin, stop in fields(data, start, end):
-            if inner == 1:
-                graph.nodes.append(_node(data, begin, stop))
-            elif inner == 5:
-                name, tensor = _initializer(data, begin, stop)
-                graph.tensors[name] = tensor
-                graph.weights.add(name)
-            elif inner in (11, 12, 13):  # input, output, value_info
-                name, tensor_or_none = _value(data, begin, stop)
-                if tensor_or_none is not None:
-                    graph.tensors.setdefault(name, tensor_or_none)
-                if inner != 13:
-                    (graph.inputs if inner == 11 else graph.outputs).append(name)
-    graph.inputs = [name for name in graph.inputs if name not in graph.weights]
+    for _, start, end in _message(data, 0, len(data))[7]:  # ModelProto.graph
+        parts = _message(data, start, end)
+        graph.nodes += [_node(data, at, stop) for _, at, stop in parts[1]]
+        weights = dict(_initializer(data, at, stop) for _, at, stop in parts[5])
+        graph.tensors |= weights
+        graph.weights |= weights.keys()
+        inputs, outputs, between = ([_value(data, at, stop) for _, at, stop in parts[n]] for n in (11, 12, 13))
+        for name, tensor in (*inputs, *outputs, *between):
+            if tensor is not None:
+                graph.tensors.setdefault(name, tensor)
+        graph.inputs += [name for name, _ in inputs if name not in graph.weights]
+        graph.outputs += [name for name, _ in outputs]
     return graph
 
 
 def _node(data: bytes, start: int, end: int) -> OnnxNode:
-    node = OnnxNode()
-    for number, _, value, stop in fields(data, start, end):
-        if number in (1, 2):
-            (node.inputs if number == 1 else node.outputs).append(_text(data, value, stop))
-        elif number == 3:
-            node.name = _text(data, value, stop)
-        elif number == 4:
-            node.op = _text(data, value, stop)
-        elif number == 5:
-            name, flag = "", 0
-            for inner, _, inner_value, inner_stop in fields(data, value, stop):
-                if inner == 1:
-                    name = _text(data, inner_value, inner_stop)
-                elif inner == 3:  # AttributeProto.i
-                    flag = inner_value
-            node.flags[name] = flag
+    parts = _message(data, start, end)
+    inputs, outputs = ([_text(data, [part]) for part in parts[number]] for number in (1, 2))
+    node = OnnxNode(_text(data, parts[3]), _text(data, parts[4]), inputs, outputs)
+    for _, at, stop in parts[5]:
+        attribute = _message(data, at, stop)
+        node.flags[_text(data, attribute[1])] = _number(attribute[3])  # AttributeProto.i
     return node
 
 
 def _initializer(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor]:
-    name, kind, shape = "", 0, []
-    for number, wire_type, value, stop in fields(data, start, end):
-        if number == 1:
-            shape += [value] if wire_type == 0 else list(_packed(data, value, stop))
-        elif number == 2:
-            kind = value
-        elif number == 8:
-            name = _text(data, value, stop)
-    return name, OnnxTensor(kind, tuple(shape))
+    parts = _message(data, start, end)
+    shape: list[int] = []
+    for wire_type, value, stop in parts[1]:
+        shape += [value] if wire_type == 0 else _packed(data, value, stop)
+    return _text(data, parts[8]), OnnxTensor(_number(parts[2]), tuple(shape))
 
 
 def _value(data: bytes, start: int, end: int) -> tuple[str, OnnxTensor | None]:
     """Read a ValueInfoProto: the name, and the type where it is a tensor's."""
-    name, kind, shape = "", 0, None
-    for number, _, value, stop in fields(data, start, end):
-        if number == 1:
-            name = _text(data, value, stop)
-        elif number == 2:
-            for _, _, tensor, tensor_stop in _only(data, value, stop, 1):  # TypeProto.tensor_type
-                for inner, _, inner_value, inner_stop in fields(data, tensor, tensor_stop):
-                    if inner == 1:
-                        kind = inner_value
-                    elif inner == 2:
-                        shape = _shape(data, inner_value, inner_stop)
-    return name, None if shape is None else OnnxTensor(kind, shape)
+    parts = _message(data, start, end)
+    found = None
+    for _, at, stop in parts[2]:
+        for _, tensor, tensor_stop in _message(data, at, stop)[1]:  # TypeProto.tensor_type
+            typed = _message(data, tensor, tensor_stop)
+            for _, shape, shape_stop in typed[2]:
+                found = OnnxTensor(_number(typed[1]), _shape(data, shape, shape_stop))
+    return _text(data, parts[1]), found
 
 
 def _shape(data: bytes, start: int, end: int) -> tuple[int, ...]:
-    sizes: list[int] = []
-    for _, _, dimension, stop in _only(data, start, end, 1):
-        known = [value for _, wire_type, value, _ in _only(data, dimension, stop, 1) if wire_type == 0]
-        sizes.append(known[-1] if known else 0)
-    return tuple(sizes)
+    dimensions = (_message(data, at, stop)[1] for _, at, stop in _message(data, start, end)[1])
+    return tuple(_number([part for part in parts if part[0] == 0]) for parts in dimensions)
 
 
-def _only(data: bytes, start: int, end: int, number: int) -> Iterator[tuple[int, int, int, int]]:
-    return (found for found in fields(data, start, end) if found[0] == number)
+def _message(data: bytes, start: int, end: int) -> Mapping[int, list[_Part]]:
+    """The fields of a message by number; an empty list where there is none."""
+    found: dict[int, list[_Part]] = defaultdict(list)
+    for number, wire_type, value, stop in fields(data, start, end):
+        found[number].append((wire_type, value, stop))
+    return found
 
 
 def _packed(data: bytes, start: int, end: int) -> Iterator[int]:
@@ -276,5 +255,11 @@ def _packed(data: bytes, start: int, end: int) -> Iterator[int]:
         yield value
 
 
-def _text(data: bytes, start: int, end: int) -> str:
-    return data[start:end].decode("utf-8", "backslashreplace")
+def _number(parts: list[_Part]) -> int:
+    """The value of a varint; the last one counts, 0 without any."""
+    return parts[-1][1] if parts else 0
+
+
+def _text(data: bytes, parts: list[_Part]) -> str:
+    """The value of a string; the last one counts, empty without any."""
+    return data[parts[-1][1] : parts[-1][2]].decode("utf-8", "backslashreplace") if parts else ""

@@ -75,7 +75,7 @@ class Bundle:
         self.precisions: dict[str, dict[str, Any]] = {
             named(name, PRECISIONS): typed(value, dict) for name, value in m["precisions"].items()
         }
-        stored(m["golden"], FILE)
+        self._golden = stored(m["golden"], FILE)
         self._calibrations = {
             name: stored(typed(value["calibration"], dict), FILE)
             for name, value in self.precisions.items()
@@ -197,10 +197,9 @@ class Bundle:
         Raises:
             RefusedError: changed, or not what the index promises.
         """
-        file, digest, size = stored(self.manifest["golden"], FILE)
-        shown, s = f"{self.path}/{file}", self.image_size
+        shown, s = f"{self.path}/{self._golden[0]}", self.image_size
         with advising(self._again):
-            arrays = load_npz(self._read(file, digest, size, MAX_GOLDEN_BYTES), shown, MAX_GOLDEN_BYTES)
+            arrays = load_npz(self._read(*self._golden, MAX_GOLDEN_BYTES), shown, MAX_GOLDEN_BYTES)
             clips, answers = arrays.get("clips"), arrays.get("probabilities")
             if (
                 clips is None
@@ -226,10 +225,10 @@ class Bundle:
                 f"{self.path} holds no calibration record for {precision}.",
                 next=command("logoformer", "quantize", self.path, "--data", "DATA"),
             )
-        file, digest, size = self._calibrations[precision]
-        shown = f"{self.path}/{file}"
+        record = self._calibrations[precision]
+        shown = f"{self.path}/{record[0]}"
         with advising(self._again), reading_fields(shown):
-            return typed(parse_json(self._read(file, digest, size, MAX_JSON_BYTES), shown), dict)
+            return typed(parse_json(self._read(*record, MAX_JSON_BYTES), shown), dict)
 
     def _read(self, file: str, digest: str, size: int, limit: int) -> bytes:
         with advising(self._again):

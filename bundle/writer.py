@@ -96,8 +96,8 @@ class BundleWriter:
 
 
 def _named(bundle: Bundle) -> set[str]:
-    calibrations = {file for file, _, _ in bundle._calibrations.values()}
-    return {entry.file for entry in bundle.graphs} | {bundle.manifest["golden"]["file"]} | calibrations
+    others = (bundle._golden, *bundle._calibrations.values())
+    return {entry.file for entry in bundle.graphs} | {file for file, _, _ in others}
 
 
 def replace_manifest(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:

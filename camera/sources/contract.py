@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ class TimedFrame:
     index: int
 
 
-class FrameSource(ABC):
+class FrameSource(AbstractContextManager["FrameSource"]):
     """Frames in the order of their times, to be iterated once, inside a `with` block.
 
     Iterating raises a `LogoformerError` where the source breaks; every frame before the break was delivered.
@@ -49,15 +50,8 @@ class FrameSource(ABC):
     def __iter__(self) -> Iterator[TimedFrame]: ...
 
     @abstractmethod
-    def describe(self) -> str:
-        """One line for a person: what it is, how many frames, how fast."""
-
-    @abstractmethod
     def close(self) -> None:
         """Gives back the device or the file. A second call does nothing."""
-
-    def __enter__(self) -> FrameSource:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()

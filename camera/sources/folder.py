@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from ...bundle.files import natural_order, read_regular
 from ...clips import Frame
-from ...errors import BadInputError, printable
+from ...errors import BadInputError
 from .contract import FrameSource, TimedFrame
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -53,9 +53,6 @@ class FrameFolder(FrameSource):
     def __iter__(self) -> Iterator[TimedFrame]:
         for index, name in enumerate(self._names):
             yield TimedFrame(self._read(name), self.color, index / self.fps, index)
-
-    def describe(self) -> str:
-        return f"folder {printable(self.path)}: {self.count} images at {self.fps:g} frames/s"
 
     def close(self) -> None:
         """Nothing is held open between two images."""

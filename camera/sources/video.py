@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...clips import Frame
-from ...errors import BadInputError, MachineError, command, needing, printable
+from ...errors import BadInputError, MachineError, command, needing
 from .container import has_exact_length, presented_seconds
 from .contract import FrameSource, TimedFrame
 
@@ -66,7 +66,13 @@ class VideoFile(FrameSource):
         self._first = self._read()
         if self._first is None:
             self.close()
-            raise _not_a_video(path, head)
+            cut_off = "a recording that was cut off before its index was written"
+            seen = cut_off if has_exact_length(head) else "another kind of file"
+            raise BadInputError(
+                f"No frame of {path} can be decoded as video.",
+                cause=f"{seen}, or a codec that this OpenCV lacks",
+                next=command("ffprobe", "-hide_banner", path),
+            )
 
     def _measure(self, path: Path, head: bytes, counted: int) -> None:
         """Find the seconds of picture and the frames to expect; 0 and None where nobody knows."""
@@ -107,10 +113,6 @@ class VideoFile(FrameSource):
         if not good:
             return None
         return self._clock.stamp(frame, self.color, self._capture.get(self._time_property))
-
-    def describe(self) -> str:
-        length = "an unknown number of" if self.count is None else self.count
-        return f"video {printable(self.path)}: {length} frames at {self.fps:g} frames/s"
 
     def close(self) -> None:
         self._capture.release()
@@ -194,9 +196,6 @@ class Camera(FrameSource):
             next="look at the last lines of: sudo dmesg",
         )
 
-    def describe(self) -> str:
-        return f"camera {self._device} at {self.fps:g} frames/s"
-
     def close(self) -> None:
         self._capture.release()
 
@@ -211,16 +210,6 @@ def _head(path: Path) -> bytes:
     if not head:
         raise BadInputError(f"{path} is empty.", cause="a recording or a copy that never began")
     return head
-
-
-def _not_a_video(path: Path, head: bytes) -> BadInputError:
-    if has_exact_length(head):
-        cause = "a recording that was cut off before its index was written, or a codec that this OpenCV lacks"
-    else:
-        cause = "another kind of file, or a codec that this OpenCV lacks"
-    return BadInputError(
-        f"No frame of {path} can be decoded as video.", cause=cause, next=command("ffprobe", "-hide_banner", path)
-    )
 
 
 def _no_camera(what: str, cause: str = "") -> MachineError:

@@ -152,15 +152,6 @@ def test_a_folder_that_may_not_be_listed_is_bad_input(monkeypatch, tmp_path):
         FrameFolder(tmp_path, 25.0)
 
 
-def test_the_description_escapes_the_name(tmp_path, tools):
-    folder = tmp_path / "a\x1b[2Jb"
-    folder.mkdir()
-    Image.fromarray(tools.solid("red")).save(folder / "0.png")
-    line = FrameFolder(folder, 30.0).describe()
-    assert "\x1b" not in line
-    assert "1 images at 30 frames/s" in line
-
-
 @given(st.lists(st.integers(0, 10**12), unique=True, max_size=20), st.sampled_from(["", "frame_", "a1b"]))
 def test_numbers_sort_as_numbers_whatever_their_padding(numbers, prefix):
     names = [f"{prefix}{number:0{number % 7}d}.jpg" for number in numbers]
