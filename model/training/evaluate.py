@@ -60,9 +60,9 @@ class Predictions:
         np.add.at(counts, (self.labels, self.scores.argmax(1)), 1)
         return counts
 
-    def metrics(self, seed: int = 0) -> Metrics:
+    def metrics(self) -> Metrics:
         """The figures, with intervals."""
-        return metrics(self.confusion(), seed)
+        return metrics(self.confusion())
 
 
 def pool(parts: Sequence[Predictions]) -> Predictions:
