@@ -232,7 +232,7 @@ def numbered_as(source: ClipSource, labels: tuple[str, ...]) -> ClipSource:
 
 
 def read_lines(root: Path, path: str) -> list[tuple[str, str]]:
-    """The lines of a list, stripped, without the empty ones; before each where it is, for messages.
+    """The lines of a list that are not empty, stripped, each behind where it is, for messages.
 
     Raises:
         BadInputError: missing, or no text.
