@@ -40,8 +40,7 @@ class Augmentation:
 
     def __call__(self, source: ClipSource, index: int, indices: Indices) -> Clip:
         """Reads frames of a clip: uint8 `[k, S, S, 3]`."""
-        whole = self.box is None
-        return self.change(source.frames(index, indices) if whole else source.frames(index, indices, self.box))
+        return self.change(source.frames(index, indices, self.box))
 
     def change(self, clip: Clip) -> Clip:
         """Changes frames of the model's size: uint8 `[T, S, S, 3]`, the same shape."""

@@ -109,21 +109,18 @@ def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -
     for listing in listings.values():
         for entry in listing.entries:
             entries.setdefault(entry.name, (listing, entry))
-    findings += _labels(listings)
     lengths: list[int] = []
     sizes: Counter[str] = Counter()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done, clip in enumerate(pool.map(_clip, entries.values()), start=1):
-            findings += clip.findings
-            sizes.update(clip.sizes)
-            if clip.length:
-                lengths.append(clip.length)
+        for done, (length, seen, found) in enumerate(pool.map(_clip, entries.values()), start=1):
+            findings += found
+            sizes.update(seen)
+            if length:
+                lengths.append(length)
             if progress:
                 progress("data-check", done, len(entries))
     findings += _unlisted(layout, Path(root), {entry.place for _, entry in entries.values()})
-    classes: Counter[str] = Counter()
-    for listing, entry in entries.values():
-        classes[listing.labels[entry.label]] += 1
+    classes = Counter(listing.labels[entry.label] for listing, entry in entries.values())
     lengths = sorted(lengths) or [0]
     return DataReport(
         root=os.fspath(root),
@@ -154,7 +151,7 @@ def _listings(root: str | os.PathLike[str], layout: str, findings: list[DataFind
 
 
 def _splits(folds: tuple[int, ...], listings: dict[tuple[str, int], Listing]) -> Iterator[DataFinding]:
-    """Clips in training and test of one fold; clips in two test folds; clips with two classes."""
+    """Clips in training and test, in two test folds, in two classes; classes without clips."""
     names = {key: {entry.name for entry in listing.entries} for key, listing in listings.items()}
     for (split, fold), own in names.items():
         both = own & names.get(("test", fold), set()) if split == "train" else set()
@@ -175,25 +172,15 @@ def _splits(folds: tuple[int, ...], listings: dict[tuple[str, int], Listing]) ->
         for entry in listing.entries:
             if classes.setdefault(entry.name, entry.label) != entry.label:
                 yield DataFinding("two classes", entry.name, f"{listing.source} and another list disagree", fault=True)
-
-
-def _labels(listings: dict[tuple[str, int], Listing]) -> Iterator[DataFinding]:
-    """A class without any clip: often a numbering that is off by one."""
-    for listing in listings.values():
+        # Often a numbering that is off by one.
         for label in sorted(set(range(len(listing.labels))) - {entry.label for entry in listing.entries}):
             what = f"{listing.labels[label]}: a small part, or another numbering"
             yield DataFinding("class without clips", listing.source, what, fault=False)
 
 
 # -------------------------------------------------------------------------------------------------------------- clips
-@dataclass(frozen=True)
-class _Clip:
-    length: int
-    sizes: Counter[str]
-    findings: list[DataFinding]
-
-
-def _clip(listed: tuple[Listing, Entry]) -> _Clip:
+def _clip(listed: tuple[Listing, Entry]) -> tuple[int, Counter[str], list[DataFinding]]:
+    """(frames, images by 'width x height', findings) of one clip."""
     listing, entry = listed
     found: list[DataFinding] = []
     sizes: Counter[str] = Counter()
@@ -212,11 +199,11 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
             for name in names:
                 _frame(listing.root / entry.place, name, sizes, found)
     except LogoformerError as error:
-        return _Clip(0, sizes, [DataFinding("missing clip", place, error.what, fault=True)])
+        return 0, sizes, [DataFinding("missing clip", place, error.what, fault=True)]
     if len(sizes) > 1:
         note("images of several sizes", ", ".join(sizes))
-    promised = _named_size(entry.place)
-    if promised and sizes and f"{promised} x {promised}" not in sizes:
+    promised = re.search(r"_(\d{2,4})x\1(?:_|/)", entry.place)  # 224 of 'clip_224x224'
+    if promised and sizes and f"{promised[1]} x {promised[1]}" not in sizes:
         note("another size than the folder's name", ", ".join(sizes))
     gap, missing = _gaps(names)
     if missing:
@@ -225,7 +212,7 @@ def _clip(listed: tuple[Listing, Entry]) -> _Clip:
         note("short clip", f"{length} frames; the policy for short clips decides")
     if entry.frames is not None and entry.frames != length:
         note("frame count differs", f"the list says {entry.frames} frames, there are {length}", fault=True)
-    return _Clip(length, sizes, found)
+    return length, sizes, found
 
 
 def _gaps(names: Sequence[str]) -> tuple[str, int]:
@@ -247,12 +234,6 @@ def _frame(folder: Path, name: str, sizes: Counter[str], found: list[DataFinding
     except LogoformerError as error:
         kind = "not a regular file" if isinstance(error, RefusedError) else "damaged frame"
         found.append(DataFinding(kind, f"{folder}/{name}", error.what, fault=True))
-
-
-def _named_size(place: str) -> int:
-    """The size that a path promises: 224 of 'clip_224x224'; 0 when it promises none."""
-    found = re.search(r"_(\d{2,4})x\1(?:_|/)", place)
-    return int(found[1]) if found else 0
 
 
 def _unlisted(layout: str, root: Path, listed: set[str]) -> Iterator[DataFinding]:

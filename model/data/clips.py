@@ -286,13 +286,10 @@ def split(source: ClipSource, share: float, seed: int) -> tuple[Subset, Subset]:
         (the larger part, the held-out part), each in the source's order.
     """
     rng = np.random.default_rng([seed, 0x5EED])
-    by_class: dict[int, list[int]] = {}
-    for index in range(len(source)):
-        by_class.setdefault(source.label(index), []).append(index)
-    held: set[int] = set()
-    for label in sorted(by_class):
-        members = by_class[label]
+    labels = np.array([source.label(index) for index in range(len(source))], np.int64)
+    held = np.zeros(len(labels), np.bool_)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
         take = max(1, round(share * len(members))) if len(members) > 1 else 0
-        held.update(int(i) for i in rng.permutation(members)[:take])
-    rest = [index for index in range(len(source)) if index not in held]
-    return Subset(source, rest), Subset(source, sorted(held))
+        held[rng.permutation(members)[:take]] = True
+    return Subset(source, np.flatnonzero(~held)), Subset(source, np.flatnonzero(held))

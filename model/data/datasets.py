@@ -49,13 +49,8 @@ def find_layout(root: str | os.PathLike[str]) -> str:
         BadInputError: none of them, or no folder.
     """
     folder = Path(root)
-    signs = {
-        "dfew": folder / dfew.LISTS,
-        "ferv39k": folder / ferv39k.FRAMES,
-        "mafw": folder / MAFW_LISTS,
-    }
-    for layout, sign in signs.items():
-        if sign.is_dir():
+    for layout, sign in (("dfew", dfew.LISTS), ("ferv39k", ferv39k.FRAMES), ("mafw", MAFW_LISTS)):
+        if (folder / sign).is_dir():
             return layout
     if list_of(folder, "train", 1) or list_of(folder, "test", 1):
         return "lists"
@@ -94,10 +89,10 @@ def list_of(folder: Path, split: str, fold: int) -> str | None:
 
 def folds_of(root: str | os.PathLike[str], layout: str) -> tuple[int, ...]:
     """The folds that a data set has: five, or one where there is one split."""
+    five = layout in FOLDED
     if layout == "lists":
         five = any(any(Path(root).glob(f"*set_{fold}_test.txt")) for fold in range(2, 6))
-        return (1, 2, 3, 4, 5) if five else (1,)
-    return (1, 2, 3, 4, 5) if layout in FOLDED else (1,)
+    return dfew.FOLDS if five else (1,)
 
 
 def open_listing(root: str | os.PathLike[str], split: str, fold: int = 1, *, layout: str = "auto") -> Listing:
@@ -163,11 +158,11 @@ def list_listing(root: str | os.PathLike[str], path: str) -> Listing:
     """
     folder, shown, labels = Path(root), f"{root}/{path}", DFEW_LABELS
     rows = []
-    for number, line in read_lines(folder, path):
+    for where, line in read_lines(folder, path):
         words = line.split()
         if len(words) not in (2, 3) or not all(word.isascii() and word.isdigit() for word in words[1:]):
-            raise BadInputError(f"{shown}, line {number}: {line!r:.100} is not '<dir> [<frames>] <label>'.")
-        rows.append((number, words[0], int(words[1]) if len(words) == 3 else None, int(words[-1])))
+            raise BadInputError(f"{where}: {line!r:.100} is not '<dir> [<frames>] <label>'.")
+        rows.append((where, words[0], int(words[1]) if len(words) == 3 else None, int(words[-1])))
     found = {row[3] for row in rows}
     highest = max(found, default=0)
     if highest >= len(labels):
@@ -181,8 +176,7 @@ def list_listing(root: str | os.PathLike[str], path: str) -> Listing:
         )
 
     def entries() -> Iterator[tuple[str, Entry]]:
-        for number, text, frames, label in rows:
-            where = f"{shown}, line {number}"
+        for where, text, frames, label in rows:
             place = safe_place(text.rstrip("/"), where)
             named = {part.lower() for part in place.split("/")}.intersection(labels)
             if named and labels[label] not in named:
@@ -211,8 +205,8 @@ def mafw_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Lis
     shown = f"{folder}/{path}"
 
     def entries() -> Iterator[tuple[str, Entry]]:
-        for number, line in read_lines(folder, path):
-            where, words = f"{shown}, line {number}", line.split()
+        for where, line in read_lines(folder, path):
+            words = line.split()
             if len(words) != 2 or words[1].lower() not in known:
                 raise BadInputError(f"{where}: {line!r:.100} is not '00025.mp4 anger'.")
             place = safe_place(words[0], where)

@@ -67,8 +67,8 @@ def ferv39k_listing(root: str | os.PathLike[str], split: str) -> Listing:
 
 def _own_rows(root: Path, path: str) -> Iterator[tuple[str, str, str]]:
     """(where it is listed, folder, class name) of each line of the authors' list."""
-    for number, line in read_lines(root, path):
-        where, words = f"{root}/{path}, line {number}", line.split()
+    for where, line in read_lines(root, path):
+        words = line.split()
         if len(words) != 2:
             raise BadInputError(f"{where}: {line!r:.100} is not 'Scene/Emotion/0063 Angry'.")
         yield where, words[0], words[1]
@@ -77,9 +77,9 @@ def _own_rows(root: Path, path: str) -> Iterator[tuple[str, str, str]]:
 def _s2d_rows(root: Path, path: str) -> Iterator[tuple[str, str, str]]:
     """(where it is listed, folder, class name) of each line of S2D's list."""
     names = _index(root)
-    for number, line in read_lines(root, path):
-        where, words = f"{root}/{path}, line {number}", [word.strip() for word in line.split(",")]
-        if number == 1 and words[:2] == ["path", "id"]:
+    for where, line in read_lines(root, path):
+        words = [word.strip() for word in line.split(",")]
+        if where.endswith(", line 1") and words[:2] == ["path", "id"]:
             continue
         if len(words) != 2 or words[1] not in names:
             raise BadInputError(
@@ -97,12 +97,12 @@ def _index(root: Path) -> dict[str, str]:
             next=f"add {S2D_INDEX}, one '0 Angry' a line",
         )
     names: dict[str, str] = {}
-    for number, line in read_lines(root, S2D_INDEX):
+    for where, line in read_lines(root, S2D_INDEX):
         words = re.split(r"[\s,:]+", line)
         digits = [word for word in words if word.isascii() and word.isdigit()]
         rest = [word for word in words if word and word not in digits]
         if len(digits) != 1 or len(rest) != 1 or digits[0] in names:
-            raise BadInputError(f"{root}/{S2D_INDEX}, line {number}: {line!r:.100} is not '0 Angry'.")
+            raise BadInputError(f"{where}: {line!r:.100} is not '0 Angry'.")
         names[digits[0]] = rest[0]
     if sorted(name.lower() for name in names.values()) != sorted(LABELS):
         raise BadInputError(f"{root}/{S2D_INDEX} names {one_of(names.values())}, not the classes of FERV39k.")

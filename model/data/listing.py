@@ -188,19 +188,17 @@ class ListedClips:
             except BadInputError as error:
                 failure = failure or error
                 self.damaged[shown] = error.what
+                if not self.reading.max_damaged:
+                    raise
                 if len(self.damaged) > self.reading.max_damaged:
-                    raise self._too_many(error) from error
+                    raise BadInputError(
+                        f"{len(self.damaged)} frames cannot be read; {self.reading.max_damaged} are allowed. "
+                        f"{error.what}",
+                        cause="a truncated copy or download",
+                        next="logoformer data-check lists every damaged frame",
+                        log=list(self.damaged)[:10],
+                    ) from error
         raise failure or BadInputError(f"{folder} holds no frame that can be read.")
-
-    def _too_many(self, error: BadInputError) -> BadInputError:
-        if not self.reading.max_damaged:
-            return error
-        return BadInputError(
-            f"{len(self.damaged)} frames cannot be read; {self.reading.max_damaged} are allowed. {error.what}",
-            cause="a truncated copy or download",
-            next="logoformer data-check lists every damaged frame",
-            log=list(self.damaged)[:10],
-        )
 
     def _length(self, entry: Entry) -> int:
         if entry.place not in self._lengths:
@@ -216,14 +214,7 @@ class ListedClips:
 
 
 class Relabelled(ClipView):
-    """A source whose classes are numbered as a model numbers them.
-
-    The names decide, never the numbers.
-
-    Args:
-        source: with the same class names in another order.
-        labels: the model's.
-    """
+    """A source with a model's numbering of the same class names: names decide, never numbers."""
 
     def __init__(self, source: ClipSource, labels: tuple[str, ...]) -> None:
         super().__init__(source)
@@ -231,7 +222,6 @@ class Relabelled(ClipView):
         self._number = [labels.index(name) for name in source.labels]
 
     def label(self, index: int) -> int:
-        """Class of a clip, in the model's numbering."""
         return self._number[self.source.label(index)]
 
 
@@ -241,8 +231,8 @@ def numbered_as(source: ClipSource, labels: tuple[str, ...]) -> ClipSource:
     return Relabelled(source, tuple(labels)) if same else source
 
 
-def read_lines(root: Path, path: str) -> list[tuple[int, str]]:
-    """The lines of a list, numbered from 1 and stripped, without the empty ones.
+def read_lines(root: Path, path: str) -> list[tuple[str, str]]:
+    """The lines of a list that are not empty, stripped, each behind where it is, for messages.
 
     Raises:
         BadInputError: missing, or no text.
@@ -253,7 +243,11 @@ def read_lines(root: Path, path: str) -> list[tuple[int, str]]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInputError(f"{root}/{path} is not a text file: {error}.") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    return [
+        (f"{root}/{path}, line {number}", line.strip())
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip()
+    ]
 
 
 def unique_entries(found: Iterable[tuple[str, Entry]], shown: str) -> tuple[Entry, ...]:

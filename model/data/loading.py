@@ -13,11 +13,10 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,6 @@ from .listing import ListedClips, Reading
 
 BATCH = 32
 REPEATS = 3
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,9 @@ def measure_loading(
         raise UsageError(f"The speed of reading {clips} clips cannot be measured.")
     source = open_clips(root, "train", 1, Reading(size, fewest=sampling.frames))
     chosen = np.unique(np.linspace(0, len(source) - 1, min(clips, len(source))).astype(np.int64))
-    return _on_one_core(lambda: _measure(source, chosen, Path(root).name, sampling, augment, progress))
+    core = max(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(1, initializer=os.sched_setaffinity, initargs=(0, {core})) as pool:
+        return pool.submit(_measure, source, chosen, Path(root).name, sampling, augment, progress).result()
 
 
 def _measure(
@@ -174,14 +174,3 @@ def _measure(
         repeats=REPEATS,
         load_1min=os.getloadavg()[0],
     )
-
-
-def _on_one_core(work: Callable[[], _T]) -> _T:
-    core = max(os.sched_getaffinity(0))
-
-    def pinned() -> _T:
-        os.sched_setaffinity(0, {core})  # of this thread and of those that it starts
-        return work()
-
-    with ThreadPoolExecutor(1, thread_name_prefix="one-core") as pool:
-        return pool.submit(pinned).result()

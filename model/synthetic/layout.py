@@ -5,10 +5,11 @@ A data set appears whole or not at all: it is written beside its place and renam
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -145,26 +146,22 @@ def _write_all(
     everything = range(len(source))
     tasks = [everything[start : start + _CLIPS_PER_TASK] for start in everything[::_CLIPS_PER_TASK]]
     work = partial(_write_clips, part, source, places)
-    frames = done = 0
-    for clips, count in _run(work, tasks, workers):
-        frames, done = frames + count, done + clips
-        if progress:
-            progress("synth", done, len(source))
+    frames = 0
+    with contextlib.ExitStack() as closing:
+        counts: Iterable[int] = map(work, tasks)
+        if workers != 1:
+            # spawn: a child forked from a process with threads (OpenCV's, torch's) may hang.
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            counts = closing.enter_context(pool).map(work, tasks)
+        for clips, count in zip(tasks, counts, strict=True):
+            frames += count
+            if progress:
+                progress("synth", clips.stop, len(source))
     return frames
 
 
-def _run(work: Any, tasks: Sequence[range], workers: int) -> Iterator[tuple[int, int]]:
-    """Runs the tasks, in this process or in a pool."""
-    if workers == 1:
-        yield from map(work, tasks)
-        return
-    # spawn: a child forked from a process with threads (OpenCV's, torch's) may hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, tasks)
-
-
-def _write_clips(folder: Path, source: SyntheticClips, places: Sequence[str], clips: range) -> tuple[int, int]:
-    """Writes the frames of some clips as JPEG files; returns clips and frames written."""
+def _write_clips(folder: Path, source: SyntheticClips, places: Sequence[str], clips: range) -> int:
+    """Writes the frames of some clips as JPEG files; returns how many."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -176,7 +173,7 @@ def _write_clips(folder: Path, source: SyntheticClips, places: Sequence[str], cl
             _, data = cv2.imencode(".jpg", frame[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
             (place / f"{number:05d}.jpg").write_bytes(data.tobytes())
             written += 1
-    return len(clips), written
+    return written
 
 
 # -------------------------------------------------------------------------------------------------------------- video

@@ -61,9 +61,7 @@ class Motion:
 
     def blink(self, tau: Floats) -> Floats:
         """How far the lids are closed, 0..1: `[k]` -> `[k]`."""
-        if not len(self.blinks):
-            return np.zeros_like(tau)
-        nearest = np.abs(tau[:, None] - self.blinks).min(1)
+        nearest = np.abs(tau[:, None] - self.blinks).min(1, initial=np.inf)  # some recordings have no blink
         closed: Floats = np.clip(1.5 - 1.5 * nearest / _BLINK_HALF_S, 0.0, 1.0)
         return closed
 

@@ -60,9 +60,9 @@ class Predictions:
         np.add.at(counts, (self.labels, self.scores.argmax(1)), 1)
         return counts
 
-    def metrics(self, seed: int = 0) -> Metrics:
+    def metrics(self) -> Metrics:
         """The figures, with intervals."""
-        return metrics(self.confusion(), seed)
+        return metrics(self.confusion())
 
 
 def pool(parts: Sequence[Predictions]) -> Predictions:
@@ -115,15 +115,7 @@ def predict_all(
         raise UsageError(f"Frames are handed over {order} with a single view; {views} were asked for.")
     picks: list[Pick] = [centre_pick(sampling, order, seed)]
     picks += [random_pick(sampling, seed, view) for view in range(1, views)]
-    scores = np.zeros((len(source), len(source.labels)), np.float32)
-    for number, pick in enumerate(picks):
-        before = number * len(source)
-
-        def shown(done: int, before: int = before) -> None:
-            if progress:
-                progress("evaluate", before + done, views * len(source))
-
-        scores += _answers(predict, source, pick, shown) / views
+    scores = _answers(predict, source, picks, "evaluate", progress)
     count = range(len(source))
     return Predictions(
         tuple(source.labels),
@@ -179,9 +171,8 @@ def features_of(model: LogoFormer, source: ClipSource, progress: Progress | None
     Raises:
         BadInputError: the clips do not fit the model.
     """
-    shown = None if progress is None else lambda done: progress("features", done, len(source))
     with _evaluating(model, source, model.features) as predict:
-        return np.asarray(_answers(predict, source, centre_pick(model.config.sampling), shown), np.float32)
+        return _answers(predict, source, [centre_pick(model.config.sampling)], "features", progress)
 
 
 @contextlib.contextmanager
@@ -204,13 +195,17 @@ def _evaluating(model: LogoFormer, source: ClipSource, ask: Callable[[Tensor], T
 
 
 def _answers(
-    predict: Predict, source: ClipSource, pick: Pick, progress: Callable[[int], object] | None
-) -> npt.NDArray[np.floating[Any]]:
-    """Answers for all clips in order, `[N, ...]`; `progress` gets the number of clips done."""
-    found, done = [], 0
-    for clips, _ in batches(source, in_order(len(source), _BATCH), pick):
-        found.append(predict(clips))
-        done += len(clips)
-        if progress:
-            progress(done)
-    return np.concatenate(found)
+    predict: Predict, source: ClipSource, picks: Sequence[Pick], stage: str, progress: Progress | None
+) -> npt.NDArray[np.float32]:
+    """Answers for all clips in order, `[N, ...]`: the mean over the picks."""
+    mean: npt.NDArray[np.float32] = np.zeros((), np.float32)
+    done = 0
+    for pick in picks:
+        found = []
+        for clips, _ in batches(source, in_order(len(source), _BATCH), pick):
+            found.append(predict(clips))
+            done += len(clips)
+            if progress:
+                progress(stage, done, len(picks) * len(source))
+        mean = (mean + np.concatenate(found) / len(picks)).astype(np.float32)
+    return mean

@@ -170,13 +170,12 @@ class Fit:
         while step < self.total:
             rng = np.random.default_rng([config.seed, epoch])
             groups = balanced(labels, config.batch, rng) if labels else at_random(len(self.source), config.batch, rng)
-            ends = step + len(groups)
-            ahead = groups[max(0, len(self.losses) - step) :][: self.total - max(step, len(self.losses))]
+            first, ends = max(0, len(self.losses) - step), min(step + len(groups), self.total)
+            ahead = groups[first : ends - step]
             if ahead:
                 # Drawn for the whole epoch, before anything is shared out or skipped: it follows (seed, epoch, clip).
                 size = self.model.config.image_size
                 drawn = draw_augmentations(config.augment, groups, size, (config.seed, epoch), rng)
-                first = max(0, len(self.losses) - step)
                 shares, shown = [], []
                 for group, changes in zip(ahead, drawn[first:], strict=False):
                     for places in world.share(np.arange(len(group)), config.accumulate):
@@ -187,8 +186,7 @@ class Fit:
                 for clips, answers in batches(self.source, shares, pick, shown):
                     micro.append((to_tensor(clips).to(world.device), torch.from_numpy(answers).to(world.device)))
                     if len(micro) == config.accumulate:
-                        done = len(self.losses) + 1
-                        yield epoch, micro, done == min(ends, self.total)
+                        yield epoch, micro, len(self.losses) + 1 == ends
                         micro = []
             step, epoch = ends, epoch + 1
 
@@ -215,18 +213,19 @@ class Fit:
         counted = self.world.sum(self._confusion.cpu().numpy())
         if self.world.first:
             average = self.average
-            save_state(
-                self.folder,
-                {
-                    **self._identity,
-                    **{name: part.state_dict() for name, part in self._saved.items()},
-                    "average": None if average is None else (average.model.state_dict(), average.updates),
-                    "best": self.best,
-                    "losses": self.losses,
-                    "confusion": counted.tolist(),
-                    "log": self.log.text(),
-                },
-            )
+            state = {
+                "format": STATE_FORMAT,
+                **self._identity,
+                **{name: part.state_dict() for name, part in self._saved.items()},
+                "average": None if average is None else (average.model.state_dict(), average.updates),
+                "best": self.best,
+                "losses": self.losses,
+                "confusion": counted.tolist(),
+                "log": self.log.text(),
+            }
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            write_atomic(state_path(self.folder), buffer.getbuffer())
         self._reseed()
 
     def _agree(self) -> None:
@@ -260,17 +259,6 @@ def state_path(folder: str | os.PathLike[str]) -> Path:
     return path.parent / f"{path.name}.state.pt"
 
 
-def save_state(folder: str | os.PathLike[str], state: dict[str, Any]) -> None:
-    """Writes the state atomically.
-
-    Raises:
-        MachineError: the disk is full or may not be written; the older state is unchanged.
-    """
-    buffer = io.BytesIO()
-    torch.save({"format": STATE_FORMAT, **state}, buffer)
-    write_atomic(state_path(folder), buffer.getbuffer())
-
-
 def load_state(folder: str | os.PathLike[str], same: dict[str, Any]) -> dict[str, Any]:
     """Reads the state of an interrupted training.
 
@@ -300,8 +288,3 @@ def load_state(folder: str | os.PathLike[str], same: dict[str, Any]) -> dict[str
                 next="give the same arguments as before, or leave --resume out to begin anew",
             )
     return state
-
-
-def forget_state(folder: str | os.PathLike[str]) -> None:
-    """Removes the state of a training that ended well."""
-    state_path(folder).unlink(missing_ok=True)

@@ -41,16 +41,11 @@ class Metrics:
         return asdict(self)
 
 
-def metrics(confusion: npt.NDArray[np.int64], seed: int = 0) -> Metrics:
-    """Figures of a confusion matrix.
-
-    Args:
-        confusion: counts `[C, C]`, true class by row; at least one clip.
-        seed: of the bootstrap.
-    """
+def metrics(confusion: npt.NDArray[np.int64]) -> Metrics:
+    """Figures of a confusion matrix: counts `[C, C]`, true class by row; at least one clip."""
     uar, war = uar_war(confusion)
     recalls = tuple(float(row[c] / row.sum()) if row.sum() else None for c, row in enumerate(confusion))
-    intervals = _bootstrap(confusion, seed)
+    intervals = _bootstrap(confusion)
     counts = tuple(tuple(int(n) for n in row) for row in confusion)
     return Metrics(uar, war, recalls, counts, int(confusion.sum()), *intervals)
 
@@ -81,13 +76,13 @@ def spread(features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> 
     return float(inside / apart)
 
 
-def _bootstrap(confusion: npt.NDArray[np.int64], seed: int) -> tuple[tuple[float, float], tuple[float, float]]:
+def _bootstrap(confusion: npt.NDArray[np.int64]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Percentile intervals of UAR and WAR over clips drawn with replacement.
 
     Drawing N clips with replacement and counting them is one multinomial draw over the cells of the matrix.
     """
     classes, clips = len(confusion), int(confusion.sum())
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.multinomial(clips, (confusion / clips).ravel(), RESAMPLES).reshape(-1, classes, classes)
     right, total = np.diagonal(drawn, axis1=1, axis2=2), drawn.sum(2)  # [R, C]
     seen = total > 0

@@ -25,7 +25,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from .distributed import World
 from .recipe import TrainConfig
 
 MicroBatch = tuple[Tensor, Tensor]  # clips float [b, T, 3, S, S], labels int64 [b]
+_T = TypeVar("_T")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,18 +71,9 @@ class Stepper:
         config, count = self.config, len(micro_batches)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
-        if config.sam_rho and config.sam_sync:
-            with self._alone():
-                losses = [self._backward(batch, count) for batch in micro_batches]
-            self.world.mean_([p.grad for p in parameters if p.grad is not None])
-            before = ascend(parameters, config.sam_rho, adaptive=config.sam_adaptive)
-            self.optimizer.zero_grad(set_to_none=True)
-            with frozen_statistics(self.model):
-                self._accumulate(micro_batches, lambda batch: self._backward(batch, count, counted=False))
-            restore(before)
-        elif config.sam_rho:
-            losses = self._accumulate(micro_batches, lambda batch: self._climb(batch, parameters, count))
+        if config.sam_rho:
+            groups = [micro_batches] if config.sam_sync else [[batch] for batch in micro_batches]
+            losses = self._accumulate(groups, lambda group: self._climb(group, parameters, count))
         else:
             losses = self._accumulate(micro_batches, lambda batch: self._backward(batch, count))
         if config.clip_norm:
@@ -91,28 +83,28 @@ class Stepper:
         self.scaler.update()
         return float(torch.stack(losses).mean())
 
-    def _accumulate(
-        self, micro_batches: Sequence[MicroBatch], backward: Callable[[MicroBatch], Tensor]
-    ) -> list[Tensor]:
-        """Runs all micro-batches; processes exchange gradients in the last one only."""
+    def _accumulate(self, parts: Sequence[_T], backward: Callable[[_T], Tensor]) -> list[Tensor]:
+        """Runs all parts of a batch; processes exchange gradients in the last one only."""
         with self._alone():
-            losses = [backward(batch) for batch in micro_batches[:-1]]
-        return [*losses, backward(micro_batches[-1])]
+            losses = [backward(part) for part in parts[:-1]]
+        return [*losses, backward(parts[-1])]
 
-    def _climb(self, batch: MicroBatch, parameters: Sequence[nn.Parameter], count: int) -> Tensor:
-        """SAM on one micro-batch; adds its gradient to those gathered."""
+    def _climb(self, group: Sequence[MicroBatch], parameters: Sequence[nn.Parameter], count: int) -> Tensor:
+        """SAM on micro-batches that climb together; adds their gradient to those gathered."""
         gathered = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
         with self._alone():
-            loss = self._backward(batch, count)
+            losses = [self._backward(batch, count) for batch in group]
+        if self.config.sam_sync:
+            self.world.mean_([p.grad for p in parameters if p.grad is not None])
         before = ascend(parameters, self.config.sam_rho, adaptive=self.config.sam_adaptive)
         for p, grad in zip(parameters, gathered, strict=True):
             p.grad = grad
         with frozen_statistics(self.model):
-            self._backward(batch, count, counted=False)
+            self._accumulate(group, lambda batch: self._backward(batch, count, counted=False))
         restore(before)
-        return loss
+        return torch.stack(losses).mean()
 
     def _backward(self, batch: MicroBatch, count: int, *, counted: bool = True) -> Tensor:
         """The gradient of one micro-batch; with `counted` its answers enter the confusion matrix."""
@@ -164,7 +156,7 @@ def ascend(parameters: Iterable[nn.Parameter], rho: float, *, adaptive: bool = F
 
 @torch.no_grad()
 def restore(before: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Puts weights back to where they were before `ascend`, bit for bit."""
+    """Puts weights, or buffers, back to where they were, bit for bit."""
     for weight, value in before:
         weight.copy_(value)
 
@@ -176,17 +168,11 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     SAM's second pass sees the same batch at other weights; counting it would weigh every batch twice, once at weights
     that are nobody's.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    kept = [(n, n.running_mean, n.running_var, n.num_batches_tracked) for n in norms]
-    for norm in norms:
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            value = getattr(norm, name)
-            setattr(norm, name, None if value is None else value.clone())
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
-        for norm, mean, variance, count in kept:
-            norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, count
+        restore(before)
 
 
 # --------------------------------------------------------------------------------------------------------------- loss

@@ -27,7 +27,7 @@ from ..networks.logoformer import LogoFormer
 from ..networks.weight_files import TrunkWeights, load_trunk
 from .distributed import world
 from .evaluate import evaluate_together
-from .fit import Fit, forget_state
+from .fit import Fit, state_path
 from .log import LogOptions
 from .metrics import Metrics
 from .recipe import TrainConfig
@@ -48,8 +48,7 @@ class Start:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.trunk is not None or self.trunk_color != "rgb":
-            check_color(self.trunk_color)
+        check_color(self.trunk_color)
         if self.trunk is None and self.trunk_color != "rgb":
             raise UsageError("--trunk-color says how a trunk's weights were trained; no --trunk is given.")
 
@@ -158,7 +157,7 @@ def train(
         read = None if reading is None else dict(reading())
         if here.first:
             save_checkpoint(folder, kept, {**extra, "metrics": metrics.to_json(), "reading": read})
-            forget_state(folder)
+            state_path(folder).unlink(missing_ok=True)  # it ended well
         here.wait()
         return TrainResult(
             checkpoint=folder,
