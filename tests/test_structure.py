@@ -28,7 +28,6 @@ FLOORS = {
     "engine/sessions": 3.4,
     "engine/doctor": 3.4,
     "engine": 3.5,
-    "model/pickles": 3.9,
     "model/networks": 4.0,
     "model/checkpoint": 4.1,
     "model/data": 4.1,
