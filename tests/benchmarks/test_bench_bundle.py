@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 
 import numpy as np
 import pytest
 from logoformer.benchmarks.baselines import contract as p
-from logoformer.benchmarks.baselines.programs import compiled_baseline
+from logoformer.benchmarks.baselines import programs
+from logoformer.benchmarks.baselines.programs import Opening, open_others
 from logoformer.benchmarks.bench import BenchConfig, bench
 from logoformer.benchmarks.report.terminal import report_text
 from logoformer.bundle import Bundle
@@ -35,7 +37,7 @@ def test_fp16_says_that_torch_runs_otherwise(untrained_bundle):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
-def test_torch_compile_answers_as_eager_torch(untrained_bundle):
+def test_torch_compile_answers_as_eager_torch(untrained_bundle, monkeypatch):
     """With torch's real compiler, on a model that it compiles in seconds."""
     import torch
 
@@ -47,12 +49,16 @@ def test_torch_compile_answers_as_eager_torch(untrained_bundle):
         def forward(self, clip: torch.Tensor) -> torch.Tensor:  # [1, T, 3, S, S]
             return self.head(torch.relu(clip.mean((1, 3, 4))))
 
-    inputs = p.Inputs.of(Bundle(untrained_bundle))
     torch.manual_seed(0)
     model = Means().eval()
-    baseline = compiled_baseline(model, inputs)
-    with torch.inference_mode():
+    monkeypatch.setattr(programs, "_eager_model", lambda _: model)
+    bundle = Bundle(untrained_bundle)
+    inputs = p.Inputs.of(bundle)
+    with contextlib.ExitStack() as closing:
+        found, skipped = open_others((p.COMPILED,), Opening(bundle, "fp32", 1, inputs, closing))
+        assert not skipped
         for index in range(2):
-            want = torch.softmax(model(to_tensor(inputs.clip(index)[None])), -1)[0].numpy()
-            np.testing.assert_allclose(baseline.answer(index).probabilities, want, atol=1e-5)
-    assert baseline.name == p.COMPILED and "compiled" in baseline.what
+            with torch.inference_mode():
+                want = torch.softmax(model(to_tensor(inputs.clip(index)[None])), -1)[0].numpy()
+            np.testing.assert_allclose(found[0].answer(index).probabilities, want, atol=1e-5)
+    assert found[0].name == p.COMPILED and "compiled" in found[0].what
