@@ -94,7 +94,7 @@ def no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def operators_are_read_once() -> Iterator[None]:
-    """Keeps torch's table of ONNX operators, which each export reads anew from their source text: 3 s of every 10."""
+    """Keeps torch's table of ONNX operators, which each export reads anew from their source text."""
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
     except ImportError:  # a device has no torch, and another torch may keep it elsewhere
