@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 RUN    := PYTHONDONTWRITEBYTECODE=1 $(PY)
 
-.PHONY: setup demo test lint docs figures picture bench wheel experiments clean
+.PHONY: setup demo test test-full families lint docs figures picture bench wheel experiments clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,14 @@ demo: setup
 
 test: setup lint
 	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# Both published families at full size: a quarter of an hour on one core, 8 GB of memory. What is measured is in
+# benchmarks/results/families.json: `make families`.
+test-full: setup
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m full -n 0
+
+families: setup
+	OMP_NUM_THREADS=1 $(RUN) -m logoformer.studies.families
 
 lint: setup
 	$(PY) -m ruff check .
@@ -69,6 +77,7 @@ experiments: setup
 	$(RUN) -m logoformer.studies.training
 	test -d demo/checkpoint || $(MAKE) demo
 	$(RUN) -m logoformer.studies.int8 demo/checkpoint
+	$(RUN) -m logoformer.studies.faces demo/face.bundle
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

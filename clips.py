@@ -3,10 +3,10 @@
 Training, calibration, evaluation and the camera all use the functions of this file, so that the network sees the same
 thing everywhere. Only numpy and Pillow are needed.
 
-A clip is uint8 `[T, H, W, 3]`. Two sampling rules agree with each other:
+A clip is uint8 `[T, H, W, 3]`. Two functions agree with each other:
 
-* `centre_indices` picks T of a recording's n frames (Former-DFER's test rule: S segments, D neighbouring frames from
-  the middle of each);
+* `centre_indices` picks T of a recording's n frames: by segments (Former-DFER's test rule: S segments, D neighbouring
+  frames from the middle of each) or by a stride (MAE-DFER's: every k-th frame; `view_indices` gives its further views);
 * `pick` picks the same places out of a *live* history by timestamp: the last `span_s` seconds are read as if they were
   a recording. On a camera of the training frame rate the two give the same frames exactly.
 """
@@ -40,25 +40,44 @@ class Sampling:
         frames_per_segment: D, neighbouring frames taken from each; T = S * D.
         span_s: seconds of a typical training clip; the stretch that a stream looks back over.
         fps: frames per second of the training clips; 1/fps is the distance between neighbours.
+        stride: 0 samples by segments; k takes every k-th frame from the first one on, T of them.
+        views: clips that stand for a recording together; their answers are averaged.
     """
 
     segments: int = 8
     frames_per_segment: int = 2
     span_s: float = 2.8
     fps: float = 25.0
+    stride: int = 0
+    views: int = 1
 
     def __post_init__(self) -> None:
         if self.segments < 1 or self.frames_per_segment < 1:
-            raise UsageError(f"Sampling needs at least 1 segment and 1 frame in each; got {self}.")
+            raise UsageError(f"Sampling needs at least 1 segment and 1 frame in each; got {self!r}.")
         # Below 400 frames/s the tolerance of `pick` stays under half a frame, so that it never takes a neighbour.
         if not (0 < self.fps <= 400 and 0 < self.span_s <= 3600):
-            raise UsageError(f"Sampling needs 0 < fps <= 400 and 0 < span_s <= 3600; got {self}.")
+            raise UsageError(f"Sampling needs 0 < fps <= 400 and 0 < span_s <= 3600; got {self!r}.")
         if self.span_frames < self.frames:
             raise UsageError(
                 f"A span of {self.span_s} s at {self.fps} frames/s holds {self.span_frames} frames, "
                 f"fewer than the {self.frames} that are picked from it.",
                 next="raise span_s or lower segments",
             )
+        if self.stride < 0 or self.views < 1:
+            raise UsageError(f"Sampling needs stride >= 0 and at least 1 view; got {self!r}.")
+        if self.stride and (self.frames_per_segment != 1 or self.span_frames != self.frames * self.stride):
+            raise UsageError(
+                f"{self.frames} frames at a stride of {self.stride} reach over {self.frames * self.stride}, a span of "
+                f"{self.span_s} s holds {self.span_frames}.",
+                next="Sampling.strided(frames, stride, fps) fits them",
+            )
+        if self.views > 1 and not self.stride:
+            raise UsageError(f"Several views are defined for a stride; got {self!r}.")
+
+    @classmethod
+    def strided(cls, frames: int, stride: int, fps: float = 25.0, views: int = 2) -> Sampling:
+        """Every `stride`-th of the frames, `frames` of them, from the first one on."""
+        return cls(frames, 1, frames * stride / fps, fps, stride, views)
 
     @property
     def frames(self) -> int:
@@ -70,16 +89,25 @@ class Sampling:
         """Frames in `span_s` seconds at the training frame rate."""
         return round(self.span_s * self.fps)
 
+    def __str__(self) -> str:
+        if not self.stride:
+            return f"{self.segments} segments x {self.frames_per_segment} over {self.span_s:g} s"
+        views = f", {self.views} views of a recording" if self.views > 1 else ""
+        return f"{self.frames} frames, {self.stride / self.fps:g} s apart, over {self.span_s:g} s{views}"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sampling:
+        """Reads what `to_json` wrote, also before there were strides."""
         return cls(
             segments=int(data["segments"]),
             frames_per_segment=int(data["frames_per_segment"]),
             span_s=float(data["span_s"]),
             fps=float(data["fps"]),
+            stride=int(data.get("stride", 0)),
+            views=int(data.get("views", 1)),
         )
 
 
@@ -87,8 +115,10 @@ class Sampling:
 def centre_indices(count: int, sampling: Sampling) -> npt.NDArray[np.int64]:
     """The frames of a recording that stand for it, without chance (test, calibration).
 
-    Former-DFER's rule: tick = (n - D + 1) / S, segment k starts at int(tick / 2 + tick * k); its D neighbours follow,
-    clamped to the last frame. A recording of at most S + D - 1 frames starts every segment at 0.
+    By segments, Former-DFER's rule: tick = (n - D + 1) / S, segment k starts at int(tick / 2 + tick * k); its D
+    neighbours follow, clamped to the last frame. A recording of at most S + D - 1 frames starts every segment at 0.
+
+    By a stride k, MAE-DFER's rule for the first view: 0, k, 2k, ...; the last of these repeats up to T.
 
     Args:
         count: n, frames in the recording, at least 1.
@@ -100,6 +130,8 @@ def centre_indices(count: int, sampling: Sampling) -> npt.NDArray[np.int64]:
     Raises:
         BadInputError: the recording is empty.
     """
+    if sampling.stride:
+        return view_indices(count, sampling)[0]
     s, d = sampling.segments, sampling.frames_per_segment
     if count > s + d - 1:
         tick = (count - d + 1) / s
@@ -109,8 +141,36 @@ def centre_indices(count: int, sampling: Sampling) -> npt.NDArray[np.int64]:
     return _with_neighbours(starts, d, count)
 
 
+def view_indices(count: int, sampling: Sampling) -> list[npt.NDArray[np.int64]]:
+    """The frames of every view of a recording, without chance.
+
+    By a stride, MAE-DFER's rule: of the frames 0, k, 2k, ... (the last of them repeated up to T) view v of V takes T
+    neighbours from place int(v * (their number - T) / (V - 1)) on: the first T, and with two views the last T.
+
+    Args:
+        count: n, frames in the recording, at least 1.
+        sampling: the pattern.
+
+    Returns:
+        `sampling.views` arrays, int64 `[T]`.
+
+    Raises:
+        BadInputError: the recording is empty.
+    """
+    if not sampling.stride:
+        return [centre_indices(count, sampling)]
+    _require_frames(count)
+    taken = np.arange(0, count, sampling.stride, dtype=np.int64)
+    taken = np.concatenate([taken, np.full(max(0, sampling.frames - len(taken)), taken[-1])])
+    step = (len(taken) - sampling.frames) / max(1, sampling.views - 1)
+    starts = [int(view * step) for view in range(sampling.views)]
+    return [taken[start : start + sampling.frames] for start in starts]
+
+
 def random_indices(count: int, sampling: Sampling, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """The same with one random start inside each segment (training; Former-DFER's rule).
+
+    By a stride, one random start for the whole pattern.
 
     Returns:
         int64 `[T]`.
@@ -118,6 +178,11 @@ def random_indices(count: int, sampling: Sampling, rng: np.random.Generator) -> 
     Raises:
         BadInputError: the recording is empty.
     """
+    if sampling.stride:
+        _require_frames(count)
+        reach = (sampling.frames - 1) * sampling.stride
+        start = int(rng.integers(max(1, count - reach)))
+        return start + view_indices(count - start, sampling)[0]
     s, d = sampling.segments, sampling.frames_per_segment
     length = (count - d + 1) // s
     if length > 0:
@@ -132,11 +197,14 @@ def random_indices(count: int, sampling: Sampling, rng: np.random.Generator) -> 
 def pattern_ages(sampling: Sampling) -> npt.NDArray[np.float64]:
     """Ages of the T frames against the newest one, were the span a recording.
 
+    A stride's last frame is the newest one.
+
     Returns:
         float64 `[T]`, seconds, in the order of the clip.
     """
     n = sampling.span_frames
-    ages: npt.NDArray[np.float64] = (n - 1 - centre_indices(n, sampling)) / sampling.fps
+    newest = n - max(1, sampling.stride)
+    ages: npt.NDArray[np.float64] = (newest - centre_indices(n, sampling)) / sampling.fps
     return ages
 
 
@@ -153,13 +221,18 @@ def pick(times: Sequence[float] | npt.NDArray[np.float64], ages: npt.NDArray[np.
     """
     stamps = np.asarray(times, np.float64)
     wanted = stamps[-1] - ages + PATTERN_TOLERANCE_S
-    found: npt.NDArray[np.int64] = stamps.searchsorted(wanted, side="right") - 1
-    return np.maximum(found, 0)
+    # How many of the frames after the first are not too new: 0 is the first one, which stands for all before it.
+    found: npt.NDArray[np.int64] = stamps[1:].searchsorted(wanted, side="right")
+    return found
+
+
+def _require_frames(count: int) -> None:
+    if count < 1:
+        raise BadInputError("The recording has no frames.", cause="an empty folder or a video that cannot be decoded")
 
 
 def _with_neighbours(starts: npt.NDArray[np.int64], d: int, count: int) -> npt.NDArray[np.int64]:
-    if count < 1:
-        raise BadInputError("The recording has no frames.", cause="an empty folder or a video that cannot be decoded")
+    _require_frames(count)
     indices: npt.NDArray[np.int64] = np.minimum(starts[:, None] + np.arange(d), count - 1).reshape(-1)
     return indices
 

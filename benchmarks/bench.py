@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from .accuracy import (
     TimedAnswer,
     check_after,
     graph_digests,
+    judge_baselines,
     recording,
     sampled,
     stream_answers,
@@ -64,9 +65,14 @@ from .sensors.machine import read_machine, usable_cpus
 from .sensors.telemetry import Sampler
 from .statistics import FloatArray, ratio
 
-ROUNDS = 20  # what the bootstrap draws from
+ROUNDS, FEWEST_ROUNDS = 40, 20  # what intervals are made of; 20 are about half as sharp
 REST_S = 0.05  # twice as long as the thread pools of any baseline were seen to spin after their last work
 IDLE_S = 1.0  # of power samples before the run, where there is a power sensor
+FLAGS = {
+    "iterations": "--iterations", "warmup": "--warmup", "threads": "--threads", "precision": "--precision",
+    "others": "--baselines", "seed": "--seed", "modes": "--mode", "backend": "--backend", "rate_hz": "--rate",
+    "hop": "--hop", "streams": "--streams", "trtexec": "--compare", "device": "--device", "strict": "--strict",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class BenchConfig:
 
     Attributes:
         bundle: its folder.
-        iterations: timed results of each baseline, at least ROUNDS; rounded up to whole rounds. 662 give a p99.
+        iterations: timed results of each baseline, at least FEWEST_ROUNDS; ROUNDS rounds where there are as many, all
+            alike. 662 give a p99.
         warmup: untimed results of each baseline before.
         threads: CPU threads of each baseline; None: every CPU that this process may use.
         precision: 'verdict', or one by name.
@@ -88,6 +95,7 @@ class BenchConfig:
         streams: faces of the mode 'multi'; None: as many as the bundle's arena holds.
         trtexec: whether to run trtexec on the bundle's engines, where it is installed.
         roofline: whether the computed floors go into the report; compiling the plans takes seconds.
+        device, strict: of `logoformer.load`.
     """
 
     bundle: Path
@@ -104,11 +112,23 @@ class BenchConfig:
     streams: int | None = None
     trtexec: bool = False
     roofline: bool = True
+    device: int = 0
+    strict: bool = False
+
+    def command(self, matrix: bool = False) -> str:
+        """The command that gives this run again, with the name of the bundle's folder."""
+        words = ["logoformer", "bench", self.bundle.resolve().name, *["--matrix"] * matrix]
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in FLAGS and value != option.default:
+                text = ",".join(value) or "none" if isinstance(value, tuple) else "trtexec" if value is True else value
+                words += [FLAGS[option.name], *([] if option.name == "strict" else [str(text)])]
+        return command(*words)
 
     def __post_init__(self) -> None:
-        if self.iterations < ROUNDS:
+        if self.iterations < FEWEST_ROUNDS:
             raise UsageError(
-                f"{self.iterations} iterations are too few: each of {ROUNDS} interleaved rounds needs one.",
+                f"{self.iterations} iterations are too few: each of {FEWEST_ROUNDS} interleaved rounds needs one.",
                 next=command("logoformer", "bench", self.bundle, "--iterations", "140"),
             )
         if self.warmup < 0 or (self.threads is not None and self.threads < 1):
@@ -147,7 +167,7 @@ def bench(
         MachineError: the backend cannot run here, or says GPU on a machine without one.
     """
     machine = read_machine()
-    sensors = sensors or this_machine()
+    sensors = sensors or this_machine(config.device)
     with contextlib.ExitStack() as closing:
         run = (kind or BenchRun)(config, sensors, closing, progress)
         sampler = Sampler(sensors.sensors, sensors.facts)
@@ -163,10 +183,12 @@ def bench(
         preset = str(run.bundle.manifest["model"].get("preset", ""))
         name, runtime = run.bundle.path.resolve().name, run.runtime
         subject = Subject(name, preset, runtime.precision, runtime.backend, run.device, graph_digests(runtime))
-        trtexec, skipped = compare_trtexec(run.bundle, run.runtime.precision, sensors) if config.trtexec else ((), ())
+        asked = run.bundle, run.runtime.precision, sensors, config.device
+        trtexec, skipped = compare_trtexec(*asked) if config.trtexec else ((), ())
     rows = with_energy(run.rows, telemetry)
     ours = [row for row in rows if row.name not in run.foreign]
     return Report(
+        command=config.command(matrix=kind is not None),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         machine=machine,
         subject=subject,
@@ -191,8 +213,16 @@ def bench(
         wrapper=wrapper,
         harness_us=harness_us(),
         seconds=seconds,
-        notes=tuple(notes_of(machine, run.device, run.runtime.precision, run.foreign)),
+        notes=(*notes_of(machine, run.device, run.runtime.precision, run.foreign), *other_devices(rows)),
     )
+
+
+def other_devices(rows: Sequence[ReportRow]) -> list[str]:
+    """A note that names the rows of other devices than the first row's, which are in no ratio."""
+    others = [f"{row.name} ({row.device})" for row in rows if row.device != rows[0].device]
+    if not others:
+        return []
+    return [f"In no ratio, because they ran on another device than {rows[0].device}: {', '.join(others)}."]
 
 
 def harness_us() -> float:
@@ -209,8 +239,9 @@ class BenchRun:
     ) -> None:
         self.config, self.closing, self.progress = config, closing, progress
         self.threads = config.threads or usable_cpus()
-        block = -(-config.iterations // ROUNDS)
-        self.load = LoadConfig(ROUNDS, block, settle=2, rest_s=REST_S, warmup=config.warmup, seed=config.seed)
+        rounds = min(ROUNDS, config.iterations)
+        block = -(-config.iterations // rounds)
+        self.load = LoadConfig(rounds, block, settle=2, rest_s=REST_S, warmup=config.warmup, seed=config.seed)
         self.bundle = Bundle(config.bundle)
         self.inputs = Inputs.of(self.bundle)
         self.rate_hz = config.rate_hz or self.inputs.fps
@@ -238,7 +269,8 @@ class BenchRun:
     def open(self, precision: str | None = None) -> Runtime:
         """One more runtime, in the precision of the configuration unless another is named."""
         wanted = precision or self.config.precision
-        return open_ours(self.bundle, wanted, self.threads, self.closing, self.config.backend)
+        c = self.config
+        return open_ours(self.bundle, wanted, self.threads, self.closing, c.backend, c.device, c.strict)
 
     def precisions(self) -> tuple[str, ...]:
         """Those whose answers are verified before anything is timed."""
@@ -268,12 +300,16 @@ class BenchRun:
         streams = zip(runtimes[3:], (STREAM, STREAM_AGAIN), strict=True)
         ours = [clip_baseline(runtime, self.inputs, name, self.device) for runtime, name in clips]
         ours += [stream_baseline(runtime, self.inputs, name, self.device) for runtime, name in streams]
-        opening = Opening(self.bundle, self.runtime.precision, self.threads, self.inputs, self.closing, self.gpu)
-        others, skipped = open_others(self.config.others, opening, self.progress)
-        self.skipped += skipped
+        opening = Opening(
+            self.bundle, self.runtime.precision, self.threads, self.inputs, self.closing, self.gpu,
+            self.config.backend, self.device, self.config.device, self.config.strict,
+        )  # fmt: skip
+        opened, skipped = open_others(self.config.others, opening, self.progress)
+        others, wrong = judge_baselines(self.proofs[0], self.inputs, opened)
+        self.skipped += [*skipped, *wrong]
         self.foreign = tuple(baseline.name for baseline in others)
         taken = self.interleaved([*ours, *others])
-        self.comparisons += comparisons_of(taken)
+        self.comparisons += comparisons_of(taken, {one.name: one.device for one in (*ours, *others)})
         repeated, noise = ratio(taken[CLIP_REPEATED], taken[CLIP]), ratio(taken[CLIP], taken[CLIP_AGAIN]).noise
         self.cache = cache_check(self.runtime, self.inputs, repeated, noise)
 
@@ -321,13 +357,14 @@ class BenchRun:
     def offline(self) -> None:
         """As many clips at once as the machine takes."""
         workers = self.threads if self.device == CPU else 2  # on a GPU one copies while one computes
-        precision, backend = self.runtime.precision, self.config.backend
+        precision, c = self.runtime.precision, self.config
+        options = {"backend": c.backend, "precision": precision, "device": c.device, "strict": c.strict}
         answers: dict[int, StepAnswer] = {}
 
         @contextlib.contextmanager
         def open_step() -> Iterator[Callable[[int], None]]:
             threads = max(self.threads // workers, 1)
-            with load(Bundle(self.config.bundle), backend=backend, precision=precision, threads=threads) as runtime:
+            with load(Bundle(c.bundle), threads=threads, **options) as runtime:  # type: ignore[arg-type]
                 yield recording(clip_baseline(runtime, self.inputs, CLIP, self.device).answer, answers)
 
         result = offline(open_step, workers, self.load.samples, max(self.load.warmup, 1))
@@ -342,7 +379,10 @@ class BenchRun:
 
     def cold(self) -> None:
         c = self.config
-        self.cold_start = cold_starts(c.bundle, c.backend, self.runtime.precision, self.threads, progress=self.progress)
+        self.cold_start = cold_starts(
+            c.bundle, c.backend, self.runtime.precision, self.threads, progress=self.progress, device=c.device,
+            strict=c.strict,
+        )  # fmt: skip
 
     def idle(self) -> None:
         baseline = clip_baseline(self.open(), self.inputs, CLIP, self.device)

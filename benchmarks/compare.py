@@ -2,8 +2,9 @@
 
 A row got slower when the whole interval of its median's ratio lies above 1. That is significance, not size: with many
 samples a change of half a percent is significant. It is a *regression* when the whole interval lies beyond the margin,
-and beyond what either run showed between a program and itself (A/A): no run can vouch for less than its own noise. On a
-busy machine that noise is large, and a small slowdown is not found; `differs` then says that the runs are unqualified.
+and beyond the difference that either run showed between a program and itself (A/A). Beside each row stands the
+smallest slowdown that would have been found: on a busy machine that is a large one, and `differs` says that the runs
+are unqualified. Two bundles on one machine are compared more sharply in one run (`side_by_side.py`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from ..errors import BadInputError, command
 from .report.records import ReportRow, RowComparison
 from .report.report import Report
 from .report.text_tables import columns
-from .statistics import MIN_ROUNDS, Ratio, minimum_samples, ratio_of_runs
+from .statistics import MIN_ROUNDS, FloatArray, Ratio, minimum_samples, ratio_of_runs
 
 EXIT_REGRESSION = 1
-MARGIN = 0.02
+AGAIN = " again"  # behind the name of a program that was timed a second time
+MARGIN = 0.005  # of what is smaller, nobody needs to hear
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Change:
         before_ms, after_ms: medians.
         median: after over before.
         p90: the same of the 90th percentile, None where one side has too few samples for it.
-        noise: the larger A/A noise of the two runs, None where neither took it.
+        noise: how far from 1 the same program came against itself (A/A), in the run where that was more; None where
+            neither took it.
+        detectable: the slowdown, as a share, that nine of ten such comparisons would have called a regression.
         significant: the whole interval of `median` lies on one side of 1.
         regression: the whole interval of `median` lies beyond margin and noise.
     """
@@ -45,25 +49,28 @@ class Change:
     median: Ratio
     p90: Ratio | None
     noise: float | None
+    detectable: float
     significant: bool
     regression: bool
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Differences between two reports.
+    """Differences between two reports, or between two bundles in one run.
 
     Attributes:
         margin: share from which on a slowdown counts.
         rows: those that both reports have.
         missing: names of rows that only one has.
         differences: what else is not the same: machine, backend, threads, verdicts.
+        how: in which way they were measured.
     """
 
     margin: float
     rows: tuple[Change, ...]
     missing: tuple[str, ...]
     differences: tuple[str, ...]
+    how: str = "two reports"
 
     @property
     def regressions(self) -> tuple[str, ...]:
@@ -124,27 +131,40 @@ def compare_rows(
 
 def _change(a: ReportRow, b: ReportRow, noise: float | None, margin: float) -> Change:
     before, after = a.rounds(), b.rounds()
-    median = ratio_of_runs(after, before)
     enough = min(before.size, after.size) >= minimum_samples(90)
+    p90 = ratio_of_runs(after, before, 90.0) if enough else None
+    return change_of(a.name, a.mode, before, after, ratio_of_runs(after, before), p90, margin, noise)
+
+
+def change_of(
+    name: str,
+    mode: str,
+    before_ms: FloatArray,
+    after_ms: FloatArray,
+    median: Ratio,
+    p90: Ratio | None,
+    margin: float,
+    noise: float | None = None,
+) -> Change:
+    """Judges one row; both sides are float64 `[R, K]`."""
+    beyond = max(margin, noise or 0.0)
     return Change(
-        name=a.name,
-        mode=a.mode,
-        before_ms=float(np.median(before)),
-        after_ms=float(np.median(after)),
+        name=name,
+        mode=mode,
+        before_ms=float(np.median(before_ms)),
+        after_ms=float(np.median(after_ms)),
         median=median,
-        p90=ratio_of_runs(after, before, 90.0) if enough else None,
+        p90=p90,
         noise=noise,
+        detectable=median.detectable(beyond),
         significant=median.low > 1 or median.high < 1,
-        regression=median.low > 1 + max(margin, noise or 0.0),
+        regression=median.low > 1 + beyond,
     )
 
 
 def _noise(comparisons: Sequence[RowComparison], name: str) -> float | None:
-    found = [
-        comparison.noise
-        for comparison in comparisons
-        if comparison.noise is not None and name in (comparison.numerator, f"{comparison.numerator} again")
-    ]
+    sides = {name, name.removesuffix(AGAIN), f"{name.removesuffix(AGAIN)}{AGAIN}"}
+    found = [abs(c.ratio.value - 1.0) for c in comparisons if {c.numerator, c.denominator} <= sides]
     return max(found, default=None)
 
 
@@ -174,7 +194,7 @@ def _conditions(report: Report) -> dict[str, Any]:
 
 def changes_text(changes: Changes) -> str:
     """For a terminal."""
-    lines = [["row", "mode", "before ms", "after ms", "median", "99 %", "p90", "A/A", ""]]
+    lines = [["row", "mode", "before ms", "after ms", "ratio", "99 %", "p90", "A/A", "would find", ""]]
     for row in changes.rows:
         word = "REGRESSION" if row.regression else "not significant"
         if row.significant and not row.regression:
@@ -189,6 +209,7 @@ def changes_text(changes: Changes) -> str:
                 f"[{row.median.low:.3f}, {row.median.high:.3f}]",
                 "" if row.p90 is None else f"x{row.p90.value:.3f}",
                 "" if row.noise is None else f"±{100 * row.noise:.1f} %",
+                f"+{100 * row.detectable:.1f} %",
                 word,
             ]
         )
@@ -197,4 +218,6 @@ def changes_text(changes: Changes) -> str:
     shown += [f"differs: {item}" for item in changes.differences]
     count = len(changes.regressions)
     shown.append(f"{count} regression(s) beyond {100 * changes.margin:g} % and the runs' own noise")
+    shown.append(changes.how)
+    shown.append("would find: the smallest slowdown that nine of ten such comparisons call a regression")
     return "\n".join(shown) + "\n"

@@ -1,4 +1,4 @@
-"""Percentiles, bounds and bootstrap intervals of latencies.
+"""Percentiles, bounds and confidence intervals of latencies.
 
 Three definitions of a percentile meet here and are kept apart by name:
 
@@ -18,7 +18,6 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +26,8 @@ FloatArray = npt.NDArray[np.float64]
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
-RESAMPLES = 2000
-STRETCHES = 5  # of neighbouring rounds, drawn as one where two runs are compared
-MIN_ROUNDS = 8  # fewer cannot be resampled honestly: the interval would shrink because there is nothing to draw
+MIN_ROUNDS = 8  # fewer leave too few frequencies to estimate their noise from
+TRIMMED = 0.1  # share of the rounds that is cut off at each end
 
 
 # --------------------------------------------------------------------------------------------- MLPerf early stopping
@@ -171,11 +169,11 @@ class Summary:
 # -------------------------------------------------------------------------------------------------------------- ratios
 @dataclass(frozen=True)
 class Ratio:
-    """Median latency of one candidate over the median of another, with its interval.
+    """Ratio of two candidates' medians, round by round, with its interval.
 
     Attributes:
         value: the ratio; below 1 the numerator is faster.
-        low, high: the bootstrap interval at 99 %.
+        low, high: the interval at 99 %.
     """
 
     value: float
@@ -187,70 +185,146 @@ class Ratio:
         """Distance of the interval's farther end from 1; of a candidate against itself, the noise."""
         return max(abs(self.high - 1.0), abs(self.low - 1.0))
 
+    def detectable(self, margin: float = 0.0) -> float:
+        """The smallest slowdown that about nine of ten such runs put wholly beyond 1 + margin.
 
-def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, seed: int = 0) -> Ratio:
+        A share. Half the interval's width is found in every second run only; the whole width leaves room for chance.
+        """
+        return (1.0 + margin) * self.high / self.low - 1.0
+
+
+def ratio(numerator_ms: FloatArray, denominator_ms: FloatArray, percentile: float = 50.0) -> Ratio:
     """Compares two candidates that were timed in the same rounds.
 
-    Whole rounds are drawn with replacement, the same rounds for both sides (a paired block bootstrap, percentile
-    interval; Efron and Tibshirani, An Introduction to the Bootstrap, ch. 13): neighbours in time resemble each other,
-    so single samples must not be drawn as if they were independent, and a slow round is slow for both.
+    A slow round is slow for both, so each round gives one ratio; the mean of their logarithms is what is reported, with
+    the interval of `mean_of_rounds`.
 
     Args:
-        numerator_ms: float64 `[R, K]`, R rounds of K latencies.
+        numerator_ms: float64 `[R, K]`, R rounds of K latencies, in the order they were taken.
         denominator_ms: float64 `[R, K']`, the same R rounds.
-        seed: of the draws.
+        percentile: of each round, 0..100; the median by default.
 
     Raises:
         ValueError: the rounds do not fit each other, are fewer than MIN_ROUNDS, or are empty.
     """
-    a, b = _comparable(numerator_ms, denominator_ms)
+    a, b = _logs(numerator_ms, percentile), _logs(denominator_ms, percentile)
     if len(a) != len(b):
-        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: the same rounds are needed")
-    rng = np.random.default_rng(seed)
-    drawn = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        rounds = rng.integers(len(a), size=len(a))
-        drawn[i] = np.median(a[rounds]) / np.median(b[rounds])
-    return _with_interval(np.median(a) / np.median(b), drawn)
+        raise ValueError(f"{len(a)} and {len(b)} rounds cannot be compared: the same rounds are needed")
+    return _ratio(mean_of_rounds(a - b))
 
 
 def ratio_of_runs(after_ms: FloatArray, before_ms: FloatArray, percentile: float = 50.0) -> Ratio:
-    """Compares one percentile of a candidate between two runs.
+    """Compares a candidate between two runs.
 
-    As `ratio`, but the rounds of the two sides have nothing to do with each other, so each side draws its own. What the
-    machine did over a longer time is not shared either, so stretches of neighbouring rounds are drawn together, a fifth
-    of the run each (circular block bootstrap; Politis and Romano 1992): a run that drifts gets a wider interval.
+    As `ratio`, but the rounds of the two sides have nothing to do with each other: their variances add up, with the
+    degrees of freedom of Welch (1947) and Satterthwaite (1946).
 
     Args:
-        after_ms: float64 `[R, K]`, the numerator.
+        after_ms: float64 `[R, K]`, the numerator, rounds in the order they were taken.
         before_ms: float64 `[R', K']`.
-        percentile: 0..100.
+        percentile: of each round, 0..100; the median by default.
 
     Raises:
         ValueError: fewer than MIN_ROUNDS rounds on a side, or empty ones.
     """
-    a, b = _comparable(after_ms, before_ms)
-    rng = np.random.default_rng(0)
-
-    def draws(rounds: FloatArray) -> FloatArray:
-        count, stretch = len(rounds), max(len(rounds) // STRETCHES, 1)
-        starts = rng.integers(count, size=(RESAMPLES, -(-count // stretch), 1))
-        chosen = (starts + np.arange(stretch)).reshape(RESAMPLES, -1)[:, :count] % count  # [RESAMPLES, R]
-        drawn = rounds[chosen]  # [RESAMPLES, R, K]
-        found: FloatArray = np.percentile(drawn.reshape(RESAMPLES, -1), percentile, axis=1)
-        return found
-
-    return _with_interval(np.percentile(a, percentile) / np.percentile(b, percentile), draws(a) / draws(b))
+    a, b = mean_of_rounds(_logs(after_ms, percentile)), mean_of_rounds(_logs(before_ms, percentile))
+    variance = a.variance + b.variance
+    shares = a.variance**2 / a.freedom + b.variance**2 / b.freedom
+    freedom = math.floor(variance**2 / shares + 1e-9) if shares else a.freedom
+    return _ratio(RoundMean(a.mean - b.mean, variance, freedom))
 
 
-def _comparable(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.ndim != 2 or b.ndim != 2 or min(len(a), len(b)) < MIN_ROUNDS or 0 in (*a.shape, *b.shape):
-        raise ValueError(f"{a.shape} and {b.shape} cannot be compared: [R, K] with R >= {MIN_ROUNDS} is needed")
-    return a, b
+@dataclass(frozen=True)
+class RoundMean:
+    """Mean of a series of rounds.
+
+    Attributes:
+        mean: trimmed.
+        variance: of that mean.
+        freedom: degrees of freedom of Student's t.
+    """
+
+    mean: float
+    variance: float
+    freedom: int
+
+    @property
+    def reach(self) -> float:
+        """Half the width of the interval at 99 %."""
+        return student_t(self.freedom) * math.sqrt(self.variance)
 
 
-def _with_interval(value: np.floating[Any], drawn: FloatArray) -> Ratio:
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    return Ratio(float(value), float(low), float(high))
+def mean_of_rounds(series: FloatArray) -> RoundMean:
+    """The mean of neighbours in time that resemble each other, with a variance that knows it.
+
+    The variance is the series' power at its lowest frequencies, where slow drifts show: the mean over the first B
+    cosine transforms, which are nearly independent, so that Student's t with B degrees of freedom holds (Müller 2007;
+    Lazarus, Lewis, Stock and Watson 2018, "HAR Inference"). Intervals from the spread of single rounds, and bootstraps
+    of 20 of them, are too narrow. One round in ten is cut off at each end, against neighbours that wake up (Tukey and
+    McLaughlin 1963); what is cut counts in the variance with the value at the cut.
+
+    Args:
+        series: float64 `[R]`, at least MIN_ROUNDS, in the order of time.
+    """
+    rounds = len(series)
+    cut = int(TRIMMED * rounds)
+    ordered = np.sort(series)
+    kept = np.clip(series, ordered[cut], ordered[rounds - 1 - cut])
+    influence = (kept - kept.mean()) / (1.0 - 2.0 * cut / rounds)
+    waves = _waves(rounds)
+    power = np.mean((waves @ influence) ** 2) * 2.0 / rounds
+    return RoundMean(float(ordered[cut : rounds - cut].mean()), float(power) / rounds, len(waves))
+
+
+@functools.lru_cache(maxsize=64)
+def _waves(rounds: int) -> FloatArray:
+    """The first B cosines over the rounds, float64 `[B, R]`.
+
+    B = R / 5 is as many as still see a lag-1 autocorrelation of 0.5 (`tests/benchmarks/test_intervals.py`); beyond 10,
+    more degrees of freedom hardly narrow an interval.
+    """
+    count = max(2, min(10, rounds // 5))
+    places = (np.arange(rounds) + 0.5) / rounds
+    waves: FloatArray = np.cos(np.pi * np.outer(np.arange(1, count + 1), places))
+    return waves
+
+
+@functools.lru_cache(maxsize=256)
+def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
+    """The two-sided quantile of Student's t: 63.66 for 1 degree of freedom, 4.604 for 4.
+
+    Source: Abramowitz and Stegun, 26.7.3 and 26.7.4 (the distribution as a finite sum), bisected.
+
+    Args:
+        freedom: degrees of freedom, at least 1.
+        confidence: chance that |T| is smaller, strictly between 0 and 1.
+    """
+    low, high = 0.0, 1e9
+    while high - low > 1e-12 * high:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _within(middle, freedom) < confidence else (low, middle)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """P(|T| < t)."""
+    angle, odd, total = math.atan(t / math.sqrt(freedom)), freedom % 2, 0.0
+    term = math.cos(angle) if odd else 1.0
+    for exponent in range(odd, freedom - 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (exponent + 1) / (exponent + 2)
+    total *= math.sin(angle)
+    return 2.0 / math.pi * (angle + total) if odd else total
+
+
+def _logs(latency_ms: FloatArray, percentile: float) -> FloatArray:
+    """The logarithm of each round's percentile, float64 `[R]`."""
+    x = np.asarray(latency_ms, np.float64)
+    if x.ndim != 2 or len(x) < MIN_ROUNDS or 0 in x.shape:
+        raise ValueError(f"{x.shape} cannot be compared: [R, K] with R >= {MIN_ROUNDS} is needed")
+    logs: FloatArray = np.log(np.percentile(x, percentile, axis=1))
+    return logs
+
+
+def _ratio(found: RoundMean) -> Ratio:
+    return Ratio(*(math.exp(found.mean + sign * found.reach) for sign in (0.0, -1.0, 1.0)))

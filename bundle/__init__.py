@@ -14,6 +14,7 @@ Nothing of a bundle reaches a runtime before it was checked: regular file, no li
 authenticity: it tells damage, not malice (SECURITY.md).
 """
 
+from .alignment import Alignment as Alignment
 from .entries import GRAPHS as GRAPHS
 from .entries import MIXED as MIXED
 from .entries import PRECISIONS as PRECISIONS
@@ -25,3 +26,4 @@ from .reader import Bundle as Bundle
 from .sealed import SWEEP_AFTER_S as SWEEP_AFTER_S
 from .writer import BundleWriter as BundleWriter
 from .writer import replace_manifest as replace_manifest
+from .writer import replace_manifests as replace_manifests

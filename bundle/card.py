@@ -9,6 +9,7 @@ from ..errors import printable
 
 CARD_FILE = "CARD.md"
 UNKNOWN = "not recorded"
+_ORIGINS = {"file": "from the file", "option": "from an option", "assumed": "assumed, as published"}
 
 
 def card_text(manifest: Mapping[str, Any]) -> str:
@@ -26,18 +27,20 @@ def card_text(manifest: Mapping[str, Any]) -> str:
     extra = _mapping(checkpoint.get("extra"))
     sampling = _mapping(manifest.get("sampling"))
     golden = _mapping(manifest.get("golden"))
+    family = _mapping(manifest.get("family"))
     labels = ", ".join(map(_shown, manifest.get("labels", ()))) or UNKNOWN
     lines = [
-        f"# Model card: {_shown(model.get('preset', 'a LOGO-Former'))}",
+        f"# Model card: {_shown(model.get('preset', 'a LOGO-Former'))} ({_shown(family.get('title', 'LOGO-Former'))})",
         "",
         "Written by `logoformer export` from `manifest.json`. A card says what was recorded; it proves nothing.",
         "",
         "## Model",
         "",
+        f"* Paper of the network: {_shown(family.get('paper', UNKNOWN))}",
         f"* Classes: {labels}",
-        f"* Input: {_shown(sampling.get('segments', '?'))} segments x "
-        f"{_shown(sampling.get('frames_per_segment', '?'))} frames over {_shown(sampling.get('span_s', '?'))} s, "
+        f"* Input: {_pattern(sampling)} over {_shown(sampling.get('span_s', '?'))} s, "
         f"face crops of {_shown(_mapping(manifest.get('preprocessing')).get('size', '?'))} pixels",
+        f"* Alignment of the crops: {_alignment(manifest)}",
         f"* Attention: {_shown(model.get('attention', UNKNOWN))}; parameters: "
         f"{_shown(_mapping(model.get('complexity')).get('parameters', UNKNOWN))}",
         f"* Checkpoint, SHA-256: {_shown(checkpoint.get('sha256', UNKNOWN))}",
@@ -45,6 +48,7 @@ def card_text(manifest: Mapping[str, Any]) -> str:
         "## Data",
         "",
         f"* Training: {_training(extra)}",
+        *_unchecked(extra),
         f"* Clips for parity: {_shown(_mapping(provenance.get('clips')).get('source', UNKNOWN))}",
         f"* Golden clips in this folder: {_shown(golden.get('clips', '?'))}, {_shown(golden.get('source', UNKNOWN))}",
         "",
@@ -58,8 +62,7 @@ def card_text(manifest: Mapping[str, Any]) -> str:
         "",
         "## Licence of the weights",
         "",
-        f"{_shown(extra.get('license', UNKNOWN))}. The licence of the code (Apache-2.0) is not that of the weights; "
-        "weights that were trained on licensed data follow the terms of that data.",
+        *_licence(extra),
         "",
         "## Intended use",
         "",
@@ -69,10 +72,26 @@ def card_text(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _alignment(manifest: Mapping[str, Any]) -> str:
+    found = _mapping(manifest.get("alignment"))
+    if not found:
+        return UNKNOWN
+    if found.get("origin") == "learned":
+        return f"learned from {_shown(found.get('crops', '?'))} crops of {_shown(found.get('source', '?'))}"
+    return f"uncalibrated, the default ({_shown(found.get('source', '?'))})"
+
+
 def _training(extra: Mapping[str, Any]) -> str:
     reading, recipe = _mapping(extra.get("reading")), extra.get("recipe")
     if isinstance(recipe, str) and recipe.startswith("init"):
         return "none; random weights, for latency work. The answers mean nothing"
+    if imported := _mapping(extra.get("imported")):
+        told = [f"{_shown(key)} {_shown(value)}" for key, value in _mapping(imported.get("training")).items()]
+        origin = ", ".join([f"{_shown(imported.get('bytes', '?'))} bytes", *told])
+        return (
+            f"by others: {_shown(imported.get('title', '?'))}, {_shown(imported.get('paper', '?'))}; read from "
+            f"'{_shown(imported.get('file', '?'))}' ({origin})"
+        )
     if not reading:
         return UNKNOWN
     return (
@@ -81,12 +100,60 @@ def _training(extra: Mapping[str, Any]) -> str:
     )
 
 
+def _unchecked(extra: Mapping[str, Any]) -> list[str]:
+    """Settings of imported weights that their shapes cannot tell right from wrong."""
+    named = []
+    for name, one in _mapping(_mapping(extra.get("imported")).get("settings")).items():
+        setting = _mapping(one)
+        if not setting.get("checked"):
+            value = setting.get("value", "?")
+            value = ", ".join(map(str, value)) if isinstance(value, list) else value
+            origin = _ORIGINS.get(str(setting.get("from")), UNKNOWN)
+            named.append(f"{_shown(name)} {_shown(value)} ({origin})")
+    return [f"* Believed at import, for no shape of the weights can check it: {'; '.join(named)}"] if named else []
+
+
 def _scores(extra: Mapping[str, Any]) -> list[str]:
     metrics = _mapping(extra.get("metrics"))
     if not {"uar", "war", "clips"} <= set(metrics):
-        return [f"{UNKNOWN.capitalize()}."]
+        return [f"{UNKNOWN.capitalize()}.", *_published(extra)]
     rows = ["| UAR | WAR | held-out clips |", "|---:|---:|---:|"]
-    return [*rows, f"| {_share(metrics['uar'])} | {_share(metrics['war'])} | {_shown(metrics['clips'])} |"]
+    own = f"| {_share(metrics['uar'])} | {_share(metrics['war'])} | {_shown(metrics['clips'])} |"
+    return [*rows, own, *_published(extra)]
+
+
+def _published(extra: Mapping[str, Any]) -> list[str]:
+    """Rows that others published about the weights, or about weights like them."""
+    listed = extra.get("published")
+    rows = [_mapping(row) for row in listed[:20]] if isinstance(listed, list) else []
+    if not rows:
+        return []
+    return [
+        "",
+        "Published by the authors, in percent; not measured here, and not of this file alone:",
+        "",
+        "| data set | UAR | WAR | how |",
+        "|---|---:|---:|---|",
+        *(f"| {' | '.join(_shown(row.get(key, UNKNOWN)) for key in ('data', 'uar', 'war', 'note'))} |" for row in rows),
+    ]
+
+
+def _licence(extra: Mapping[str, Any]) -> list[str]:
+    end = (
+        "The licence of the code (Apache-2.0) is not that of the weights; weights that were trained on licensed data "
+        "follow the terms of that data."
+    )
+    parts = _mapping(extra.get("licenses"))
+    if not parts:
+        return [f"{_shown(extra.get('license', UNKNOWN))}. {end}"]
+    return [*(f"* {_shown(name)}: {_shown(text)}" for name, text in list(parts.items())[:8]), "", end]
+
+
+def _pattern(sampling: Mapping[str, Any]) -> str:
+    segments, each = sampling.get("segments", "?"), sampling.get("frames_per_segment", "?")
+    if sampling.get("stride"):
+        return f"{_shown(segments)} frames, one in {_shown(sampling['stride'])},"
+    return f"{_shown(segments)} segments x {_shown(each)} frames"
 
 
 def _verdicts(precisions: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from ..errors import one_of
 from .sealed import count, stored, typed
 
+FORMAT = "logoformer-bundle"
+SCHEMA_VERSION = 1
 GRAPHS = ("clip", "frame", "temporal")
 PRECISIONS = ("fp32", "fp16", "int8")
 MIXED = "mixed"  # by name as if it were one more: of each graph the precision that the verdict on INT8 chose

@@ -24,6 +24,7 @@ from typing import Any
 
 from ..errors import BadInputError, MachineError, RefusedError, command
 from .descriptors import opened_below
+from .kinds import HEAD_BYTES, file_kind
 
 MAX_JSON_BYTES = 4 << 20
 MAX_JSON_DEPTH = 32
@@ -101,10 +102,13 @@ def _read_descriptor(descriptor: int, shown: str, max_bytes: int) -> bytes:
     if status.st_size > max_bytes:
         raise RefusedError(f"{shown} has {status.st_size} bytes; at most {max_bytes} are read.")
     chunks, done, most = [], 0, max_bytes + 1  # one more than allowed: a file that grows while it is read is noticed
-    # By offset: a descriptor that is kept open is read from its beginning again and again.
-    while done < most and (chunk := os.pread(descriptor, min(most - done, 1 << 24), done)):
+    size = status.st_size
+    # By offset: a descriptor that is kept open is read from its beginning again and again. At one go: chunks that are
+    # joined are there twice for a moment, and an engine has a hundred megabytes.
+    while done < most and (chunk := os.pread(descriptor, min(most, size + 1) - done, done)):
         chunks.append(chunk)
         done += len(chunk)
+        size = max(size, done + (1 << 16))  # one that grows
     if done == most:
         raise RefusedError(f"{shown} grew past {max_bytes} bytes while it was read.")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -205,6 +209,31 @@ def write_atomic(target: str | os.PathLike[str], data: bytes | memoryview) -> No
         temporary.write_bytes(data)
 
 
+def require_space(
+    target: str | os.PathLike[str], needed_bytes: int, what: str, advice: str = "name another place with -o"
+) -> None:
+    """Refuses before work is done for a disk that cannot hold its result.
+
+    Args:
+        target: where it will be written; it need not exist.
+        needed_bytes: about its size.
+        what: 'the bundle', 'the engines'.
+        advice: what to do.
+
+    Raises:
+        MachineError: the disk has less left.
+    """
+    path = Path(target)
+    existing = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise MachineError(
+            f"The disk of {path} has {free >> 20} MiB left; {what} may need {-(-needed_bytes >> 20)} MiB.",
+            cause="the disk is full",
+            next=f"free space, or {advice}",
+        )
+
+
 @contextlib.contextmanager
 def writing(target: str | os.PathLike[str]) -> Iterator[None]:
     """Turns an OSError of the block into `writing_failed`."""
@@ -253,7 +282,9 @@ def parse_json(data: bytes, shown: str, *, max_bytes: int = MAX_JSON_BYTES) -> A
     """
 
     def refuse(why: str) -> RefusedError:
-        return RefusedError(f"{shown} is not JSON that can be trusted: {why}.", cause="a damaged or hostile file")
+        kind = file_kind(data[:HEAD_BYTES])
+        cause = f"another file in its place: it is {kind}" if kind else "a damaged or hostile file"
+        return RefusedError(f"{shown} is not JSON that can be trusted: {why}.", cause=cause)
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(items)

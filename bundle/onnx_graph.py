@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..errors import RefusedError, command
+from .entries import TensorSpec
 from .onnx_scan import MalformedError, fields, refuse_external, varint
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ TYPES = {
     10: ("fp16", 2), 11: ("fp64", 8), 16: ("bf16", 2),
 }  # fmt: skip
 _UINT8 = 2
+_NUMPY = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 _Part = tuple[int, int, int]  # of a message: wire type, value, end; see `onnx_scan.fields`
 
@@ -147,6 +149,30 @@ def read_onnx(onnx: bytes, shown: str) -> OnnxGraph:
     _annotate_quantized(graph)
     _require_shapes(graph, shown)
     return graph
+
+
+def read_interface(onnx: bytes, shown: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Read what a graph from anywhere takes and gives; a size that the file leaves open is 0.
+
+    Returns:
+        Inputs, outputs, in the order of the file.
+
+    Raises:
+        RefusedError: malformed, tensors in other files, or a tensor without a shape or of no supported type.
+    """
+    refuse_external(onnx, shown)
+    try:
+        graph = _read(onnx)
+    except MalformedError as error:
+        raise RefusedError(f"{shown} cannot be read: {error}.", cause="a damaged file") from error
+
+    def spec(name: str) -> TensorSpec:
+        found = graph.tensors.get(name)
+        if found is None or found.kind not in _NUMPY:
+            raise RefusedError(f"{shown} does not say the type of tensor {name!r}.", cause="no network of tensors")
+        return TensorSpec(name, _NUMPY[found.kind], found.shape)
+
+    return tuple(map(spec, graph.inputs)), tuple(map(spec, graph.outputs))
 
 
 def infer_onnx(model: onnx.ModelProto) -> OnnxGraph:

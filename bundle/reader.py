@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,32 @@ import numpy as np
 
 from ..clips import Sampling
 from ..errors import BadInputError, RefusedError, advising, command, one_of
+from .alignment import Alignment
 from .descriptors import HeldFolder
-from .entries import FILE, GRAPHS, MIXED, PRECISIONS, Golden, GraphEntry, StreamSpec, TensorSpec, graph_entry, named
+from .entries import (
+    FILE,
+    FORMAT,
+    GRAPHS,
+    MIXED,
+    PRECISIONS,
+    SCHEMA_VERSION,
+    Golden,
+    GraphEntry,
+    StreamSpec,
+    TensorSpec,
+    graph_entry,
+    named,
+)
 from .files import MAX_JSON_BYTES, parse_json, read_regular
 from .npz import load_npz
+from .pooled import backend_kind, judge_again, read_pooled, verdicts_of, void_verdicts
 from .sealed import count, read_stored, reading_fields, stored, typed, unseal
+from .verdicts import ACCEPTS, BackendVerdicts, read_verdicts
 
-FORMAT = "logoformer-bundle"
-SCHEMA_VERSION = 1
 MAX_GRAPH_BYTES = 1 << 30
 MAX_GOLDEN_BYTES = 256 << 20
+
+_WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar")
 
 
 class Bundle:
@@ -45,10 +63,7 @@ class Bundle:
         with advising(self._again):
             if index is None:
                 if not os.path.lexists(shown):
-                    raise BadInputError(
-                        f"There is no bundle at {self.path}.",
-                        cause="a mistyped path, or an export that did not finish",
-                    )
+                    raise _no_bundle(self.path)
                 index = read_regular(self._root, "manifest.json", MAX_JSON_BYTES)
             self.manifest = unseal(index, shown, FORMAT, SCHEMA_VERSION)
             with reading_fields(shown):
@@ -61,6 +76,8 @@ class Bundle:
         self.labels = tuple(typed(label, str) for label in typed(m["labels"], list))
         self.sampling = Sampling.from_json(m["sampling"])
         self.image_size = count(m["preprocessing"]["size"])
+        # Bundles of 0.1 have none: their crops are squares around the box that a detector gives.
+        self.alignment = Alignment.from_json(typed(m["alignment"], dict)) if "alignment" in m else None
         s = m["stream"]
         f, h, w = (count(n) for n in s["window"])
         self.stream = StreamSpec(
@@ -81,16 +98,18 @@ class Bundle:
             for name, value in self.precisions.items()
             if "calibration" in value
         }
-        noted = typed(m.get("verification", {}), dict)
-        rows = [(typed(row["precision"], str), typed(row["verdict"], str)) for row in noted.get("rows", [])]
-        self.failed = frozenset(precision for precision, verdict in rows if verdict == "failed")
+        self.verdicts = read_verdicts(typed(m.get("verification", {}), dict))
+        for verdict in verdicts_of(m).values():
+            read_pooled(verdict)
         self.mixture = self._mixture()
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ValueError("fewer than two labels, or one twice")
         if self.frames != self.stream.frames or self.frames % f or self.stream.grid % h or self.stream.grid % w:
             raise ValueError("sampling, stream and window do not fit each other")
+        rows = self._dtype_of_rows()
         for entry in self.graphs:
-            if {*entry.inputs, *entry.outputs} != self._tensors_of(entry.graph, entry.batch):
+            held = "float32" if entry.precision == "fp32" else rows
+            if {*entry.inputs, *entry.outputs} != self._tensors_of(entry.graph, entry.batch, held):
                 raise ValueError(f"the tensors of {entry.file} do not fit sampling, stream and labels")
 
     def _mixture(self) -> dict[str, str]:
@@ -122,27 +141,85 @@ class Bundle:
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """Runnable precisions that the verdicts accept and `logoformer verify` did not fail."""
-        verdicts = {name: str(entry.get("verdict", "")) for name, entry in self.precisions.items()}
-        kept = [name for name, verdict in verdicts.items() if verdict.startswith("accept") and name not in self.failed]
-        mixed = self.mixture and self.failed.isdisjoint((MIXED, *self.mixture.values()))
-        return (*kept, MIXED) if mixed else tuple(kept)
+        """Runnable precisions that the reference accepts and `verify` failed on no backend."""
+        failed = {precision for _, precision in self.verdicts.failed}
+        return tuple(
+            name for name in self.runnable if self._by_reference(name) and failed.isdisjoint(self._parts(name))
+        )
 
-    def _tensors_of(self, graph: str, batch: int) -> set[TensorSpec]:
-        """What a graph must take and give; the runtime fills `ring` and `order` by `stream`."""
-        if batch != 1 and graph == "temporal":
-            raise ValueError(f"a graph 'temporal' for batch {batch}: one ring gives one answer")
+    def accepted_on(self, backend: str) -> tuple[str, ...]:
+        """Runnable precisions that may run on a backend.
+
+        Its own verdict decides; the reference's where it was never judged.
+
+        Args:
+            backend: such as 'openvino'.
+        """
+        failed = self.verdicts.failed
+        own = BackendVerdicts(failed, self._judged())
+        return tuple(
+            name
+            for name in self.runnable
+            if own.allows(backend, name, self._by_reference(name))
+            and all((backend, part) not in failed for part in self._parts(name))
+        )
+
+    def judged_on(self, backend: str) -> tuple[str, ...]:
+        """Precisions on which a backend has a verdict of its own, which is not void."""
+        return tuple(precision for on, precision in self._judged() if on == backend)
+
+    def _judged(self) -> dict[tuple[str, str], str]:
+        return {key: told for key, told in self.verdicts.judged.items() if backend_kind(*key) not in self.void}
+
+    @cached_property
+    def void(self) -> dict[str, str]:
+        """Pooled verdicts that no longer hold, and why; see `pooled.void_verdicts`."""
+        return void_verdicts(self.path, self.manifest)
+
+    def void_notes(self) -> list[str]:
+        """A sentence for each void verdict, with the command that judges again."""
+        given = verdicts_of(self.manifest)
+        return [
+            f"The verdict on {kind} of {self.path} is void: {why}. Next: {judge_again(self.path, given[kind])}"
+            for kind, why in self.void.items()
+        ]
+
+    def _by_reference(self, precision: str) -> bool:
+        kind = "int8" if precision == MIXED else precision
+        accepts = precision == MIXED or str(self.precisions[kind].get("verdict", "")).startswith(ACCEPTS)
+        return accepts and kind not in self.void
+
+    def _parts(self, precision: str) -> set[str]:
+        return {precision, *self.mixture.values()} if precision == MIXED else {precision}
+
+    def _dtype_of_rows(self) -> str:
+        """Type of tokens and ring in FP16 and INT8.
+
+        One for all of these graphs, which may be mixed with each other.
+        """
+        narrow = [entry for entry in self.graphs if entry.precision != "fp32"]
+        specs = {
+            spec for entry in narrow for spec in (*entry.inputs, *entry.outputs) if spec.name in ("tokens", "ring")
+        }
+        return "float16" if {spec.dtype for spec in specs} == {"float16"} else "float32"
+
+    def _tensors_of(self, graph: str, batch: int, rows: str) -> set[TensorSpec]:
+        """What a graph takes and gives, tokens and ring in the type `rows`.
+
+        The runtime fills `ring` and `order` by `stream`.
+        """
         s, size = self.stream, self.image_size
+        order = (s.frames * s.tokens_per_frame,)
         probabilities = TensorSpec("probabilities", "float32", (batch, len(self.labels)))
         return {
             "clip": {TensorSpec("clip", "uint8", (batch, s.frames, size, size, 3)), probabilities},
             "frame": {
                 TensorSpec("frame", "uint8", (batch, size, size, 3)),
-                TensorSpec("tokens", "float32", (batch, s.tokens_per_frame, s.embed_dim)),
+                TensorSpec("tokens", rows, (batch, s.tokens_per_frame, s.embed_dim)),
             },
             "temporal": {
-                TensorSpec("ring", "float32", (s.rows, s.embed_dim)),
-                TensorSpec("order", "int32", (s.frames * s.tokens_per_frame,)),
+                TensorSpec("ring", rows, (s.rows, s.embed_dim)),
+                TensorSpec("order", "int32", order if batch == 1 else (batch, *order)),
                 probabilities,
             },
         }[graph]
@@ -171,7 +248,14 @@ class Bundle:
 
     def frame_batches(self, precision: str) -> tuple[int, ...]:
         """For how many faces at once there is a `frame` graph, ascending."""
-        wanted = ("frame", self._of("frame", precision))
+        return self._batches("frame", precision)
+
+    def temporal_batches(self, precision: str) -> tuple[int, ...]:
+        """For how many faces at once there is a `temporal` graph, ascending."""
+        return self._batches("temporal", precision)
+
+    def _batches(self, graph: str, precision: str) -> tuple[int, ...]:
+        wanted = (graph, self._of(graph, precision))
         return tuple(sorted({e.batch for e in self.graphs if (e.graph, e.precision) == wanted}))
 
     def _of(self, graph: str, precision: str) -> str:
@@ -230,6 +314,43 @@ class Bundle:
         with advising(self._again), reading_fields(shown):
             return typed(parse_json(self._read(*record, MAX_JSON_BYTES), shown), dict)
 
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """(path, bytes) of every file of the bundle but engines, the index last.
+
+        Each file is checked before it is given.
+
+        Raises:
+            RefusedError: the index was replaced since it was opened, or a file is not what it promises.
+            BadInputError: a file is missing.
+        """
+        for entry in self.graphs:
+            yield entry.file, self.read_graph(entry)
+        yield self._golden[0], self._read(*self._golden, MAX_GOLDEN_BYTES)
+        for record in self._calibrations.values():
+            yield record[0], self._read(*record, MAX_JSON_BYTES)
+        index = read_regular(self._root, "manifest.json", MAX_JSON_BYTES)
+        if unseal(index, f"{self.path}/manifest.json", FORMAT, SCHEMA_VERSION) != self.manifest:
+            raise RefusedError(f"{self.path} was replaced while it was read.", next="run this again")
+        yield "manifest.json", index
+
     def _read(self, file: str, digest: str, size: int, limit: int) -> bytes:
         with advising(self._again):
             return read_stored(self._root, file, digest, size, limit)
+
+
+def _no_bundle(path: Path) -> BadInputError:
+    """What is there instead, and the way from it to a bundle."""
+    what = f"There is no bundle at {path}."
+    if _is_file(path / "config.json") and _is_file(path / "model.safetensors"):
+        again = command("logoformer", "export", path, "-o", f"{path}.bundle")
+        return BadInputError(what, cause="it is a checkpoint, which is exported once", next=again)
+    if path.suffix in _WEIGHTS and _is_file(path):
+        again = command("logoformer", "import", path, "-o", path.with_suffix(""))
+        return BadInputError(what, cause="it is a file of weights, which is imported and then exported", next=again)
+    return BadInputError(what, cause="a mistyped path, or an export that did not finish")
+
+
+def _is_file(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a zero byte
+        return path.is_file()
+    return False

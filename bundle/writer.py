@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError, MachineError, RefusedError, UsageError, one_of
 from .card import CARD_FILE, card_text
-from .entries import Golden
-from .files import dump_json, read_regular, sha256, write_atomic, writing
+from .entries import FORMAT, SCHEMA_VERSION, Golden
+from .files import dump_json, read_regular, require_space, sha256, write_atomic, writing
 from .npz import dump_npz
-from .reader import FORMAT, SCHEMA_VERSION, Bundle
+from .reader import Bundle
 from .sealed import content_name, only_writer, seal, sweep
 
 _FOLDERS = ("graphs", "golden", "calibration")
@@ -27,14 +27,16 @@ class BundleWriter:
 
     Args:
         path: the folder; made when it is not there. A folder that holds something else is refused.
+        needed_bytes: about what will be written.
 
     Raises:
         UsageError: the folder holds other things than a bundle.
-        MachineError: it may not be written.
+        MachineError: it may not be written, or the disk has less left than is needed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], needed_bytes: int = 0) -> None:
         self.path = Path(path)
+        self._new: list[Path] = []
         known = {"manifest.json", CARD_FILE, "engines", ".lock", *_FOLDERS}
         with writing(self.path):
             if self.path.exists():
@@ -49,13 +51,32 @@ class BundleWriter:
                         f"{self.path} exists and holds {one_of(sorted(foreign)[:3])}: not a bundle, left alone.",
                         next="name a new folder with -o",
                     )
+            require_space(self.path, needed_bytes, "the bundle")
             self.path.mkdir(parents=True, exist_ok=True)
 
     def add(self, folder: str, stem: str, data: bytes, suffix: str) -> dict[str, Any]:
         """Writes one file and returns `{file, sha256, size}` for the index."""
         file = content_name(folder, stem, data, suffix)
-        write_atomic(self.path / file, data)
+        target = self.path / file
+        if not target.exists():
+            self._new.append(target)
+        try:
+            write_atomic(target, data)
+        except MachineError:
+            self._withdraw()
+            raise
         return {"file": file, "sha256": sha256(data), "size": len(data)}
+
+    def _withdraw(self) -> None:
+        """Removes what a new folder holds without an index; in an old bundle it is swept later."""
+        if (self.path / "manifest.json").exists():
+            return
+        for path in self._new:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        for folder in [*{path.parent for path in self._new}, self.path]:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def add_graph(self, data: bytes, **fields: Any) -> dict[str, Any]:
         """Writes one ONNX file; `fields` are those of `GraphEntry` but file, sha256 and size."""
@@ -111,13 +132,49 @@ def replace_manifest(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:
         return _replace_index(bundle.path, manifest)
 
 
+def replace_manifests(bundles: Sequence[Bundle], *rounds: Sequence[Mapping[str, Any]]) -> list[Bundle]:
+    """Replace the indexes of several bundles, in rounds.
+
+    All get the first of theirs, then all the second, and so on.
+
+    A process that is killed leaves some bundles a step ahead of the others: what they say in one round may not
+    contradict what they say in the next.
+
+    Args:
+        bundles: all different; all are locked, and every index is proven to open, before the first is written.
+        rounds: an index for each bundle.
+
+    Returns:
+        The bundles, opened again.
+
+    Raises:
+        MachineError: one may not be written, or was replaced by somebody else meanwhile.
+    """
+    done = list(bundles)
+    with contextlib.ExitStack() as locks:
+        for bundle in sorted(bundles, key=lambda one: os.path.realpath(one.path)):
+            locks.enter_context(only_writer(bundle.path))
+        for bundle in bundles:
+            _require_unchanged(bundle)
+        for manifests in rounds:
+            for bundle, manifest in zip(bundles, manifests, strict=True):
+                Bundle(bundle.path, index=_sealed(manifest))
+        try:
+            for manifests in rounds:
+                done = [_replace_index(b.path, manifest) for b, manifest in zip(bundles, manifests, strict=True)]
+        except MachineError as error:
+            error.next = "free space, then run this again: some of the bundles were changed, others not yet"
+            raise
+    return done
+
+
 def _require_unchanged(bundle: Bundle) -> None:
     if Bundle(bundle.path).manifest["digest"] != bundle.manifest["digest"]:
         raise MachineError(f"{bundle.path} was changed by another process meanwhile.", next="run this again")
 
 
 def _replace_index(path: Path, manifest: Mapping[str, Any]) -> Bundle:
-    index = seal({**manifest, "format": FORMAT, "schema_version": SCHEMA_VERSION})
+    index = _sealed(manifest)
     bundle = Bundle(path, index=index)
     replace_card = _has_no_other_card(path)
     write_atomic(path / "manifest.json", index)
@@ -125,6 +182,10 @@ def _replace_index(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         with contextlib.suppress(MachineError):  # the bundle is whole; the card is a note beside it
             write_atomic(path / CARD_FILE, card_text(bundle.manifest).encode("utf-8"))
     return bundle
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    return seal({**manifest, "format": FORMAT, "schema_version": SCHEMA_VERSION})
 
 
 def _has_no_other_card(path: Path) -> bool:

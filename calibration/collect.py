@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..errors import BadInputError, needing
 from .amax import BINS, amax_of
+from .equalise import ChannelStatistics, seams
 from .placement import sites
 from .quantize import QuantizeConfig, Ranges
 
@@ -42,7 +43,7 @@ class Observed:
     histograms: Mapping[str, npt.NDArray[np.int64]]
 
     def ranges(self, method: str) -> Ranges:
-        """Ranges by a method of `quantize.METHODS`."""
+        """Ranges by one of `quantize.RANGE_METHODS`."""
         if method == "max":
             return self.largest
         return {name: amax_of(self.histograms[name], top, method) for name, top in self.largest.items()}
@@ -98,6 +99,35 @@ def observe(
                 counts[name] += _histogram(values, largest[name])
     note("calibrate", total, total)
     return Observed(largest, counts)
+
+
+def observe_channels(
+    clip_model: onnx.ModelProto, clips: Clips, progress: Progress | None = None
+) -> dict[str, ChannelStatistics]:
+    """Runs the clips and looks at each channel of the activations whose scales may move.
+
+    Args:
+        clip_model: the FP32 clip graph.
+        clips: uint8 `[N, T, S, S, 3]`, RGB.
+        progress: called with (stage, done, total).
+
+    Returns:
+        By tensor name.
+    """
+    note = progress or (lambda *_: None)
+    tensors = tuple(dict.fromkeys(name for seam in seams(clip_model) for name in seam.tensors))
+    run = _runner(clip_model, tensors)
+    largest: dict[str, npt.NDArray[np.float64]] = {}
+    power: dict[str, npt.NDArray[np.float64]] = {}
+    for index, clip in enumerate(clips):
+        note("look at channels", index, len(clips))
+        for name, values in run(clip):
+            axis = 1 if values.ndim == 4 else -1  # maps [N, C, h, w], tokens [..., d]
+            rows = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+            top = np.abs(rows).max(0).astype(np.float64)
+            largest[name] = np.maximum(largest.get(name, 0.0), top)
+            power[name] = power.get(name, 0.0) + np.square(rows, dtype=np.float64).mean(0) / len(clips)
+    return {name: ChannelStatistics(largest[name], power[name]) for name in tensors}
 
 
 def activations(clip_model: onnx.ModelProto) -> tuple[str, ...]:

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .amax import LEVELS
+from .equalise import initializers
 from .placement import Site, sites
 from .quantize import QuantizeConfig, Ranges, Steps, round_up, weight_scale
-from .smooth import initializers
 
 if TYPE_CHECKING:
     import onnx
@@ -105,19 +105,13 @@ class _Walk:
         site = self.sites.get(name)
         if site is None:
             return runs
-        runs = [self._activations(site, inputs) for inputs in runs]
+        runs = [rounded_activations(site, inputs, self.ranges) for inputs in runs]
         if site.weight is None:
             return runs
         if self.progress is not None:
             self.progress("round weights", len(self.found), self.products)
         rounded = self._round(site, site.weight, [inputs[0] for inputs in runs])
         return [_with(inputs, site.weight, rounded) for inputs in runs]
-
-    def _activations(self, site: Site, inputs: list[Tensor]) -> list[Tensor]:
-        for slot, name in zip(site.slots, site.tensors, strict=True):
-            scale = float(round_up(np.asarray(self.ranges[name] / LEVELS), np.float16))
-            inputs = _with(inputs, slot, (inputs[slot] / scale).round_().clamp_(-LEVELS - 1, LEVELS).mul_(scale))
-        return inputs
 
     def _round(self, site: Site, slot: int, seen: list[Tensor]) -> Tensor:
         """Rounds one weight and gives what INT8 makes of it."""
@@ -133,6 +127,14 @@ class _Walk:
         self.found[site.node] = np.ascontiguousarray(stored)
         shape = [-1 if place == site.axis else 1 for place in range(weight.ndim)]
         return torch.from_numpy((stored * scale.reshape(shape)).astype(np.float32))
+
+
+def rounded_activations(site: Site, inputs: list[Tensor], ranges: Ranges) -> list[Tensor]:
+    """What a quantized node reads: its activations in INT8 and back."""
+    for slot, name in zip(site.slots, site.tensors, strict=True):
+        scale = float(round_up(np.asarray(ranges[name] / LEVELS), np.float16))
+        inputs = _with(inputs, slot, (inputs[slot] / scale).round_().clamp_(-LEVELS - 1, LEVELS).mul_(scale))
+    return inputs
 
 
 def round_columns(wanted: Floats, scale: Floats, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:

@@ -4,9 +4,9 @@ Answers to the same clips are paired: nearly all are right or wrong together, an
 carry news. Comparing the two scores as if they came from different clips would need ten times as many.
 
 Sources: the exact McNemar test is the binomial test on the discordant pairs (McNemar, Psychometrika 12, 1947). The
-bound on the drop is the adjusted Wald interval for matched proportions of Agresti and Min (Statistics in Medicine 24,
-2005, 729-740: half a clip is added to each cell of the 2 x 2 table, so that no difference on few clips does not pass
-for certainty), taken in each class and combined as a stratified mean, because UAR is the mean of the classes' recalls.
+upper bound on the drop is that of `bounds.py`. The lower one is the adjusted Wald interval for matched proportions of
+Agresti and Min (Statistics in Medicine 24, 2005, 729-740: half a clip is added to each cell of the 2 x 2 table), taken
+in each class and combined as a stratified mean, because UAR is the mean of the classes' recalls.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine.golden import centred_logits
+from .bounds import drop_bound
 
 Z_95 = 1.6448536269514722  # one-sided
 WORST = 10
@@ -51,6 +52,7 @@ class PairedComparison:
         drop: `uar_before - uar`.
         bound: the drop is below it with 95 % confidence (one-sided).
         floor: the drop is above it with 95 % confidence (one-sided).
+        class_clips: clips of each class that has any.
         agreement: share of clips with the same answer.
         lost, gained: clips that only the first, or only the second, answers rightly.
         mcnemar_p: two-sided, exact: how probable so lopsided a split is if neither is better.
@@ -68,6 +70,7 @@ class PairedComparison:
     drop: float
     bound: float
     floor: float
+    class_clips: tuple[int, ...]
     agreement: float
     lost: int
     gained: int
@@ -116,6 +119,7 @@ def compare_answers(
         drop=drop,
         bound=bound,
         floor=floor,
+        class_clips=tuple(int((labels == label).sum()) for label in np.unique(labels)),
         agreement=float((first == second).mean()),
         lost=lost,
         gained=gained,
@@ -154,21 +158,19 @@ def drop_interval(
         labels: int64 `[N]`.
 
     Returns:
-        (drop, upper bound, lower bound). With b clips lost and c gained among the n of a class, the class adds
-        ``(b - c) / (n + 2)`` to the centre and ``(b + c + 1 - (b - c)**2 / (n + 2)) / (n + 2)**2`` to the variance.
+        (drop, upper bound, lower bound). For the lower bound, with b clips lost and c gained among the n of a class,
+        the class adds ``(b - c) / (n + 2)`` to the centre and
+        ``(b + c + 1 - (b - c)**2 / (n + 2)) / (n + 2)**2`` to the variance.
     """
     classes = np.unique(labels)
-    drop = centre = variance = 0.0
-    for label in classes:
-        own = labels == label
-        n = int(own.sum())
-        lost, gained = int((before & ~after & own).sum()), int((after & ~before & own).sum())
-        drop += (lost - gained) / n
-        centre += (lost - gained) / (n + 2)
-        variance += (lost + gained + 1 - (lost - gained) ** 2 / (n + 2)) / (n + 2) ** 2
+    clips = np.array([int((labels == label).sum()) for label in classes])
+    lost = np.array([int((before & ~after & (labels == label)).sum()) for label in classes])
+    gained = np.array([int((after & ~before & (labels == label)).sum()) for label in classes])
+    net = lost - gained
+    variance = ((lost + gained + 1 - net**2 / (clips + 2)) / (clips + 2) ** 2).sum()
     k = len(classes)
-    reach = Z_95 * math.sqrt(variance) / k
-    return drop / k, min(1.0, centre / k + reach), max(-1.0, centre / k - reach)
+    floor = float((net / (clips + 2)).sum()) / k - Z_95 * math.sqrt(float(variance)) / k
+    return float((net / clips).sum()) / k, drop_bound(lost, gained, clips), max(-1.0, floor)
 
 
 def mcnemar(lost: int, gained: int) -> float:

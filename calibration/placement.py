@@ -10,6 +10,7 @@ result:
 * An attention is INT8 as a whole or not at all: its projections Q, K, V and the output projection are quantized, the
   head size is 16, 32 or 64, and there are at most 512 queries and keys. Any of these missing breaks the fusion, or
   pays for it with kernels that only quantize.
+* The convolution that makes tokens of a clip's pixels stays out (MAE-DFER).
 * The shortcut of a residual block shares the quantized input of the block, so that it is read as INT8. Nothing else
   of any residual stream is quantized, and no LayerNormalization input.
 """
@@ -32,8 +33,14 @@ MIN_ROWS = 32
 HEAD_SIZES = (16, 32, 64)
 MAX_SEQUENCE = 512
 
+# Node names are module paths (`export/networks/`): a trunk, one projection of pixels or maps, and blocks, in `frame` or
+# in `temporal`, each with attentions and a feed-forward network.
 _TRUNK = re.compile(r"frame\.trunk\.(conv1|layer\d+)\b")
-_BLOCK = re.compile(r"temporal\.blocks\.(\d+)\.(?:(local|global)_attention(?:\.(q|k|v|out))?|(ffn)\.fc\d)/")
+_PROJECTION = re.compile(r"frame\.(project)/")
+_LEFT = re.compile(r"frame\.embed/")  # tubelets of pixels: another product in `clip` than in `frame`, 1 % of the work
+_BLOCK = re.compile(
+    r"(frame|temporal)\.(?:\w+_)?blocks\.(\d+)\.(?:(ffn)\.fc\d|(\w+?)(?:_attention)?(?:\.(q|k|v|out))?)/"
+)
 _PASSES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Identity"}
 
 
@@ -72,7 +79,7 @@ def sites(model: onnx.ModelProto, *, attention: bool = True, exclude: tuple[str,
     graph = infer_onnx(model)
     found: list[Site] = []
     for node in graph.nodes:
-        if node.op not in ("Conv", "MatMul") or node.inputs[1] not in graph.weights:
+        if node.op not in ("Conv", "MatMul") or node.inputs[1] not in graph.weights or _LEFT.match(node.name):
             continue
         if node.op == "Conv":
             found.append(_site(node, (0,), 1, 0))
@@ -118,15 +125,17 @@ def group_of(node: str) -> str:
     trunk = _TRUNK.match(node)
     if trunk:
         return f"trunk.{trunk[1]}"
-    if node.startswith("frame.project/"):
-        return "project"
+    projection = _PROJECTION.match(node)
+    if projection:
+        return projection[1]
     block = _BLOCK.match(node)
     if block is None:
         raise UsageError(f"The node {node!r} belongs to no known group.", next="export the bundle again")
-    number, where, part, ffn = block.groups()
+    graph, number, ffn, where, part = block.groups()
+    name = f"{'frame.' if graph == 'frame' else ''}block{number}"
     if ffn:
-        return f"block{number}.ffn"
-    return f"block{number}.{where}.{'qkv' if part in ('q', 'k', 'v') else part or 'bmm'}"
+        return f"{name}.ffn"
+    return f"{name}.{where}.{'qkv' if part in ('q', 'k', 'v') else part or 'bmm'}"
 
 
 def _site(node: OnnxNode, slots: tuple[int, ...], weight: int | None = None, axis: int = 0) -> Site:
@@ -137,9 +146,11 @@ def _attentions(graph: OnnxGraph) -> list[tuple[tuple[OnnxNode, OnnxNode], set[s
     """Find attentions: two products, four projections, whether a fused INT8 kernel exists."""
 
     def made_by(name: str) -> str:
-        while graph.maker[name].op in _PASSES:
-            name = graph.maker[name].inputs[0]
-        return graph.maker[name].name
+        """The projection behind a product's operand; a bias of Q is added on the way."""
+        node = graph.maker[name]
+        while node.op in _PASSES or (node.op == "Add" and graph.weights.intersection(node.inputs)):
+            node = graph.maker[next(given for given in node.inputs if given not in graph.weights)]
+        return node.name
 
     found = []
     for softmax in graph.nodes:

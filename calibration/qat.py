@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ..errors import BadInputError, UsageError
 from .amax import LEVELS
 from .placement import sites
-from .quantize import SCALE_FLOOR, QuantizeConfig, Ranges
+from .quantize import SCALE_FLOOR, QuantizeConfig, Ranges, four_bits
 
 if TYPE_CHECKING:
     import onnx
@@ -206,6 +206,8 @@ class _FakeQuantization:
         return {**self._begin, **{name: float(value.detach().exp()) for name, value in self.logs.items()}}
 
     def __call__(self, node: str, inputs: list[Tensor]) -> list[Tensor]:
+        import torch
+
         site = self._sites.get(node)
         if site is None:
             return inputs
@@ -215,8 +217,8 @@ class _FakeQuantization:
         if site.weight is not None:
             weight = inputs[site.weight]
             others = [axis for axis in range(weight.ndim) if axis != site.axis]
-            scale = weight.detach().abs().amax(others, keepdim=True).clamp(min=SCALE_FLOOR * LEVELS) / LEVELS
-            changed[site.weight] = round_through(weight, scale)
+            scale = four_bits((weight.detach().abs().amax(others, keepdim=True) / LEVELS).numpy())
+            changed[site.weight] = round_through(weight, torch.from_numpy(scale))
         return changed
 
 

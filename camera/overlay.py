@@ -6,7 +6,6 @@ The panel is beside the picture, not on it: a face crop of 64 pixels is too smal
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ import numpy as np
 from ..bundle.files import atomic_path
 from ..clips import Frame
 from ..errors import MachineError
+from ..media.files import ascii_name
+from ..media.marks import mark_video
+from ..media.opencv import load_cv2
 from .sources.contract import TimedFrame
-from .sources.video import load_cv2
 
 MIN_HEIGHT, MAX_HEIGHT = 320, 1080
 PANEL_SHARE = 0.75  # width of the panel over the height of the picture
@@ -38,12 +39,12 @@ class Overlay:
     """Writer of an overlay video, frame by frame. Made by `open_overlay`.
 
     Args:
-        part: the file to write.
+        part: the file to write, of an ASCII name.
         labels: the C class names, in the order of the bars.
         fps: frames per second of the video.
     """
 
-    def __init__(self, part: Path, labels: Sequence[str], fps: float) -> None:
+    def __init__(self, part: str, labels: Sequence[str], fps: float) -> None:
         self._cv2 = load_cv2("Writing an overlay video")
         self._part, self._labels, self._fps = part, labels, fps
         self._writer: Any = None
@@ -73,7 +74,7 @@ class Overlay:
         self._size = (_even(width * scale), _even(height * scale))
         total = (self._size[0] + panel_width(self._size[1]), self._size[1])
         fourcc = self._cv2.VideoWriter_fourcc(*"mp4v")
-        self._writer = self._cv2.VideoWriter(os.fspath(self._part), fourcc, self._fps, total)
+        self._writer = self._cv2.VideoWriter(self._part, fourcc, self._fps, total)
         if not self._writer.isOpened():
             raise MachineError(
                 f"OpenCV cannot write an mp4 of {total[0]} x {total[1]} pixels at {self._fps:g} frames/s here.",
@@ -92,7 +93,7 @@ class Overlay:
         Raises:
             MachineError: the file does not hold what was written to it.
         """
-        capture = self._cv2.VideoCapture(os.fspath(self._part))
+        capture = self._cv2.VideoCapture(self._part)
         found = int(capture.get(self._cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
         if found != self.frames:
@@ -112,13 +113,14 @@ def open_overlay(target: Path, labels: Sequence[str], fps: float) -> Iterator[Ov
     Raises:
         MachineError: the folder or the disk does not take it, or OpenCV is not installed.
     """
-    with atomic_path(target) as part:
-        overlay = Overlay(part, labels, fps)
+    with atomic_path(target) as part, ascii_name(part) as name:
+        overlay = Overlay(name, labels, fps)
         try:
             yield overlay
         finally:
             overlay.close()
         overlay.check()
+        mark_video(part)
 
 
 def panel_width(height: int) -> int:

@@ -1,32 +1,40 @@
 """Run a source of frames through a runtime: one JSON line an answer, and an overlay video.
 
-The face is the whole frame or its centre, as the user says; nothing is detected.
+The face is the whole frame or its centre, or with 'detect' every face that is found and followed. Nothing is smoothed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bundle.files import writing_failed
-from ..clips import Frame, centre_square
+from ..clips import Frame
 from ..errors import LogoformerError, UsageError, VerificationError, one_of
+from .answers.contract import FaceAnswer, FaceFrame
+from .answers.lines import json_lines as json_lines
+from .answers.smoothing import AnswerConfig
+from .answers.streams import AnswerStreams
+from .answers.video import OverlaySink
 from .overlay import Overlay, open_overlay
+from .pipeline.cutters import open_cutter
+from .pipeline.faces import MODES, given_face
+from .pipeline.pipeline import shown_name
+from .rates import SourceRate
 from .sources.contract import FrameSource, TimedFrame
+from .sources.live import LiveSource
 
 if TYPE_CHECKING:
     from ..engine import Result, Runtime
 
 Line = dict[str, Any]
-FACES = ("whole", "center")
+FACES, GIVEN = MODES, ("whole", "center")
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class RunSummary:
         seconds: wall clock of the whole run, decoding and drawing included.
         stopped: "" at the end of the source; "interrupt" after Ctrl-C; "pipe" when the reader of the lines went away.
         out: the overlay video, where one was written.
+        notes: what makes the answers doubtful, in words.
+        live: of a live source, what was lost: (number, in words).
     """
 
     frames: int
@@ -50,6 +60,8 @@ class RunSummary:
     seconds: float
     stopped: str
     out: Path | None
+    notes: tuple[str, ...] = ()
+    live: tuple[tuple[int, str], ...] = ()
 
 
 def run_source(
@@ -71,7 +83,8 @@ def run_source(
     Args:
         runtime: what `logoformer.load` gave.
         source: opened by the caller, who also closes it.
-        face: 'whole' or 'center', see `find_face`.
+        face: 'whole' or 'center', see `find_face`; or 'detect' for every face that is found and followed, whose lines
+            also have its id as `face`, and its `box`.
         hop: frames from one answer to the next.
         warmup: 'wait' for a full span before the first answer, or 'repeat' the first frame until there is one.
         out: the overlay video to write, an .mp4; it appears when it is whole.
@@ -83,38 +96,36 @@ def run_source(
 
     Raises:
         UsageError: a wrong argument; nothing was read.
-        BadInputError: the source is damaged. Lines given out before stay, the overlay video shows what was decoded.
+        BadInputError: the source is damaged, or a recording's frames are so far apart that each begins anew. Lines
+            given out before stay, the overlay video shows what was decoded.
         MachineError: the camera went away, or the overlay video cannot be written.
     """
+    if face == "detect":
+        return _run_faces(runtime, source, hop, warmup, out, on_result, progress)
     check_face(face)
     target = None if out is None else _check_target(Path(out), source)
     began_s = time.perf_counter()
-    failure: LogoformerError | None = None
-
-    def feed() -> Iterator[TimedFrame]:
-        """The source's frames; its failure is kept, the frames before it are finished first."""
-        nonlocal failure
-        try:
-            yield from source
-        except LogoformerError as error:
-            failure = error
-
+    feed = _Feed(source)
     frames = results = 0
     stopped = ""
     last: TimedFrame | None = None
+    rate = SourceRate()
     overlay: Overlay | None = None
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(runtime.stream(hop=hop, color=source.color, warmup=warmup))
         line: Line | None = None
         try:
-            for captured in feed():
+            for captured in feed:
                 if target is not None and overlay is None:
                     # Opened at the first frame: a source without one leaves no video behind.
                     overlay = stack.enter_context(open_overlay(target, runtime.bundle.labels, source.fps))
+                if last is not None and captured.epoch != last.epoch:
+                    stream.reset()  # no clip spans two connections to a camera
                 found = find_face(captured.frame, face)
                 result = stream.push(found.pixels, captured.time_s)
                 frames, last = frames + 1, captured
-                if result is not None:
+                rate.add(captured, stream.resets)
+                if result is not None and rate.alone < 2:
                     line = result_line(runtime.bundle.labels, result, captured)
                     results += 1
                     on_result(line)
@@ -122,7 +133,9 @@ def run_source(
                     overlay.add(captured, found.box, line)
                 if progress is not None:
                     progress("run", frames, source.count or 0)
-            if last is not None and results == 0 and (result := stream.flush()) is not None:
+            if 1 < frames == rate.alone and not source.live:
+                feed.fail(rate.too_low(source.name, stream.max_gap_s))
+            elif last is not None and results == 0 and (result := stream.flush()) is not None:
                 line = result_line(runtime.bundle.labels, result, last) | {"partial": True}
                 results = 1
                 on_result(line)
@@ -132,8 +145,7 @@ def run_source(
             stopped = "interrupt"
         except BrokenPipeError:
             stopped = "pipe"
-    if failure is not None and not stopped:
-        raise failure
+    feed.raise_failure(stopped)
     return RunSummary(
         frames=frames,
         results=results,
@@ -142,7 +154,104 @@ def run_source(
         seconds=time.perf_counter() - began_s,
         stopped=stopped,
         out=target if overlay is not None else None,
+        notes=rate.notes(runtime.bundle.sampling),
+        live=_lost(source),
     )
+
+
+def _lost(source: FrameSource) -> tuple[tuple[int, str], ...]:
+    if not isinstance(source, LiveSource):
+        return ()
+    status = source.status()
+    return (
+        (status.dropped, "dropped: a newer one was there first, or they were damaged"),
+        (status.reconnects, "reconnects to the camera, each with a new beginning"),
+    )
+
+
+class _Feed:
+    """A source's frames; its failure is kept, the frames before it are finished first."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+        self._failure: LogoformerError | None = None
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        try:
+            yield from self._source
+        except LogoformerError as error:
+            self._failure = error
+
+    def fail(self, error: LogoformerError) -> None:
+        """Keeps a failure, unless there is one."""
+        self._failure = self._failure or error
+
+    def raise_failure(self, stopped: str) -> None:
+        """Raises it, unless somebody ended the run."""
+        if self._failure is not None and not stopped:
+            raise self._failure
+
+
+def _run_faces(
+    runtime: Runtime,
+    source: FrameSource,
+    hop: int,
+    warmup: str,
+    out: str | os.PathLike[str] | None,
+    on_result: Callable[[Line], None],
+    progress: Callable[[str, int, int], None] | None,
+) -> RunSummary:
+    """`run_source` with every face that is found and followed."""
+    overlay = None if out is None else OverlaySink(_check_target(Path(out), source), runtime.bundle.labels)
+    began_s = time.perf_counter()
+    feed = _Feed(source)
+    cutter = open_cutter("detect", runtime.bundle)
+    raw = AnswerConfig(smooth_s=0.0, margin=0.0, gate=0.0)
+    streams = AnswerStreams(runtime, (shown_name(source),), hop, warmup, raw)
+    frames = results = 0
+    stopped = ""
+    seen: FaceFrame | None = None
+    rate = SourceRate()
+
+    def give(answers: list[FaceAnswer], captured: FaceFrame, **more: object) -> None:
+        nonlocal results
+        for answer in answers:
+            results += 1
+            shown = {"face": answer.face, "box": [round(float(side), 1) for side in answer.box]}
+            on_result(result_line(runtime.bundle.labels, answer.result, captured) | shown | more)
+        if overlay is not None and (answers or not more):
+            overlay.frame(source.name, captured, streams.held(0))
+
+    with contextlib.ExitStack() as stack:
+        if overlay is not None:
+            stack.callback(overlay.close)
+        stack.callback(streams.close)
+        try:
+            for captured in feed:
+                cut, now = cutter.cut(captured), time.monotonic()
+                seen = FaceFrame(
+                    captured.frame, captured.color, captured.time_s, captured.index, captured.epoch, now, time.time(),
+                    cut.faces, cut.gone, cut.skipped,
+                )  # fmt: skip
+                give(streams.advance({0: seen}).answers.get(0, []), seen)
+                frames += 1
+                rate.add(captured, streams.resets)
+                if progress is not None:
+                    progress("run", frames, source.count or 0)
+            if seen is not None and results == 0:
+                give(streams.flush(0, seen), seen, partial=True)
+        except KeyboardInterrupt:
+            stopped = "interrupt"
+        except BrokenPipeError:
+            stopped = "pipe"
+        skipped, resets = streams.skipped, streams.resets
+    feed.raise_failure(stopped)
+    written = overlay is not None and overlay.frames > 0
+    return RunSummary(
+        frames, results, skipped, resets, time.perf_counter() - began_s, stopped,
+        Path(out) if out and written else None, rate.notes(runtime.bundle.sampling),
+        _lost(source),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,13 +268,13 @@ class Face:
 
 
 def check_face(mode: str) -> str:
-    """Check that a mode is one of `FACES`.
+    """Check that a mode takes a given part of the frame.
 
     Raises:
         UsageError: anything else.
     """
-    if mode not in FACES:
-        raise UsageError(f"Unknown face {mode!r}.", next=f"give --face one of {one_of(FACES)}")
+    if mode not in GIVEN:
+        raise UsageError(f"Unknown face {mode!r}.", next=f"give --face one of {one_of(MODES)}")
     return mode
 
 
@@ -182,15 +291,10 @@ def find_face(frame: Frame, mode: str) -> Face:
     Raises:
         UsageError: unknown mode.
     """
-    height, width = frame.shape[:2]
-    if check_face(mode) == "whole":
-        return Face(frame, (0, 0, width, height))
-    pixels = centre_square(frame)
-    side = pixels.shape[0]
-    return Face(pixels, ((width - side) // 2, (height - side) // 2, side, side))
+    return Face(*given_face(frame, check_face(mode)))
 
 
-def result_line(labels: tuple[str, ...], result: Result, captured: TimedFrame) -> Line:
+def result_line(labels: tuple[str, ...], result: Result, captured: TimedFrame | FaceFrame) -> Line:
     """Convert an answer to plain JSON values.
 
     Args:
@@ -221,28 +325,6 @@ def result_line(labels: tuple[str, ...], result: Result, captured: TimedFrame) -
         "frame": captured.index,
         "sequence": int(result.sequence),
     }
-
-
-def json_lines(stream: TextIO) -> Callable[[Line], None]:
-    """Make an `on_result` that writes one line of JSON for each answer and flushes it.
-
-    The function it gives raises BrokenPipeError when the reader went away (which `run` takes as the end), and
-    MachineError when the disk behind the stream is full.
-    """
-
-    def write(line: Mapping[str, Any]) -> None:
-        try:
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
-            stream.flush()
-        except BrokenPipeError:
-            # The interpreter flushes its output once more at exit and would complain of the same pipe there.
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            raise
-        except OSError as error:
-            raise writing_failed(error, getattr(stream, "name", "the output")) from error
-
-    return write
 
 
 def _check_target(target: Path, source: FrameSource) -> Path:

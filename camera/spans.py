@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle.files import parse_json, read_file
+from ..bundle.kinds import refuse_other_kinds
 from ..clips import Frame
-from ..errors import BadInputError
+from ..errors import BadInputError, advising
 from .sources.open import open_source
 
 if TYPE_CHECKING:
@@ -83,13 +84,14 @@ def read_spans(path: str | os.PathLike[str], labels: Sequence[str]) -> list[tupl
         BadInputError: not such a list, or a label that the model does not have.
         RefusedError: not JSON that can be trusted.
     """
-    items = parse_json(read_file(path, 4 << 20), str(path))
+    making = "logoformer synth --kind video -o video.mp4"
+    refuse_other_kinds(path, "list of labelled spans", making)
+    with advising(making):
+        items = parse_json(read_file(path, 4 << 20), str(path))
     try:
         spans = [(list(labels).index(item["label"]), float(item["end_s"])) for item in items]
     except (TypeError, KeyError, ValueError) as error:
-        raise BadInputError(
-            f"{path} is not a list of labelled spans: {error}.", next="logoformer synth --kind video -o video.mp4"
-        ) from error
+        raise BadInputError(f"{path} is not a list of labelled spans: {error}.", next=making) from error
     if any(after <= before for (_, before), (_, after) in itertools.pairwise(spans)):
         raise BadInputError(f"The spans of {path} do not ascend.")
     return spans

@@ -11,7 +11,9 @@ from .options import (
     AddVerb,
     choice_option,
     data_option,
+    device_option,
     engines_dir_option,
+    overwrite_option,
     seed_option,
     several_option,
     show,
@@ -32,14 +34,14 @@ def _export(a: argparse.Namespace, bar: Bar) -> int:
 
     config = ExportConfig(
         precisions=tuple(p for p in a.precisions if p != "int8"), faces=a.faces, max_fps=a.max_fps,
-        frame_batches=tuple(a.frame_batches),
+        batches=tuple(a.batches),
     )  # fmt: skip
     calibration = _calibration(a, a.calibration) if a.calibration or "int8" in a.precisions else None
     bundle = export_checkpoint(
         a.checkpoint, a.out, config, data=a.data, fold=a.fold, clips=a.clips, seed=a.seed,
-        share_clips=a.share_clips, calibration=calibration, progress=bar,
+        share_clips=a.share_clips, align_from=a.align_from, calibration=calibration, progress=bar,
     )  # fmt: skip
-    return show(a, bar, export_summary(bundle), _exported(bundle))
+    return show(a, bar, export_summary(bundle), _exported(bundle), _judged(bundle))
 
 
 def _quantize(a: argparse.Namespace, bar: Bar) -> int:
@@ -49,14 +51,14 @@ def _quantize(a: argparse.Namespace, bar: Bar) -> int:
     calibration = _calibration(a, a.data)
     if a.sensitivity is None:
         bundle = quantize(a.bundle, calibration, bar)
-        return show(a, bar, export_summary(bundle), _exported(bundle))
+        return show(a, bar, export_summary(bundle), _exported(bundle), _judged(bundle))
     from ..benchmarks.report.text_tables import table
     from ..calibration.sensitivity import sensitivity_table
     from ..workflows.sensitivity import quantize_sensitively
 
     bundle, found = quantize_sensitively(a.bundle, calibration, a.sensitivity, progress=bar)
     data = {**export_summary(bundle), "sensitivity": found.to_json()}
-    return show(a, bar, data, f"{table(sensitivity_table(found))}\n{_exported(bundle)}")
+    return show(a, bar, data, f"{table(sensitivity_table(found))}\n{_exported(bundle)}", _judged(bundle))
 
 
 def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:
@@ -64,14 +66,29 @@ def _calibration(a: argparse.Namespace, data: str | None) -> Calibration:
     from ..workflows.quantize import Calibration
 
     config = QuantizeConfig(a.method, tuple(a.exclude), not a.no_attention, not a.no_fold)
-    return Calibration(data, a.fold, a.calibration_clips, a.seed, a.few, config, a.smooth)
+    return Calibration(data, a.fold, a.calibration_clips, a.seed, a.few, config)
+
+
+def _aligned(bundle: Bundle) -> str:
+    found = bundle.alignment
+    if found is None:
+        return "none; crops are squares around the box that a detector gives"
+    shown = printable(found.source)
+    return f"learned from {found.crops} crops of {shown}" if found.calibrated else f"uncalibrated, default of {shown}"
 
 
 def _exported(bundle: Bundle) -> str:
-    lines = [str(bundle.path)]
+    lines = [str(bundle.path), f"  alignment: {_aligned(bundle)}"]
     lines += [f"  {g.file}  {g.size / 1e6:.2f} MB" for g in bundle.graphs]
-    lines += [f"  {name}: {p['verdict']} - {p['reason']}" for name, p in bundle.precisions.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_verdicts(bundle)])
+
+
+def _judged(bundle: Bundle) -> str:
+    return "\n".join([str(bundle.path), *_verdicts(bundle)])
+
+
+def _verdicts(bundle: Bundle) -> list[str]:
+    return [f"  {name}: {p['verdict']} - {p['reason']}" for name, p in bundle.precisions.items()]
 
 
 def _build(a: argparse.Namespace, bar: Bar) -> int:
@@ -80,13 +97,15 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
 
     from ..engine.builder.bundle import build_bundle
     from ..engine.builder.compile import BuildOptions
+    from ..engine.machine.environment import target_here
 
     options = BuildOptions(
-        target=a.target,
+        target=a.target or target_here(),
         compute_capabilities=tuple(a.gpus),
         workspace_bytes=a.workspace_mib << 20 if a.workspace_mib else None,
         optimization_level=a.optimization_level,
         hardware_compatible=a.hardware_compatible,
+        device=a.device,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM from a supervisor ends a build as Ctrl-C does
     done = build_bundle(
@@ -106,12 +125,20 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
 def _verify(a: argparse.Namespace, bar: Bar) -> int:
     if a.accuracy:
         return _accuracy(a, bar)
+    if len(a.bundle) > 1 or a.fold == choices.ALL_FOLDS:
+        raise UsageError(
+            "Several bundles, or all folds, are for the accuracy gate.",
+            next=command("logoformer", "verify", a.bundle[0], "--accuracy", "--data", "DIR"),
+        )
+    (a.bundle,) = a.bundle
     if a.layers is not None:
         return _layers(a, bar)
     from ..benchmarks.report.text_tables import table
     from ..engine.verify import verify
 
-    report = verify(a.bundle, engines_dir=a.engines_dir, threads=a.threads, write=not a.no_write, progress=bar)
+    report = verify(
+        a.bundle, engines_dir=a.engines_dir, threads=a.threads, device=a.device, write=not a.no_write, progress=bar
+    )
     rows = [["what", "precision", "on", "off by", "agree", "verdict"]]
     for r in report.rows:
         share = "" if r.share is None else f"{r.share:.4%}"
@@ -120,7 +147,7 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
         )
     note = f"{report.golden_clips} golden clips; 'off by' is a share of the deviation between clips"
     for why in dict.fromkeys(r.why_not for r in report.rows if r.why_not):
-        note += f"\nEngines that were not run here: {printable(why)}"
+        note += f"\nNot run here: {printable(why)}"
     if report.unrecorded:
         note += f"\nNot recorded in the bundle: {printable(report.unrecorded)}"
     show(a, bar, report.to_json(), f"{table(rows)}\n{note}")
@@ -130,18 +157,29 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
 
 def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
     from ..benchmarks.report.text_tables import table
-    from ..workflows.verify import accuracy_rows, judge_on_data
+    from ..workflows.verify import accuracy_rows, judge_on_data, judge_on_folds
 
+    first, *others = a.bundle
     if not a.data:
         raise UsageError(
             "The accuracy gate needs labelled clips that the model was not trained on.",
-            next=command("logoformer", "verify", a.bundle, "--accuracy", "--data", "DIR"),
+            next=command("logoformer", "verify", first, *others, "--accuracy", "--data", "DIR"),
         )
-    report = judge_on_data(a.bundle, a.data, fold=a.fold, budget_points=a.budget, write=not a.no_write, progress=bar)
+    if a.fold == choices.ALL_FOLDS:
+        report = judge_on_folds(a.bundle, a.data, budget_points=a.budget, write=not a.no_write, progress=bar)
+    elif others:
+        raise UsageError(
+            f"{len(a.bundle)} bundles are those of all folds; --fold {a.fold} judges one.",
+            next=command("logoformer", "verify", first, *others, "--accuracy", "--data", a.data, "--fold", "all"),
+        )
+    else:
+        report = judge_on_data(first, a.data, fold=a.fold, budget_points=a.budget, write=not a.no_write, progress=bar)
     lines = [table(accuracy_rows(report))]
     for name, row in report.precisions.items():
         lines.append(f"{name}: {row['verdict']} - {row['reason']}")
         lines += [f"  {w['clip']} ({w['label']}): {w['before']} -> {w['after']}" for w in row["worst"][:5]]
+    for row in report.backends:
+        lines.append(f"{row['precision']} on {row['evaluator']}: {row['verdict']} - {row['reason']}")
     lines.append(f"{report.source['clips']} clips of {report.source['name']}; {report.evaluator}")
     return show(a, bar, report.to_json(), "\n".join(lines))
 
@@ -197,12 +235,12 @@ def _complexity(a: argparse.Namespace, bar: Bar) -> int:
 def _int8_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--calibration-clips", type=int, default=128, metavar="N", help="to calibrate on; default 128")
     p.add_argument("--few", action="store_true", help="accept fewer than 64 calibration clips")
-    shown = "how ranges are chosen: max (default), entropy, percentile or mse"
-    choice_option(p, "--method", choices.METHODS, "M", shown, "max")
+    shown = "how ranges are chosen: auto (default: the best for each part), max, entropy, percentile or mse"
+    choice_option(p, "--method", choices.METHODS, "M", shown, "auto")
     p.add_argument("--exclude", nargs="+", default=[], metavar="GROUP", help="left in FP16, such as block0.ffn")
-    p.add_argument("--smooth", action="store_true", help="move outlier channels from activations into weights first")
+    p.add_argument("--smooth", action="store_true", help="does nothing: scales are always moved into weights")
     p.add_argument("--no-attention", action="store_true", help="leave the products of attention in FP16")
-    p.add_argument("--no-fold", action="store_true", help="store FP16 weights behind Q and DQ, not INT8 ones")
+    p.add_argument("--no-fold", action="store_true", help="store FP32 weights behind Q and DQ, not INT8 ones")
 
 
 def add(verb: AddVerb) -> None:
@@ -215,12 +253,14 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--faces", type=int, default=4, metavar="N", help="streams that share the ring; default 4")
     p.add_argument("--max-fps", type=float, default=30.0, metavar="X", help="fastest camera kept whole; default 30")
     p.add_argument(
-        "--frame-batches", type=int, nargs="+", default=[], choices=choices.FRAME_BATCHES, metavar="B",
+        "--batches", "--frame-batches", type=int, nargs="+", default=[], choices=choices.BATCHES, metavar="B",
         help="2, 4, 8: several faces in one call",
     )  # fmt: skip
     data_option(p, required=False)
     p.add_argument("--clips", type=int, default=32, metavar="N", help="for ranges and parity; default 32")
     p.add_argument("--share-clips", action="store_true", help="allow clips of --data to be stored in the bundle")
+    shown = "crops that the model was trained on, to align a camera's like them; default: those of --data"
+    p.add_argument("--align-from", metavar="DIR", help=shown)
     p.add_argument("--calibration", metavar="DIR", help="add INT8, calibrated on this data set in DFEW's layout")
     _int8_options(p)
     seed_option(p)
@@ -241,8 +281,8 @@ def add(verb: AddVerb) -> None:
         "build", _build, "compile a bundle's graphs to TensorRT engines", "logoformer build face.bundle --target rtx"
     )
     p.add_argument("bundle")
-    shown = "rtx (default; needs no GPU) or tensorrt (this GPU)"
-    choice_option(p, "--target", choices.TARGETS, "T", shown, "rtx")
+    shown = "rtx (needs no GPU) or tensorrt (this GPU); default: tensorrt on a Jetson or H100, else rtx"
+    choice_option(p, "--target", choices.TARGETS, "T", shown)
     p.add_argument("--gpus", nargs="+", default=[], metavar="SM", help=f"rtx: some of {_SMS}; default: all")
     p.add_argument("--per-sm", action="store_true", help="rtx: one engine for each GPU instead of one for all")
     shown = "fp32, fp16, int8, mixed; default: those that were accepted"
@@ -253,15 +293,17 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--hardware-compatible", action="store_true", help="tensorrt: for all GPUs from Ampere on; slower")
     p.add_argument("--workspace-mib", type=int, metavar="N", help="scratch memory; default: by what is free")
     p.add_argument("--optimization-level", type=int, choices=range(6), help="the builder's effort")
+    device_option(p, "tensorrt: which GPU to build on and for; default 0")
     engines_dir_option(p)
 
     p = verb("verify", _verify, "compare this machine's answers with the golden ones", "logoformer verify face.bundle")
-    p.add_argument("bundle")
+    p.add_argument("bundle", nargs="+", help="one; with --accuracy --fold all five, one of each fold")
     p.add_argument("--no-write", action="store_true", help="do not record the verdicts in the bundle")
     p.add_argument("--accuracy", action="store_true", help="judge FP16 and INT8 against FP32 on --data's test split")
-    data_option(p, required=False)
+    data_option(p, required=False, together=True)
     p.add_argument("--layers", metavar="DIR", help="compare every layer with FP32; tables and pictures go to DIR")
-    p.add_argument("--budget", type=float, metavar="X", help="points of UAR; default 0.2 for FP16, 0.5 for INT8")
+    p.add_argument("--budget", type=float, metavar="X", help="points of UAR; default 0.5 for FP16, 1 for INT8")
+    device_option(p, "which GPU runs the engines; default 0")
     engines_dir_option(p)
     threads_option(p)
 
@@ -289,10 +331,11 @@ def add(verb: AddVerb) -> None:
         "--complexity", action="store_true", help="MACs and measured CPU time of the six attention schemes; minutes"
     )
     shown = "with --complexity and no bundle: of the model: base (default), wide or tiny"
-    choice_option(p, "--preset", choices.PRESETS, "NAME", shown)
+    choice_option(p, "--preset", choices.LOGOFORMER_PRESETS, "NAME", shown)
     p.add_argument("--frames", type=int, nargs="+", default=[], metavar="T", help="with --complexity: frames of a clip")
     p.add_argument(
         "--sizes", type=int, nargs="+", default=[], metavar="PX", help="with --complexity: sides, which set S"
     )
     p.add_argument("-o", "--out", metavar="FILE", help="with --complexity: draw it, as SVG")
+    overwrite_option(p)
     engines_dir_option(p)

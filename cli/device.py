@@ -1,4 +1,4 @@
-"""The verbs run, doctor, selftest, demo, bench and bench-compare."""
+"""The verbs run, doctor, selftest, demo, bench, bench-compare and fieldtest."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import printable
+from ..errors import UsageError, command, printable
 from . import choices
 from .options import (
     EXIT_INTERRUPTED,
     AddVerb,
     backend_option,
     choice_option,
+    overwrite_option,
     precision_option,
     runtime_arguments,
     runtime_options,
     say,
     seed_option,
     show,
+    strict_option,
     threads_option,
 )
 from .parser import comma_list
@@ -49,9 +51,12 @@ def _run(a: argparse.Namespace, bar: Bar) -> int:
         lost = [
             (done.skipped, "skipped: faster than the model's span asks for"),
             (done.resets, "pauses dropped the history"),
+            *done.live,
         ]
         counted = "".join(f", {number} {what}" for number, what in lost if number)
         print(f"{done.frames} frames, {done.results} answers, {done.seconds:.1f} s{counted}{where}", file=sys.stderr)
+        for note in done.notes:
+            print(f"note: {note}", file=sys.stderr)
     return EXIT_INTERRUPTED if done.stopped == "interrupt" else 0
 
 
@@ -92,6 +97,8 @@ def _demo(a: argparse.Namespace, bar: Bar) -> int:
 def _bench(a: argparse.Namespace, bar: Bar) -> int:
     if a.roofline:
         return _roofline(a, bar)
+    if a.camera:
+        return _camera(a, bar)
     from ..benchmarks.baselines.contract import chosen_baselines
     from ..benchmarks.bench import BenchConfig, bench
     from ..benchmarks.matrix import bench_matrix, grid
@@ -102,7 +109,8 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
     config = BenchConfig(
         bundle=Path(a.bundle), iterations=a.iterations, warmup=a.warmup, threads=a.threads, precision=a.precision,
         seed=a.seed, modes=a.mode, backend=a.backend, rate_hz=a.rate, hop=a.hop, streams=a.streams,
-        trtexec=a.compare == "trtexec", others=chosen_baselines(",".join(a.baselines)),
+        trtexec=a.compare == "trtexec", others=chosen_baselines(",".join(a.baselines)), device=_card(a.device),
+        strict=a.strict,
     )  # fmt: skip
     report = bench_matrix(config, bar) if a.matrix else bench(config, bar)
     if a.out:
@@ -110,6 +118,44 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
     if a.readme:
         write_readme_table(report, Path(a.readme))
     return show(a, bar, report.to_json(), (f"{grid(report)}\n" if a.matrix else "") + report_text(report))
+
+
+def _card(text: str | None) -> int:
+    """The number of a GPU.
+
+    Raises:
+        UsageError: it is a name, which goes with --roofline.
+    """
+    if text is not None and not text.isdecimal():
+        raise UsageError(
+            f"--device {text!r} names no card of this machine.",
+            cause="without --roofline it is a number, counted from 0",
+            next=command("logoformer", "bench", "BUNDLE", "--roofline", "--device", text),
+        )
+    return int(text or 0)
+
+
+def _camera(a: argparse.Namespace, bar: Bar) -> int:
+    from ..benchmarks.load.camera import camera_stages
+    from ..benchmarks.report.text_tables import table
+    from ..camera.sources.open import open_source
+    from ..engine import load
+
+    with (
+        load(
+            a.bundle,
+            backend=a.backend,
+            precision=a.precision,
+            threads=a.threads,
+            device=_card(a.device),
+            strict=a.strict,
+        ) as runtime,
+        open_source(a.camera, runtime.bundle.sampling.fps) as source,
+    ):
+        found = camera_stages(runtime, source, frames=a.iterations, hop=max(a.hop, 2), progress=bar)
+    note = f"{found.frames} frames of {found.size[0]} x {found.size[1]}, {found.faces:.1f} faces in each; "
+    note += f"a product of two 256 x 256 matrices took {found.product_ms:.2f} ms; 'answer' is per answer"
+    return show(a, bar, found.to_json(), f"{table(found.rows())}\n{note}")
 
 
 def _roofline(a: argparse.Namespace, bar: Bar) -> int:
@@ -123,10 +169,40 @@ def _roofline(a: argparse.Namespace, bar: Bar) -> int:
 def _compare(a: argparse.Namespace, bar: Bar) -> int:
     from ..benchmarks.compare import EXIT_REGRESSION, changes_text, compare_reports
     from ..benchmarks.report.report import read_report
+    from ..benchmarks.side_by_side import SideBySideConfig, compare_bundles
 
-    changes = compare_reports(read_report(a.before), read_report(a.after), a.margin)
+    before, after = Path(a.before), Path(a.after)
+    if before.is_dir() != after.is_dir() and before.exists() and after.exists():
+        raise UsageError(
+            f"{before} and {after} are not of one kind.",
+            cause="a bundle is compared with a bundle, a report with a report",
+            next=command("logoformer", "bench-compare", before, before),
+        )
+    if before.is_dir():
+        changes = compare_bundles(
+            SideBySideConfig(before, after, a.iterations, a.threads, a.precision, a.backend, a.seed, a.margin), bar
+        )
+    else:
+        changes = compare_reports(read_report(before), read_report(after), a.margin)
     show(a, bar, changes.to_json(), changes_text(changes))
     return EXIT_REGRESSION if changes.regressions else 0
+
+
+def _fieldtest(a: argparse.Namespace, bar: Bar) -> int:
+    from ..benchmarks.field.check import check_kit
+    from ..benchmarks.field.run import fieldtest
+
+    if a.check:
+        found = check_kit(a.check)
+        return show(a, bar, found.to_json(), "\n".join([*found.lines(), "The kit holds together."]))
+    if not a.bundle or not a.out:
+        raise UsageError(
+            "fieldtest needs a bundle and a place for the kit.",
+            next=command("logoformer", "fieldtest", a.bundle or "BUNDLE", "-o", "kit.zip"),
+        )
+    fieldtest(a.bundle, a.out, progress=bar, say=say(a, bar))
+    found = check_kit(a.out)
+    return show(a, bar, {"kit": a.out, **found.to_json()}, f"{a.out} is written, and holds together.")
 
 
 def add(verb: AddVerb) -> None:
@@ -135,14 +211,16 @@ def add(verb: AddVerb) -> None:
         "run", _run, "answer on a video, a folder of frames or a camera", "logoformer run face.bundle clip.mp4 --hop 4"
     )
     p.add_argument("bundle")
-    p.add_argument("source", help="a video file, a folder of frames, or a camera's index")
-    shown = "whole (default): the frame as it is; center: the square in its middle"
+    shown = "a video file, a folder of frames, a camera's index, rtsp://..., http://..., gst:PIPELINE or csi:0"
+    p.add_argument("source", help=shown)
+    shown = "whole (default): the frame as it is; center: the square in its middle; detect: every face in it"
     choice_option(p, "--face", choices.FACES, "F", shown, "whole")
     p.add_argument("--hop", type=int, default=4, metavar="N", help="frames from one answer to the next; default 4")
     shown = "wait (default) for a full span, or repeat the first frame"
     choice_option(p, "--warmup", choices.WARMUPS, "W", shown, "wait")
     p.add_argument("--fps", type=float, metavar="X", help="for a folder of frames")
     p.add_argument("-o", "--out", metavar="MP4", help="also write a video with the answers drawn in")
+    overwrite_option(p)
     p.add_argument(
         "--selftest", action="store_true", help="answer the golden clips first; exit code 5 if an answer is wrong"
     )
@@ -161,6 +239,7 @@ def add(verb: AddVerb) -> None:
     p = verb("bench", _bench, "measure latency on this machine", "logoformer bench face.bundle -o report.json")
     p.add_argument("bundle")
     p.add_argument("-o", "--out", metavar="OUT", help="write report.json and report.html: a folder, or the JSON's name")
+    overwrite_option(p)
     p.add_argument("--readme", metavar="MD", help="put the table between the markers of this file")
     p.add_argument("--iterations", type=int, default=140, metavar="N", help="timed results of each; default 140")
     p.add_argument("--warmup", type=int, default=10, metavar="N", help="untimed results before; default 10")
@@ -179,7 +258,10 @@ def add(verb: AddVerb) -> None:
         "--matrix", action="store_true", help="precision x graph x hop x streams, instead of modes and baselines"
     )
     p.add_argument("--roofline", action="store_true", help="measure nothing: compute what each device needs at least")
-    p.add_argument("--device", metavar="NAME", help="with --roofline: only the devices whose name holds this")
+    p.add_argument("--camera", metavar="VIDEO", help="time the stages of watch on a video with faces, and nothing else")
+    shown = "which GPU, by its number; default 0. With --roofline: only the devices whose name holds this"
+    p.add_argument("--device", metavar="N", help=shown)
+    strict_option(p)
     p.add_argument("--compare", choices=["trtexec"], help="also run trtexec on the bundle's engines, if installed")
     backend_option(p, "onnxruntime")
     precision_option(p)
@@ -187,7 +269,21 @@ def add(verb: AddVerb) -> None:
     seed_option(p)
 
     example = "logoformer bench-compare before.json after.json"
-    p = verb("bench-compare", _compare, "compare two reports; exit code 1 on a regression", example)
-    p.add_argument("before", metavar="A.json")
-    p.add_argument("after", metavar="B.json")
-    p.add_argument("--margin", type=float, default=0.02, metavar="SHARE", help="slowdown that counts; default 0.02")
+    p = verb("bench-compare", _compare, "compare two reports or two bundles; exit code 1 on a regression", example)
+    p.add_argument("before", metavar="A", help="a report; or a bundle: both are then timed here, in one run")
+    p.add_argument("after", metavar="B", help="the same kind")
+    p.add_argument("--margin", type=float, default=0.005, metavar="SHARE", help="slowdown that counts; default 0.005")
+    p.add_argument("--iterations", type=int, default=640, metavar="N", help="bundles: timed results; default 640")
+    backend_option(p, "onnxruntime")
+    precision_option(p)
+    threads_option(p)
+    seed_option(p)
+
+    p = verb(
+        "fieldtest", _fieldtest, "measure a bundle on this machine, into a file that can be sent",
+        "logoformer fieldtest face.bundle -o kit.zip",
+    )  # fmt: skip
+    p.add_argument("bundle", nargs="?", help="engines are built into it; not needed with --check")
+    p.add_argument("-o", "--out", metavar="ZIP", help="the kit; what is done so far is kept in ZIP.part")
+    overwrite_option(p)
+    p.add_argument("--check", metavar="ZIP", help="run nothing: check a kit; exit code 4 if it does not hold together")

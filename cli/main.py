@@ -2,7 +2,7 @@
 
 Every verb takes `--json`, `-v` and `-q`. Exit codes are those of `errors.py`. Nothing heavy is imported before a verb
 is known, so `--help` answers at once. Each group of verbs is a file: `model.py`, `bundle.py`, `device.py`,
-`completion.py`.
+`watch.py`, `serving.py`, `completion.py`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,20 @@ from ..errors import EXIT_OK, LogoformerError, MachineError, command, missing_pa
 from . import bundle as cli_bundle
 from . import completion as cli_completion
 from . import device as cli_device
+from . import importing as cli_importing
 from . import model as cli_model
+from . import serving as cli_serving
+from . import watch as cli_watch
 from .options import EXIT_INTERRUPTED, Handler
+from .outputs import check_output
 from .parser import CommandParser
 from .terminal import Bar, logging_to_stderr
 
 # Which extra of pyproject brings what a verb imports. The other verbs run on numpy, Pillow and one backend.
 EXTRAS = {
-    "init": "train", "synth": "train", "train": "train", "evaluate": "train", "data-check": "train",
+    "init": "train", "import": "train", "synth": "train", "train": "train", "evaluate": "train", "data-check": "train",
     "export": "export", "quantize": "export", "demo": "export,rtx", "completion": "completion",
+    "triton-check": "triton",
 }  # fmt: skip
 
 
@@ -59,10 +64,12 @@ def make_parser() -> argparse.ArgumentParser:
         p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         loudness = p.add_mutually_exclusive_group()
         loudness.add_argument("-v", "--verbose", action="count", default=0, help="log what is done; -vv: every detail")
-        loudness.add_argument("-q", "--quiet", action="store_true", help="no progress, no warnings: errors only")
+        loudness.add_argument(
+            "-q", "--quiet", action="store_true", help="no progress, no warnings: the result alone, and errors"
+        )
         return p
 
-    for group in (cli_model, cli_bundle, cli_device, cli_completion):
+    for group in (cli_model, cli_importing, cli_bundle, cli_device, cli_watch, cli_serving, cli_completion):
         group.add(verb)
     return parser
 
@@ -82,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     bar = Bar(quiet=a.json or a.quiet)
     with logging_to_stderr(bar, a.verbose, a.quiet), _noting_interrupts() as interrupts:
-        code = _run(a, bar, interrupts)
+        code = _run(a, words, bar, interrupts)
         return _interrupted(a, bar) if interrupts and code != EXIT_INTERRUPTED else code
 
 
@@ -117,9 +124,10 @@ def _interrupted(a: argparse.Namespace, bar: Bar) -> int:
     return EXIT_INTERRUPTED
 
 
-def _run(a: argparse.Namespace, bar: Bar, interrupts: Sequence[int]) -> int:
+def _run(a: argparse.Namespace, words: Sequence[str], bar: Bar, interrupts: Sequence[int]) -> int:
     handler: Handler = a.handler
     try:
+        check_output(a, words)
         return handler(a, bar)
     except (LogoformerError, ModuleNotFoundError) as raised:
         if interrupts:  # what it is called is wrong: an import that an interrupt ended is no broken installation

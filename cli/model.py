@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ..errors import EXIT_BAD_INPUT, EXIT_OK, UsageError
 from . import choices
-from .options import AddVerb, choice_option, data_option, seed_option, show
+from .options import AddVerb, choice_option, data_option, overwrite_option, seed_option, show
 from .terminal import Bar
+
+_OTHER_PRESETS = "wide, tiny, former-dfer, former-dfer-tiny, mae-dfer or mae-dfer-tiny"
 
 
 def _init(a: argparse.Namespace, bar: Bar) -> int:
@@ -22,7 +24,9 @@ def _init(a: argparse.Namespace, bar: Bar) -> int:
 def _synth(a: argparse.Namespace, bar: Bar) -> int:
     from ..model.synthetic.layout import synth
 
-    done = synth(a.out, a.kind, seed=a.seed, identities=a.identities, side=a.side, progress=bar)
+    done = synth(
+        a.out, a.kind, seed=a.seed, identities=a.identities, side=a.side, people=a.people, progress=bar
+    )  # fmt: skip
     return show(a, bar, done.to_json(), f"{done.path}: {done.clips} clips, {done.frames} frames")
 
 
@@ -94,7 +98,7 @@ def _evaluate(a: argparse.Namespace, bar: Bar) -> int:
     lines = [
         table(rows),
         f"UAR {m.uar:.4f} {_interval(m.uar_interval)}  WAR {m.war:.4f} {_interval(m.war_interval)}  "
-        f"clips {m.clips} (rows: truth; 95 % bootstrap intervals over clips)",
+        f"clips {m.clips} (rows: truth; 95 % intervals over clips)",
     ]
     for part in found.parts:
         if part["selected"]:
@@ -125,7 +129,7 @@ def _data_check(a: argparse.Namespace, bar: Bar) -> int:
 
 def _loading_speed(a: argparse.Namespace, bar: Bar) -> int:
     from ..model.data.loading import measure_loading
-    from ..model.networks.config import preset
+    from ..model.networks.configs import preset
     from ..model.training.recipe import recipe
 
     chosen = recipe(a.speed)
@@ -153,27 +157,31 @@ def _attention_option(p: argparse.ArgumentParser) -> None:
 def add(verb: AddVerb) -> None:
     """Adds these verbs to the parser."""
     p = verb("init", _init, "write an untrained checkpoint, for latency work", "logoformer init --preset base -o ckpt")
-    choice_option(p, "--preset", choices.PRESETS, "NAME", "base (default), wide or tiny", "base")
+    choice_option(p, "--preset", choices.PRESETS, "NAME", f"base (default), {_OTHER_PRESETS}", "base")
     p.add_argument("-o", "--out", required=True, metavar="DIR", help="the checkpoint's folder")
+    overwrite_option(p)
     _attention_option(p)
     seed_option(p)
 
     p = verb(
         "synth", _synth, "draw synthetic faces: a data set, or a video", "logoformer synth -o faces --identities 100"
     )
-    p.add_argument("-o", "--out", required=True, metavar="PATH", help="a folder, or an .mp4 with --kind video")
-    shown = "dfew (default), ferv39k: a data set in that layout; video"
+    p.add_argument("-o", "--out", required=True, metavar="PATH", help="a folder, or an .mp4 with --kind video or scene")
+    overwrite_option(p)
+    shown = "dfew (default), ferv39k: a data set in that layout; video: one face; scene: people who walk about"
     choice_option(p, "--kind", choices.KINDS, "K", shown, "dfew")
     p.add_argument("--identities", type=int, default=100, metavar="N", help="people, 14 clips each; default 100")
+    p.add_argument("--people", type=int, default=2, metavar="N", help="people of a scene, 1 to 3; default 2")
     p.add_argument("--side", type=int, default=96, metavar="PX", help="side of the pictures; default 96")
     seed_option(p)
 
     p = verb("train", _train, "train a recipe", "logoformer train --recipe synthetic-tiny --data faces -o ckpt")
     shown = "synthetic-tiny (default), paper-dfew or paper-ferv39k: settings, saved with the result"
     choice_option(p, "--recipe", choices.RECIPES, "NAME", shown, "synthetic-tiny")
-    choice_option(p, "--preset", choices.PRESETS, "NAME", "base, wide or tiny; default: the recipe's")
+    choice_option(p, "--preset", choices.PRESETS, "NAME", f"default: the recipe's; base, {_OTHER_PRESETS}")
     _attention_option(p)
     p.add_argument("-o", "--out", metavar="DIR", help="the checkpoint's folder")
+    overwrite_option(p)
     p.add_argument("--qat", metavar="BUNDLE", help="fine-tune this bundle's INT8 graphs instead; no -o")
     data_option(p, required=True)
     _reading_options(p)
@@ -200,7 +208,10 @@ def add(verb: AddVerb) -> None:
     data_option(p, required=True, fold=None)
     _reading_options(p)
     p.add_argument("-o", "--out", metavar="DIR", help="write result.json with every clip's scores, and pictures")
+    overwrite_option(p)
     p.add_argument("--tsne", action="store_true", help="with -o: also draw the clips' features on a plane")
-    p.add_argument("--views", type=int, default=1, metavar="N", help="clips taken of each recording; default 1")
+    p.add_argument(
+        "--views", type=int, metavar="N", help="clips taken of each recording; default: the model's own rule"
+    )
     shown = "of the frames: forward (default), reversed, shuffled"
     choice_option(p, "--order", choices.ORDERS, "O", shown, "forward")

@@ -21,9 +21,10 @@ class AddVerb(Protocol):
     def __call__(self, name: str, handler: Handler, help: str, example: str) -> argparse.ArgumentParser: ...
 
 
-def show(a: argparse.Namespace, bar: Bar, data: Any, text: str) -> int:
-    """Prints an answer: `data` with `--json`, else `text`. Returns 0."""
+def show(a: argparse.Namespace, bar: Bar, data: Any, text: str, brief: str | None = None) -> int:
+    """Prints an answer: `data` with `--json`, `brief` with `--quiet`, else `text`. Returns 0."""
     bar.clear()
+    text = brief if a.quiet and brief is not None else text
     # Labels, verdicts and names come from files: escape what would move the cursor.
     shown = "\n".join(printable(line, 1 << 20) for line in text.split("\n"))
     # Flushed here, where a full disk can still be reported.
@@ -44,7 +45,12 @@ def say(a: argparse.Namespace, bar: Bar) -> Callable[[str], None]:
 
 # -------------------------------------------------------------------------------------------------------------- options
 def choice_option(
-    p: argparse.ArgumentParser, option: str, names: Sequence[str], metavar: str, help: str, default: str | None = None
+    p: argparse._ActionsContainer,
+    option: str,
+    names: Sequence[str],
+    metavar: str,
+    help: str,
+    default: str | None = None,
 ) -> None:
     """An option that takes one of some names."""
     p.add_argument(option, default=default, choices=names, metavar=metavar, help=help)
@@ -57,8 +63,8 @@ def several_option(
     p.add_argument(option, nargs="+", default=list(default), choices=names, metavar=metavar, help=help)
 
 
-def data_option(p: argparse.ArgumentParser, *, required: bool, fold: int | None = 1) -> None:
-    """`--data`, `--fold`."""
+def data_option(p: argparse.ArgumentParser, *, required: bool, fold: int | None = 1, together: bool = False) -> None:
+    """`--data`, `--fold`; with `together` it takes 'all' as well."""
     p.add_argument(
         "--data",
         required=required,
@@ -66,7 +72,19 @@ def data_option(p: argparse.ArgumentParser, *, required: bool, fold: int | None 
         help="DFEW, FERV39k, MAFW, plain lists, or folders of videos",
     )
     shown = "default 1" if fold else "default: the one that the checkpoint was trained on, else 1"
-    p.add_argument("--fold", type=int, default=fold, choices=range(1, 6), help=shown)
+    if together:
+        shown += "; all: of five bundles, one of each fold, as one"
+    folds = (*range(1, 6), *((choices.ALL_FOLDS,) if together else ()))
+    p.add_argument("--fold", type=_fold, default=fold, choices=folds, help=shown)
+
+
+def _fold(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def overwrite_option(p: argparse._ActionsContainer) -> None:
+    """`--overwrite`; what it allows is in `outputs.py`."""
+    p.add_argument("--overwrite", action="store_true", help="replace what is there, also what no such call made")
 
 
 def seed_option(p: argparse.ArgumentParser) -> None:
@@ -96,16 +114,31 @@ def backend_option(p: argparse.ArgumentParser, default: str) -> None:
     choice_option(p, "--backend", choices.BACKENDS, "B", ", ".join(names), default)
 
 
+def device_option(p: argparse.ArgumentParser, shown: str = "which GPU; default 0") -> None:
+    """`--device`."""
+    p.add_argument("--device", type=int, default=0, metavar="N", help=shown)
+
+
+def strict_option(p: argparse.ArgumentParser) -> None:
+    """`--strict`."""
+    p.add_argument("--strict", action="store_true", help="refuse engines of another model of GPU or power mode")
+
+
 def runtime_options(p: argparse.ArgumentParser) -> None:
     """The options of `logoformer.load`; read back by `runtime_arguments`."""
     backend_option(p, "auto")
     precision_option(p)
-    p.add_argument("--device", type=int, default=0, metavar="N", help="which GPU; default 0")
+    device_option(p)
+    strict_option(p)
     engines_dir_option(p)
     threads_option(p)
 
 
+RUNTIME_DEFAULTS: dict[str, Any] = {
+    "backend": "auto", "precision": choices.VERDICT, "device": 0, "engines_dir": None, "threads": None, "strict": False,
+}  # fmt: skip
+
+
 def runtime_arguments(a: argparse.Namespace) -> dict[str, Any]:
     """The options of `runtime_options`, as keywords of `logoformer.load`."""
-    names = ("backend", "precision", "device", "engines_dir", "threads")
-    return {name: getattr(a, name) for name in names}
+    return {name: getattr(a, name) for name in RUNTIME_DEFAULTS}

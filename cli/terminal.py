@@ -76,6 +76,25 @@ def answer_lines(labels: Sequence[str]) -> Callable[[Mapping[str, Any]], None]:
     return write
 
 
+def change_line(event: Any, stream: TextIO | None = None) -> None:
+    """Prints a line for a change of state of a watch, a `FaceEvent`."""
+    who = "" if event.face is None else f"#{event.face}"
+    what = event.kind
+    if event.kind == "expression":
+        what = event.state + (f"  (was {event.before})" if event.before else "")
+    elif event.kind == "source":
+        what = event.state
+    reason = f": {event.reason}" if event.reason else ""
+    moment = time.strftime("%H:%M:%S", time.localtime(event.at))
+    print(f"{moment}  {printable(event.source)}  {who:>3}  {printable(what + reason)}", file=stream, flush=True)
+
+
+def loss_line(event: Any) -> None:
+    """Prints a line on standard error when a source is lost, and when it is back."""
+    if event.kind == "source" and "lost" in (event.state, event.before):
+        change_line(event, sys.stderr)
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import weakref
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ def _keep_sessions_of_parent() -> None:
 os.register_at_fork(after_in_child=_keep_sessions_of_parent)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Result:
     """One answer. Two results are equal only if they are the same object.
 
@@ -62,6 +63,20 @@ class Result:
     time_s: float | None
     sequence: int
 
+    def __init__(
+        self,
+        label: str,
+        index: int,
+        probabilities: npt.NDArray[np.float32],
+        stages_ms: Mapping[str, float],
+        age_ms: float,
+        time_s: float | None,
+        sequence: int,
+    ) -> None:
+        own = self.__dict__  # a frozen class's own `__init__` takes three times as long, for every answer
+        own["label"], own["index"], own["probabilities"] = label, index, probabilities
+        own["stages_ms"], own["age_ms"], own["time_s"], own["sequence"] = stages_ms, age_ms, time_s, sequence
+
     def __repr__(self) -> str:
         when = "" if self.time_s is None else f", time_s={self.time_s:.3f}"
         return f"Result({self.label!r}, confidence={self.confidence:.3f}{when}, sequence={self.sequence})"
@@ -80,14 +95,15 @@ class RuntimeCore:
         chosen: opens its sessions.
 
     Attributes:
-        backend, precision, frame_batches, passed_over: of the backend that was chosen, see `Backend`.
+        backend, precision, frame_batches, temporal_batches, passed_over: of the backend that was chosen, see `Backend`.
         not_finite: answers that were NaN or infinite; each raised an error, and no label was made of it.
         owner: entered by every call that touches a session.
     """
 
     def __init__(self, bundle: Bundle, chosen: Backend) -> None:
         self.bundle, self.backend, self.precision = bundle, chosen.name, chosen.precision
-        self.frame_batches, self.passed_over = chosen.frame_batches, chosen.passed_over
+        self.frame_batches, self.temporal_batches = chosen.frame_batches, chosen.temporal_batches
+        self.passed_over = chosen.passed_over
         self._open_session = chosen.open_session
         self._sessions: dict[tuple[str, int], Session] = {}
         self._free_faces = list(range(bundle.stream.faces))
@@ -128,7 +144,9 @@ class RuntimeCore:
         self.owner.check()
         if (graph, batch) not in self._sessions:
             entry, began = self.bundle.graph(graph, self.precision, batch), perf_counter_ns()
-            self._sessions[graph, batch] = self._open_session(entry)
+            # All faces live in one arena: what answers several reads the ring of what answers one.
+            arena = (self.session(graph),) if graph == "temporal" and batch > 1 else ()
+            self._sessions[graph, batch] = self._open_session(entry, *arena)
             _log.info("session of %s opened in %.1f ms", printable(entry.file), (perf_counter_ns() - began) / 1e6)
             if marks is not None:
                 marks["open"] = perf_counter_ns()
@@ -137,7 +155,7 @@ class RuntimeCore:
     def close_sessions(self) -> None:
         """Frees every session; they open again when they are needed."""
         sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
+        for session in reversed(sessions.values()):  # who reads another one's ring goes first
             session.close()
 
     def take_face(self) -> int:
@@ -202,16 +220,18 @@ class RuntimeCore:
             VerificationError: a probability is NaN or infinite; it is counted.
         """
         own = probabilities.copy()
-        if not np.isfinite(own).all():
+        values = own.tolist()  # a handful: numpy's calls would take longer than these
+        if not math.isfinite(sum(values)):  # of float32 in float64: finite if and only if all of them are
             self.not_finite += 1
             raise VerificationError(
-                f"The answer is not finite: {own.tolist()}. No label was made of it.",
+                f"The answer is not finite: {values}. No label was made of it.",
                 cause="an overflow in a 16-bit graph, or a damaged model",
                 next=command("logoformer", "verify", "BUNDLE"),
             )
-        index = int(own.argmax())
+        index = values.index(max(values))
         stages, before = {}, started_ns
         for name, mark in marks.items():
             stages[name] = (mark - before) / 1e6
             before = mark
-        return Result(self.labels[index], index, own, stages, (before - received_ns) / 1e6, time_s, sequence)
+        label = self.bundle.labels[index]
+        return Result(label, index, own, stages, (before - received_ns) / 1e6, time_s, sequence)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..bundle import Bundle, GraphEntry, TensorSpec
 from ..bundle.sealed import reading_fields
-from ..clips import pattern_ages
+from ..clips import Sampling, pattern_ages
 from ..errors import UsageError, one_of
 from .builder.proof import Proof, prove
 from .machine.log import Progress
@@ -47,15 +47,18 @@ def describe(path: str | os.PathLike[str], engines_dir: str | os.PathLike[str] |
         return {
             "bundle": str(bundle.path),
             "digest": m["digest"],
+            "family": m.get("family", {}).get("title", "LOGO-Former"),
             "model": m["model"],
             "labels": list(bundle.labels),
             **{name: m[name] for name in _AS_IN_THE_MANIFEST},
             "verification": m.get("verification", {}),
+            "void": bundle.void_notes(),
             "engines": [
                 {
                     "file": e.file,
                     "size": e.size,
                     "gpus": list(e.compute_capabilities),
+                    "built_on": ", ".join(filter(None, (e.gpu, e.power_mode))),
                     "plan": dict(e.plan),
                     "verdict": verdict_of(e, bundle.graphs),
                 }
@@ -76,18 +79,20 @@ def describe_text(d: Mapping[str, Any]) -> str:
 
 def _text(d: Mapping[str, Any]) -> str:
     model, c = d["model"], d["model"]["complexity"]
-    s, sampling, side = d["stream"], d["sampling"], d["preprocessing"]["size"]
+    s, sampling, side = d["stream"], Sampling.from_json(d["sampling"]), d["preprocessing"]["size"]
+    exported = c["clip_macs_exported"] if "clip_macs_exported" in c else c["clip_macs_cls_only"]  # so until 0.1
+    own = model.get("family", "logoformer") == "logoformer"
+    published = f"; the paper's network is published at {PUBLISHED_MACS / 1e9:.2f} G" if own else ""
     lines = [
-        f"{d['bundle']}: LOGO-Former '{model['preset']}', {len(d['labels'])} classes ({', '.join(d['labels'])})",
-        f"  input       {s['frames']} frames of {side} x {side}, RGB uint8; "
-        f"{sampling['segments']} segments x {sampling['frames_per_segment']} over {sampling['span_s']} s",
-        f"  tokens      {c['tokens']} of {s['embed_dim']} channels, windows {' x '.join(map(str, s['window']))}",
+        f"{d['bundle']}: {d['family']} '{model['preset']}', {len(d['labels'])} classes ({', '.join(d['labels'])})",
+        f"  input       {s['frames']} frames of {side} x {side}, RGB uint8; {sampling}",
+        f"  tokens      {c['tokens']} of {c.get('token_channels', s['embed_dim'])} channels; a frame is "
+        f"{s['grid'] ** 2} rows of {s['embed_dim']}, windows {' x '.join(map(str, s['window']))}",
         f"  parameters  {c['parameters'] / 1e6:.3f} M",
-        f"  MACs        clip {c['clip_macs'] / 1e9:.3f} G with attention products; as exported, with only [CLS] after "
-        f"the last block, {c['clip_macs_cls_only'] / 1e9:.3f} G",
+        f"  MACs        clip {c['clip_macs'] / 1e9:.3f} G with attention products; as exported, with only what is "
+        f"read after the last block, {exported / 1e9:.3f} G",
         f"              one streamed answer at hop 1: {c['stream_macs'] / 1e9:.3f} G "
-        f"({c['stream_macs'] / c['clip_macs_cls_only']:.2f} of a clip); the paper's network is published at "
-        f"{PUBLISHED_MACS / 1e9:.2f} G",
+        f"({c['stream_macs'] / exported:.2f} of a clip){published}",
         f"  stream      {s['faces']} faces x {s['slots']} slots in the ring arena",
         "  graphs",
     ]
@@ -103,11 +108,15 @@ def _text(d: Mapping[str, Any]) -> str:
         kept = {item["node"]: item["reason"] for items in p["kept_fp32"].values() for item in items}
         lines += [f"      stays fp32: {node}: {reason}" for node, reason in sorted(kept.items())]
     for row in d["verification"].get("rows", []):
-        where = f"{row['evaluator']}, {d['verification']['machine']}"
+        where = f"{row['evaluator']}, {row.get('machine', d['verification']['machine'])}"
         lines.append(f"    {row['what']} {row['precision']} on {where}: {row['verdict']}")
+    for row in d["verification"].get("accuracy", []):
+        lines.append(f"    {row['precision']} on {row['evaluator']}: {row['verdict']} - {row['reason']}")
+    lines += [f"    {note}" for note in d["void"]]
     lines.append("  engines" if d["engines"] else "  engines     none; next: logoformer build")
     for e in d["engines"]:
-        lines.append(f"    {e['file']}  {e['size'] / 1e6:.2f} MB  {e['verdict']}")
+        built_on = f"; built on {e['built_on']}" if e["built_on"] else ""
+        lines.append(f"    {e['file']}  {e['size'] / 1e6:.2f} MB  {e['verdict']}{built_on}")
         for sm, plan in e["plan"].items():
             lines.append(
                 f"      {sm}: {plan['kernels']} kernels + {plan['sync']} sync, {plan['fused_attentions']} fused "

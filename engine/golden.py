@@ -141,7 +141,7 @@ def answers_of_clip(session: Session, golden: Golden) -> npt.NDArray[np.float32]
 
 
 def answers_of_pair(
-    frame: Session, temporal: Session, spec: StreamSpec, golden: Golden, batch: int = 1
+    frame: Session, temporal: Session, spec: StreamSpec, golden: Golden, batch: int = 1, together: int = 1
 ) -> npt.NDArray[np.float32]:
     """Probabilities of the golden clips by `frame` and `temporal`, float32 `[G, C]`.
 
@@ -154,25 +154,43 @@ def answers_of_pair(
         spec: of the bundle.
         golden: the clips.
         batch: of `frame`; a last batch that is not full computes old frames in its other places.
+        together: batch of `temporal`. The ring may have room for fewer clips; then some are answered at several places,
+            and the answer that is farthest off counts.
     """
     order = window_order(spec.frames, spec.grid, spec.window)
-    answers = []
-    for clip in golden.clips:
-        for first in range(0, len(clip), batch):
-            images = clip[first : first + batch]
-            np.copyto(frame.input("frame")[: len(images)], images)
-            frame.run()
-            for index in range(len(images)):
-                row = (first + index) * spec.tokens_per_frame
-                if type(frame) is type(temporal):
-                    temporal.take(frame, "tokens", "ring", row, index)
-                else:
-                    tokens = frame.output("tokens")[index]  # [n, d]
-                    np.copyto(temporal.input("ring")[row : row + len(tokens)], tokens)
-        np.copyto(temporal.input("order"), order, casting="same_kind")
+    several = max(1, min(together, spec.rows // len(order), len(golden.clips)))
+    answers: list[npt.NDArray[np.float32]] = []
+    for start in range(0, len(golden.clips), several):
+        clips = golden.clips[start : start + several]
+        for number, clip in enumerate(clips):
+            _file_clip(frame, temporal, clip, number * len(order), spec.tokens_per_frame, batch)
+        firsts = np.arange(together) % len(clips) * len(order)  # [B], the rows where each place's clip begins
+        orders = order if together == 1 else firsts[:, None] + order
+        np.copyto(temporal.input("order"), orders, casting="same_kind")
         temporal.run()
-        answers.append(temporal.output("probabilities")[0].copy())
+        given = temporal.output("probabilities")  # [B, C]
+        for number, truth in enumerate(golden.probabilities[start : start + several]):
+            own = given[number :: len(clips)]
+            off = np.where(np.isfinite(own), np.abs(own - truth), np.inf).max(1)
+            answers.append(own[off.argmax()].copy())
     return np.stack(answers)
+
+
+def _file_clip(
+    frame: Session, temporal: Session, clip: npt.NDArray[np.uint8], base: int, per_frame: int, batch: int
+) -> None:
+    """Computes a clip's frames and files their tokens in the ring, from the row `base` on."""
+    for first in range(0, len(clip), batch):
+        images = clip[first : first + batch]
+        np.copyto(frame.input("frame")[: len(images)], images)
+        frame.run()
+        for index in range(len(images)):
+            row = base + (first + index) * per_frame
+            if type(frame) is type(temporal):
+                temporal.take(frame, "tokens", "ring", row, index)
+            else:
+                tokens = frame.output("tokens")[index]  # [n, d]
+                np.copyto(temporal.input("ring")[row : row + len(tokens)], tokens)
 
 
 def distance(answers: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> tuple[float, float]:

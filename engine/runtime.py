@@ -97,7 +97,8 @@ class Runtime(RuntimeCore):
     def step(self, frames: Mapping[Stream, tuple[Frame, float]]) -> dict[Stream, Result | None]:
         """Pushes one frame to each of several streams, in batches where possible.
 
-        Faces share a batch where the bundle has a `frame` graph of that size.
+        Faces share a batch where the bundle has graphs of that size (`export --batches`), and so do answers that are
+        due together.
 
         Args:
             frames: (frame, time_s) by stream.
@@ -173,6 +174,9 @@ def load(
     engines_dir: str | os.PathLike[str] | None = None,
     selftest: bool = False,
     cuda: str = "auto",
+    wait: str = "auto",
+    priority: str = "normal",
+    strict: bool = False,
 ) -> Runtime:
     """Opens a bundle for running.
 
@@ -186,6 +190,11 @@ def load(
         engines_dir: where built engines live, if not inside the bundle.
         selftest: answer the golden clips first (`golden.selftest`), and refuse to start if they are wrong.
         cuda: which CUDA layer drives a TensorRT engine; 'auto' takes what is installed.
+        wait: how a thread waits for a TensorRT engine: 'block' sleeps, 'spin' asks in a loop, which answers sooner and
+            keeps a core busy; 'auto' leaves it to the driver.
+        priority: 'high' lets a TensorRT engine's kernels go before those that wait in other streams of this process,
+            such as a detector's; needs cuda-python.
+        strict: refuse engines that were built on another model of GPU or in another power mode, instead of warning.
 
     Raises:
         BadInputError: there is no bundle.
@@ -197,7 +206,10 @@ def load(
     device = whole_number(device, "device", 0)
     threads = None if threads is None else whole_number(threads, "threads")
     bundle = path if isinstance(path, Bundle) else Bundle(path)
-    options = {"threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda}
+    options = {
+        "threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda, "wait": wait,
+        "priority": priority, "strict": strict,
+    }  # fmt: skip
     chosen = open_backend(bundle, backend, precision, options)
     _log.info("%s runs %s (asked for: %s, %s)", printable(chosen.name), chosen.precision, backend, precision)
     runtime = Runtime(bundle, chosen)

@@ -12,6 +12,8 @@ What is defined, and tested:
 * *hop*: kept frames from one answer to the next. With warmup="wait" an answer waits until the ring reaches over the
   training pattern; frames counted meanwhile stay counted, so the first answer comes with the frame that fills it.
 * *reset*: forgets all frames and the hop count; `sequence` goes on.
+* *replay*: what the ring holds follows from the frames of the last span. Whoever keeps them makes the same state again,
+  in another process or on another machine.
 * *one writer*: frames are computed and answered one after the other on one thread (`thread_owner.py`), and a slot
   leaves the ring before it is written, so no slot is written while it can be read.
 """
@@ -20,83 +22,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import deque
+from collections.abc import Sequence
 from numbers import Real
 from time import perf_counter_ns
 
 import numpy as np
 import numpy.typing as npt
 
-from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, check_frame, pattern_ages, pick, window_order
+from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, check_frame, pattern_ages, window_order
 from ..errors import BadInputError, UsageError, VerificationError, one_of, whole_number
 from .core import Result, RuntimeCore
 from .cuda.device_arrays import is_on_device
 from .feeding import put_frame
+from .ring import Ring
 from .sessions.contract import Session
 
 WARMUPS = ("wait", "repeat")
 RESETS_THAT_WARN = 3  # one after the other, without a frame kept beside another in between
-
-
-class Ring:
-    """Bookkeeping of one face's slots: which frame is in which, and its time. Holds no tokens.
-
-    The arena of the `temporal` graph is cut into one stretch of R slots a face. Nothing is ever shifted: a new frame
-    replaces the oldest, and `order` tells the graph where each place of the clip is found.
-
-    Args:
-        slots: R.
-        offset: the first slot of this face in the arena.
-        min_step_s: frames that follow closer than this are not kept, so that R slots reach over the span.
-    """
-
-    def __init__(self, slots: int, offset: int, min_step_s: float) -> None:
-        self.slots, self.offset, self.min_step_s = slots, offset, min_step_s
-        self._times: deque[float] = deque(maxlen=slots)  # of the frames that can be picked, oldest first
-        self._next = 0
-
-    def clear(self) -> None:
-        """Forgets all frames."""
-        self._times.clear()
-
-    @property
-    def kept(self) -> int:
-        """How many frames can be picked."""
-        return len(self._times)
-
-    @property
-    def newest_s(self) -> float:
-        """When the newest frame was taken; minus infinity when there is none."""
-        return self._times[-1] if self._times else -math.inf
-
-    @property
-    def reach_s(self) -> float:
-        """Seconds from the oldest kept frame to the newest."""
-        return self._times[-1] - self._times[0] if self._times else 0.0
-
-    def wants(self, time_s: float) -> bool:
-        """Whether a frame of this time is kept."""
-        return time_s - self.newest_s >= self.min_step_s
-
-    def claim(self) -> int:
-        """The arena slot that the next frame goes into.
-
-        The frame in it can no longer be picked from this moment on, also when the new one never arrives:
-        a slot that may be half written is not read.
-        """
-        if len(self._times) == self.slots:
-            self._times.popleft()
-        return self.offset + self._next
-
-    def file(self, time_s: float) -> None:
-        """Files the frame whose tokens are now in the claimed slot."""
-        self._times.append(float(time_s))
-        self._next = (self._next + 1) % self.slots
-
-    def pick(self, ages: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Arena slots of the training pattern, int64 `[T]`."""
-        oldest = self._next - len(self._times)
-        return self.offset + (oldest + pick(self._times, ages)) % self.slots
 
 
 class Stream:
@@ -129,16 +71,16 @@ class Stream:
         # Frames closer than this are not kept, so a full ring always reaches over the pattern, at any frame rate.
         self._ring = Ring(spec.slots, self._face * spec.slots, float(self._ages.max()) / max(spec.slots - 1, 1))
         self._warm_s = float(self._ages.max()) - PATTERN_TOLERANCE_S
-        natural = window_order(spec.frames, spec.grid, spec.window)  # [N]
-        self._frame_of_place = natural // spec.tokens_per_frame
-        self._cell_of_place = natural % spec.tokens_per_frame
+        self._own = frozenset(range(self._ring.offset, self._ring.offset + spec.slots))
         self._per_frame = spec.tokens_per_frame
+        self._windows = window_order(spec.frames, spec.grid, spec.window)  # [N]
+        integer = self._temporal.inputs["order"].dtype
+        self._rows_of_slot = np.arange(spec.rows, dtype=integer).reshape(-1, self._per_frame)  # of the whole arena
+        self._natural = np.empty((spec.frames, self._per_frame), integer)  # rows in order of time, row, column
+        self._begun = (self._temporal, 0, 0, 0.0, 0)  # session and place of the answer, received_ns, newest_s, since
         self._received_ns = 0  # when the newest kept frame was handed over
-        self._since = 0
-        self._sequence = 0
-        self.skipped = 0
-        self.resets = 0
-        self._resets_in_a_row = 0
+        self._since = self._sequence = 0
+        self.skipped = self.resets = self._resets_in_a_row = 0
         self._closed = False
 
     def __repr__(self) -> str:
@@ -149,6 +91,11 @@ class Stream:
     def warm(self) -> bool:
         """Whether the ring reaches back over the whole training pattern."""
         return self._ring.reach_s >= self._warm_s
+
+    @property
+    def since(self) -> int:
+        """Frames kept since the last answer, gap or reset: the phase of `hop`, which `replay` takes."""
+        return self._since
 
     def push(self, frame: Frame, time_s: float) -> Result | None:
         """Takes the next frame of this face.
@@ -174,10 +121,14 @@ class Stream:
                 return None
             put_frame(self._frame, frame, self._size, self.color)
             marks = {"preprocess": perf_counter_ns()}
-            self._frame.run()
-            self.file(self._frame, 0, time_s, started)
+            row, followed = self.claim(time_s)
+            self._frame.run_into(self._temporal, "tokens", "ring", (row,), followed=followed)
+            self.file(time_s, started)
             marks["frame"] = perf_counter_ns()
-            return self.answer(started, marks) if self.due else None
+            if not self.due:
+                return None
+            self.begin()
+            return self.finish(started, marks)
 
     def flush(self) -> Result | None:
         """Answers now from what the ring holds; None when it is empty.
@@ -189,7 +140,59 @@ class Stream:
         """
         with self._owner:
             self._open()
-            return self.answer(perf_counter_ns(), {}) if self._ring.kept else None
+            if not self._ring.kept:
+                return None
+            started = perf_counter_ns()
+            self.begin()
+            return self.finish(started, {})
+
+    def replay(self, frames: Sequence[Frame], times: Sequence[float], since: int) -> None:
+        """Takes over from another stream by filling the ring with the frames that it holds.
+
+        What is pushed after it is answered as the other stream would have answered it, bit for bit where both run the
+        same backend on the same device; `sequence` goes on as here. What this stream held is forgotten; nothing is
+        answered.
+
+        Args:
+            frames: those that the other stream kept, as in `push`; the last `bundle.stream.slots` of them are enough.
+                Frames between them that it skipped may be among them.
+            times: of each frame, as the other stream got them.
+            since: `since` of the other stream.
+
+        Raises:
+            BadInputError: as `push`, for any of the frames; then nothing was changed.
+            UsageError: not a time for each frame, a number below 0, or as `push`.
+            DeviceLostError: as `push`.
+        """
+        since = whole_number(since, "since", 0)
+        if len(frames) != len(times):
+            raise UsageError(
+                f"{len(frames)} frames and {len(times)} times were given.", next="stream.replay(frames, times, since)"
+            )
+        started = perf_counter_ns()
+        with self._owner:
+            newest_s = -math.inf
+            for frame, time_s in zip(frames, times, strict=True):
+                self.check(frame, time_s, newest_s)
+                newest_s = time_s
+            self._clear()
+            for index in self._kept_of(times):
+                put_frame(self._frame, frames[index], self._size, self.color)
+                row, _ = self.claim(times[index])
+                self._frame.run_into(self._temporal, "tokens", "ring", (row,))
+                self.file(times[index], started)
+            self._since, self._resets_in_a_row = since, 0
+
+    def _kept_of(self, times: Sequence[float]) -> Sequence[int]:
+        """Which frames of these times would be in the ring after the last of them."""
+        kept: list[int] = []
+        for index, time_s in enumerate(times):
+            pause_s = time_s - times[kept[-1]] if kept else math.inf
+            if kept and pause_s > self.max_gap_s:
+                kept = []
+            if not kept or pause_s >= self._ring.min_step_s:
+                kept.append(index)
+        return kept[-self._ring.slots :]
 
     def reset(self) -> None:
         """Forgets all frames, as after a lost face. Hop counting starts anew; the sequence goes on."""
@@ -209,13 +212,13 @@ class Stream:
         self.close()
 
     # ------------------------------------------------------------- for `step.advance`, the owner being entered
-    def check(self, frame: Frame, time_s: float) -> None:
-        """Refuses what `push` refuses; changes nothing."""
+    def check(self, frame: Frame, time_s: float, newest_s: float | None = None) -> None:
+        """Refuses what `push` refuses, after a frame of `newest_s` or else the ring's newest."""
         self._open()
         if not is_on_device(frame):
             check_frame(frame)
-        newest_s = self._ring.newest_s
-        if not isinstance(time_s, Real):
+        newest_s = self._ring.newest_s if newest_s is None else newest_s
+        if type(time_s) is not float and not isinstance(time_s, Real):
             raise BadInputError(
                 f"The frame's time is {time_s!r} ({type(time_s).__name__}); a number of seconds is expected.",
                 next="float(time_s)",
@@ -230,23 +233,30 @@ class Stream:
     def admit(self, time_s: float) -> bool:
         """Empties the ring after a gap; whether a frame of this time is kept."""
         ring = self._ring
-        if ring.kept and time_s - ring.newest_s > self.max_gap_s:
+        if ring.kept:
             pause_s = time_s - ring.newest_s
-            self._clear()
-            self.resets += 1
-            self._resets_in_a_row += 1
-            if self._resets_in_a_row == RESETS_THAT_WARN:
-                self._warn_of_resets(pause_s)
-        elif ring.kept:
-            self._resets_in_a_row = 0
+            if pause_s > self.max_gap_s:
+                self._clear()
+                self.resets += 1
+                self._resets_in_a_row += 1
+                if self._resets_in_a_row == RESETS_THAT_WARN:
+                    self._warn_of_resets(pause_s)
+            else:
+                self._resets_in_a_row = 0
         if not ring.wants(time_s):
             self.skipped += 1
             return False
         return True
 
-    def file(self, source: Session, index: int, time_s: float, received_ns: int) -> None:
-        """Takes the tokens at `index` of the batch that `source` computed into the ring."""
-        self._temporal.take(source, "tokens", "ring", self._ring.claim() * self._per_frame, index)
+    def claim(self, time_s: float) -> tuple[int, bool]:
+        """The arena row of the next frame's tokens, and whether an answer will follow it."""
+        row = self._ring.claim() * self._per_frame
+        oldest_s = self._ring.oldest_s if self._ring.kept else time_s
+        warm = self.warmup == "repeat" or time_s - oldest_s >= self._warm_s
+        return row, warm and self._since + 1 >= self.hop
+
+    def file(self, time_s: float, received_ns: int) -> None:
+        """Files the frame whose tokens are, or soon will be, in the row that was claimed."""
         self._ring.file(time_s)
         self._received_ns = received_ns
         self._since += 1
@@ -256,28 +266,48 @@ class Stream:
         """Whether an answer follows the frame that was just filed."""
         return self._since >= self.hop and (self.warmup == "repeat" or self.warm)
 
-    def answer(self, started_ns: int, marks: dict[str, int]) -> Result:
-        """Answers from what the ring holds."""
+    def begin(self) -> None:
+        """Begins an answer from what the ring holds; `finish` gives it, before another one begins."""
+        self.aim()
+        self.write_order(self._temporal.input("order"))
+        self._temporal.start()
+        self.begun(self._temporal, 0)
+
+    def aim(self) -> None:
+        """Chooses the frames that the next answer is made of."""
         slots = self._ring.pick(self._ages)  # [T]
-        order = slots[self._frame_of_place] * self._per_frame + self._cell_of_place  # [N]
         # The card does not check indices, so the host does: the ring only knows slots of this face.
-        first, last = self._ring.offset * self._per_frame, (self._ring.offset + self._ring.slots) * self._per_frame
-        if order.min() < first or order.max() >= last:
+        if not self._own.issuperset(chosen := slots.tolist()):
             raise VerificationError(
-                f"order reaches over the rows {order.min()}..{order.max()}; this face has {first}..{last - 1}. "
-                "Nothing was run.",
+                f"order reaches over the slots {min(chosen)}..{max(chosen)} of the ring; this face has "
+                f"{min(self._own)}..{max(self._own)}. Nothing was run.",
                 cause="a fault of logoformer or damaged memory",
                 next="stream.reset(); report it if it comes again",
             )
-        self._temporal.input("order")[:] = order
-        self._temporal.run()
-        marks["temporal"] = perf_counter_ns()
-        probabilities = self._temporal.output("probabilities")[0]
-        marks["postprocess"] = perf_counter_ns()
+        # mode="clip" writes without a buffer in between; nothing is left to clip.
+        self._rows_of_slot.take(slots, 0, self._natural, "clip")  # [T, n]
+
+    def write_order(self, order: npt.NDArray[np.int32]) -> None:
+        """Writes where the chosen frames are in the ring, `[N]`."""
+        self._natural.take(self._windows, None, order, "clip")
+
+    def begun(self, session: Session, place: int) -> None:
+        """Notes that the answer was begun, as one of those that a session gives together."""
+        self._begun = (session, place, self._received_ns, self._ring.newest_s, self._since)
         self._since = 0
-        result = self.runtime.result(
-            probabilities, marks, started_ns, self._received_ns, self._ring.newest_s, self._sequence
-        )
+
+    def finish(self, started_ns: int, marks: dict[str, int]) -> Result:
+        """The answer that was begun; waits for it."""
+        session, place, received_ns, newest_s, since = self._begun
+        try:
+            session.wait()
+        except BaseException:
+            self._since += since  # it is still owed
+            raise
+        marks["temporal"] = perf_counter_ns()
+        probabilities = session.output("probabilities")[place]
+        marks["postprocess"] = perf_counter_ns()
+        result = self.runtime.result(probabilities, marks, started_ns, received_ns, newest_s, self._sequence)
         self._sequence += 1
         return result
 

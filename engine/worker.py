@@ -1,7 +1,8 @@
 """A thread that owns a runtime and answers frames from any other thread.
 
 A camera's callback (GStreamer's appsink, a ROS subscription, a web handler) runs on a thread of its own and must not
-wait for a GPU. It calls `submit`, which copies the frame, puts it into a bounded queue and returns a future at once.
+wait for a GPU. It calls `submit`, which resizes the frame into memory of its own (on the caller's thread, while the GPU
+works), puts it into a bounded queue and returns a future at once.
 
 What is defined, and tested:
 
@@ -17,8 +18,10 @@ What is defined, and tested:
   good: all that wait, and every later `submit`, get that error.
 * *close* drains: everything that waits is answered first. `close(cancel=True)` drops what waits; so does leaving the
   `with` block by an exception. The call that runs is always waited for. A `submit` that comes later is refused.
-* *sessions* open on this thread and close on it; those that the runtime had open before are closed and opened anew,
-  because a CUDA context belongs to a thread. Afterwards the next thread that calls the runtime owns it.
+* *sessions* that the runtime had open go on; the worker closes them at its end. Afterwards the next thread that calls
+  the runtime owns it.
+* *overlap*: while a GPU computes an answer and more frames wait, the next frame is already uploaded. Answers of one
+  stream come in the order of its frames all the same.
 
 Futures' callbacks run on the worker's thread (or, for a dropped submission, on the one that dropped it): keep them
 short. A callback may submit; with drop='block' it must not, since it would wait for itself.
@@ -33,9 +36,10 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from ..clips import Clip, Frame, check_color, check_frame
+from ..clips import Clip, Frame, check_color, check_frame, to_input
 from ..errors import DeviceLostError, UsageError
 from .core import Result, RuntimeCore
+from .cuda.device_arrays import is_on_device
 from .feeding import check_clip
 from .step import Job
 from .stream import Stream
@@ -164,7 +168,8 @@ class Worker:
 
         Args:
             stream: made by this worker.
-            frame: as for `Stream.push`; copied, so the caller may write into it again.
+            frame: as for `Stream.push`; copied, so the caller may write into it again. An array on the card is not: it
+                must stay as it is until the future is done.
             time_s: as for `Stream.push`.
 
         Returns:
@@ -176,12 +181,17 @@ class Worker:
             DeviceLostError: the worker has ended because the device is gone.
         """
         received = perf_counter_ns()
-        own = np.array(check_frame(frame))
         if stream._worker is not self:
             raise UsageError("This stream belongs to another worker.", next="worker.stream(...) opens one")
         if stream._closed:
             raise UsageError("This stream is closed.", next="worker.stream(...) opens a new one")
-        return self._thread.submit(Task(stream._lane, Job(stream._stream, own, time_s, received), submission=True))
+        own, color = frame, None
+        if not is_on_device(frame):
+            size = self._thread.runtime.bundle.image_size
+            own, color = np.empty((size, size, 3), np.uint8), "rgb"
+            to_input(check_frame(frame), size, stream._stream.color, own)
+        job = Job(stream._stream, own, time_s, received, color)
+        return self._thread.submit(Task(stream._lane, job, submission=True))
 
     def submit_clip(self, clip: Clip, *, color: str | None = None) -> Future[Result]:
         """Hands over one clip and returns at once; see `Runtime.__call__` and `submit`.

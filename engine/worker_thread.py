@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import DeviceLostError, UsageError, one_of, whole_number
 from .core import RuntimeCore
-from .step import Job, advance
+from .step import Job, answer_together, begin_answers, compute_frames, due_together, finish_answer
 from .stream import Stream
 from .thread_owner import refuse_forked
 
@@ -76,7 +76,6 @@ class WorkerThread:
         self.streams: list[Stream] = []
         self._handed_over = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="logoformer-worker", daemon=True)
-        runtime.close_sessions()
         self._thread.start()
         runtime.owner.give(self._thread.ident, self._thread.name, worker=True)
         self._handed_over.set()
@@ -177,9 +176,18 @@ class WorkerThread:
 
     def _serve(self) -> None:
         self._handed_over.wait()
+        held: Sequence[Task] = ()  # their answers are being computed, and more was waiting
+        most = max(*self.runtime.frame_batches, *self.runtime.temporal_batches, 1)
         try:
-            while tasks := self._next(max(self.runtime.frame_batches, default=1)):
-                self._do(tasks)
+            while True:
+                tasks = self._next(most, wait=not held)
+                if tasks:
+                    held = self._do(tasks, held)
+                elif not held:
+                    break
+                else:
+                    self._deliver(held)
+                    held = ()
                 del tasks  # their streams hold the worker: waiting for the next must not keep it
         finally:
             for stream in self.streams:
@@ -189,42 +197,80 @@ class WorkerThread:
             finally:
                 self.runtime.owner.give(None)
 
-    def _do(self, tasks: Sequence[Task]) -> None:
+    def _do(self, tasks: Sequence[Task], held: Sequence[Task]) -> Sequence[Task]:
+        """Does tasks; returns those whose answers are still being computed, if more is waiting."""
         chosen = [task for task in tasks if self._begins(task)]
         now = perf_counter_ns()
+        jobs = [task.work for task in chosen if isinstance(task.work, Job)]
         outcomes: list[Any] = []
+        due: list[Job] = []
+        error: BaseException | None = None
         try:
-            jobs: list[Job] = []
-            for task in chosen:
-                if isinstance(task.work, Job):
-                    task.work.marks["queue"] = now
-                    jobs.append(task.work)
-                else:  # which comes alone
-                    outcomes = [task.work(now)]
+            for job in jobs:
+                job.marks["queue"] = now
             if jobs:
                 with self.runtime.owner:
-                    advance(self.runtime, jobs)
+                    due = compute_frames(self.runtime, jobs)
+        except BaseException as caught:  # any error belongs to who submitted
+            error = caught
+        self._deliver(held)  # what was begun first; meanwhile the frames above were under way
+        held = ()
+        try:
+            if error is not None:
+                raise error
+            if jobs:
+                with self.runtime.owner:
+                    *groups, last = due_together(self.runtime, due) or [()]
+                    for group in groups:
+                        answer_together(self.runtime, group)
+                    if last and begin_answers(self.runtime, last):
+                        if self._ready and self.runtime.session("temporal").overlaps:
+                            held = [task for task in chosen if task.work in last]
+                        else:
+                            for job in last:
+                                finish_answer(job)
                 outcomes = [job.outcome for job in jobs]
-        except BaseException as error:  # any error belongs to who submitted
-            outcomes = [error] * len(chosen)
-        lost = next((outcome for outcome in outcomes if isinstance(outcome, DeviceLostError)), None)
+            else:
+                outcomes = [task.work(now) for task in chosen if not isinstance(task.work, Job)]  # it comes alone
+        except BaseException as caught:
+            outcomes, held = [caught] * len(chosen), ()
+        self._conclude([pair for pair in zip(chosen, outcomes, strict=True) if pair[0] not in held])
+        return held
+
+    def _deliver(self, held: Sequence[Task]) -> None:
+        """Waits for answers that were begun together, and settles their tasks."""
+        jobs = [task.work for task in held if isinstance(task.work, Job)]
+        outcomes: list[Any] = []
+        try:
+            with self.runtime.owner:
+                for job in jobs:
+                    finish_answer(job)
+            outcomes = [job.outcome for job in jobs]
+        except BaseException as caught:
+            outcomes = [caught] * len(held)
+        if held:
+            self._conclude(list(zip(held, outcomes, strict=True)))
+
+    def _conclude(self, done: Sequence[tuple[Task, Any]]) -> None:
+        """Settles tasks; after a lost device all that wait, too."""
+        lost = next((outcome for _, outcome in done if isinstance(outcome, DeviceLostError)), None)
         left: list[Task] = []
         if lost is not None:
             with self._changed:  # further tasks are refused with that error, and so are those that waited
                 self._failure = lost
                 left = self._take_all()
                 self._changed.notify_all()
-        for task, outcome in [
-            *zip(chosen, outcomes, strict=True),
-            *((task, lost) for task in left if self._begins(task)),
-        ]:
+        for task, outcome in [*done, *((task, lost) for task in left if self._begins(task))]:
             self._settle(task, outcome)
 
-    def _next(self, most: int) -> list[Task]:
-        """The next task, or up to `most` frames of different faces; empty at the end."""
+    def _next(self, most: int, *, wait: bool) -> list[Task]:
+        """The next task, or up to `most` frames of different faces; empty at the end.
+
+        Without `wait` empty also when nothing is there.
+        """
         with self._changed:
             while not self._ready:
-                if self.closed:
+                if self.closed or not wait:
                     return []
                 self._changed.wait()
             tasks = [self._take_first()]

@@ -11,21 +11,24 @@ virtual environment with --system-site-packages.
 import sys
 from concurrent.futures import Future
 
-import gi
 import logoformer
 import numpy as np
-
-gi.require_version("Gst", "1.0")
-from gi.repository import Gst  # noqa: E402
 
 
 def main(bundle: str, source: str) -> None:
     """Prints answers until the source ends."""
-    Gst.init(None)
-    # drop=true: a callback that is late meets the newest frame, not a queue of old ones.
-    sink = "appsink name=sink emit-signals=true max-buffers=1 drop=true"
-    pipeline = Gst.parse_launch(f"{source} ! videoconvert ! video/x-raw,format=RGB ! {sink}")
     with logoformer.load(bundle) as runtime, runtime.worker(queue=2, drop="oldest") as worker:
+        # GStreamer after the runtime: it loads Debian's libunwind, and with that in front an exception inside OpenVINO,
+        # which it throws and catches as it starts, ends the process.
+        import gi
+
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+
+        Gst.init(None)
+        # drop=true: a callback that is late meets the newest frame, not a queue of old ones.
+        sink = "appsink name=sink emit-signals=true max-buffers=1 drop=true"
+        pipeline = Gst.parse_launch(f"{source} ! videoconvert ! video/x-raw,format=RGB ! {sink}")
         face = worker.stream(hop=8, color="rgb")
 
         def show(done: Future) -> None:  # on the worker's thread: keep it short

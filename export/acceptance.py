@@ -27,7 +27,7 @@ from .parity import (
     rounding_parity,
     worst_tensor,
 )
-from .precision import MARGIN, SOFTMAX_LIMIT, Protected, not_finite, protect, scan, to_fp16
+from .precision import MARGIN, SOFTMAX_LIMIT, Protected, narrow_rows, not_finite, protect, scan, to_fp16
 from .reference import NAME
 
 FP32_SHARE = 0.001  # of the between-clip deviation of a logit
@@ -107,7 +107,9 @@ class PrecisionJudge:
             names = {node.name for node in model.graph.node}
             protected[name] = [item for item in keep if item.node in names]
             converted[name] = to_fp16(model, feeds[name], protected[name])
-            require_clean(converted[name], f"The graph {name} in fp16")
+        narrow_rows(converted["frame"], converted["temporal"])
+        for name, model in converted.items():
+            require_clean(model, f"The graph {name} in fp16")
         self.progress("convert fp16", len(models), len(models))
         return converted, protected
 

@@ -1,7 +1,7 @@
-"""The `frame` graph for several faces at once: same nodes and weights, another leading size.
+"""Graphs of a stream for several faces, made from the finished ones for a single face.
 
-A batch is made from the finished graph, whatever its precision, so precision and judgement stay those of the single
-graph: nothing is traced, converted or scanned again. That it answers alike is still proven, on real frames.
+Precision and judgement stay those of the single graph: nothing is traced, converted or scanned again
+(`batch_axis.py`). That a batch answers alike is still proven, on real frames.
 """
 
 from __future__ import annotations
@@ -12,57 +12,40 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
-from ..bundle import BundleWriter
+from ..bundle import BundleWriter, StreamSpec
+from ..clips import window_order
+from ..engine.golden import centred_logits
 from ..errors import VerificationError
+from .batch_axis import with_batch_axis
 from .entries import add_model
 from .lint import require_clean
 from .parity import Runner, ort_runner
 
 BATCHES = (2, 4, 8)
-TOLERANCE = 1e-4  # of a token's standard deviation; another batch may sum a convolution in another order
+BATCHED = ("frame", "temporal")
+# Of the deviation of tokens or logits: another batch may add, and in 16 bits round, in another order.
+TOLERANCES = {"fp32": 1e-4, "fp16": 5e-3}
+
+_Array = npt.NDArray[Any]
 
 
-def batched(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """The same frame graph for `batch` frames.
-
-    Args:
-        model: `[1, S, S, 3]` -> `[1, h*w, d]`.
-        batch: B.
-
-    Returns:
-        A new model: `[B, S, S, 3]` -> `[B, h*w, d]`.
-    """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
-    for value in [*graph.input, *graph.output]:
-        value.type.tensor_type.shape.dim[0].dim_value = batch
-    del graph.value_info[:]  # sizes of what lies between, all for one frame
-    stored = {item.name: item for item in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Reshape":
-            shape = numpy_helper.to_array(stored[node.input[1]]).copy()
-            shape[0] = batch
-            stored[node.input[1]].CopyFrom(numpy_helper.from_array(shape, node.input[1]))
-    return made
-
-
-def write_frame_batches(
+def write_batches(
     writer: BundleWriter,
-    singles: Mapping[str, onnx.ModelProto],
+    singles: Mapping[str, Mapping[str, onnx.ModelProto]],
     batches: Sequence[int],
     clips: npt.NDArray[np.uint8],
+    stream: StreamSpec,
     runner: Callable[[str, onnx.ModelProto], Runner] = ort_runner,
 ) -> list[dict[str, Any]]:
-    """Adds frame graphs for several faces to a bundle.
+    """Adds graphs for several faces to a bundle.
 
     Args:
         writer: of the bundle.
-        singles: the frame graph by precision.
+        singles: `BATCHED` by name, by precision.
         batches: sizes, each once.
-        clips: uint8 `[N, T, S, S, 3]`, whose frames prove that the answers are those of the single graph.
+        clips: uint8 `[N, T, S, S, 3]`, whose frames prove that the answers are those of the single graphs.
+        stream: of the bundle.
         runner: runs a graph by the runtime's own session.
 
     Returns:
@@ -71,24 +54,58 @@ def write_frame_batches(
     Raises:
         VerificationError: a batch breaks a lint rule, or does not answer as the single graph does.
     """
-    entries = []
+    entries: list[dict[str, Any]] = []
     frames = clips.reshape(-1, *clips.shape[2:])
-    for precision, single in singles.items():
+    for precision, by_name in singles.items() if batches else ():
+        one = {name: runner(name, by_name[name]) for name in BATCHED}
+        ring = _ring_of(one["frame"], frames, stream)
         for batch in batches:
-            model = batched(single, batch)
-            require_clean(model, f"The graph frame in {precision} for batch {batch}")
             given = frames[np.arange(batch) * max(1, len(frames) // batch) % len(frames)]
-            _require_equal(runner("frame", single), runner("frame", model), given, f"{precision}, batch {batch}")
-            entries.append(add_model(writer, model, "frame", precision, batch))
+            orders = _orders(stream, batch)
+            for name in BATCHED:
+                shown = f"{name} graph in {precision}, batch {batch},"
+                model = with_batch_axis(by_name[name], batch)
+                require_clean(model, f"The {shown}")
+                several = runner(name, model)
+                if name == "frame":
+                    wanted = np.concatenate([one[name]({"frame": frame[None]})["tokens"] for frame in given])
+                    found = several({"frame": given})["tokens"]
+                else:
+                    alone = [one[name]({"ring": ring, "order": order})["probabilities"] for order in orders]
+                    wanted = centred_logits(np.concatenate(alone))
+                    found = centred_logits(several({"ring": ring, "order": orders})["probabilities"])
+                _require_equal(wanted, found, TOLERANCES[precision], shown)
+                entries.append(add_model(writer, model, name, precision, batch))
     return entries
 
 
-def _require_equal(single: Runner, together: Runner, frames: npt.NDArray[np.uint8], shown: str) -> None:
-    wanted = np.concatenate([single({"frame": frame[None]})["tokens"] for frame in frames])
-    found = together({"frame": frames})["tokens"]
+def _ring_of(frame: Runner, frames: npt.NDArray[np.uint8], stream: StreamSpec) -> _Array:
+    """A ring that holds frames of two clips, or as many as it has slots for."""
+    given = [frames[slot % len(frames)][None] for slot in range(_filled(stream))]
+    tokens = np.concatenate([frame({"frame": one})["tokens"][0] for one in given])  # [filled * n, c]
+    ring = np.zeros((stream.rows, tokens.shape[1]), tokens.dtype)
+    ring[: len(tokens)] = tokens
+    return ring
+
+
+def _orders(stream: StreamSpec, batch: int) -> npt.NDArray[np.int32]:
+    """Places of the ring for B faces, each beginning at another frame: `[B, T*n]`."""
+    natural, rows = window_order(stream.frames, stream.grid, stream.window), stream.tokens_per_frame
+    slots = _filled(stream)
+    first = np.arange(batch)[:, None] * max(1, slots // batch)  # [B, 1]
+    found: npt.NDArray[np.int32] = ((first + natural // rows) % slots * rows + natural % rows).astype(np.int32)
+    return found
+
+
+def _filled(stream: StreamSpec) -> int:
+    return min(2 * stream.frames, stream.slots * stream.faces)
+
+
+def _require_equal(wanted: _Array, found: _Array, tolerance: float, shown: str) -> None:
+    wanted, found = wanted.astype(np.float32), found.astype(np.float32)  # rows may be FP16
     share = float(np.abs(found - wanted).max() / (wanted.std() or 1.0))
-    if not share <= TOLERANCE:
+    if not share <= tolerance:
         raise VerificationError(
-            f"The frame graph in {shown} differs from the single one by {share:.2g} of a token's deviation.",
-            cause="a node that does not treat the frames of a batch alike",
+            f"The {shown} differs from the single one by {share:.2g} of the deviation.",
+            cause="a node that does not treat the faces of a batch alike",
         )

@@ -11,6 +11,7 @@ import onnx
 from ..bundle import Bundle, BundleWriter, TensorSpec
 from ..bundle.onnx_graph import infer_onnx
 from ..model.data.clips import Progress
+from .precision import widened
 from .trace import OPSET, to_bytes
 
 PROMISED = 0.95  # of a graph's multiply-accumulates
@@ -19,6 +20,17 @@ PROMISED = 0.95  # of a graph's multiply-accumulates
 def read_model(bundle: Bundle, graph: str, precision: str) -> onnx.ModelProto:
     """A graph of a bundle, for one face."""
     return onnx.load_from_string(bundle.read_graph(bundle.graph(graph, precision)))
+
+
+def read_fp32_twin(bundle: Bundle, graph: str) -> onnx.ModelProto:
+    """The FP32 graph with the nodes of the FP16 one.
+
+    The bundle's own FP32 graph, or where that has another form (`forms.py`), the FP16 graph widened.
+    """
+    forms = [bundle.precisions[name].get("form", {}) for name in ("fp32", "fp16")]
+    if forms[0] == forms[1]:
+        return read_model(bundle, graph, "fp32")
+    return widened(read_model(bundle, graph, "fp16"))
 
 
 def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

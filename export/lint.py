@@ -292,9 +292,9 @@ def _attentions(graph: OnnxGraph) -> Iterator[LintFinding]:
 
 
 def _after(name: str, graph: OnnxGraph) -> set[str]:
-    """A tensor and its dequantized twin."""
+    """A tensor and its dequantized twin, behind the Cast that every quantized activation has."""
     names = {name}
     for reader in graph.readers.get(name, []):
-        if reader.op == "QuantizeLinear":
-            names |= {out for back in graph.readers.get(reader.outputs[0], []) for out in back.outputs}
+        if reader.op in ("Cast", "QuantizeLinear", "DequantizeLinear"):
+            names |= _after(reader.outputs[0], graph)
     return names

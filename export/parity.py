@@ -21,7 +21,7 @@ from ..bundle.files import sha256
 from ..clips import window_order
 from ..engine.golden import distance
 from ..engine.sessions.ort import open_session
-from ..model.networks.logoformer import to_tensor
+from ..model.networks.network import to_tensor
 from .entries import tensor_specs
 from .reference import NAME, Reference
 from .trace import OPSET, to_bytes
@@ -118,7 +118,7 @@ def pair_feed(
         order: `clips.window_order`.
     """
     tokens = np.concatenate([frame({"frame": image[None]})["tokens"][0] for image in clip])  # [T*h*w, d]
-    ring = np.zeros((ring_rows, tokens.shape[1]), np.float32)
+    ring = np.zeros((ring_rows, tokens.shape[1]), tokens.dtype)
     ring[: len(tokens)] = tokens
     return {"ring": ring, "order": order.astype(np.int32)}
 

@@ -2,7 +2,8 @@
 
 FP16 ends at 65504. The scan evaluates the FP32 graph on the clips with every intermediate exposed, and names the nodes
 that must stay FP32, each with its reason. Precision is a property of the ONNX file: the builder gets no precision flag.
-ModelOpt's AutoCast places the casts; inputs and outputs stay as they are.
+ModelOpt's AutoCast places the casts; inputs and outputs stay as they are, but for the rows that `frame` gives and
+`temporal` takes (`narrow_rows`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from ..bundle.onnx_graph import infer_onnx
 from ..errors import needing
 from .reference import Reference
 from .trace import quiet, strip
@@ -27,6 +30,7 @@ FP16_MAX = 65504.0
 MARGIN = 0.25  # clips that were not scanned may go higher
 SOFTMAX_LIMIT = 128.0  # above, neighbouring FP16 numbers are 1/8 apart and more: exp turns that into 6 % and more
 
+_REALS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _TOGETHER = 8  # feeds that are run in one go: more only cost memory
 
 
@@ -142,6 +146,35 @@ def protect(model: onnx.ModelProto, ranges: ScannedRanges) -> list[Protected]:
     return [Protected(name, reason) for name, reason in reasons.items()]
 
 
+def widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The FP32 twin of an FP16 graph: same nodes and names, weights as FP16 holds them.
+
+    For a graph whose own FP32 was written in another form.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    for item in graph.initializer:
+        if item.data_type == TensorProto.FLOAT16:
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float32), item.name))
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    small = {value.name for value in graph.input if value.type.tensor_type.elem_type != TensorProto.FLOAT}
+    renamed: dict[str, str] = {}
+    outputs = {value.name for value in graph.output}
+    for node in list(graph.node):
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        if node.op_type != "Cast" or helper.get_attribute_value(node.attribute[0]) not in _REALS:
+            continue
+        if node.input[0] in small or node.output[0] in outputs:  # pixels, or the answer's own name
+            node.attribute[0].i = TensorProto.FLOAT
+            continue
+        renamed[node.output[0]] = node.input[0]
+        graph.node.remove(node)
+    return made
+
+
 def to_fp16(
     model: onnx.ModelProto, feed: Mapping[str, npt.NDArray[Any]], protected: Sequence[Protected]
 ) -> onnx.ModelProto:
@@ -176,3 +209,45 @@ def to_fp16(
             providers=["cpu"],
         )
     return strip(converted)
+
+
+def narrow_rows(frame: onnx.ModelProto, temporal: onnx.ModelProto) -> bool:
+    """Lets tokens and ring be FP16 where both graphs of the pair have them so inside.
+
+    `frame` widens its last result for the caller, and `temporal` narrows what it picks out of the ring: without the two
+    casts the answers are the same to the bit, and tokens and ring take half the memory.
+
+    Args:
+        frame: of `to_fp16`; changed.
+        temporal: of `to_fp16`; changed.
+
+    Returns:
+        Whether it was done: not where a node that stays FP32 writes or reads the rows.
+    """
+    types = infer_onnx(frame).tensors
+    (tokens,), (ring, _) = frame.graph.output, temporal.graph.input
+    last = next(node for node in frame.graph.node if tokens.name in node.output)
+    pick = next(node for node in temporal.graph.node if ring.name in node.input)
+    readers = [node for node in temporal.graph.node if pick.output[0] in node.input]
+    if not (
+        last.op_type == "Cast"
+        and types[last.input[0]].kind == TensorProto.FLOAT16
+        and sum(last.input[0] in node.input for node in frame.graph.node) == 1
+        and pick.op_type == "Gather"
+        and all(node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16 for node in readers)
+    ):
+        return False
+    frame.graph.node.remove(last)
+    next(node for node in frame.graph.node if last.input[0] in node.output).output[0] = tokens.name
+    for node in readers:
+        temporal.graph.node.remove(node)
+        for reader in temporal.graph.node:
+            reader.input[:] = [pick.output[0] if name == node.output[0] else name for name in reader.input]
+    narrow, gone = {tokens.name, ring.name, pick.output[0]}, {last.input[0], *(node.output[0] for node in readers)}
+    for graph in (frame.graph, temporal.graph):
+        for value in [value for value in graph.value_info if value.name in gone]:
+            graph.value_info.remove(value)
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.name in narrow:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return True

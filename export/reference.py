@@ -5,6 +5,11 @@ This evaluator runs the graph node by node; each operator is computed in float32
 its result is rounded to the type that the graph declares, as a tensor core with float32 accumulation would. Overflow
 becomes infinity, as on a device.
 
+Inside an INT8 kernel nothing is rounded to FP16: integers are multiplied, and bias, shortcut and activation follow in
+float32 until the result is quantized. TensorRT, OpenVINO and ONNX Runtime agree in this. It decides what INT8 answers:
+one FP16 rounding before a quantizer moves some values to the next step, and on a trained `tiny` the two answers were
+then as far apart (RMS 0.029 of the deviation between clips) as INT8 is from FP32. Overflow becomes infinity here too.
+
 It knows the operators that this project's graphs are made of and refuses others by name.
 """
 
@@ -23,8 +28,10 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from ..errors import VerificationError
+from .rounding import declared_types, inside_int8_kernels
 
-NAME = "rounding reference (float32 accumulation, every operator's result rounded to the graph's type)"
+NAME = "rounding reference (float32 accumulation, every result that a kernel stores rounded to the graph's type)"
+_OVERFLOW = 65520.0  # from here on FP16 rounds to infinity
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[Attributes, list[Tensor]], Tensor]
@@ -53,10 +60,13 @@ class Reference:
         }
         self._wide: dict[str, Tensor] = {}
         self._steps: list[_Step] = []
+        declared = declared_types(model)
+        inside = inside_int8_kernels(model, {*self._constants, *self._outputs})
         with torch.no_grad():
             for node in self.graph.node:
                 attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-                step = _Step(node, _OPERATORS[node.op_type], attributes)
+                name = node.output[0]
+                step = _Step(node, _OPERATORS[node.op_type], attributes, declared[name], name in inside)
                 if all(name in self._constants for name in node.input):  # a weight behind its DequantizeLinear
                     self._constants[node.output[0]] = self._compute(
                         step, [self._constants[name] for name in node.input]
@@ -187,30 +197,42 @@ class Reference:
             for name, value in zip(step.node.input, inputs, strict=True)
         ]
         result = step.operator(step.attributes, wide)
-        if step.node.op_type != "Cast" and result.is_floating_point():
-            result = result.to(_result_type(step.node, inputs))
-        return result
+        if step.declared is None or not result.is_floating_point():
+            return result
+        if not step.inside:
+            return result.to(step.declared)
+        result = result.float()
+        return torch.where(result.abs() < _OVERFLOW, result, result * torch.inf) if step.narrow else result
 
 
 @dataclass
 class _Step:
-    """One node to compute; `ends` are the tensors that nothing reads after it."""
+    """One node to compute.
+
+    Attributes:
+        node: of the graph.
+        operator, attributes: what to compute.
+        declared: type of the result; None where it is no float.
+        inside: whether the result stays inside an INT8 kernel.
+        ends: tensors that nothing reads after it.
+    """
 
     node: onnx.NodeProto
     operator: Operator
     attributes: Attributes
+    declared: torch.dtype | None
+    inside: bool
     ends: tuple[str, ...] = ()
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the result is declared FP16."""
+        return self.declared == torch.float16
 
 
 def _feed(value: npt.NDArray[Any]) -> Tensor:
     array = np.ascontiguousarray(value)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _result_type(node: onnx.NodeProto, inputs: list[Tensor]) -> torch.dtype:
-    if node.op_type == "DequantizeLinear":
-        return inputs[1].dtype  # the scale's type is the result's
-    return next(value.dtype for value in inputs if value.is_floating_point())
 
 
 # ----------------------------------------------------------------------------------------------------------- operators

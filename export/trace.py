@@ -73,7 +73,7 @@ def quiet() -> Iterator[None]:
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove what does not compute: doc strings, stack traces, source paths, annotations."""
+    """Remove what does not compute: doc strings, source paths, annotations, types of weights."""
     model.doc_string = ""
     model.producer_name, model.producer_version, model.domain = "logoformer", "", ""
     del model.metadata_props[:]
@@ -81,6 +81,10 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.name, graph.doc_string = "logoformer", ""
     del graph.metadata_props[:]
     del graph.quantization_annotation[:]
+    made = {name for node in graph.node for name in node.output}
+    # A weight among them is taken for an activation by onnxruntime.quantization: onnx/onnx#5374.
+    for value in [value for value in graph.value_info if value.name not in made]:
+        graph.value_info.remove(value)
     for item in [*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]:
         item.doc_string = ""
         del item.metadata_props[:]
@@ -114,10 +118,11 @@ def _plain_gather(model: onnx.ModelProto) -> None:
             node.input[1] = name
             for dead in passed:
                 graph.node.remove(dead)
-    _drop_unused_initializers(graph)
+    drop_unused_initializers(graph)
 
 
-def _drop_unused_initializers(graph: onnx.GraphProto) -> None:
+def drop_unused_initializers(graph: onnx.GraphProto) -> None:
+    """Remove stored tensors that no node reads."""
     used = {name for node in graph.node for name in node.input}
     for item in [item for item in graph.initializer if item.name not in used]:
         graph.initializer.remove(item)

@@ -110,8 +110,8 @@ def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> t
         (what is committed, the t-SNE picture of the held-out clips' features or nothing).
     """
     from ..model.checkpoint import load_checkpoint
-    from ..model.networks.complexity import complexity
-    from ..model.networks.config import preset
+    from ..model.networks.configs import complexity
+    from ..model.networks.logoformer.config import logoformer_preset
     from ..model.synthetic.expressions import ORDER_LABELS
     from ..model.training.evaluate import evaluate, features_of
     from ..model.training.metrics import spread
@@ -119,7 +119,7 @@ def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> t
     from ..model.training.train import train
     from ..workflows.pictures import plane_svg, tsne
 
-    config = replace(preset("tiny", variant.attention), depth=variant.depth, heads=variant.heads)
+    config = replace(logoformer_preset("tiny", variant.attention), depth=variant.depth, heads=variant.heads)
     settings = replace(recipe("synthetic-tiny").train, compact=variant.compact, seed=seed)
     settings = replace(settings, steps=steps or settings.steps)
     learn, held_out = _clips(faces, "train"), _clips(faces, "test")
@@ -148,7 +148,8 @@ def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> t
         "macs": count.clip_macs,
         "parameters": count.parameters,
         "train_s": seconds,
-        "machine": f"{here.cpu or here.architecture}, torch {here.packages['torch']}",
+        "machine": here.cpu or here.architecture,
+        "versions": {"python": here.python, **here.packages},
     }, picture
 
 
@@ -164,7 +165,7 @@ def _clips(faces: Path, split: str) -> ClipSource:
     """The clips of one split, decoded once in each process."""
     from ..model.data.clips import CachedClips
     from ..model.data.datasets import clips_for
-    from ..model.networks.config import preset
+    from ..model.networks.configs import preset
 
     c = preset("tiny")
     return CachedClips(clips_for(faces, split, 1, c.image_size, c.labels))
@@ -270,7 +271,7 @@ def claims_table(results: Mapping[str, Any]) -> str:
 def about(results: Mapping[str, Any]) -> str:
     """The command, the settings and the machines."""
     runs = [run for name in results["variants"] for run in _runs(results, name)]
-    machines = ", ".join(sorted({run["machine"] for run in runs}))
+    machines = "; ".join(sorted({f"{run['machine']}, torch {run['versions']['torch']}" for run in runs}))
     steps = ", ".join(str(n) for n in sorted({run["steps"] for run in runs}))
     compact = results["variants"]["logo"]["compact"]
     return (

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..benchmarks.report import fields
 from ..bundle.files import write_atomic
 from ..cli.terminal import Bar
-from ..model.networks.config import ATTENTIONS
+from ..model.networks.logoformer.config import ATTENTIONS
 from ..workflows.complexity import (
     PARTS,
     REFERENCE,

@@ -21,13 +21,13 @@ from ..calibration.choose import ChosenClips, choose, turns
 from ..calibration.paired import PairedComparison, compare_answers
 from ..calibration.placement import groups
 from ..calibration.qat import QatConfig
-from ..calibration.quantize import QuantizeConfig
+from ..calibration.quantize import AUTO, QuantizeConfig
 from ..calibration.sensitivity import Sensitivity
 from ..cli.terminal import Bar
 from ..export.exporter import ExportConfig, RealClips, export_bundle
 from ..model.checkpoint import load_checkpoint
-from ..model.networks.config import PRESETS
-from ..model.networks.logoformer import LogoFormer
+from ..model.networks.configs import PRESETS
+from ..model.networks.network import Network
 from ..model.synthetic.recordings import SyntheticClips, synthetic_clips
 from ..workflows.fine_tune import fine_tune_bundle
 from ..workflows.init import initialise
@@ -44,7 +44,7 @@ LEARNING_PEOPLE = range(5_000_000, 5_000_080)
 OUTLIER = 200.0
 
 
-def plant_outlier(model: LogoFormer, block: int, factor: float = OUTLIER) -> LogoFormer:
+def plant_outlier(model: Network, block: int, factor: float = OUTLIER) -> Network:
     """Scales one LayerNorm channel before an FFN, and the FFN's weight column by the inverse.
 
     FP32 answers stay. The channel is the one with the largest gain.
@@ -52,7 +52,7 @@ def plant_outlier(model: LogoFormer, block: int, factor: float = OUTLIER) -> Log
     import torch
 
     planted = copy.deepcopy(model)
-    part: Any = planted.blocks[block]
+    part: Any = planted.get_submodule(f"blocks.{block}")
     with torch.no_grad():
         channel = int(part.norm_ffn.weight.abs().argmax())
         part.norm_ffn.weight[channel] *= factor
@@ -61,7 +61,7 @@ def plant_outlier(model: LogoFormer, block: int, factor: float = OUTLIER) -> Log
     return planted
 
 
-def export_on_faces(model: LogoFormer, out: Path) -> Bundle:
+def export_on_faces(model: Network, out: Path) -> Bundle:
     """FP32 and FP16, judged on synthetic faces."""
     c = model.config
     drawn, _, _ = synthetic_clips(16, c.sampling, c.image_size, CALIBRATION_SEED)
@@ -69,14 +69,14 @@ def export_on_faces(model: LogoFormer, out: Path) -> Bundle:
 
 
 def quantize_on_faces(
-    bundle: Bundle, method: str = "max", clips: int = 128, exclude: tuple[str, ...] = (), **fields: Any
+    bundle: Bundle, method: str = AUTO, clips: int = 128, exclude: tuple[str, ...] = (), **fields: Any
 ) -> Bundle:
     """Adds INT8, calibrated on people of their own; `fields` are more of `Calibration`."""
     calibration = Calibration("synthetic", clips=clips, config=QuantizeConfig(method, exclude), **fields)
     return quantize_bundle(bundle.path, calibration_clips(bundle, clips), calibration)
 
 
-def make_bundle(model: LogoFormer, out: Path, method: str = "max", clips: int = 128, **fields: Any) -> Bundle:
+def make_bundle(model: Network, out: Path, method: str = AUTO, clips: int = 128, **fields: Any) -> Bundle:
     """Exports a model and quantizes it on synthetic faces; `fields` are more of `Calibration`."""
     return quantize_on_faces(export_on_faces(model, out), method, clips, **fields)
 
@@ -112,7 +112,7 @@ def harm_by_group(bundle: Bundle, config: QuantizeConfig, clips: int, picked: li
 
 
 # --------------------------------------------------------------------------------------------------------- experiments
-def accuracy(model: LogoFormer, folder: Path, bar: Bar) -> dict[str, Any]:
+def accuracy(model: Network, folder: Path, bar: Bar) -> dict[str, Any]:
     """The gate on 4004 held-out clips of a trained `tiny`."""
     bundle = make_bundle(model, folder / "trained.bundle")
     source = held_out(bundle)
@@ -182,14 +182,14 @@ def int8_macs(bundle: Bundle) -> dict[str, dict[str, int]]:
     return {g.graph: dict(g.macs) for g in bundle.graphs if g.precision == "int8"}
 
 
-def outlier(model: LogoFormer, folder: Path, bar: Bar, count: int = 252) -> dict[str, Any]:
-    """Plants the outlier, finds it by sensitivity, removes it by exclusion and by smoothing."""
+def outlier(model: Network, folder: Path, bar: Bar, count: int = 252) -> dict[str, Any]:
+    """Plants the outlier, finds it by sensitivity, removes it by exclusion and by moving scales."""
     before = make_bundle(model, folder / "whole.bundle")
-    bundle = make_bundle(plant_outlier(model, 0), folder / "outlier.bundle")
+    bundle = make_bundle(plant_outlier(model, 0), folder / "outlier.bundle", equalise=False)
     broken = compared(bundle, "int8", count)
     found = harm_by_group(bundle, QuantizeConfig(), 128, list(range(126)), bar)
-    excluded = compared(quantize_on_faces(bundle, exclude=found.excluded), "int8", count)
-    smooth = compared(quantize_on_faces(bundle, smooth=True), "int8", count)
+    excluded = compared(quantize_on_faces(bundle, exclude=found.excluded, equalise=False), "int8", count)
+    moved = compared(quantize_on_faces(bundle), "int8", count)
     return {
         "planted": f"block 0, factor {OUTLIER:g}",
         "before": shares(compared(before, "int8", count)),
@@ -197,13 +197,13 @@ def outlier(model: LogoFormer, folder: Path, bar: Bar, count: int = 252) -> dict
         "sensitivity": [{"group": row.group, "harm": row.harm, "macs": row.macs} for row in found.groups],
         "excluded": list(found.excluded),
         "after_exclusion": shares(excluded),
-        "after_smoothing": shares(smooth),
+        "after_smoothing": shares(moved),
     }
 
 
-def fine_tuned(model: LogoFormer, folder: Path, bar: Bar, count: int = 504) -> dict[str, Any]:
+def fine_tuned(model: Network, folder: Path, bar: Bar, count: int = 504) -> dict[str, Any]:
     """Fine-tunes the INT8 graphs of the outlier model without exclusion or migration."""
-    bundle = make_bundle(plant_outlier(model, 0), folder / "qat.bundle")
+    bundle = make_bundle(plant_outlier(model, 0), folder / "qat.bundle", equalise=False)
     lost = compared(bundle, "int8", count)
     source = SyntheticClips(HELD_OUT_SEED + 2, LEARNING_PEOPLE, 14, bundle.image_size)
     bundle, done = fine_tune_bundle(bundle, source, QatConfig(steps=100), "synthetic faces", bar)
@@ -220,7 +220,7 @@ def sections(checkpoint: str, folder: Path, bar: Bar) -> dict[str, Callable[[], 
     """The experiments by name."""
     untrained = initialise(PRESETS["tiny"])
 
-    def trained() -> LogoFormer:
+    def trained() -> Network:
         return load_checkpoint(checkpoint)[0]
 
     return {

@@ -21,7 +21,7 @@ from ..cli.terminal import Bar
 from .results import FOLDER, measured, write_results
 
 if TYPE_CHECKING:
-    from ..model.networks.config import ModelConfig
+    from ..model.networks.contract import NetworkConfig
     from ..model.training.recipe import TrainConfig
 
 RESULTS = FOLDER / "training.json"
@@ -34,7 +34,7 @@ THREADS = 1  # two that wait for each other would measure who else uses the mach
 def loading(bar: Bar) -> dict[str, Any]:
     """Clips per second and core by the recipe `paper-dfew`, for each stored size."""
     from ..model.data.loading import measure_loading
-    from ..model.networks.config import preset
+    from ..model.networks.configs import preset
     from ..model.synthetic.layout import synth
     from ..model.training.recipe import recipe
 
@@ -54,7 +54,7 @@ def sam(name: str, bar: Bar) -> dict[str, Any]:
     """A step with SAM against one without, by the recipe `paper-dfew`, on this CPU."""
     import numpy as np
 
-    from ..model.networks.config import preset
+    from ..model.networks.configs import preset
     from ..model.training.recipe import recipe
 
     clips, rounds = STEPS[name]
@@ -79,16 +79,16 @@ def sam(name: str, bar: Bar) -> dict[str, Any]:
     }
 
 
-def stepper(model_config: ModelConfig, config: TrainConfig, clips: int) -> Callable[[int], None]:
+def stepper(model_config: NetworkConfig, config: TrainConfig, clips: int) -> Callable[[int], None]:
     """Takes one step of a training each time it is called, always on the same clips of noise."""
     import torch
 
-    from ..model.networks.logoformer import LogoFormer
+    from ..model.networks.families import build_network
     from ..model.training.distributed import World
     from ..model.training.step import Stepper, make_optimizer
 
     torch.manual_seed(config.seed)
-    model = LogoFormer(model_config).train()
+    model = build_network(model_config).train()
     c, classes = model_config, len(model_config.labels)
     taker = Stepper(
         model, make_optimizer(model, config), config, World(0, 1, torch.device("cpu")),

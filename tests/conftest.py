@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +21,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from logoformer.bundle import Bundle, BundleWriter, Golden, TensorSpec
 
 if TYPE_CHECKING:
     from logoformer.bundle import Bundle
     from logoformer.workflows.demo import DemoReport
 
+
+sys.modules.setdefault("openvino_telemetry", None)  # openvino's import would send an event over the network
+
+# A busy machine is no fault of an example, and what a fixture makes is only read.
+_CALM = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
+settings.register_profile("calm", deadline=None, suppress_health_check=_CALM)
+settings.load_profile("calm")
 
 # Every process of this run inherits it, and is found by it at the end.
 _MARK = "LOGOFORMER_TEST_RUNS"
@@ -40,17 +49,23 @@ def pytest_configure() -> None:
 
 
 # What takes minutes to make is made once, by one worker: who needs it runs there. Other files keep together.
-_COSTLY = ("demo_run", "base_bundle", "int8_bundle")
+_COSTLY = ("demo_run", "base_bundle", "int8_bundle", "family_bundle")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Groups tests for `pytest -n 2 --dist loadgroup`, by the costliest fixture that they share, else by file.
+    """Leaves full-size tests out unless they are asked for by their mark, and groups the others.
+
+    For `pytest -n 2 --dist loadgroup` they are grouped by the costliest fixture that they share, else by file.
 
     A test that asks for a fixture by name at run time says its group itself (`pytest.mark.xdist_group`).
 
     What takes longest begins, so that no worker waits at the end for the other one (`--no-loadscope-reorder`).
     """
+    if "full" not in config.getoption("-m"):
+        left = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     if not config.pluginmanager.hasplugin("xdist"):
         return
     slow = set()
@@ -198,6 +213,19 @@ def untrained_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     return _export(tiny_checkpoint, tmp_path_factory.mktemp("untrained") / "tiny.bundle", clips=16)
 
 
+# The small preset of each family: what every folder's tests run over.
+FAMILIES = ("tiny", "former-dfer-tiny", "mae-dfer-tiny")
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained bundle of each family, FP32 and FP16. Copy it before changing it."""
+    if request.param == "tiny":
+        return Path(request.getfixturevalue("untrained_bundle"))
+    pytest.importorskip("torch", reason="a checkpoint needs the extra 'train'")
+    return _full_size(request.param, tmp_path_factory, clips=8)
+
+
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoReport, Path]:
     """One whole demo: minutes. What is trained in the tests is trained here; tests that ask for it are marked slow."""
@@ -247,7 +275,7 @@ def _export(checkpoint: Path, out: Path, clips: int) -> Path:
 
 @pytest.fixture(scope="session")
 def add_batches() -> Callable[..., Bundle]:
-    """`add_batches(path)`: adds frame graphs for 2, 4 and 8 faces to a bundle, as `export --frame-batches` does."""
+    """`add_batches(path)`: adds graphs for 2, 4 and 8 faces to a bundle, as `export --batches` does."""
     pytest.importorskip("onnx", reason="exporting needs the extra 'export'")
 
     def add(
@@ -257,15 +285,19 @@ def add_batches() -> Callable[..., Bundle]:
     ) -> Bundle:
         import onnx
         from logoformer.bundle import Bundle, BundleWriter
-        from logoformer.export.batches import write_frame_batches
+        from logoformer.export.batches import BATCHED, write_batches
         from logoformer.export.parity import ort_runner
 
         bundle = Bundle(path)
-        frames = {p: onnx.load_from_string(bundle.read_graph(bundle.graph("frame", p))) for p in bundle.precisions}
+        singles = {
+            p: {name: onnx.load_from_string(bundle.read_graph(bundle.graph(name, p))) for name in BATCHED}
+            for p in bundle.precisions
+        }
         writer = BundleWriter(path)
-        entries = write_frame_batches(
-            writer, frames, batches, bundle.golden().clips, lambda name, model: ort_runner(name, change(model))
-        )
+        entries = write_batches(
+            writer, singles, batches, bundle.golden().clips, bundle.stream,
+            lambda name, model: ort_runner(name, change(model)),
+        )  # fmt: skip
         return writer.commit({**bundle.manifest, "graphs": [*bundle.manifest["graphs"], *entries]})
 
     return add
@@ -344,6 +376,15 @@ def int8_bundle(untrained_bundle: Path, few_faces: Path, tmp_path_factory: pytes
     path = tmp_path_factory.mktemp("int8") / "tiny.bundle"
     shutil.copytree(untrained_bundle, path)
     return quantize(path, Calibration(few_faces, clips=64)).path
+
+
+@pytest.fixture(scope="session")
+def base_int8(base_bundle: Path, few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`base_bundle` with INT8, calibrated on eight clips. Copy it before changing it."""
+    from logoformer.workflows.quantize import Calibration, quantize
+
+    path = Path(shutil.copytree(base_bundle, tmp_path_factory.mktemp("base-int8") / "base.bundle"))
+    return quantize(path, Calibration(few_faces, clips=8, few=True)).path
 
 
 # ------------------------------------------------------------------- a small convolution + attention network in ONNX

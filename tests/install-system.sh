@@ -6,7 +6,12 @@ set -euo pipefail
 packages=(
   g++ # torch.compile: tests/benchmarks/test_bench_bundle.py
   chromium # tests/benchmarks/report/test_browser.py and tests/docs/test_browser.py look at pages with it
+  prometheus # its promtool: tests/test_deploy.py
+  mosquitto # tests/camera/answers/test_mqtt.py
+  xvfb # tests/camera/test_window.py
   python3-gi gir1.2-gstreamer-1.0 gstreamer1.0-plugins-base # tests/test_examples.py runs examples/gstreamer_appsink.py
+  # tests/camera/sources: an RTSP server (qtdemux and rtph264pay are in -good, h264parse in -bad), and gst-launch-1.0
+  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-tools
 )
 
 command -v dpkg-query >/dev/null || exit 0

@@ -53,8 +53,18 @@ def advised() -> Iterator[tuple[str, tuple[str | None, ...]]]:
 
 FOUND = list(advised())
 PARSER = make_parser()
-# Of pip, venv, nvidia-smi and v4l2-ctl.
-FOREIGN = {"--upgrade", "--force-reinstall", "--system-site-packages", "--id", "--list-devices"}
+# Of pip, venv, nvidia-smi, v4l2-ctl, Ray and ONNX Runtime's tools.
+FOREIGN = {
+    "--input_name",
+    "--input_shape",
+    "--upgrade",
+    "--force-reinstall",
+    "--system-site-packages",
+    "--id",
+    "--list-devices",
+    "--head",
+    "--address",
+}
 
 
 def options_named() -> Iterator[tuple[str, str]]:
@@ -67,7 +77,7 @@ def options_named() -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.keyword) and node.arg == "next":
                 for part in ast.walk(node.value):
                     if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", part.value):
+                        for option in re.findall(r"(?<![\w-])--[a-z][a-z_-]+", part.value):
                             yield f"{place}:{part.lineno}", option
 
 

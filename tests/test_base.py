@@ -52,7 +52,9 @@ def test_kernel_plan_of_fp16(base_bundle: Path):
     temporal, frame = found["temporal fp16"].plan, found["frame fp16"].plan
     assert len(temporal.kernels) <= 75 and not temporal.with_role("sync")
     assert len(temporal.with_role("attention")) == 8 and not temporal.with_role("movement")
-    assert len(frame.kernels) <= 26 and not frame.with_role("movement") and not frame.with_role("sync")
+    assert len(frame.kernels) <= 26 and not frame.with_role("sync")
+    # The tokens are written row by row; the kernel that does it also widened them before they were FP16.
+    assert [kernel.outputs[0].name for kernel in frame.with_role("movement")] == ["tokens"]
     for plan in (temporal, frame):
         assert not plan.unread and not plan.unknown_types
         macs = plan.macs_by_precision
@@ -125,7 +127,7 @@ def test_the_hashes_of_two_exports_are_equal(base_bundle: Path, tmp_path: Path):
     from logoformer.bundle.files import sha256
     from logoformer.export.graphs import build_graph, example_inputs
     from logoformer.export.trace import to_bytes, trace
-    from logoformer.model.networks.config import PRESETS
+    from logoformer.model.networks.configs import PRESETS
     from logoformer.workflows.init import initialise
 
     model = initialise(PRESETS["base"])

@@ -1,6 +1,5 @@
 """INT8 at full size: the kernel plan, bytes, all GPUs, and the time that no test asserts."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,9 @@ from logoformer.engine.builder.bundle import build_bundle
 from logoformer.engine.builder.proof import Proof
 from logoformer.engine.describe import proofs
 from logoformer.engine.machine.targets import RTX_SMS
-from logoformer.workflows.quantize import Calibration, quantize
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("base_bundle")]
 pytest.importorskip("tensorrt_rtx", reason="the kernel plan needs the extra 'rtx'")
-
-
-@pytest.fixture(scope="module")
-def base_int8(base_bundle: Path, few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = Path(shutil.copytree(base_bundle, tmp_path_factory.mktemp("base-int8") / "base.bundle"))
-    return quantize(path, Calibration(few_faces, clips=8, few=True)).path
 
 
 @pytest.fixture(scope="module")

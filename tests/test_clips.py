@@ -24,6 +24,7 @@ from logoformer.clips import (
     random_indices,
     resize,
     to_input,
+    view_indices,
     window_order,
 )
 from logoformer.errors import BadInputError, UsageError
@@ -182,14 +183,68 @@ def test_ages_count_back_from_the_newest_frame_of_the_span():
 
 
 # ----------------------------------------------------------------------------------------------------------- Sampling
+# ------------------------------------------------------------------------------------------------------------- strides
+def published_strided_views(n: int, frames: int, rate: int, views: int) -> list[list[int]]:
+    """MAE-DFER's rule for test recordings, in plain Python: every rate-th frame, the last one repeated, equal steps."""
+    taken = list(range(0, n, rate))
+    while len(taken) < frames:
+        taken.append(taken[-1])
+    step = max(1.0 * (len(taken) - frames) / (views - 1), 0) if views > 1 else 0
+    return [taken[int(view * step) : int(view * step) + frames] for view in range(views)]
+
+
+@given(st.integers(1, 600), st.sampled_from([1, 2, 4]), st.sampled_from([8, 16]), st.integers(1, 3))
+@example(64, 4, 16, 2)
+@example(61, 4, 16, 2)
+@example(65, 4, 16, 2)
+@example(16, 1, 16, 2)
+def test_views_by_a_stride_are_the_published_rule(n, rate, frames, views):
+    sampling = Sampling.strided(frames, rate, views=views)
+    found = [view.tolist() for view in view_indices(n, sampling)]
+    assert found == published_strided_views(n, frames, rate, views)
+    assert centre_indices(n, sampling).tolist() == found[0]
+
+
+def test_views_of_a_dfew_recording_by_hand():
+    first, second = view_indices(90, Sampling.strided(16, 4))  # frames 0, 4, ..., 88: 23 of them
+    assert first.tolist() == list(range(0, 61, 4)) and second.tolist() == list(range(28, 89, 4))
+    ferv, again = view_indices(20, Sampling.strided(16, 1))
+    assert ferv.tolist() == list(range(16)) and again.tolist() == list(range(4, 20))
+    assert [view.tolist() for view in view_indices(70, Sampling())] == [centre_indices(70, Sampling()).tolist()]
+
+
+@given(st.integers(1, 300), st.integers(0, 9))
+def test_training_by_a_stride_starts_anywhere_that_fits(n, seed):
+    sampling = Sampling.strided(16, 4)
+    found = random_indices(n, sampling, np.random.default_rng(seed))
+    assert len(found) == 16 and found[0] >= 0 and found[-1] < n
+    if n >= 61:
+        assert (np.diff(found) == 4).all()
+    else:
+        assert found.tolist() == published_strided_views(n, 16, 4, 1)[0]
+
+
+def test_a_stream_by_a_stride_ends_with_the_newest_frame():
+    sampling = Sampling.strided(16, 4, fps=25.0)
+    np.testing.assert_allclose(pattern_ages(sampling), np.arange(60, -1, -4) / 25)
+    times = np.arange(100) / 25
+    assert pick(times, pattern_ages(sampling)).tolist() == list(range(39, 100, 4))
+
+
 def test_the_default_is_sixteen_frames_over_a_median_clip():
     sampling = Sampling()
     assert (sampling.frames, sampling.span_frames) == (16, 70)
 
 
-@given(samplings())
+@given(st.one_of(samplings(), st.builds(Sampling.strided, st.integers(1, 32), st.integers(1, 8))))
 def test_a_sampling_survives_json(sampling):
     assert Sampling.from_json(sampling.to_json()) == sampling
+
+
+def test_a_sampling_of_version_0_1_is_read_as_before():
+    data = {"segments": 8, "frames_per_segment": 2, "span_s": 2.8, "fps": 25.0}
+    assert Sampling.from_json(data) == Sampling() and str(Sampling()) == "8 segments x 2 over 2.8 s"
+    assert str(Sampling.strided(16, 4)) == "16 frames, 0.16 s apart, over 2.56 s, 2 views of a recording"
 
 
 @pytest.mark.parametrize(
@@ -207,6 +262,11 @@ def test_a_sampling_survives_json(sampling):
         {"span_s": 3601.0},
         {"span_s": float("nan")},
         {"span_s": 0.6},  # 15 frames for a pattern of 16
+        {"stride": -1},
+        {"views": 0},
+        {"views": 2},  # of segments there is one
+        {"segments": 16, "frames_per_segment": 1, "stride": 4},  # 64 frames in a span of 70
+        {"segments": 8, "frames_per_segment": 2, "stride": 4, "span_s": 2.56},
     ],
 )
 def test_a_pattern_that_cannot_be_is_a_usage_error(wrong):

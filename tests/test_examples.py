@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import logoformer
 import numpy as np
@@ -70,7 +72,7 @@ def direct(bundle: Path, frames: list[np.ndarray], first: int = 0) -> list[tuple
 def test_every_example_has_a_test():
     source = Path(__file__).read_text(encoding="utf-8")
     programs = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(programs) == 5
+    assert len(programs) == 6
     assert [name for name in programs if f'run("{name}"' not in source] == []
 
 
@@ -99,6 +101,65 @@ def test_several_faces(cv2, untrained_bundle, video):
     right = answers(text, r"^right: ([\d.]+) s  (\w+)  ([\d.]+)$")
     assert left == direct(untrained_bundle, [frame[:, :64] for frame in frames])
     assert right == direct(untrained_bundle, [frame[:, 64:] for frame in frames[:100]])  # gone at 100, warm again never
+
+
+DEEPSTREAM = Path(__file__).parent / "data" / "deepstream"
+
+
+def test_deepstream_probe(cv2, untrained_bundle, video):
+    """With batch metadata made by hand: two sources of two faces, which are the four places of the bundle."""
+    text = run("deepstream_probe.py", untrained_bundle, video, "block", PYTHONPATH=str(DEEPSTREAM))
+    frames = frames_of(cv2, video)
+    lines = r"^source {} face {}: ([\d.]+) s  (\w+)  ([\d.]+)$"
+    for source in (0, 3):
+        left = answers(text, lines.format(source, 7))
+        right = answers(text, lines.format(source, 8))
+        assert left == direct(untrained_bundle, [frame[:64, :64] for frame in frames])
+        assert right == direct(untrained_bundle, [frame[:64, 64:] for frame in frames[:100]])
+    count = 2 * (FRAMES + 100)
+    assert text.splitlines()[-1] == f"{count} crops, {count} computed, 0 dropped, 0 unserved"
+
+
+def test_the_probe_of_deepstream_gives_places_back_and_counts_who_has_none(untrained_bundle, monkeypatch):
+    monkeypatch.syspath_prepend(DEEPSTREAM)
+    pyds = importlib.import_module("pyds")
+    names = runpy.run_path(str(EXAMPLES / "deepstream_probe.py"))
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 4), np.uint8)
+    told: list[tuple[int, int]] = []
+    with logoformer.load(untrained_bundle) as runtime, runtime.worker(queue=64, drop="block") as worker:
+        probe = names["FaceProbe"](worker, pyds, lambda source, face, result: told.append((source, face)))
+
+        def play(first: int, last: int, faces: list[int], source: int = 0) -> None:
+            for number in range(first, last):
+                found = [pyds.detected(face, (60.0, -8.0, 40.0, 30.0)) for face in (*faces, *faces[:1])]  # one twice
+                buffer = pyds.Buffer([(source, number / RATE, pixels, found)])
+                probe.take(hash(buffer))
+
+        play(0, 90, [1, 2, 3, 4, 5])
+        assert probe.unserved == 90  # the fifth
+        play(90, 145, [1])  # more than two seconds: three places are free
+        play(145, 260, [1, 5, 6])
+        assert probe.unserved == 90
+        probe.take(12345)  # a buffer without metadata
+        probe.close()
+        worker.close()
+        assert (worker.failed, worker.dropped) == (0, 0)
+    assert {face for _, face in told} == {1, 2, 3, 4, 5, 6}
+    monkeypatch.delitem(sys.modules, "pyds")
+
+
+def test_the_square_of_a_box_stays_in_the_frame():
+    square = runpy.run_path(str(EXAMPLES / "deepstream_probe.py"))["square"]
+    frame = np.arange(96 * 128 * 4, dtype=np.int64).reshape(96, 128, 4).astype(np.uint8)
+
+    def cut(left, top, width, height):
+        return square(frame, SimpleNamespace(left=left, top=top, width=width, height=height))
+
+    np.testing.assert_array_equal(cut(20, 30, 40, 20), frame[20:60, 20:60, :3])
+    np.testing.assert_array_equal(cut(-10, -10, 30, 30), frame[:30, :30, :3])  # moved in, not stretched
+    np.testing.assert_array_equal(cut(100, 80, 40, 40), frame[56:96, 88:128, :3])
+    assert cut(0, 0, 500, 500).shape == (96, 96, 3)
+    assert cut(5, 5, 0.2, 0.2) is None
 
 
 def test_torch_tensors(cv2, untrained_bundle, video):
@@ -141,6 +202,7 @@ def test_torch_tensors_on_a_card_stay_there(version, layer, untrained_bundle, tm
             session = engine.session("clip")
             with session.cuda:
                 tensor = CardTensor(card.gpu, golden.clips[0])
+            classify(engine, tensor)  # the first one captures a CUDA graph, and tries it
             copied = []
             card.gpu.to_device = lambda *words, inner=card.gpu.to_device: copied.append(words) or inner(*words)
             np.testing.assert_allclose(classify(engine, tensor), golden.probabilities[0], atol=1e-4)

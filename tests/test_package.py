@@ -20,8 +20,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 
 RUNTIME = {"numpy", "PIL"}  # what a device has, beside one backend
-LATE = ("benchmarks", "bundle", "calibration", "camera", "engine", "cli", "clips", "errors")
-HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "matplotlib", "safetensors", "tensorrt_rtx")
+LATE = ("benchmarks", "bundle", "calibration", "camera", "engine", "media", "serving", "cli", "clips", "errors")
+HEAVY = (
+    "torch", "torchvision", "onnx", "onnxscript", "modelopt", "av", "cv2", "matplotlib", "safetensors", "tensorrt_rtx",
+)  # fmt: skip
 
 
 @cache
@@ -111,6 +113,23 @@ def test_the_packages_list_equals_the_folders_on_disk():
     on_disk = {".".join(("logoformer", *folder.parts)) for folder in folders}
     assert set(project()["tool"]["setuptools"]["packages"]) == on_disk
     assert all((ROOT / folder / "__init__.py").is_file() for folder in folders)
+
+
+SPARK, JETSON, DESKTOP = ("aarch64", "6.14.0-1013-nvidia"), ("aarch64", "6.8.12-tegra"), ("x86_64", "6.8.0-60-generic")
+
+
+@pytest.mark.parametrize(
+    ("extra", "machine", "installs"),
+    [("rtx", DESKTOP, True), ("rtx", SPARK, True), ("rtx", JETSON, False), ("rtx12", DESKTOP, True),
+     ("rtx12", SPARK, False), ("tensorrt", SPARK, True), ("tensorrt", JETSON, False), ("tensorrt12", JETSON, False)],
+)  # fmt: skip
+def test_no_wheel_of_tensorrt_comes_to_a_jetson(extra, machine, installs):
+    """There it would hide JetPack's. A DGX Spark is aarch64 too, and has none of its own."""
+    requirements = pytest.importorskip("packaging.requirements", reason="packaging is not installed")
+    (wanted,) = map(requirements.Requirement, project()["project"]["optional-dependencies"][extra])
+    here = {"platform_machine": machine[0], "platform_release": machine[1]}
+    assert wanted.marker.evaluate(here) is installs
+    assert wanted.name == f"tensorrt{'-rtx' if 'rtx' in extra else ''}-cu{'12' if extra.endswith('12') else '13'}"
 
 
 def test_tests_mirror_the_folders():

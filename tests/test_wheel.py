@@ -25,10 +25,11 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("bundle", "engine", "camera", "data")  # tests that need what a device has; others of theirs skip
+FOLDERS = ("bundle", "engine", "camera", "data", "helpers")  # tests that need what a device has; others of theirs skip
 LEAST_TESTS = 400  # below this, the suite was not found rather than passed
 ABSENT = ("torch", "torchvision", "onnx", "onnxscript", "modelopt", "cv2", "matplotlib", "safetensors", "tensorrt_rtx")
 NO_INDEX = re.compile(r"No matching distribution|Could not fetch|connection|name resolution|unreachable", re.IGNORECASE)
+
 
 # Follows the suite's own conftest: nothing here can export, so the bundle comes ready.
 CONFTEST = """
@@ -200,10 +201,36 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel, clean_copy):
     info = {name for name in packed if re.match(r"logoformer-[\d.]+\.dist-info/", name)}
     folder = Path("model/training/recipes")
     recipes = {f"logoformer/{folder / path.name}" for path in (clean_copy / folder).glob("*.json")}
-    assert len(recipes) >= 3 and packed - info == wanted | recipes | {"logoformer/py.typed"}
+    more = {
+        f"logoformer/{folder}/{path.name}"
+        for folder in ("camera/faces/weights", "camera/web/static")
+        for path in (clean_copy / folder).iterdir()
+    }
+    assert len(recipes) >= 3 and len(more) >= 7
+    assert packed - info == wanted | recipes | more | {"logoformer/py.typed"}
     assert {name.split("/", 1)[1] for name in info} == {
         "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"
     }  # fmt: skip
+
+
+def test_recipes_are_read_inside_a_zip_file(wheel, tmp_path):
+    code = "import logoformer.model.training.recipe as m; print(m.__file__); print(m.recipe(m.recipe_names()[0]).name)"
+    path = {**os.environ, "PYTHONPATH": str(wheel), "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=120, check=False)
+    file, name = done.stdout.split()
+    assert file.startswith(str(wheel)) and name, done.stderr
+
+
+@pytest.mark.parametrize("place", ["device", "jetpack_6", "newer"])
+def test_it_finds_faces(place, request, tmp_path):
+    shutil.copyfile(ROOT / "tests/camera/faces/data/sample1.jpg", tmp_path / "photo.jpg")
+    code = (
+        "import numpy as np; from PIL import Image; from logoformer.camera.faces.finder import FaceFinder; "
+        "print(len(FaceFinder().find(np.asarray(Image.open('photo.jpg')), 'rgb', 0.0).faces))"
+    )
+    done = go(request.getfixturevalue(place), "-c", code, cwd=tmp_path)
+    assert done.stdout.strip() == "3", done.stderr
 
 
 def test_it_asks_for_numpy_and_pillow_alone(wheel):
@@ -281,6 +308,7 @@ def test_the_verbs_of_a_device_run(place, request, ready_bundle, frames, tmp_pat
         (["inspect", "BUNDLE", "--plan"], "rtx"),
         (["inspect", "--complexity"], "train"),
         (["run", "BUNDLE", "clip.mp4"], "camera"),
+        (["watch", "BUNDLE", "clip.mp4", "--no-page"], "camera"),
         (["demo"], "export,rtx"),
     ],
 )
@@ -291,6 +319,59 @@ def test_other_verbs_name_the_extra_that_they_need(words, extra, device, ready_b
     assert done.returncode == 6, done.stderr
     assert f"pip install 'logoformer[{extra}]'" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
+
+
+@pytest.fixture(scope="module")
+def camera_device(wheel, tmp_path_factory) -> Path:
+    """JetPack 6's Python and numpy with the extra `camera`; another old Python where this machine has not that one."""
+    versions, extras, pins = JETPACK_6
+    folder = tmp_path_factory.mktemp("camera")
+    if interpreter(versions) is None:
+        return install(sys.executable, wheel, "cpu,camera,watch", ("numpy==1.26.4",), folder)
+    return install_in(versions, wheel, f"{extras},camera,watch", pins, folder)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    """A drawn person, as a video."""
+    pytest.importorskip("cv2", reason="drawing a scene needs the extra 'train'")
+    from logoformer.model.synthetic.layout import write_scene
+
+    path = tmp_path_factory.mktemp("scene") / "scene.mp4"
+    write_scene(path, people=1, rounds=1)
+    return path
+
+
+def test_watch_finds_the_face_of_a_video_and_draws_what_it_reads(camera_device, ready_bundle, scene, tmp_path):
+    command, out = camera_device.with_name("logoformer"), tmp_path / "o.mp4"
+    done = go(command, "watch", ready_bundle, scene, "--no-page", "--hop", "8", "-o", out, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) > 8 and {line["face"] for line in lines} == {1}
+    assert all(sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4) for line in lines)
+    assert out.stat().st_size > 10_000
+    code = "import numpy, sys; print(numpy.__version__, *sys.version_info[:2])"
+    numpy, major, minor = go(camera_device, "-c", code, cwd=tmp_path).stdout.split()
+    assert numpy == "1.26.4" and ((int(major), int(minor)) == (3, 10) or interpreter(JETPACK_6[0]) is None)
+
+
+def test_watch_shows_pictures_without_an_extra(device, ready_bundle, frames, tmp_path):
+    """numpy and Pillow are enough for a folder of frames, and for its page."""
+    code = """
+import sys, urllib.request
+import logoformer
+from logoformer.camera import Watch
+with logoformer.load(sys.argv[1]) as runtime:
+    with Watch(runtime, [sys.argv[2]], face="whole", hop=1, warmup="repeat", loop=True) as watch:
+        address = watch.serve(0)
+        for answer in watch:
+            break
+        for path in ("", "watch.js", "snapshot.jpg", "state.json", "healthz"):
+            assert urllib.request.urlopen(address + path, timeout=30).status == 200
+print(answer.label)
+"""
+    done = go(device, "-c", code, ready_bundle, frames, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_suite_runs_from_the_wheel(request, clean_copy, ready_bundle, tmp_path):

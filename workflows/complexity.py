@@ -28,8 +28,9 @@ from ..bundle.sealed import reading_fields
 from ..clips import Sampling
 from ..errors import UsageError, advising, command, missing_package
 from ..model.data.clips import Progress
-from ..model.networks.complexity import attention_macs, complexity
-from ..model.networks.config import ATTENTIONS, ModelConfig, preset
+from ..model.networks.configs import complexity, config_from_json
+from ..model.networks.logoformer.complexity import attention_macs
+from ..model.networks.logoformer.config import ATTENTIONS, LogoFormerConfig, logoformer_preset
 from .pictures import Panel, lines_svg
 
 REFERENCE = "space"
@@ -113,7 +114,7 @@ class SchemeCosts:
         return asdict(self)
 
 
-def centre_of(bundle: str | os.PathLike[str] | None, name: str | None) -> ModelConfig:
+def centre_of(bundle: str | os.PathLike[str] | None, name: str | None) -> LogoFormerConfig:
     """The configuration that is varied: the bundle's, or a preset; `base` if neither is named.
 
     Raises:
@@ -122,17 +123,25 @@ def centre_of(bundle: str | os.PathLike[str] | None, name: str | None) -> ModelC
         RefusedError: the bundle's index is damaged.
     """
     if bundle is None:
-        return preset(name or "base")
+        return logoformer_preset(name or "base")
     if name is not None:
         raise UsageError("A bundle has its own configuration.", next="leave out --preset, or leave out the bundle")
     opened = Bundle(bundle)
     with reading_fields(f"{opened.path}/manifest.json"):
         fields = {key: value for key, value in opened.manifest["model"].items() if key != "complexity"}
     with advising(command("logoformer", "export", "CHECKPOINT", "-o", opened.path)):
-        return ModelConfig.from_json(fields)
+        found = config_from_json(fields)
+    if not isinstance(found, LogoFormerConfig):
+        raise UsageError(
+            f"{opened.path} holds a {found.family}; the schemes are compared around a LOGO-Former.",
+            next="name a preset instead: --preset base",
+        )
+    return found
 
 
-def points(centre: ModelConfig, frames: Sequence[int] = (), sizes: Sequence[int] = ()) -> tuple[ModelConfig, ...]:
+def points(
+    centre: LogoFormerConfig, frames: Sequence[int] = (), sizes: Sequence[int] = ()
+) -> tuple[LogoFormerConfig, ...]:
     """The centre at other T and at other sizes, each pair once; windows stay what they are.
 
     Args:
@@ -173,14 +182,14 @@ def points(centre: ModelConfig, frames: Sequence[int] = (), sizes: Sequence[int]
     return tuple({(c.frames, c.image_size): c for c in found}.values())
 
 
-def _at(centre: ModelConfig, frames: int, size: int) -> ModelConfig:
+def _at(centre: LogoFormerConfig, frames: int, size: int) -> LogoFormerConfig:
     """Only T of the sampling matters here; the span is widened where it would hold fewer frames."""
     span_s = max(centre.sampling.span_s, frames / centre.sampling.fps)
     sampling = Sampling(frames, 1, span_s, centre.sampling.fps)
     return replace(centre, image_size=size, sampling=sampling)
 
 
-def _usual_sizes(centre: ModelConfig) -> list[int]:
+def _usual_sizes(centre: LogoFormerConfig) -> list[int]:
     """Sides that give one to four windows a side, the centre's own among them."""
     _, h, w = centre.window
     halvings = 1 + len(centre.stage_widths)
@@ -189,7 +198,7 @@ def _usual_sizes(centre: ModelConfig) -> list[int]:
     return [s for s in sizes if s == centre.image_size or _bytes(_at(centre, centre.frames, s)) <= MAX_BYTES]
 
 
-def _bytes(config: ModelConfig) -> int:
+def _bytes(config: LogoFormerConfig) -> int:
     """Of joint attention's weights before and after the softmax, and of the parameters."""
     return 4 * (2 * config.heads * (1 + config.tokens) ** 2 + complexity(config).parameters)
 
@@ -199,7 +208,7 @@ def _words(option: str, values: Sequence[int]) -> str:
 
 
 def measure_schemes(
-    centre: ModelConfig, chosen: Sequence[ModelConfig], progress: Progress | None = None
+    centre: LogoFormerConfig, chosen: Sequence[LogoFormerConfig], progress: Progress | None = None
 ) -> SchemeCosts:
     """Times every scheme at every point in one interleaved run: a few minutes for `base`.
 
@@ -213,8 +222,8 @@ def measure_schemes(
         UsageError: the centre's heads do not suit every scheme.
     """
     try:
-        from ..model.networks import scheme_steps as steps
-        from ..model.networks.logoformer import untrained
+        from ..model.networks.families import untrained
+        from ..model.networks.logoformer import scheme_steps as steps
     except ModuleNotFoundError as error:
         raise missing_package(error.name or "torch", "train", "inspect --complexity") from error
 
@@ -234,7 +243,7 @@ def measure_schemes(
         taken = {part: result.latency_ms[f"{place} {scheme} {part}"] for part in ("attention", "temporal")}
         return {**taken, "clip": result.latency_ms[f"{place} frames"] + taken["temporal"]}
 
-    def cost(place: int, config: ModelConfig) -> Cost:
+    def cost(place: int, config: LogoFormerConfig) -> Cost:
         counted, found = complexity(config), timed(place, config.attention)
         measured: dict[str, Any] = {f"{part}_ms": float(np.median(values)) for part, values in found.items()}
         reference = timed(place, REFERENCE)

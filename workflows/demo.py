@@ -1,8 +1,8 @@
 """Every verb in one run, from synthetic faces to a camera, on a machine without a GPU.
 
-synth -> train tiny -> evaluate -> export -> build -> verify -> bench -> run. Every step is the function behind the verb
-of that name, nothing is shortened but the model, the data set and the benchmark, which leaves out `torch.compile`: that
-takes longer to compile than everything else takes to measure.
+synth -> train tiny -> evaluate -> export -> build -> verify -> bench -> run -> watch. Every step is the function behind
+the verb of that name, nothing is shortened but the model, the data set and the benchmark, which leaves out
+`torch.compile`: that takes longer to compile than everything else takes to measure.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 
 from ..benchmarks.report.text_tables import table
 from ..bundle.files import dump_json, write_atomic
+from ..camera.answers.contract import UNCERTAIN
 from ..errors import UsageError, command
 from ..model.data.clips import Progress
 
 VIDEOS = 4
+PEOPLE, ROUNDS = 2, 2  # of the scene that is watched
 MARKER = "demo.json"
 
 
@@ -67,15 +69,17 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     from ..benchmarks.baselines.contract import COMPILED, OTHERS
     from ..benchmarks.bench import BenchConfig, bench
     from ..benchmarks.report.report import write_report
+    from ..camera.answers.video import OverlaySink
     from ..camera.run import run_source
     from ..camera.sources.open import open_source
     from ..camera.spans import score_spans
+    from ..camera.watch import Watch
     from ..engine import load
     from ..engine.builder.bundle import build_bundle
     from ..engine.trust.index import NOT_RUN, VERIFIED
     from ..engine.verify import verify
     from ..export.exporter import ExportConfig
-    from ..model.synthetic.layout import synth, write_untrimmed
+    from ..model.synthetic.layout import synth, write_scene, write_untrimmed
     from ..model.synthetic.recordings import FIRST_VIDEO_IDENTITY
     from ..model.training.recipe import TrainConfig
     from .evaluate import evaluate_on
@@ -108,7 +112,9 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
     uars = ", ".join(f"{order} {m.uar:.3f}" for order, m in scores.items())
     note("evaluate", f"UAR {uars} (chance 0.143)", "", **{order: m.to_json() for order, m in scores.items()})
 
-    bundle = export_checkpoint(trained.checkpoint, folder / "face.bundle", ExportConfig(), seed=seed, progress=progress)
+    bundle = export_checkpoint(
+        trained.checkpoint, folder / "face.bundle", ExportConfig(), align_from=faces.path, seed=seed, progress=progress
+    )  # fmt: skip
     verdicts = ", ".join(f"{name} {p['verdict']}" for name, p in bundle.precisions.items())
     note("export", verdicts, bundle.path, precisions=bundle.precisions)
 
@@ -137,9 +143,17 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
                 engine, source, out=folder / "answers.mp4", on_result=lambda line: answers.append(json.dumps(line)),
                 progress=progress,
             )  # fmt: skip
+        scene = folder / "scene.mp4"
+        write_scene(scene, seed=seed, people=PEOPLE, rounds=ROUNDS, progress=progress)
+        sink = OverlaySink(folder / "watch.mp4", engine.labels)
+        with Watch(engine, [scene], sinks=[sink]) as watch:
+            watched = [(answer.face, answer.label) for answer in watch]
     write_atomic(folder / "answers.jsonl", ("\n".join(answers) + "\n").encode())
     result = f"UAR {score.stream_uar:.3f} at {score.spans} spans (last frames only: {score.naive_uar:.3f})"
     note("run", f"{done.results} answers; {result}", folder / "answers.mp4", **score.to_json())
+    faces_seen, said = len({face for face, _ in watched}), len({label for _, label in watched} - {UNCERTAIN})
+    result = f"{len(watched)} answers for {faces_seen} faces that were found and followed, {said} expressions"
+    note("watch", result, folder / "watch.mp4", answers=len(watched), faces=faces_seen, expressions=said)
     finished = DemoReport(tuple(rows), time.perf_counter() - began, figures)
     write_atomic(folder / MARKER, dump_json(finished.to_json()))
     return finished

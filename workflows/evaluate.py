@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LogoformerError, RefusedError, UsageError
+from ..errors import UsageError
+from .held_out import require_unseen, without_marks
 
 if TYPE_CHECKING:
     from ..model.data.clips import Progress
-    from ..model.data.listing import ListedClips
     from ..model.training.evaluate import Predictions
 
 
@@ -36,7 +36,7 @@ def evaluate_on(
     *,
     fold: int | None = None,
     order: str = "forward",
-    views: int = 1,
+    views: int | None = None,
     short: str = "former",
     max_damaged: int = 0,
     progress: Progress | None = None,
@@ -48,7 +48,7 @@ def evaluate_on(
         data: the data set's folder.
         fold: 1 to 5, of a single checkpoint; None takes the one whose test split it has not seen, as it says itself.
         order: of the frames: 'forward', 'reversed' or 'shuffled'.
-        views: clips taken of each recording.
+        views: clips taken of each recording; None takes those of the model's own rule.
         short: see `model.data.listing.Reading`.
         max_damaged: see there.
         progress: called with (stage, done, total).
@@ -75,47 +75,18 @@ def evaluate_on(
         trained_on = trained_on if isinstance(trained_on, dict) else {}
         here = number if len(checkpoints) > 1 else fold or trained_on.get("fold") or 1
         source = open_clips(data, "test", here, Reading(c.image_size, short, c.frames, max_damaged))
-        _not_seen_in_training(Path(checkpoint).name, trained_on, data, here, source)
+        require_unseen(Path(checkpoint).name, trained_on, data, here, source)
         answers.append(evaluate(model, numbered_as(source, c.labels), order=order, views=views, progress=progress))
         parts.append(
             {
                 "checkpoint": Path(checkpoint).name, "sha256": provenance["sha256"], "fold": here,
                 "selected": extra.get("selected"), "recipe": extra.get("recipe"), "trunk": extra.get("trunk"),
-                "trained_on": trained_on or None, "clips": len(source), "list_sha256": source.fingerprint,
-                "dropped": list(source.dropped),
+                "trained_on": without_marks(trained_on) or None, "clips": len(source),
+                "list_sha256": source.fingerprint, "dropped": list(source.dropped),
                 "damaged": sorted(os.path.relpath(name, data) for name in source.damaged),
             }
         )  # fmt: skip
     return Evaluation(pool(answers), tuple(parts))
-
-
-def _not_seen_in_training(
-    shown: str, trained_on: Mapping[str, Any], data: str | os.PathLike[str], fold: int, source: ListedClips
-) -> None:
-    """Refuses a fold whose test clips the checkpoint was trained on: such a score means nothing.
-
-    Raises:
-        RefusedError: the checkpoint's training list is one of this data set, and clips of the fold are in it.
-    """
-    from ..model.data.datasets import open_listing
-
-    own = trained_on.get("fold")
-    if own is None or own == fold or not trained_on.get("train_list"):
-        return
-    try:
-        learned = open_listing(data, "train", own)
-    except LogoformerError:  # a data set without that fold is another one
-        return
-    if learned.fingerprint() != trained_on["train_list"]:
-        return
-    seen = {entry.name for entry in learned.entries}.intersection(source.clip_id(index) for index in range(len(source)))
-    if seen:
-        raise RefusedError(
-            f"{shown} was trained on fold {own}; {len(seen)} of the {len(source)} test clips of fold {fold} are "
-            "training clips of its own.",
-            cause="checkpoints in another order than their folds, or --fold of another one",
-            next=f"score it with --fold {own}; several in the order of their folds",
-        )
 
 
 def write_evaluation(

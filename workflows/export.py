@@ -23,6 +23,7 @@ def export_checkpoint(
     clips: int = 32,
     seed: int = 0,
     share_clips: bool = False,
+    align_from: str | os.PathLike[str] | None = None,
     calibration: Calibration | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -39,11 +40,14 @@ def export_checkpoint(
         clips: how many.
         seed: of their choice.
         share_clips: store clips of `data` in the bundle.
+        align_from: the crops that the model was trained on, which show where eyes and mouth have to lie; None: `data`.
+            Without either the bundle's alignment is a stated default.
         calibration: adds INT8; None leaves it out. A set that is refused is refused before anything is exported.
         progress: called with (stage, done, total).
     """
     from ..export.exporter import RealClips, export_bundle
     from ..model.checkpoint import load_checkpoint
+    from .alignment import alignment_for
 
     model, provenance = load_checkpoint(checkpoint)
     c = model.config
@@ -60,9 +64,17 @@ def export_checkpoint(
 
         chosen = choose(open_clips(data, "train", fold, Reading(c.image_size)), c.sampling, clips, seed, progress)
         real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
+    alignment = alignment_for(data, align_from, fold, seed=seed, progress=progress)
     target = f"{Path(checkpoint)}".removesuffix(".pt") + ".bundle" if out is None else out
     bundle = export_bundle(
-        model, target, real, config, provenance=provenance, share_clips=share_clips, progress=progress
+        model,
+        target,
+        real,
+        config,
+        alignment=alignment,
+        provenance=provenance,
+        share_clips=share_clips,
+        progress=progress,
     )
     if calibration is None or calibrating is None:
         return bundle
@@ -76,6 +88,7 @@ def export_summary(bundle: Bundle) -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
         "digest": bundle.manifest["digest"],
+        "alignment": bundle.manifest.get("alignment"),
         "precisions": {name: {"verdict": p["verdict"], "reason": p["reason"]} for name, p in bundle.precisions.items()},
         "graphs": [{"file": g.file, "size": g.size, "macs": dict(g.macs)} for g in bundle.graphs],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ import numpy.typing as npt
 from ..bundle import Bundle
 from ..calibration.quantize import QuantizeConfig
 from ..errors import BadInputError, command
-from .quantize import file_int8, load_models, smoothed
+from .held_out import MARKS, clip_marks, without_marks
+from .quantize import equalised, file_int8, load_models
 
 if TYPE_CHECKING:
     from ..calibration.qat import QatConfig
@@ -45,20 +47,31 @@ def fine_tune_on(
         BadInputError: no INT8 in the bundle, too few clips, or the loss is no longer finite.
     """
     from ..model.data.clips import CachedClips
-    from ..model.data.datasets import clips_for
+    from ..model.data.datasets import clips_for, open_listing
 
     bundle = Bundle(path)
     source = CachedClips(clips_for(data, "train", fold, bundle.image_size, bundle.labels))
-    return fine_tune_bundle(bundle, source, config, f"{Path(data).name}, fold {fold}, training split", progress)
+    named = f"{Path(data).name}, fold {fold}, training split"
+    listing = open_listing(data, "train", fold)
+    reading = {"fold": fold, "train_list": listing.fingerprint(), MARKS: clip_marks(source)}
+    return fine_tune_bundle(bundle, source, config, named, progress, reading)
 
 
 def fine_tune_bundle(
-    bundle: Bundle, source: ClipSource, config: QatConfig, named: str, progress: Progress | None = None
+    bundle: Bundle,
+    source: ClipSource,
+    config: QatConfig,
+    named: str,
+    progress: Progress | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> tuple[Bundle, dict[str, Any]]:
-    """The same on any clip source; `named` is what the manifest calls it."""
+    """The same on any clip source.
+
+    `named` is what the manifest calls it; `reading` says its fold, the fingerprint of its list and marks of its clips.
+    """
     from ..calibration.choose import turns
+    from ..calibration.equalise import with_weights
     from ..calibration.qat import augmented, fine_tune, fine_tuning_record
-    from ..calibration.smooth import with_weights
     from ..clips import centre_indices, random_indices
     from ..export.reference import Reference
 
@@ -70,8 +83,8 @@ def fine_tune_bundle(
     written = bundle.calibration()
     q = written["quantize"]
     placement = QuantizeConfig(q["method"], tuple(q["exclude"]), q["attention"], q["fold_weights"])
-    smoothing = {norm: np.asarray(factor, np.float32) for norm, factor in written.get("smoothing", {}).items()}
-    models = smoothed(load_models(bundle), smoothing)
+    moved = written.get("equalisation", written.get("smoothing", {}))  # bundles of 0.1 smoothed norms alone
+    models = equalised(load_models(bundle), {name: np.asarray(factor, np.float32) for name, factor in moved.items()})
 
     def read(index: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         return source.frames(index, random_indices(source.count(index), bundle.sampling, rng))
@@ -87,8 +100,8 @@ def fine_tune_bundle(
         )
     batches = augmented(lambda place, rng: read(learned[place], rng), len(learned), config)
     tuned = fine_tune(fp32, Reference(fp32), written["ranges"], placement, batches, held_back, config, progress)
-    done = fine_tuning_record(config, tuned, named)
+    done = {**fine_tuning_record(config, tuned, named), **without_marks(reading or {})}
     models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
-    written = {**written, "ranges": dict(tuned.ranges), "qat": done}
+    written = {**written, "ranges": dict(tuned.ranges), "qat": {**done, **(reading or {})}}
     written.pop("compensation", None)  # trained weights are rounded as they were in training: to the nearest step
     return file_int8(bundle, models, tuned.ranges, placement, written, progress=progress, qat=done), done

@@ -10,19 +10,32 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from ..model.checkpoint import save_checkpoint
 from ..model.data.clips import Progress
-from ..model.networks.config import ModelConfig, preset
-from ..model.networks.logoformer import LogoFormer, to_tensor, untrained
+from ..model.networks.configs import preset
+from ..model.networks.contract import NetworkConfig
+from ..model.networks.families import untrained
+from ..model.networks.network import Network, to_tensor
 from ..model.synthetic.recordings import synthetic_clips
 
 BATCHES = 7  # of one clip each, one of every class
 
 
-def initialise(config: ModelConfig, seed: int = 0, progress: Progress | None = None) -> LogoFormer:
+class _Frames(nn.Module):
+    """The part of a network that has BatchNorm."""
+
+    def __init__(self, model: Network) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.model.embed_frames(frames)
+
+
+def initialise(config: NetworkConfig, seed: int = 0, progress: Progress | None = None) -> Network:
     """A model with random weights and real BatchNorm statistics, in evaluation mode."""
     note = progress or (lambda *_: None)
     model = untrained(config, seed)
@@ -31,9 +44,9 @@ def initialise(config: ModelConfig, seed: int = 0, progress: Progress | None = N
     def batches() -> Iterator[Tensor]:
         for done, clip in enumerate(clips):
             note("set BatchNorm statistics", done, BATCHES)
-            yield (to_tensor(clip[None]).flatten(0, 1) - model.mean) / model.std
+            yield to_tensor(clip[None]).flatten(0, 1)
 
-    update_bn(batches(), model.trunk)  # a plain average over the batches
+    update_bn(batches(), _Frames(model))  # a plain average over the batches
     note("set BatchNorm statistics", BATCHES, BATCHES)
     return model.eval()
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.sensors.machine import installed_versions
 from ..bundle import GRAPHS, MIXED, Bundle, BundleWriter
-from ..calibration.quantize import QuantizeConfig
+from ..bundle.verdicts import without_verdicts
+from ..calibration.quantize import AUTO, QuantizeConfig
 from ..clips import Sampling
 from ..errors import BadInputError, UsageError, command
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ..calibration.choose import ChosenClips
+    from ..calibration.equalise import Factors
     from ..calibration.quantize import Ranges, Steps
     from ..model.data.clips import Progress
 
@@ -41,7 +43,8 @@ class Calibration:
         seed: of their choice.
         few: accept a small set.
         config: how to quantize.
-        smooth: move outlier channels from activations into weights first; see `calibration/smooth.py`.
+        equalise: move scales of channels from activations into weights first; see `calibration/equalise.py`. False
+            leaves them, for comparison.
         compensate: round weights so that their errors cancel; see `calibration/compensate.py`. False rounds each to the
             nearest step, for comparison.
     """
@@ -51,8 +54,8 @@ class Calibration:
     clips: int = 128
     seed: int = 0
     few: bool = False
-    config: QuantizeConfig = field(default_factory=QuantizeConfig)
-    smooth: bool = False
+    config: QuantizeConfig = field(default_factory=lambda: QuantizeConfig(AUTO))
+    equalise: bool = True
     compensate: bool = True
 
     @property
@@ -114,10 +117,10 @@ def quantize_bundle(
         MachineError: the bundle was changed by another process meanwhile, or a package is missing.
     """
     from ..calibration.choose import calibration_record
-    from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensate, compensation_record
     from ..calibration.placement import check_exclude, groups
     from ..export.reference import Reference
+    from .alignment import compare_alignment
 
     config = calibration.config
     bundle = Bundle(path)
@@ -129,9 +132,9 @@ def quantize_bundle(
             next="choose them with the sampling and the size of this bundle",
         )
     check_exclude(config.exclude, groups(models["clip"][0]))
-    smoothing = smooth_factors(models["clip"][0], chosen.clips) if calibration.smooth else {}
-    models = smoothed(models, smoothing)
-    ranges = collect_ranges(models["clip"][0], chosen.clips, config, progress)
+    moved = moved_scales(models["clip"][0], chosen.clips, progress) if calibration.equalise else {}
+    models = equalised(models, moved)
+    ranges, methods = ranges_of(models["clip"][0], chosen.clips, config, progress)
     m = bundle.manifest
     tools = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
     written = calibration_record(
@@ -139,8 +142,11 @@ def quantize_bundle(
         source=calibration.source, labels=bundle.labels, preprocessing=m["preprocessing"], sampling=bundle.sampling,
         tools=installed_versions(tools),
     )  # fmt: skip
-    if smoothing:
-        written["smoothing"] = {norm: [float(value) for value in factor] for norm, factor in smoothing.items()}
+    written["alignment_distance"] = compare_alignment(bundle, chosen.clips, calibration.source)
+    if methods:
+        written["methods"] = methods
+    if moved:
+        written["equalisation"] = {name: [float(value) for value in factor] for name, factor in moved.items()}
     steps = None
     if calibration.compensate:
         clip = models["clip"]
@@ -149,22 +155,36 @@ def quantize_bundle(
     return file_int8(bundle, models, ranges, config, written, steps=steps, progress=progress)
 
 
-def smooth_factors(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
-    """Divisors of the channels of each norm with outliers; see `calibration.smooth.factors`."""
-    from ..calibration.smooth import factors, norms
-    from ..export.precision import channels
+def ranges_of(
+    clip: onnx.ModelProto, clips: npt.NDArray[np.uint8], config: QuantizeConfig, progress: Progress | None = None
+) -> tuple[Ranges, dict[str, str]]:
+    """The ranges by the configuration's method, and the method of each part where it was chosen."""
+    from ..calibration.collect import collect_ranges, observe
+    from ..calibration.ranges import choose_ranges
+    from ..export.reference import Reference
 
-    tensors = [norm.outputs[0] for norm, _ in norms(clip)]
-    return factors(clip, channels(clip, [{"clip": one[None]} for one in clips], tensors))
+    if config.method != AUTO:
+        return collect_ranges(clip, clips, config, progress), {}
+    seen = observe(clip, clips, progress=progress)
+    return choose_ranges(clip, Reference(clip).side_by_side, seen, config, clips, progress)
 
 
-def smoothed(models: Models, smoothing: Mapping[str, npt.NDArray[np.float32]]) -> Models:
+def moved_scales(clip: onnx.ModelProto, clips: npt.NDArray[np.uint8], progress: Progress | None = None) -> Factors:
+    """What each channel is divided by; see `calibration.equalise.choose_factors`."""
+    from ..calibration.collect import observe_channels
+    from ..calibration.equalise import CLIPS, choose_factors
+
+    return choose_factors(clip, observe_channels(clip, clips[:CLIPS], progress))
+
+
+def equalised(models: Models, moved: Factors) -> Models:
     """All graphs with the scales moved; as they are without any."""
-    from ..calibration.smooth import smooth
+    from ..calibration.equalise import equalise
 
-    if not smoothing:
+    if not moved:
         return models
-    return {name: (smooth(fp32, smoothing), smooth(fp16, smoothing)) for name, (fp32, fp16) in models.items()}
+    clip = models["clip"][0]
+    return {name: (equalise(fp32, moved, clip), equalise(fp16, moved, clip)) for name, (fp32, fp16) in models.items()}
 
 
 def file_int8(
@@ -217,7 +237,7 @@ def file_int8(
     }
     return writer.commit(
         {
-            **unverified(m, "int8", MIXED),
+            **without_verdicts(m, "int8", MIXED),
             "graphs": [*(entry for entry in m["graphs"] if entry["precision"] != "int8"), *entries],
             "precisions": {**m["precisions"], "int8": precision},
         },
@@ -225,25 +245,16 @@ def file_int8(
     )
 
 
-def unverified(manifest: Mapping[str, Any], *precisions: str) -> dict[str, Any]:
-    """A manifest without the rows of `verify` that speak of graphs which are replaced."""
-    found = dict(manifest)
-    if "rows" in found.get("verification", {}):
-        rows = [row for row in found["verification"]["rows"] if row["precision"] not in precisions]
-        found["verification"] = {**found["verification"], "rows": rows}
-    return found
-
-
 def load_models(bundle: Bundle) -> Models:
     """FP32 and FP16 of every graph."""
-    from ..export.entries import read_model
+    from ..export.entries import read_fp32_twin, read_model
 
     if "fp16" not in bundle.precisions:
         raise BadInputError(
             f"{bundle.path} has no FP16 graphs; what INT8 leaves out is FP16.",
             next=command("logoformer", "export", "CHECKPOINT", "-o", bundle.path),
         )
-    return {name: (read_model(bundle, name, "fp32"), read_model(bundle, name, "fp16")) for name in GRAPHS}
+    return {name: (read_fp32_twin(bundle, name), read_model(bundle, name, "fp16")) for name in GRAPHS}
 
 
 def _judge(bundle: Bundle, models: Mapping[str, onnx.ModelProto], note: Progress) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..bundle import Bundle
 from ..bundle.files import dump_json, write_atomic
 from ..calibration.quantize import QuantizeConfig
 from ..errors import BadInputError
-from .quantize import Calibration, load_models, quantize_bundle, smooth_factors, smoothed
+from .quantize import Calibration, equalised, load_models, moved_scales, quantize_bundle, ranges_of
 
 if TYPE_CHECKING:
     from ..calibration.sensitivity import Sensitivity
@@ -62,8 +62,8 @@ def quantize_sensitively(
             next="give a larger data set, or lower --calibration-clips",
         )
     models = load_models(bundle)
-    if calibration.smooth:
-        models = smoothed(models, smooth_factors(models["clip"][0], chosen.clips))
+    if calibration.equalise:
+        models = equalised(models, moved_scales(models["clip"][0], chosen.clips, progress))
     found = measure_sensitivity(models, chosen.clips, calibration.config, source, held_out, bundle, progress)
     folder = Path(out)
     write_atomic(folder / "sensitivity.json", dump_json(found.to_json()))
@@ -94,7 +94,6 @@ def measure_sensitivity(
         progress: called with (stage, done, total).
     """
     from ..bundle.onnx_graph import infer_onnx
-    from ..calibration.collect import collect_ranges
     from ..calibration.compensate import compensate
     from ..calibration.gate import BUDGETS
     from ..calibration.placement import groups
@@ -105,7 +104,7 @@ def measure_sensitivity(
     from ..export.reference import Reference
 
     fp32, fp16 = models["clip"]
-    ranges = collect_ranges(fp32, calibrated_on, config, progress)
+    ranges, _ = ranges_of(fp32, calibrated_on, config, progress)
     steps = compensate(fp32, fp16, Reference(fp32).side_by_side, ranges, config, calibrated_on, progress)
     clips = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in held_out])
     labels = np.array([source.label(i) for i in held_out], np.int64)

@@ -46,8 +46,9 @@ def train_on(
     from ..model.data.clips import CachedClips
     from ..model.data.datasets import open_clips
     from ..model.data.listing import Reading
-    from ..model.networks.config import preset
+    from ..model.networks.configs import preset
     from ..model.training.train import train
+    from .held_out import MARKS, clip_marks, without_marks
 
     model = preset(preset_name, attention)
     reading = Reading(model.image_size, short, model.frames, max_damaged)
@@ -62,9 +63,10 @@ def train_on(
             "train_list": learning.fingerprint, "test_list": held_out.fingerprint,
             "dropped": [len(learning.dropped), len(held_out.dropped)],
             "damaged": sorted({os.path.relpath(name, data) for one in (learning, held_out) for name in one.damaged}),
+            MARKS: clip_marks(learning),
         }  # fmt: skip
 
-    return train(
+    done = train(
         config,
         model,
         CachedClips(learning),
@@ -75,3 +77,4 @@ def train_on(
         logs=logs,
         reading=read,
     )
+    return replace(done, reading=without_marks(done.reading or {}))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ...bundle import Bundle
 from ...clips import Clip, pattern_ages, pick
 from ...engine import Result, Runtime, load
+from ...engine.sessions.trt import TrtSession
 from ...errors import BadInputError, UsageError, VerificationError, command, one_of
 from ..report.records import CPU
 
@@ -29,10 +30,7 @@ ORT, EAGER, COMPILED, OPENVINO = "onnxruntime", "torch", "torch.compile", "openv
 ORT_CUDA, POLYGRAPHY = "onnxruntime-cuda", "polygraphy"
 OTHERS = (ORT, EAGER, COMPILED, OPENVINO, NAIVE, PER_FRAME, ORT_CUDA, POLYGRAPHY)
 
-# Of a probability. The same graph on the same input in the same runtime: only the order of a sum may differ.
-REPEAT_TOLERANCE = 1e-5
 APART = 5  # frames between the places where the faces of one run begin: no two see the same
-OTHER_RUNTIME = 1e-3  # other kernels, other orders of sums, Winograd
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,8 @@ class Baseline:
         device: 'cpu', or the name of the GPU.
         hop: new frames for one answer; None where a whole clip is answered at once.
         streams: faces that one step answers.
-        tolerance: largest difference of a probability from the verified answer.
+        device_ms: the engines' time for one answer between two events on the device, in runs of their own; None where
+            there is no such device.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Baseline:
     device: str = CPU
     hop: int | None = None
     streams: int = 1
-    tolerance: float = REPEAT_TOLERANCE
+    device_ms: Callable[[], float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,21 @@ def clip_baseline(runtime: Runtime, inputs: Inputs, name: str, device: str = CPU
         return answer_of([runtime(inputs.clip(index if rotate else 0), color="rgb")])
 
     what = f"runtime(clip): {runtime.bundle.frames} uint8 frames -> probabilities"
-    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device)
+    timed = engine_time(runtime, ("clip",), device)
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, device_ms=timed)
+
+
+def engine_time(runtime: Runtime, graphs: Sequence[str], device: str) -> Callable[[], float | None] | None:
+    """What gives the time of these graphs' engines by the device's clock; None on a CPU."""
+    if device == CPU:
+        return None
+
+    def timed() -> float | None:
+        sessions = [runtime.session(graph) for graph in graphs]
+        timers = [session.time_stages for session in sessions if isinstance(session, TrtSession)]
+        return sum(timer()["engine"] for timer in timers) if len(timers) == len(sessions) else None
+
+    return timed
 
 
 def stream_baseline(runtime: Runtime, inputs: Inputs, name: str, device: str = CPU) -> Baseline:
@@ -166,7 +179,8 @@ def stream_baseline(runtime: Runtime, inputs: Inputs, name: str, device: str = C
         return answer_of([result])
 
     what = "stream.push(frame), hop 1: 1 new uint8 frame -> probabilities"
-    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, hop=1)
+    timed = engine_time(runtime, ("frame", "temporal"), device)
+    return Baseline(name, what, runtime.precision, True, answer, runtime.backend, device, hop=1, device_ms=timed)
 
 
 def faces_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int, streams: int, device: str) -> Baseline:
@@ -188,10 +202,17 @@ def faces_baseline(runtime: Runtime, inputs: Inputs, name: str, hop: int, stream
 
 
 def open_ours(
-    bundle: Bundle, precision: str, threads: int, closing: contextlib.ExitStack, backend: str = "onnxruntime"
+    bundle: Bundle,
+    precision: str,
+    threads: int,
+    closing: contextlib.ExitStack,
+    backend: str = "onnxruntime",
+    device: int = 0,
+    strict: bool = False,
 ) -> Runtime:
     """One more runtime of the bundle; closed with `closing`."""
-    return closing.enter_context(load(bundle, backend=backend, precision=precision, threads=threads))
+    runtime = load(bundle, backend=backend, precision=precision, threads=threads, device=device, strict=strict)
+    return closing.enter_context(runtime)
 
 
 # -------------------------------------------------------------------------------------------------------------- others

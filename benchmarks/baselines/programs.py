@@ -19,7 +19,8 @@ from ...bundle import Bundle
 from ...bundle.onnx_scan import refuse_external
 from ...clips import Frame, pattern_ages, pick
 from ...engine import Runtime
-from ...errors import LogoformerError
+from ...engine.sessions.openvino import cpu_settings, runtime_name, shared_core
+from ...errors import LogoformerError, MachineError
 from ..load.closed import Progress
 from ..report.records import CPU
 from .contract import (
@@ -29,11 +30,9 @@ from .contract import (
     OPENVINO,
     ORT,
     ORT_CUDA,
-    OTHER_RUNTIME,
     OTHERS,
     PER_FRAME,
     POLYGRAPHY,
-    REPEAT_TOLERANCE,
     Baseline,
     Inputs,
     Skipped,
@@ -59,6 +58,10 @@ class Opening:
         inputs: what they are fed.
         closing: frees what they hold, and restores torch's number of threads.
         gpu: name of this machine's GPU; None: it has none, and whoever needs one is left out.
+        backend: of the run: ways without a stream are timed on what ours is timed on.
+        device: that the run's figures belong to.
+        card: CUDA's number of it.
+        strict: as in `logoformer.load`.
     """
 
     bundle: Bundle
@@ -67,6 +70,10 @@ class Opening:
     inputs: Inputs
     closing: contextlib.ExitStack
     gpu: str | None = None
+    backend: str = "onnxruntime"
+    device: str = CPU
+    card: int = 0
+    strict: bool = False
 
     def clip_graph(self) -> bytes:
         """The bytes of the clip graph that all other runtimes are given, checked.
@@ -80,8 +87,9 @@ class Opening:
         return data
 
     def runtime(self) -> Runtime:
-        """One more runtime of the bundle."""
-        return open_ours(self.bundle, self.precision, self.threads, self.closing)
+        """One more runtime of the bundle, on the backend of the run."""
+        given = self.bundle, self.precision, self.threads, self.closing, self.backend
+        return open_ours(*given, device=self.card, strict=self.strict)
 
 
 def open_others(
@@ -111,6 +119,8 @@ def open_others(
             continue
         try:
             baselines.append(OPENERS[name](opening))
+        except MachineError as error:
+            skipped.append(Skipped(name, error.what))
         except LogoformerError:
             raise  # the bundle itself is at fault
         except Exception as error:  # another program's failure, of any class: it must not end our run
@@ -141,7 +151,7 @@ def ort_baseline(o: Opening, name: str = ORT) -> Baseline:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3 if name == ORT else FATAL
     options.intra_op_num_threads, options.inter_op_num_threads = o.threads, 1
-    asked = [(provider, {"use_tf32": "0"} if name == ORT_CUDA else {})]  # FP32 stays FP32
+    asked = [(provider, {"use_tf32": "0", "device_id": str(o.card)} if name == ORT_CUDA else {})]  # FP32 stays FP32
     session = onnxruntime.InferenceSession(o.clip_graph(), options, providers=asked)
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"{provider} could not start (no NVIDIA GPU, or its libraries are missing)")
@@ -152,38 +162,28 @@ def ort_baseline(o: Opening, name: str = ORT) -> Baseline:
 
     what = f"InferenceSession.run on the bundle's clip graph with {provider}, nothing around it"
     backend = f"onnxruntime {onnxruntime.__version__} {provider.removesuffix('ExecutionProvider')}"
-    device, tolerance = (CPU, REPEAT_TOLERANCE) if name == ORT else (str(o.gpu), OTHER_RUNTIME)
-    return Baseline(name, what, o.precision, True, answer, backend, device, tolerance=tolerance)
+    return Baseline(name, what, o.precision, True, answer, backend, CPU if name == ORT else str(o.gpu))
 
 
 def openvino_baseline(o: Opening) -> Baseline:
-    """A compiled model with one stream, tuned for latency.
+    """A compiled model with one stream, tuned for latency, called without us.
 
     OpenVINO computes in BF16 on CPUs that are fast at it unless it is told otherwise; here it keeps to FP32.
 
     Raises:
-        ModuleNotFoundError: OpenVINO is not installed.
+        MachineError: OpenVINO is not installed.
         Exception: whatever it raises for a graph that it cannot take.
     """
-    import openvino
-
-    core = openvino.Core()
+    core = shared_core()
     model = core.read_model(io.BytesIO(o.clip_graph()))
-    settings = {
-        "INFERENCE_NUM_THREADS": o.threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    request = core.compile_model(model, "CPU", cpu_settings(o.threads)).create_infer_request()
 
     def answer(index: int) -> StepAnswer:
         request.infer([o.inputs.clip(index)[None]])
         return StepAnswer(request.get_output_tensor(0).data[0].copy(), {})
 
     what = "compiled model on the CPU, latency hint, one stream, FP32 kept: infer on the bundle's clip graph"
-    backend = f"openvino {openvino.__version__.split('-')[0]} CPU"
-    return Baseline(OPENVINO, what, o.precision, True, answer, backend, tolerance=OTHER_RUNTIME)
+    return Baseline(OPENVINO, what, o.precision, True, answer, runtime_name())
 
 
 def polygraphy_baseline(o: Opening) -> Baseline:
@@ -193,8 +193,11 @@ def polygraphy_baseline(o: Opening) -> Baseline:
 
     Raises:
         ModuleNotFoundError: TensorRT or Polygraphy is not installed.
+        RuntimeError: another card than the first was asked for, which its runner does not know of.
         Exception: whatever either raises without a GPU.
     """
+    if o.card:
+        raise RuntimeError(f"its runner takes the first card, and the run is on card {o.card}")
     import tensorrt  # before Polygraphy, whose own imports are lazy and whose errors then come late
     from polygraphy.backend.trt import CreateConfig, EngineFromNetwork, NetworkFromOnnxBytes, TrtRunner
 
@@ -208,21 +211,21 @@ def polygraphy_baseline(o: Opening) -> Baseline:
 
     what = "polygraphy TrtRunner.infer on an engine of the bundle's clip graph, copies included, no CUDA graph"
     backend = f"tensorrt {tensorrt.__version__} by polygraphy"
-    return Baseline(POLYGRAPHY, what, o.precision, True, answer, backend, str(o.gpu), tolerance=OTHER_RUNTIME)
+    return Baseline(POLYGRAPHY, what, o.precision, True, answer, backend, str(o.gpu))
 
 
 def torch_baseline(model: Any, name: str, inputs: Inputs) -> Baseline:
     """A torch module on the same uint8 clip: scaling, forward in inference mode, softmax."""
     import torch
 
-    from ...model.networks.logoformer import to_tensor
+    from ...model.networks.network import to_tensor
 
     def answer(index: int) -> StepAnswer:
         with torch.inference_mode():
             logits = model(to_tensor(inputs.clip(index)[None]))
             return StepAnswer(torch.softmax(logits, -1)[0].numpy(), {})
 
-    how = "LogoFormer in eval and inference mode" + (", compiled" if name == COMPILED else "")
+    how = f"{type(model).__name__} in eval and inference mode" + (", compiled" if name == COMPILED else "")
     what = f"{how}: uint8 clip -> float, /255 -> probabilities; random weights (time does not depend on them)"
     return Baseline(name, what, "fp32", False, answer, f"torch {torch.__version__} CPU")
 
@@ -231,14 +234,14 @@ def _eager_model(o: Opening) -> Any:
     """The bundle's architecture in torch, with the threads given until `o.closing` closes."""
     import torch
 
-    from ...model.networks.config import ModelConfig
-    from ...model.networks.logoformer import untrained
+    from ...model.networks.configs import config_from_json
+    from ...model.networks.families import untrained
 
     # The index keeps derived figures beside the configuration; they do not build a model.
     config = {name: value for name, value in o.bundle.manifest["model"].items() if name != "complexity"}
     o.closing.callback(torch.set_num_threads, torch.get_num_threads())
     torch.set_num_threads(o.threads)
-    return untrained(ModelConfig.from_json(config))
+    return untrained(config_from_json(config))
 
 
 def compiled_baseline(o: Opening) -> Baseline:
@@ -277,21 +280,22 @@ def naive_baseline(o: Opening) -> Baseline:
     what = (
         "1 new uint8 frame: the training pattern is picked out of the frames kept, then the whole clip graph runs again"
     )
-    return Baseline(NAIVE, what, runtime.precision, True, answer, runtime.backend, hop=1)
+    return Baseline(NAIVE, what, runtime.precision, True, answer, runtime.backend, o.device, hop=1)
 
 
 def per_frame_baseline(o: Opening) -> Baseline:
     """A classifier of single frames: the frame graph, the mean of its tokens, a linear layer."""
     runtime = o.runtime()
     session = runtime.session("frame")
-    into, tokens = session.input("frame")[0], session.output("tokens")[0]  # [S, S, 3], [h*w, d]
+    dim = session.outputs["tokens"].shape[-1]
     rng = np.random.default_rng(0)
-    scale = 1.0 / math.sqrt(tokens.shape[1])
-    weights = (rng.standard_normal((len(runtime.labels), tokens.shape[1])) * scale).astype(np.float32)  # [C, d]
+    scale = 1.0 / math.sqrt(dim)
+    weights = (rng.standard_normal((len(runtime.labels), dim)) * scale).astype(np.float32)  # [C, d]
 
     def answer(index: int) -> StepAnswer:
-        into[:] = o.inputs.frame(index)
+        session.input("frame")[0] = o.inputs.frame(index)
         session.run()
+        tokens = session.output("tokens")[0]  # [h*w, d]
         logits = weights @ tokens.astype(np.float32).mean(0)  # [C]
         powers = np.exp(logits - logits.max())
         return StepAnswer(powers / powers.sum(), {})
@@ -300,7 +304,7 @@ def per_frame_baseline(o: Opening) -> Baseline:
         "1 new uint8 frame: the frame graph, the mean of its tokens, one linear layer (random weights): a classifier "
         "of single frames with an equal trunk; it sees no movement"
     )
-    return Baseline(PER_FRAME, what, runtime.precision, False, answer, runtime.backend, hop=1)
+    return Baseline(PER_FRAME, what, runtime.precision, False, answer, runtime.backend, o.device, hop=1)
 
 
 OPENERS: dict[str, Callable[[Opening], Baseline]] = {

@@ -34,8 +34,8 @@ DEFINITIONS = (
     ("latency", "wall clock, frame in host memory to answer in host memory: preprocess ... postprocess",
      "H2D + GPU compute + D2H, spans of CUDA events; no enqueue, wake-up, pre- or post-processing",
      "GPU compute only: no data transfers (--includeDataTransfers adds them)"),
-    ("device time", "device_ms: between two events on the session's stream", "GPU Compute Time", "GPU Compute Time"),
-    ("transfers", "stages upload and download", "included; H2D and D2H Latency", "left out"),
+    ("device time", "device_ms: engines alone, between two events", "GPU Compute Time", "GPU Compute Time"),
+    ("transfers", "within latency, outside of device_ms", "included; H2D and D2H Latency", "left out"),
     ("CUDA graph", "used where capture succeeds", "off (--useCudaGraph)", "on (--noCudaGraph undoes it)"),
     ("waiting", "until the answer is there", "blocking sync (--useSpinWait)", "spin-wait (--noSpinWait undoes it)"),
     ("in flight", "one query", "two where transfers overlap: throughput is not 1 / latency", "one"),
@@ -44,15 +44,18 @@ DEFINITIONS = (
 )  # fmt: skip
 
 
-def trtexec_words(engine: str | Path, tensorrt_version: str, executable: str | Path = NAME) -> list[str]:
+def trtexec_words(
+    engine: str | Path, tensorrt_version: str, executable: str | Path = NAME, device: int = 0
+) -> list[str]:
     """The command whose figures compare with `device_ms`, on any version.
 
     Args:
         engine: the engine's file.
         tensorrt_version: that it was built with, such as '10.3.0.30'; only that version loads it.
         executable: what to call.
+        device: which card, as CUDA counts them.
     """
-    words = [str(executable), f"--loadEngine={engine}"]
+    words = [str(executable), f"--loadEngine={engine}", *([f"--device={device}"] if device else [])]
     if int(tensorrt_version.split(".")[0]) < 11:
         words += ["--useCudaGraph", "--useSpinWait", "--noDataTransfers"]  # what 11.x does by itself
     return [*words, "--warmUp=500", "--duration=10", "--percentile=50,90,95,99"]
@@ -65,14 +68,15 @@ def find_trtexec(places: Sequence[Path] = PLACES) -> Path | None:
 
 
 def compare_trtexec(
-    bundle: Bundle, precision: str, sensors: Sensors
+    bundle: Bundle, precision: str, sensors: Sensors, device: int = 0
 ) -> tuple[tuple[TrtexecRun, ...], tuple[Skipped, ...]]:
-    """Runs trtexec on every TensorRT engine inside a bundle in one precision.
+    """Runs trtexec on every TensorRT engine for one face inside a bundle in one precision.
 
     Args:
         bundle: whose engines.
         precision: of them.
         sensors: of this machine; without a GPU nothing is run.
+        device: which card, as CUDA counts them.
 
     Returns:
         What trtexec said, and what was left out with the reason.
@@ -86,30 +90,32 @@ def compare_trtexec(
     if sensors.gpu is None:
         return (), (Skipped(NAME, "this machine shows no GPU"),)
     folder = engines_folder(bundle.path, None)
-    engines = [one for one in read_index(folder) if one.precision == precision and one.target.startswith("tensorrt")]
+    single = [one for one in read_index(folder) if one.batch == 1 and one.precision == precision]
+    engines = [one for one in single if one.target.startswith("tensorrt")]
     if not engines:
         return (), (Skipped(NAME, f"the bundle holds no TensorRT engine in {precision}: logoformer build"),)
     runs: list[TrtexecRun] = []
     skipped: list[Skipped] = []
     for engine in engines:
         try:
-            runs.append(_run(executable, folder, engine))
+            runs.append(_run(executable, folder, engine, device))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             skipped.append(Skipped(f"{NAME} {engine.graph}", f"{error}"[:300]))
     return tuple(runs), tuple(skipped)
 
 
-def _run(executable: Path, folder: Path, engine: EngineEntry) -> TrtexecRun:
+def _run(executable: Path, folder: Path, engine: EngineEntry, device: int) -> TrtexecRun:
     """One engine; the bytes that were checked are the bytes that trtexec loads."""
     data = read_stored(folder, engine.file, engine.sha256, engine.size, MAX_ENGINE_BYTES)
     # trtexec runs it as native code, so the same is asked as before our own runtime.
-    TrustStore().require_engine(engine.sha256, f"{folder}/{engine.file}", read_signature(folder, engine.file))
+    signature = read_signature(folder, engine.file)
+    TrustStore().require_engine(engine.sha256, engine.graph_sha256, f"{folder}/{engine.file}", signature)
     with tempfile.TemporaryDirectory() as private:
         copy = Path(private) / "checked.engine"
         copy.write_bytes(data)
-        words = trtexec_words(copy, engine.tensorrt_version, executable)
+        words = trtexec_words(copy, engine.tensorrt_version, executable, device)
         done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=private, check=False)
-    shown = shlex.join(trtexec_words(engine.file, engine.tensorrt_version))
+    shown = shlex.join(trtexec_words(engine.file, engine.tensorrt_version, device=device))
     if done.returncode:
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
         raise ValueError(f"it ended with {done.returncode}: {''.join(last)}")

@@ -31,7 +31,7 @@ CODE = f"import time; entered = time.monotonic_ns(); from {__name__} import chil
 
 
 def cold_starts(bundle: Path, backend: str, precision: str, threads: int, starts: int = STARTS,
-                progress: Progress | None = None) -> ColdStart:  # fmt: skip
+                progress: Progress | None = None, device: int = 0, *, strict: bool = False) -> ColdStart:  # fmt: skip
     """Starts new processes that open the bundle and answer.
 
     Args:
@@ -41,20 +41,22 @@ def cold_starts(bundle: Path, backend: str, precision: str, threads: int, starts
         threads: of `logoformer.load`.
         starts: processes.
         progress: called after each.
+        device: of `logoformer.load`.
+        strict: of `logoformer.load`.
 
     Raises:
         MachineError: a process failed.
     """
     found = []
     for done in range(starts):
-        found.append(_start(bundle, backend, precision, threads))
+        found.append(_start(bundle, backend, precision, threads, device, strict=strict))
         if progress is not None:
             progress("cold start", done + 1, starts)
     return ColdStart(**{name: tuple(one[name] for one in found) for name in found[0]})
 
 
-def _start(bundle: Path, backend: str, precision: str, threads: int) -> dict[str, float]:
-    words = [sys.executable, "-c", CODE, str(bundle), backend, precision, str(threads)]
+def _start(bundle: Path, backend: str, precision: str, threads: int, device: int, *, strict: bool) -> dict[str, float]:
+    words = [sys.executable, "-c", CODE, str(bundle), backend, precision, str(threads), str(device), str(int(strict))]
     paths = [path for path in sys.path if path]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}  # the child finds what this process found
     began = time.monotonic_ns()
@@ -90,13 +92,15 @@ def child(entered_ns: int) -> None:
     Args:
         entered_ns: `time.monotonic_ns` in the process's first line.
     """
-    bundle, backend, precision, threads = sys.argv[1:]
+    bundle, backend, precision, threads, device, strict = sys.argv[1:]
     from ...bundle import Bundle
     from ...engine import load
 
     marks: dict[str, float] = {"entered": entered_ns, "imported": time.monotonic_ns()}
     opened = Bundle(Path(bundle))
-    with load(opened, backend=backend, precision=precision, threads=int(threads)) as runtime:
+    with load(
+        opened, backend=backend, precision=precision, threads=int(threads), device=int(device), strict=strict == "1"
+    ) as runtime:
         for graph in ("clip", "frame", "temporal"):
             runtime.session(graph)
         marks["loaded"] = time.monotonic_ns()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ...bundle import Bundle, GraphEntry, TensorSpec
 from ...engine import Runtime
-from ...engine.sessions.contract import Backend, Session, allocate
+from ...engine.sessions.contract import Backend, HostSession, Session, allocate
 from ..baselines.contract import CLIP, STREAM, Inputs, clip_baseline, stream_baseline
 from ..report.records import CacheCheck
 from ..statistics import Ratio
@@ -31,7 +31,7 @@ ANSWERS = 3
 TOLERANCE = 0.10  # MLPerf's: repeated input may be 10 % faster
 
 
-class HollowSession:
+class HollowSession(HostSession):
     """Implements `engine.sessions.contract.Session` for one graph; only counts its runs."""
 
     runs = 0

@@ -90,7 +90,8 @@ def write_both(report: Report, out: str | os.PathLike[str]) -> tuple[Path, Path]
 
 def html(report: Report) -> str:
     """The whole page."""
-    title = f"{report.subject.bundle}: latency of LOGO-Former {report.subject.preset}"
+    report.require_measured()
+    title = f"{report.subject.bundle}: latency of {report.subject.preset}"
     sections = [_figure(figure) for figure in page_figures(report)]
     sections += [_rows(report), _checks(report), _machine(report)]
     head = [

@@ -18,11 +18,12 @@ END = "<!-- bench:end -->"
 
 def readme_table(report: Report) -> str:
     """The table for README, with what is needed to judge it."""
+    report.require_measured()
     subject, settings, machine = report.subject, report.settings, report.machine
     head = ["", *ROW_HEAD[:-1]]
     lines = [_bar(head), _bar(["---", "---", *["---:"] * (len(head) - 2)])]
     lines += [_bar(row_cells(row)[:-1]) for row in report.rows]
-    lines += ["", "| median over median | | 99 % interval | noise of the run |", "|---|---:|---|---|"]
+    lines += ["", "| median over median, round by round | | 99 % interval | noise of the run |", "|---|---:|---|---|"]
     lines += [_bar(ratio_cells(c)) for c in report.comparisons]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.packages.items()))
     w = report.wrapper
@@ -30,19 +31,21 @@ def readme_table(report: Report) -> str:
     where = (
         f"`{subject.preset}`, {subject.backend}, {settings.threads} threads for each baseline, closed loop, "
         f"interleaved in one run of {report.seconds:.0f} s. {machine.line()}; Python {machine.python}, {versions}. "
-        f"{report.created[:10]}. In brackets: the bound that the true percentile stays below with 99 % confidence "
-        f"(MLPerf early stopping). Own cost of the wrapper, p50: `runtime(clip)` {w.clip_p50_us:.0f} µs, "
-        f"`stream.push` {w.push_p50_us:.0f} µs{worker}; of the load generator: {report.harness_us:.2f} µs. "
-        f"This run is {report.qualification.line()}."
+        f"{report.created[:10]}, `{report.command}`. In brackets: the bound that the true percentile stays below with "
+        f"99 % confidence (MLPerf early stopping). Own cost of the wrapper, p50: `runtime(clip)` "
+        f"{w.clip_p50_us:.0f} µs, `stream.push` {w.push_p50_us:.0f} µs{worker}; of the load generator: "
+        f"{report.harness_us:.2f} µs. This run is {report.qualification.line()}."
     )
     lines += ["", _escape(where)]
     for item in report.roofline.measured if report.roofline is not None else ():
         lines.append(
             _escape(
                 f"`{item.row}` took {item.ratio:.2f} times the roofline's {ms(item.floor_ms)} ms, which is computed "
-                "from a matrix product and a copy that were measured on the same CPU."
+                "from the fastest of several products and copies that were measured on the same CPU."
             )
         )
+    if report.roofline is not None and report.roofline.failed:
+        lines.append(_escape(f"No roofline is shown: {report.roofline.failed}."))
     lines += [f"{_escape(item.name)} was skipped: {_escape(item.reason)}." for item in report.skipped]
     lines += ["", *(f"* {_escape(note)}" for note in report.notes)] if report.notes else []
     return "\n".join(lines).replace("<!--", "&lt;!--") + "\n"  # no name may forge a marker
@@ -56,6 +59,7 @@ def write_readme_table(report: Report, readme: Path) -> None:
         BadInputError: the markers are not there exactly once each, in order.
         MachineError: the file may not be written.
     """
+    report.require_measured()
     on_gpu = [row.name for row in report.rows if row.device != CPU]
     if on_gpu and not report.qualification.qualified:
         raise RefusedError(

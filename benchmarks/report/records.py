@@ -1,4 +1,4 @@
-"""The frozen records behind `report.json`, schema version 2.
+"""The frozen records behind `report.json`, schema version 3.
 
 Every number here was measured on the machine that the report names, but a `Percentile.upper_ms`, which is a bound (what
 is computed lies in `roofline/`). A figure that could not be measured is None, never a guess.
@@ -16,6 +16,7 @@ from ..load.closed import LoadConfig
 from ..statistics import Ratio, Summary
 
 CPU = "cpu"  # the device of a row that no GPU worked on
+DOUBLE = "double"  # how the name of every card begins that a test plays: its figures are nobody's
 MODES = ("closed", "paced", "multi", "offline", "cold", "idle")
 
 
@@ -80,9 +81,10 @@ class ReportRow:
         summary: of its latencies.
         throughput_hz: results per second of its timed windows.
         stages_p50_ms: (stage, median wall clock) in the order they run, empty where the baseline has none. Stages are
-            preprocess, upload, frame, temporal (or clip), download, postprocess; upload and download only where there
-            is a device.
-        device_ms: time between two events on the device's own stream; None where there is no device.
+            preprocess, frame, temporal (or clip), postprocess. On a GPU `frame` is what its start takes, and `temporal`
+            waits for both.
+        device_ms: the engines' time between two events on the device's own stream, in runs of their own after those
+            that were timed; None where there is no device.
         energy: None where no power sensor can be read.
         pace: of the mode 'paced', else None.
         at_s: when each latency began, seconds on the clock of the telemetry, shape of `latency_ms`; empty where that

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...bundle.files import dump_json, parse_json, read_file, write_atomic
-from ...errors import RefusedError, command
+from ...bundle.kinds import refuse_other_kinds
+from ...errors import RefusedError, advising, command, one_of
 from ..accuracy import Accuracy
 from ..baselines.contract import Skipped
 from ..load.overhead import WrapperCost
@@ -19,6 +20,7 @@ from ..roofline.report import Roofline
 from ..sensors.machine import Machine
 from . import fields
 from .records import (
+    DOUBLE,
     CacheCheck,
     ColdStart,
     IdleGap,
@@ -32,7 +34,7 @@ from .records import (
 )
 
 FORMAT = "logoformer-bench"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_REPORT_BYTES = 32 << 20
 
 
@@ -41,6 +43,7 @@ class Report:
     """Everything about one run.
 
     Attributes:
+        command: that gives the run again, with the name of the bundle's folder.
         created: UTC, ISO 8601.
         machine: read before the first step.
         subject: what was timed.
@@ -62,6 +65,7 @@ class Report:
         notes: what a reader must know before quoting a figure.
     """
 
+    command: str
     created: str
     machine: Machine
     subject: Subject
@@ -86,7 +90,23 @@ class Report:
         """A row by name, None when that baseline took no part."""
         return next((row for row in self.rows if row.name == name), None)
 
+    def require_measured(self) -> None:
+        """Refuses figures of a card that a test plays: nobody may print, write or read them.
+
+        Raises:
+            RefusedError: there are some.
+        """
+        names = {self.subject.device, *(row.device for row in self.rows)}
+        played = sorted(name for name in names if name.lower().startswith(DOUBLE))
+        if played:
+            raise RefusedError(
+                f"The figures of {one_of(played)} are those of a test's double, not of a card.",
+                cause="a test that let a report out",
+                next=command("logoformer", "bench", "BUNDLE"),
+            )
+
     def to_json(self) -> dict[str, Any]:
+        self.require_measured()
         return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **asdict(self)}
 
     @classmethod
@@ -106,11 +126,13 @@ class Report:
                 next=command("logoformer", "bench", "BUNDLE", "-o", shown),
             )
         try:
-            return fields.read(cls, {k: v for k, v in data.items() if k not in ("format", "schema_version")})
+            report = fields.read(cls, {k: v for k, v in data.items() if k not in ("format", "schema_version")})
         except (TypeError, ValueError) as error:
             raise RefusedError(
                 f"{shown} lacks or garbles a field: {error!r}.", cause="a report that this program did not write"
             ) from error
+        report.require_measured()
+        return report
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> None:
@@ -129,5 +151,8 @@ def read_report(path: str | os.PathLike[str]) -> Report:
         BadInputError: there is no such file.
         RefusedError: it is not a report of this version.
     """
-    data = read_file(path, MAX_REPORT_BYTES)
-    return Report.from_json(parse_json(data, os.fspath(path), max_bytes=MAX_REPORT_BYTES), os.fspath(path))
+    making = command("logoformer", "bench", "BUNDLE", "-o", "report.json")
+    refuse_other_kinds(path, "report of logoformer bench", making)
+    with advising(making):
+        data = read_file(path, MAX_REPORT_BYTES)
+        return Report.from_json(parse_json(data, os.fspath(path), max_bytes=MAX_REPORT_BYTES), os.fspath(path))

@@ -37,6 +37,8 @@ _COMPARED = (
     *_AGAIN.items(),
 )
 
+DEVICE_RUNS = 100  # of each engine, for `device_ms`
+
 
 def make_row(
     baseline: Baseline,
@@ -60,6 +62,8 @@ def make_row(
         pace: of the mode 'paced'.
     """
     device = [answer.device_ms for answer in answers if answer.device_ms is not None]
+    if baseline.device_ms is not None:
+        device = [time_ms for time_ms in (baseline.device_ms() for _ in range(DEVICE_RUNS)) if time_ms is not None]
     return ReportRow(
         name=baseline.name,
         what=baseline.what,
@@ -100,14 +104,21 @@ def _blocks(values: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(map(float, block)) for block in values)
 
 
-def comparisons_of(latency_ms: Mapping[str, npt.NDArray[np.float64]]) -> list[RowComparison]:
+def comparisons_of(
+    latency_ms: Mapping[str, npt.NDArray[np.float64]], devices: Mapping[str, str]
+) -> list[RowComparison]:
     """The comparisons that this run allows, each beside the A/A noise of its numerator.
+
+    Two devices make no ratio: a card's stream over a processor's re-run would say more of the card than of the stream.
 
     Args:
         latency_ms: by baseline, float64 `[R, K]`.
+        devices: that they ran on, by baseline.
     """
     ratios: dict[tuple[str, str], Ratio] = {
-        (a, b): ratio(latency_ms[a], latency_ms[b]) for a, b in _COMPARED if a in latency_ms and b in latency_ms
+        (a, b): ratio(latency_ms[a], latency_ms[b])
+        for a, b in _COMPARED
+        if a in latency_ms and b in latency_ms and devices[a] == devices[b]
     }
     noise = {a: found.noise for (a, b), found in ratios.items() if b == _AGAIN[a]}
     return [RowComparison(a, b, found, noise.get(a)) for (a, b), found in ratios.items()]

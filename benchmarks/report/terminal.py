@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...errors import printable
+from ..baselines.contract import CLIP, STREAM
 from ..baselines.trtexec import DEFINITIONS
 from ..statistics import Summary
 from .records import ReportRow, RowComparison, Telemetry, TrtexecRun
@@ -22,6 +23,7 @@ ROW_HEAD = ("precision", "n", "mean ms", "CoV", *(f"p{p:g} ms" for p in SHOWN), 
 
 def report_text(report: Report) -> str:
     """The whole report for a terminal, at most 120 columns where names allow it."""
+    report.require_measured()
     subject, settings = report.subject, report.settings
     lines = [
         f"{subject.bundle} ({subject.preset}, {subject.precision}) on {subject.backend}",
@@ -44,7 +46,7 @@ def report_text(report: Report) -> str:
     if stages:
         lines += ["", "stages, p50 ms:", *columns(stages)]
     if report.comparisons:
-        lines += ["", "median over median, interval at 99 %, beside the noise of one program against itself (A/A):"]
+        lines += ["", "ratios of medians round by round, intervals at 99 %, beside one program against itself (A/A):"]
         lines += columns([ratio_cells(c) for c in report.comparisons])
     lines += [f"skipped: {item.name}: {item.reason}" for item in report.skipped]
     lines += ["", *details(report), *checks(report), *(f"note: {note}" for note in report.notes)]
@@ -100,13 +102,19 @@ def checks(report: Report) -> Iterator[str]:
     yield (
         f"own cost over a hollow session (n={w.n}): runtime(clip) p50 {w.clip_p50_us:.0f} us, "
         f"p95 {w.clip_p95_us:.0f} us; stream.push p50 {w.push_p50_us:.0f} us, p95 {w.push_p95_us:.0f} us"
-        + ("" if w.worker_p50_us is None else f"; worker p50 {w.worker_p50_us:.0f} us, p95 {w.worker_p95_us:.0f} us")
+        + (
+            ""
+            if w.worker_p50_us is None or w.worker_p95_us is None
+            else f"; worker p50 {w.worker_p50_us:.0f} us, p95 {w.worker_p95_us:.0f} us"
+        )
     )
     yield f"the load generator adds {report.harness_us:.2f} us to each latency; the run took {report.seconds:.0f} s"
     if report.roofline is not None:
         for item in report.roofline.measured:
             over = f"{item.row} took {item.ratio:.2f} times the {ms(item.floor_ms)} ms floor of {item.device}"
             yield f"roofline (computed): {over}"
+        if report.roofline.failed:
+            yield f"roofline: {report.roofline.failed}"
         if not report.roofline.works:
             yield f"roofline {report.roofline.how}"
 
@@ -134,6 +142,7 @@ def details(report: Report) -> Iterator[str]:
     yield from _telemetry(report.telemetry)
     if report.trtexec:
         yield from _trtexec(report.trtexec)
+        yield from _beside_trtexec(report)
 
 
 def _row(row: ReportRow) -> Iterator[str]:
@@ -167,6 +176,23 @@ def _telemetry(telemetry: Telemetry) -> Iterator[str]:
             low, high = min(series.value), max(series.value)
             yield f"  {series.name}: {low:g}..{high:g} {series.unit} in {len(series.value)} samples ({series.source})"
     yield from (f"  not readable: {item}" for item in telemetry.unreadable)
+
+
+def _beside_trtexec(report: Report) -> Iterator[str]:
+    """Our device time beside trtexec's GPU Compute Time, which means the same."""
+    theirs = {run.graph: dict(run.gpu_ms).get("median") for run in report.trtexec}
+    for name, graphs in ((CLIP, ("clip",)), (STREAM, ("frame", "temporal"))):
+        row, parts = report.row(name), [theirs.get(graph) for graph in graphs]
+        if row is None or None in parts:
+            continue
+        median, total = row.device_ms.at(50) if row.device_ms else None, sum(part or 0.0 for part in parts)
+        if median is None:
+            yield f"{name}: no device time was taken, so nothing compares with trtexec's {total:g} ms"
+        else:
+            yield (
+                f"{name}: device time p50 {median.value_ms:.3f} ms, trtexec's {' + '.join(graphs)} {total:g} ms: "
+                f"{median.value_ms / total:.2f} of it"
+            )
 
 
 def _trtexec(runs: tuple[TrtexecRun, ...]) -> Iterator[str]:

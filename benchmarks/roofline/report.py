@@ -53,6 +53,8 @@ class Roofline:
         devices: the table, this CPU last.
         floors: one for each graph and device.
         measured: measurements over floors, where both belong to one machine.
+        failed: why a device was left out: a measurement was faster than its rates allow, so these are no peaks. Empty
+            where none was.
     """
 
     how: str
@@ -60,6 +62,7 @@ class Roofline:
     devices: tuple[Device, ...]
     floors: tuple[Floor, ...]
     measured: tuple[OverFloor, ...] = ()
+    failed: str = ""
 
     def floor_ms(self, device: str, precision: str, graphs: Sequence[str]) -> float | None:
         """The floor of graphs that run one after the other; None when one of them has none."""
@@ -94,9 +97,6 @@ def roofline(
             f"{bundle.path} has no precision {precision!r}.", next=f"choose from {one_of(bundle.precisions)}"
         )
     devices = find_devices(device)
-    if device is None:
-        machine = read_machine()
-        devices = (*devices, measure_cpu(threads or usable_cpus(), machine.cpu or machine.architecture))
     entries = [entry for entry in bundle.graphs if entry.precision in bundle.precisions and entry.batch == 1]
     entries = [entry for entry in entries if precision in ("verdict", entry.precision)]
     counted = []
@@ -104,6 +104,11 @@ def roofline(
         if progress is not None:
             progress(f"plan of {entry.graph} {entry.precision}", done, len(entries))
         counted.append(work_of(bundle, entry))
+    if device is None:
+        if progress is not None:
+            progress("peak rates of this CPU", len(entries), len(entries) + 1)
+        machine = read_machine()
+        devices = (*devices, measure_cpu(threads or usable_cpus(), machine.cpu or machine.architecture))
     floors = tuple(floor(work, item) for work in counted for item in devices)
     return Roofline(COMPUTED, tuple(replace(work, pieces=()) for work in counted), devices, floors)
 
@@ -149,7 +154,7 @@ def in_table(gpu: str) -> str | None:
 
 
 def with_measured(found: Roofline, device: str, precision: str, medians_ms: Mapping[str, float]) -> Roofline:
-    """Adds measured over floor.
+    """Adds measured over floor; where a floor is beaten, takes the device out and says why.
 
     Args:
         found: the floors.
@@ -162,7 +167,19 @@ def with_measured(found: Roofline, device: str, precision: str, medians_ms: Mapp
         least = found.floor_ms(device, precision, ANSWERS[name])
         if least:
             rows.append(OverFloor(name, device, precision, measured, least, measured / least))
-    return replace(found, measured=tuple(rows))
+    beaten = [row for row in rows if row.ratio < 1.0]
+    if not beaten:
+        return replace(found, measured=tuple(rows))
+    fastest = min(beaten, key=lambda row: row.ratio)
+    own = next(item for item in found.devices if item.name == device)
+    cause = "the probe was slowed by other programs" if own.measured else "this device is faster than its documents"
+    return replace(
+        found,
+        devices=tuple(item for item in found.devices if item.name != device),
+        floors=tuple(item for item in found.floors if item.device != device),
+        failed=f"the peak rates of {device} failed: {fastest.row} ran {1 / fastest.ratio:.2f} times as fast as they "
+        f"allow ({cause}); nothing is computed from them",
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------- text
@@ -183,6 +200,7 @@ def roofline_text(found: Roofline) -> str:
             f"measured: {item.row} {item.precision} p50 {ms(item.measured_ms)} ms on {item.device}, "
             f"{item.ratio:.2f} x its floor of {ms(item.floor_ms)} ms",
         ]
+    lines += ["", found.failed] if found.failed else []
     return "\n".join(printable(line, 400) for line in lines) + "\n"
 
 

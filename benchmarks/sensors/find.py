@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...engine.machine.environment import find_gpu
+from ...engine.machine.environment import bus_id, find_gpu, is_jetson
 from ...errors import MachineError, command
 from ..report.records import CPU
 from .cpu import cpu_facts, cpu_sensors
-from .jetson import GPU, is_jetson, jetson_facts, jetson_sensors
+from .jetson import GPU, jetson_facts, jetson_sensors
 from .nvml import Nvml, open_nvml
 from .telemetry import Sensor
 
@@ -58,10 +58,12 @@ def find_sensors(root: Path = Path("/"), nvml: Nvml | None = None, card: str | N
     return Sensors(tuple(sensors), facts)
 
 
-def this_machine() -> Sensors:
-    """The sensors of the machine that runs this."""
-    gpu = find_gpu()
-    return find_sensors(nvml=open_nvml(), card=None if gpu is None else gpu.name)
+def this_machine(device: int = 0) -> Sensors:
+    """The sensors of the machine that runs this, and of one of its GPUs, by CUDA's number of it."""
+    gpu = find_gpu(device)
+    # An integrated GPU is the only one, and its PCI address means nothing to NVML.
+    address = "" if gpu is None or gpu.integrated else bus_id(device)
+    return find_sensors(nvml=open_nvml(address), card=None if gpu is None else gpu.name)
 
 
 def device_of(backend: str, sensors: Sensors) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...engine.machine.environment import read_power_mode
 from .cpu import Rise, file_sensor, finite, read_number, text_of
 from .telemetry import GPU_LOAD_BEFORE, POWER_MODE, TOTAL_POWER, Sensor
 
@@ -20,13 +21,6 @@ TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN")
 SUM = "sum of "
 VOLTS = (0.3, 30.0)  # the INA3221 measures up to 26 V
 JETPACK = {"36.3": "6.0", "36.4": "6.1 or 6.2", "36.5": "6.2", "38.2": "7.0", "38.4": "7.1", "39.2": "7.2"}
-
-
-def is_jetson(root: Path = Path("/")) -> bool:
-    """Whether this is a Tegra board with NVIDIA's L4T."""
-    return (root / "etc/nv_tegra_release").exists() or "nvidia,tegra" in (
-        text_of(root / "proc/device-tree/compatible") or ""
-    )
 
 
 def jetson_sensors(root: Path = Path("/")) -> list[Sensor]:
@@ -42,8 +36,8 @@ def jetson_facts(root: Path = Path("/")) -> dict[str, str]:
         version = f"{release[1]}.{release[2]}"
         jetpack = JETPACK.get(".".join(version.split(".")[:2]))
         found[L4T] = version + (f" (JetPack {jetpack})" if jetpack else "")
-    mode = power_mode(root)
-    if mode is not None:
+    mode = read_power_mode(root)
+    if mode:
         found[POWER_MODE] = mode
     folder = gpu_folder(root)
     if folder is not None:
@@ -58,18 +52,6 @@ def jetson_facts(root: Path = Path("/")) -> dict[str, str]:
     if total is not None:
         found[TOTAL_POWER] = total
     return found
-
-
-def power_mode(root: Path) -> str | None:
-    """Nvpmodel's mode: `pmode:0002` in its status file, the name from its configuration."""
-    mode = re.search(r"pmode:(\d+)", text_of(root / "var/lib/nvpmodel/status") or "")
-    if mode is None:
-        return None
-    for line in (text_of(root / "etc/nvpmodel.conf") or "").splitlines():
-        named = re.match(r"\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", line)
-        if named and int(named[1]) == int(mode[1]):
-            return f"{named[2]} ({int(mode[1])})"
-    return f"mode {int(mode[1])}"
 
 
 # --------------------------------------------------------------------------------------------------------------- power

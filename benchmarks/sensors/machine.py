@@ -18,7 +18,10 @@ from pathlib import Path
 
 from .cpu import finite, text_of
 
-PACKAGES = ("numpy", "Pillow", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx")
+PACKAGES = (
+    "numpy", "Pillow", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "cuda-bindings", "pycuda",
+    "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13",
+)  # fmt: skip
 NAME = r'PRETTY_NAME="?([^"\n]*)'  # of the distribution, in os-release
 
 

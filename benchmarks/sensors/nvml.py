@@ -21,15 +21,16 @@ class Nvml:
 
     Args:
         nvml: the module `pynvml`.
-        index: of the card.
+        bus_id: of the card, as CUDA gives it; empty: NVML's first one, which with several cards may be another.
 
     Raises:
         Exception: what NVML raises where there is no driver or no such card.
     """
 
-    def __init__(self, nvml: Any, index: int = 0) -> None:
+    def __init__(self, nvml: Any, bus_id: str = "") -> None:
         nvml.nvmlInit()
-        self._nvml, self._card = nvml, nvml.nvmlDeviceGetHandleByIndex(index)
+        self._nvml = nvml
+        self._card = nvml.nvmlDeviceGetHandleByPciBusId(bus_id) if bus_id else nvml.nvmlDeviceGetHandleByIndex(0)
 
     def sensors(self) -> list[Sensor]:
         """Those that this card and driver answer for."""
@@ -92,13 +93,13 @@ class Nvml:
             raise ValueError(str(error)) from error
 
 
-def open_nvml(index: int = 0) -> Nvml | None:
-    """The card, or None without `nvidia-ml-py`, driver or card."""
+def open_nvml(bus_id: str = "") -> Nvml | None:
+    """The card at that address, or None without `nvidia-ml-py`, driver or card."""
     try:
         import pynvml
     except ImportError:
         return None
     try:
-        return Nvml(pynvml, index)
+        return Nvml(pynvml, bus_id)
     except pynvml.NVMLError:
         return None

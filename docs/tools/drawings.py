@@ -119,9 +119,11 @@ TREE = draw(
         "camera": Box(0, 3, "camera/", "sources to answers"),
         "export": Box(1, 3, "export/", "checkpoint to graphs"),
         "calibration": Box(2, 3, "calibration/", "INT8, accuracy gate"),
+        "serving": Box(3, 3, "serving/", "models for Triton"),
         "model": Box(1, 4, "model/", "PyTorch: networks, data, training", wide=2),
         "engine": Box(0, 5, "engine/", "runtime, sessions, builder, trust: numpy and one backend", wide=4),
-        "bundle": Box(0, 6, "bundle/", "the folder format", wide=2),
+        "media": Box(0, 6, "media/", "videos and pictures"),
+        "bundle": Box(1, 6, "bundle/", "the folder format"),
         "clips": Box(2, 6, "clips.py", "sampling, colours"),
         "errors": Box(3, 6, "errors.py", "errors, exit codes"),
     },
@@ -129,7 +131,8 @@ TREE = draw(
         ("cli", "workflows"), ("studies", "workflows"), ("workflows", "benchmarks"),
         ("benchmarks", "camera"), ("benchmarks", "export"), ("benchmarks", "calibration"),
         ("export", "model"), ("calibration", "model"), ("camera", "engine"), ("model", "engine"),
-        ("engine", "bundle"), ("engine", "clips"), ("engine", "errors"),
+        ("benchmarks", "serving"), ("serving", "engine"),
+        ("media", "bundle"), ("engine", "bundle"), ("engine", "clips"), ("engine", "errors"),
     ],
 )  # fmt: skip
 

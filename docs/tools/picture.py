@@ -1,70 +1,88 @@
-"""Draw `docs/answer.png`: frames of a synthetic video, and beside them the answer to the clip that they are of.
+"""Draw `docs/watch.png`: the page of `logoformer watch` in headless Chromium, with two drawn people before it.
 
     python docs/tools/picture.py BUNDLE        (`make picture` takes the bundle of `make demo`)
 
-The face is drawn by `logoformer synth`, the answer is computed, the panel is that of `logoformer run -o`.
+The people are drawn by `logoformer synth --kind scene`; boxes, ids and answers are those of the real program.
 """
 
 from __future__ import annotations
 
+import io
+import json
+import re
+import signal
+import subprocess
 import sys
 import tempfile
-from collections import deque
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import logoformer
-import numpy as np
-from logoformer.bundle.files import parse_json, write_atomic
-from logoformer.camera.overlay import draw_panel
-from logoformer.camera.sources.open import open_source
-from logoformer.camera.sources.video import load_cv2
-from logoformer.model.synthetic.layout import write_untrimmed
-from logoformer.model.synthetic.recordings import FIRST_VIDEO_IDENTITY
+from logoformer.bundle.files import write_atomic
+from PIL import Image
 
-PICTURE = Path(__file__).parents[1] / "answer.png"
-SIDE = 180  # pixels of one frame; there are two by two
-LABEL = "sad"  # told by what is shown, not by its order in time
-PERSON = FIRST_VIDEO_IDENTITY + 3  # in no training set
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+from headless import Browser, open_browser  # noqa: E402
+
+PICTURE = ROOT / "docs" / "watch.png"
+WIDTH, HEIGHT = 1100, 800  # pixels of the page
+READ = """JSON.stringify([document.querySelectorAll('.face').length,
+  Math.min(...[...document.querySelectorAll('.timeline')].map((canvas) => Number(canvas.dataset.points)))])"""
+POINTS = 12  # on each timeline, so that it is seen that it moves
+WAIT_S = 120
 
 
-def draw_answer(bundle: Path, out: Path, label: str = LABEL) -> str:
-    """Draws the picture; returns the label that the bundle gave.
+def draw_page(bundle: Path, out: Path) -> None:
+    """Watches a scene, and keeps a picture of the page once both people have a history.
 
     Args:
         bundle: of a model that was trained on the synthetic faces.
         out: the PNG.
-        label: the expression that the face shows.
     """
-    cv2 = load_cv2("Drawing a picture")
+    program = [sys.executable, "-m", "logoformer"]
     with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder) / "video.mp4"
-        write_untrimmed(video, side=SIDE, identity=PERSON)
-        spans = parse_json(video.with_suffix(".json").read_bytes(), "the video's labels")
-        end_s = next(span["end_s"] for span in spans if span["label"] == label)
+        scene = Path(folder) / "scene.mp4"
+        subprocess.run([*program, "synth", "--kind", "scene", "-o", str(scene)], check=True)
+        words = [*program, "watch", str(bundle), str(scene), "--loop", "--port", "0"]
         with (
-            logoformer.load(bundle) as runtime,
-            open_source(video) as source,
-            runtime.stream(hop=1, color="bgr") as stream,
+            (Path(folder) / "said").open("w+") as said,
+            subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=said) as watching,
+            open_browser(Path(folder) / "profile") as browser,
         ):
-            sampling = runtime.bundle.sampling
-            seen = deque(maxlen=round(sampling.span_s * sampling.fps))
-            for captured in source:
-                seen.append(captured.frame)
-                result = stream.push(captured.frame, captured.time_s)
-                if result is not None and captured.time_s >= end_s - 0.1:
-                    break
-            shares = dict(zip(runtime.labels, result.probabilities.tolist(), strict=True))
-            line = {"label": result.label, "probabilities": shares}
-            panel = draw_panel(cv2, 2 * SIDE, runtime.labels, line, captured.time_s)
-    shown = [seen[round(place * (len(seen) - 1))] for place in (0.05, 0.35, 0.65, 0.95)]
-    frames = np.concatenate([np.concatenate(shown[:2], axis=1), np.concatenate(shown[2:], axis=1)])
-    picture = np.concatenate([frames, panel], axis=1)
-    written, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    if not written:
-        raise OSError(f"{out} could not be encoded")
-    write_atomic(out, data.tobytes())
-    return str(result.label)
+            try:
+                address = _wait_for(lambda: re.search(r"http://\S+", Path(said.name).read_text()), "its address")[0]
+                browser.show(address, WIDTH, "light", "JSON.stringify(1)")
+                size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+                browser.call("Emulation.setDeviceMetricsOverride", **size)
+                _wait_for(lambda: _grown(browser), f"two faces with {POINTS} answers each")
+                write_atomic(out, _smaller(browser.screenshot()))
+            finally:
+                watching.send_signal(signal.SIGTERM)
+
+
+def _smaller(png: bytes) -> bytes:
+    """The picture in 256 colours: half the bytes."""
+    small = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def _grown(browser: Browser) -> bool:
+    faces, points = json.loads(browser.call("Runtime.evaluate", expression=READ)["result"]["value"])
+    return bool(faces >= 2 and (points or 0) >= POINTS)
+
+
+def _wait_for(found: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + WAIT_S
+    while not (value := found()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"`logoformer watch` did not show {what} within {WAIT_S} s")
+        time.sleep(0.2)
+    return value
 
 
 if __name__ == "__main__":
-    print(f"{PICTURE}: {draw_answer(Path(sys.argv[1]), PICTURE)}")
+    draw_page(Path(sys.argv[1]), PICTURE)
+    print(PICTURE)

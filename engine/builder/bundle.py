@@ -12,7 +12,7 @@ from typing import Any
 
 from ...bundle import MIXED, Bundle, GraphEntry
 from ...errors import BadInputError, MachineError, UsageError, one_of, printable
-from ..machine.environment import platform_name, running
+from ..machine.environment import platform_name, read_power_mode, running
 from ..machine.log import OverallProgress, Progress
 from ..machine.memory import MIB
 from ..machine.targets import folder_name
@@ -181,7 +181,7 @@ class _Work:
             plan[self.plan_sm] = prove(data, self.bundle, entry, self.plan_sm, like).summary()
         target = folder_name(built.target, built.tensorrt_version, built.compute_capabilities or ("unknown",))
         file, digest = write_engine(self.folder, target, f"{entry.graph}.{entry.precision}.b{entry.batch}", built.plan)
-        self.store.record_engine(digest, file)
+        self.store.record_engine(digest, entry.sha256, file)
         self.entries.append(
             EngineEntry(
                 graph=entry.graph,
@@ -196,6 +196,8 @@ class _Work:
                 compute_capabilities=built.compute_capabilities,
                 platform=platform_name(),
                 cuda=built.cuda,
+                gpu=built.gpu,
+                power_mode=read_power_mode() if built.gpu else "",
                 flags={
                     **built.flags,
                     "left_out": dropped,
@@ -217,7 +219,7 @@ class _Work:
         """Build with the timing cache of this GPU, if this user's own programs wrote it."""
         known, name = None, ""
         if options.target == "tensorrt":
-            name = cache_name("timing", running(find_module(options.target)))
+            name = cache_name("timing", running("tensorrt", find_module("tensorrt").version, options.device))
             known, why = self.store.admit_cache(name, MAX_TIMING_CACHE_BYTES)
             self.notes += [why] if why and why not in self.notes else []
         _log.info("building %s for %s", printable(entry.file), options.target)

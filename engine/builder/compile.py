@@ -7,17 +7,18 @@ name that another needs, it is asked for with getattr.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...bundle.onnx_scan import refuse_external
 from ...errors import BadInputError, LogoformerError, MachineError, UsageError
-from ..machine.environment import ON_GPU, build_memory, find_gpu
-from ..machine.log import BuildLog, Progress, make_logger, make_monitor
+from ..machine.environment import ON_GPU, build_memory, card_context, find_gpu
+from ..machine.log import BuildLog, Progress, make_logger, make_monitor, write_to
 from ..machine.memory import MIB, MORE_MEMORY, Memory, looks_short, shortage
 from ..machine.targets import RTX_SMS, check_sms, check_target
 from ..machine.tensorrt import TrtModule, find_module
@@ -41,6 +42,7 @@ class BuildOptions:
             (28 of 100 for an FP16 `temporal` graph).
         hardware_compatible: the engine shall run on every GPU from Ampere on, not on this one alone; slower, and not
             offered on a Jetson.
+        device: CUDA's number of the GPU that TensorRT builds on and for.
 
     Raises:
         UsageError: a value that the target does not take.
@@ -52,6 +54,7 @@ class BuildOptions:
     optimization_level: int | None = None
     max_aux_streams: int = 0
     hardware_compatible: bool = False
+    device: int = 0
 
     def __post_init__(self) -> None:
         check_target(self.target)
@@ -62,6 +65,11 @@ class BuildOptions:
                     "A TensorRT-RTX engine covers the GPUs that it is built for; there is no hardware compatibility.",
                     next="name the GPUs with --gpus",
                 )
+            if self.device:
+                raise UsageError(
+                    f"TensorRT-RTX compiles on the processor; it takes no card {self.device}.",
+                    next="name the GPUs that it builds for with --gpus",
+                )
         elif self.compute_capabilities:
             raise UsageError(
                 f"TensorRT builds for the GPU it runs on; {'+'.join(self.compute_capabilities)} cannot be asked for.",
@@ -71,6 +79,8 @@ class BuildOptions:
             raise UsageError(f"A workspace of {self.workspace_bytes} bytes cannot be; at least 1 is needed.")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise UsageError(f"The optimization level is 0 ... 5, not {self.optimization_level}.")
+        if self.device < 0:
+            raise UsageError(f"device={self.device}: cards are counted from 0.", next="device=0")
         if self.max_aux_streams < 0:
             raise UsageError(f"The number of auxiliary streams cannot be {self.max_aux_streams}.")
 
@@ -100,8 +110,9 @@ class Compilation:
         self.trt, self.options, self.log = trt, options, log
         self.timing_cache: bytes | None = None
         self._shown = shown
-        self._memory = build_memory(trt.target)
-        self._logger = make_logger(trt.module, log)
+        self._memory = build_memory(trt.target, options.device)
+        write_to(log)
+        self._logger = make_logger(trt.module)
         try:
             self._builder = trt.module.Builder(self._logger)
         except (TypeError, RuntimeError) as error:  # pybind11's way to say that the factory gave nothing
@@ -133,6 +144,7 @@ class Compilation:
         Raises:
             MachineError: out of memory, or TensorRT fails for this GPU.
         """
+        write_to(self.log)
         config = self._configure(verbosity)
         used = self._use_timing_cache(config, timing_cache)
         monitor = make_monitor(self.trt.module, progress) if progress is not None else None
@@ -142,7 +154,7 @@ class Compilation:
         if monitor is not None and monitor.error is not None:
             raise monitor.error
         if plan is None:
-            raise build_failed(self.trt, self._shown, self.log, self._memory)
+            raise build_failed(self.trt, self._shown, self.log, self._memory, self.options.device)
         if used:
             self.timing_cache = bytes(config.get_timing_cache().serialize())
         return bytes(plan), {**self._settings(config), "timing_cache": used}
@@ -167,6 +179,9 @@ class Compilation:
         if options.hardware_compatible:
             config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
         if self.trt.target == "rtx":
+            own_memory = getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+            if own_memory is not None:  # from 1.2 on
+                config.set_flag(own_memory)  # an engine that allocates while it runs is not captured by a CUDA graph
             config.num_compute_capabilities = len(options.compute_capabilities)
             for index, sm in enumerate(options.compute_capabilities):
                 config.set_compute_capability(self._capability(sm), index)
@@ -261,12 +276,14 @@ def _network_flags(module: Any) -> int:
     return flags
 
 
-def build_failed(trt: TrtModule, shown: str, log: BuildLog, before: Memory | None = None) -> MachineError:
+def build_failed(
+    trt: TrtModule, shown: str, log: BuildLog, before: Memory | None = None, device: int = 0
+) -> MachineError:
     """The error for a build that gave no engine, classified by what TensorRT said in `log`."""
     lines = log.errors or log.complaints or log.chatter
     said = (*log.complaints, *log.chatter)
     if looks_short(said):
-        cause, advice = shortage(said, before, build_memory(trt.target)), MORE_MEMORY
+        cause, advice = shortage(said, before, build_memory(trt.target, device)), MORE_MEMORY
     elif _NO_KERNELS.search("\n".join(said).lower()):
         cause = f"{trt} has no kernels for that GPU in that precision"
         advice = "leave that GPU out, build fp16, or install the TensorRT that belongs to the board"
@@ -292,6 +309,7 @@ class BuiltEngine:
         seconds: what parsing and compiling took on this machine.
         timing_cache: what TensorRT measured of kernels, for the next build; None where it keeps none.
         peak_bytes: the most memory that the process of the build held; 0 without such a process.
+        gpu: `Gpu.model` of the one that measured the kernels; empty with TensorRT-RTX, which measures none.
     """
 
     plan: bytes
@@ -304,6 +322,7 @@ class BuiltEngine:
     seconds: float
     timing_cache: bytes | None = None
     peak_bytes: int = 0
+    gpu: str = ""
 
 
 def build_here(
@@ -320,11 +339,38 @@ def build_here(
         RefusedError, BadInputError, MachineError: see `process.build_engine`.
     """
     trt = find_module(options.target)
+    with on_card(options):
+        return _build(trt, onnx, options, progress, shown, timing_cache)
+
+
+@contextlib.contextmanager
+def on_card(options: BuildOptions) -> Iterator[None]:
+    """Makes the card of a build current in this thread; TensorRT-RTX needs none.
+
+    Raises:
+        MachineError: there is no such card.
+    """
+    if options.target == "rtx":
+        yield
+        return
+    with card_context(options.device) as current:
+        if options.device and not current:
+            raise MachineError(
+                f"There is no card {options.device} to build on.",
+                cause="no NVIDIA driver, or fewer cards than that",
+                next="nvidia-smi",
+            )
+        yield  # without a driver TensorRT itself says so
+
+
+def _build(
+    trt: TrtModule, onnx: bytes, options: BuildOptions, progress: Progress | None, shown: str, timing_cache: bytes
+) -> BuiltEngine:
     begun = time.perf_counter()
     compilation = Compilation(trt, onnx, shown, options, BuildLog())
     tensor_types = compilation.tensor_types()
     plan, flags = compilation.run("NONE", progress, timing_cache)
-    gpu = find_gpu()
+    gpu = find_gpu(options.device)
     this_gpu = () if gpu is None else (gpu.compute_capability,)
     return BuiltEngine(
         plan=plan,
@@ -336,4 +382,5 @@ def build_here(
         tensor_types=tensor_types,
         seconds=time.perf_counter() - begun,
         timing_cache=compilation.timing_cache,
+        gpu=gpu.model if gpu is not None and options.target == "tensorrt" else "",
     )

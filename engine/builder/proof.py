@@ -20,12 +20,12 @@ from typing import Any
 from ...bundle import Bundle, GraphEntry
 from ...errors import VerificationError, command, printable
 from ..machine.log import BuildLog, make_logger
-from ..machine.tensorrt import find_module
+from ..machine.tensorrt import TrtModule, find_module
 from ..plan.inspector import engine_information, parse_inspector
 from ..plan.kernels import Kernel, KernelPlan
 from ..plan.macs import network_macs, place_macs, place_nodes
 from ..plan.rtx_log import parse_plan
-from .compile import BuildOptions, Compilation
+from .compile import BuildOptions, Compilation, on_card
 
 # What a graph holds at least when its index entry does not say (bundles of before the promise).
 PROMISED = {"fp32": 0.95, "fp16": 0.95, "int8": 0.95}
@@ -57,7 +57,7 @@ def xray(
         MachineError: TensorRT-RTX is missing, or the build fails.
         VerificationError: the build went well but its log holds no plan.
     """
-    wanted = replace(options or BuildOptions(), target="rtx", compute_capabilities=(sm,))
+    wanted = replace(options or BuildOptions(), target="rtx", compute_capabilities=(sm,), device=0)
     trt = find_module("rtx")
     messages: list[str] = []
     log = BuildLog(lambda message: messages.append(message) if message.startswith("Layers:") else None)
@@ -100,11 +100,15 @@ def inspect_here(
     Raises:
         MachineError: no GPU, no TensorRT, or the build fails.
     """
-    log = BuildLog()
     trt = find_module(options.target)
-    compilation = Compilation(trt, onnx, shown, options, log)
+    with on_card(options):
+        return _inspect(trt, onnx, options, shown, timing_cache)
+
+
+def _inspect(trt: TrtModule, onnx: bytes, options: BuildOptions, shown: str, timing_cache: bytes) -> Inspection:
+    compilation = Compilation(trt, onnx, shown, options, BuildLog())
     engine, _ = compilation.run("DETAILED", timing_cache=timing_cache)
-    text = engine_information(trt.module, make_logger(trt.module, log), engine)
+    text = engine_information(trt.module, make_logger(trt.module), engine)
     return Inspection(str(trt), text, network_macs(trt.module, compilation.network))
 
 

@@ -1,7 +1,8 @@
 """The CUDA layer on cuda-python (`cuda.bindings`): runtime API calls with checked results.
 
-The runtime API uses each device's primary context by itself. Wheels exist for x86 and aarch64, and it has CUDA graphs.
-The package is optional: `rt` is bound when a device is opened.
+The driver API pushes and pops the device's primary context: `cudaSetDevice`, which would do for one card, creates a
+context on the card that it puts back too, with hundreds of megabytes that nobody asked for. Wheels exist for x86 and
+aarch64, and there are CUDA graphs. The package is optional: `cu` and `rt` are bound when a device is opened.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import needing
 from .layer import CudaError, HostBlock, no_device
+from .queue import Queue
 
 if TYPE_CHECKING:
+    from cuda.bindings import driver as cu
     from cuda.bindings import runtime as rt
 
 
@@ -28,12 +30,20 @@ class CudaPython:
 
     has_graphs = True
 
-    def __init__(self, device: int) -> None:
-        global rt
+    def __init__(self, device: int, wait: str = "auto", priority: str = "normal") -> None:
+        global cu, rt
         with needing("cuda.bindings", "cuda12", "The CUDA layer cuda-python"):
+            from cuda.bindings import driver as cu
             from cuda.bindings import runtime as rt
         self.device, self.lost = device, ""
-        self._before: list[int] = []
+        self.queue = Queue(self, wait, priority)
+        self._context: Any = None  # the primary one, once it is needed; kept until the process ends, as others use it
+        self._not_ready = rt.cudaError_t.cudaErrorNotReady
+        # What a frame's way calls, bound once.
+        self._push, self._pop = cu.cuCtxPushCurrent, cu.cuCtxPopCurrent
+        self._copy, self._launch = rt.cudaMemcpyAsync, rt.cudaGraphLaunch
+        self._record, self._query = rt.cudaEventRecord, rt.cudaEventQuery
+        self._default = rt.cudaMemcpyKind.cudaMemcpyDefault  # unified addresses say on which side memory lies
         self._graphs: dict[int, tuple[Any, Any]] = {}  # executable graph -> itself and what it was made from
         try:
             version = _take("cudaRuntimeGetVersion", rt.cudaRuntimeGetVersion())
@@ -46,6 +56,8 @@ class CudaPython:
             minor = self._attribute(attribute.cudaDevAttrComputeCapabilityMinor)
             self.compute_capability = f"sm{major}{minor}"
             self.integrated = bool(self._attribute(attribute.cudaDevAttrIntegrated))
+            managed = self.integrated and self._attribute(attribute.cudaDevAttrConcurrentManagedAccess)
+            self.managed = bool(managed)
         except CudaError as fault:
             raise no_device(device, "cuda-python", str(fault)) from fault
 
@@ -53,16 +65,17 @@ class CudaPython:
         return int(_take("cudaDeviceGetAttribute", rt.cudaDeviceGetAttribute(attribute, self.device)))
 
     def __enter__(self) -> object:
-        before = int(_take("cudaGetDevice", rt.cudaGetDevice()))
-        if before != self.device:
-            _take("cudaSetDevice", rt.cudaSetDevice(self.device))
-        self._before.append(before)
+        if self._context is None:
+            _said("cuInit", cu.cuInit(0))
+            card = _said("cuDeviceGet", cu.cuDeviceGet(self.device))
+            self._context = _said("cuDevicePrimaryCtxRetain", cu.cuDevicePrimaryCtxRetain(card))
+        answer = self._push(self._context)
+        if answer[0]:
+            _said("cuCtxPushCurrent", answer)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        before = self._before.pop()
-        if before != self.device:
-            rt.cudaSetDevice(before)
+        self._pop()  # nothing to be done about an error: the call's own is on its way
 
     # ---------------------------------------------------------------------------------------------------------- memory
     def memory(self) -> tuple[int, int]:
@@ -83,9 +96,13 @@ class CudaPython:
     def free(self, pointer: int) -> None:
         _take("cudaFree", rt.cudaFree(pointer))
 
-    def alloc_host(self, size: int, *, mapped: bool) -> HostBlock:
+    def alloc_host(self, size: int, *, mapped: bool, managed: bool = False) -> HostBlock:
         import ctypes
 
+        if managed:
+            pointer = int(_take("cudaMallocManaged", rt.cudaMallocManaged(size, rt.cudaMemAttachGlobal)))
+            array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
+            return HostBlock(array, pointer, pointer, managed=True)
         flags = rt.cudaHostAllocMapped if mapped else rt.cudaHostAllocDefault
         pointer = int(_take("cudaHostAlloc", rt.cudaHostAlloc(size, flags)))
         array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
@@ -93,11 +110,19 @@ class CudaPython:
         return HostBlock(array, int(seen), pointer)
 
     def free_host(self, block: HostBlock) -> None:
-        _take("cudaFreeHost", rt.cudaFreeHost(block.handle))
+        if block.managed:
+            self.free(block.handle)
+        else:
+            _take("cudaFreeHost", rt.cudaFreeHost(block.handle))
 
     # --------------------------------------------------------------------------------------------- streams and events
-    def stream(self) -> int:
-        return int(_take("cudaStreamCreateWithFlags", rt.cudaStreamCreateWithFlags(rt.cudaStreamNonBlocking)))
+    def stream(self, *, first: bool = False) -> int:
+        if not first:
+            return int(_take("cudaStreamCreateWithFlags", rt.cudaStreamCreateWithFlags(rt.cudaStreamNonBlocking)))
+        error, _, greatest = rt.cudaDeviceGetStreamPriorityRange()
+        _take("cudaDeviceGetStreamPriorityRange", (error,))
+        created = rt.cudaStreamCreateWithPriority(rt.cudaStreamNonBlocking, greatest)
+        return int(_take("cudaStreamCreateWithPriority", created))
 
     def free_stream(self, stream: int) -> None:
         _take("cudaStreamDestroy", rt.cudaStreamDestroy(stream))
@@ -116,30 +141,46 @@ class CudaPython:
         finally:
             self.free_event(event)  # the driver keeps it until the wait is over
 
-    def event(self) -> int:
-        return int(_take("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(rt.cudaEventDisableTiming)))
+    def event(self, *, blocking: bool = False, timing: bool = False) -> int:
+        flags = (rt.cudaEventBlockingSync if blocking else 0) | (0 if timing else rt.cudaEventDisableTiming)
+        return int(_take("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(flags)))
 
     def free_event(self, event: int) -> None:
         _take("cudaEventDestroy", rt.cudaEventDestroy(event))
 
     def record(self, event: int, stream: int) -> None:
-        _take("cudaEventRecord", rt.cudaEventRecord(event, stream))
+        error = self._record(event, stream)[0]
+        if error:
+            _take("cudaEventRecord", (error,))
+
+    def query(self, event: int) -> bool:
+        error = self._query(event)[0]
+        if not error:
+            return True
+        if error != self._not_ready:
+            _take("cudaEventQuery", (error,))
+        return False
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        return float(_take("cudaEventElapsedTime", rt.cudaEventElapsedTime(start, end)))
+
+    def await_event(self, event: int) -> None:
+        _take("cudaEventSynchronize", rt.cudaEventSynchronize(event))
 
     def wait(self, stream: int, event: int) -> None:
         _take("cudaStreamWaitEvent", rt.cudaStreamWaitEvent(stream, event, 0))
 
     # ---------------------------------------------------------------------------------------------------------- copies
-    def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
-        kind = rt.cudaMemcpyKind.cudaMemcpyHostToDevice
-        _take("cudaMemcpyAsync", rt.cudaMemcpyAsync(pointer, array.ctypes.data, array.nbytes, kind, stream))
+    def to_device(self, pointer: int, block: HostBlock, size: int, stream: int) -> None:
+        _take("cudaMemcpyAsync", self._copy(pointer, block.handle, size, self._default, stream))
 
-    def to_host(self, array: npt.NDArray[np.uint8], pointer: int, stream: int) -> None:
-        kind = rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        _take("cudaMemcpyAsync", rt.cudaMemcpyAsync(array.ctypes.data, pointer, array.nbytes, kind, stream))
+    def to_host(self, block: HostBlock, pointer: int, size: int, stream: int) -> None:
+        _take("cudaMemcpyAsync", self._copy(block.handle, pointer, size, self._default, stream))
 
     def on_device(self, to: int, source: int, size: int, stream: int) -> None:
-        kind = rt.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        _take("cudaMemcpyAsync", rt.cudaMemcpyAsync(to, source, size, kind, stream))
+        error = self._copy(to, source, size, self._default, stream)[0]
+        if error:
+            _take("cudaMemcpyAsync", (error,))
 
     def fill(self, pointer: int, value: int, size: int, stream: int) -> None:
         _take("cudaMemsetAsync", rt.cudaMemsetAsync(pointer, value, size, stream))
@@ -168,12 +209,23 @@ class CudaPython:
         return key, nodes
 
     def launch(self, graph: int, stream: int) -> None:
-        _take("cudaGraphLaunch", rt.cudaGraphLaunch(self._graphs[graph][0], stream))
+        error = self._launch(self._graphs[graph][0], stream)[0]
+        if error:
+            _take("cudaGraphLaunch", (error,))
 
     def free_graph(self, graph: int) -> None:
         executable, source = self._graphs.pop(graph)
         _take("cudaGraphExecDestroy", rt.cudaGraphExecDestroy(executable))
         _take("cudaGraphDestroy", rt.cudaGraphDestroy(source))
+
+
+def _said(call: str, answer: Any) -> Any:
+    """`_take` for a call of the driver API, whose texts are the same."""
+    error = answer[0]
+    if int(error) != 0:
+        text = cu.cuGetErrorString(error)[1]
+        raise CudaError(call, f"{error.name} ({text.decode() if isinstance(text, bytes) else text})")
+    return answer[1] if len(answer) > 1 else None
 
 
 def _take(call: str, answer: Any) -> Any:

@@ -8,6 +8,7 @@ makes that context current for the calling thread and afterwards puts back what 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -59,13 +60,15 @@ class HostBlock:
 
     Attributes:
         array: uint8 `[size]`, the memory itself.
-        device_pointer: the same bytes as the device sees them, when the block is mapped; else 0.
+        device_pointer: the same bytes as the device sees them, when the block is mapped or managed; else 0.
         handle: the layer's own.
+        managed: whether the driver moves it between both sides, instead of locking it on the host's.
     """
 
     array: npt.NDArray[np.uint8]
     device_pointer: int
     handle: Any
+    managed: bool = False
 
 
 class Cuda(Protocol):
@@ -75,7 +78,9 @@ class Cuda(Protocol):
     device: int
     compute_capability: str  # such as 'sm87'
     integrated: bool  # shares its memory with the CPU, as on a Jetson
+    managed: bool  # integrated, and the host may touch managed memory while the device works
     has_graphs: bool
+    queue: Any  # a `queue.Queue`: what the sessions of one runtime share
     lost: str  # the sticky error that made the device useless to this process; empty while it is well
 
     def __enter__(self) -> object:
@@ -85,7 +90,7 @@ class Cuda(Protocol):
         """Puts back what was current before."""
 
     def memory(self) -> tuple[int, int]:
-        """(free, total) bytes of the device; (0, 0) when the driver does not say."""
+        """(free, total) bytes of the card that is current; (0, 0) when the driver does not say."""
 
     def owns(self, pointer: int, size: int) -> bool:
         """Whether these bytes are memory of this device, as far as the driver can tell."""
@@ -94,12 +99,12 @@ class Cuda(Protocol):
 
     def free(self, pointer: int) -> None: ...
 
-    def alloc_host(self, size: int, *, mapped: bool) -> HostBlock: ...
+    def alloc_host(self, size: int, *, mapped: bool, managed: bool = False) -> HostBlock: ...
 
     def free_host(self, block: HostBlock) -> None: ...
 
-    def stream(self) -> int:
-        """A new stream that does not wait for the default stream."""
+    def stream(self, *, first: bool = False) -> int:
+        """A new stream that does not wait for the default stream; `first`: of the greatest priority."""
 
     def free_stream(self, stream: int) -> None: ...
 
@@ -108,20 +113,30 @@ class Cuda(Protocol):
     def follow(self, stream: int, foreign: int) -> None:
         """Make later work in `stream` wait for another library's stream; 0: for all streams."""
 
-    def event(self) -> int: ...
+    def event(self, *, blocking: bool = False, timing: bool = False) -> int:
+        """A new event; `blocking`: a thread that waits for it sleeps; `timing`: for `elapsed_ms`."""
 
     def free_event(self, event: int) -> None: ...
 
     def record(self, event: int, stream: int) -> None: ...
 
+    def query(self, event: int) -> bool:
+        """Whether the device has come past the event; never waits."""
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """The device's time between two events that are past."""
+
+    def await_event(self, event: int) -> None:
+        """Waits until the device has come past the event."""
+
     def wait(self, stream: int, event: int) -> None:
         """Make later work in `stream` wait for the event."""
 
-    def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
-        """Copies; returns at once. `array` must stay as it is until the stream has come past."""
+    def to_device(self, pointer: int, block: HostBlock, size: int, stream: int) -> None:
+        """Copies; returns at once. The block must stay as it is until the stream has come past."""
 
-    def to_host(self, array: npt.NDArray[np.uint8], pointer: int, stream: int) -> None:
-        """Copies; returns at once. `array` may be read once the stream has come past."""
+    def to_host(self, block: HostBlock, pointer: int, size: int, stream: int) -> None:
+        """Copies; returns at once. The block may be read once the stream has come past."""
 
     def on_device(self, to: int, source: int, size: int, stream: int) -> None: ...
 
@@ -190,8 +205,10 @@ def device_lost(what: str, log: Sequence[str] = ()) -> DeviceLostError:
 
 
 def out_of_memory(cuda: Cuda, doing: str, needed: int, said: str) -> MachineError:
-    """The error for too little device memory, with what is free."""
-    free, total = cuda.memory()
+    """The error for too little device memory, with what is free there."""
+    free = total = 0
+    with contextlib.suppress(CudaError), cuda:  # type: ignore[attr-defined]
+        free, total = cuda.memory()  # of this card: another one's context may be current by now
     asked = f"{needed} bytes were asked for, " if needed else ""
     return MachineError(
         f"Card {cuda.device} has not enough memory for {doing}: {asked}{free} of {total} are free ({said}).",

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import MachineError, missing_package
 from .layer import CudaError, HostBlock, no_device
+from .queue import Queue
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING; pycuda has no name for it
 _CONTEXTS: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
@@ -26,12 +26,16 @@ class PyCuda:
     """One device; see `layer.Cuda`.
 
     Raises:
-        MachineError: pycuda is not installed or does not import, or there is no such card.
+        MachineError: pycuda is not installed or does not import, or there is no such card; or a priority is asked for.
     """
 
     has_graphs = False
 
-    def __init__(self, device: int) -> None:
+    def __init__(self, device: int, wait: str = "auto", priority: str = "normal") -> None:
+        if priority != "normal":
+            raise MachineError(
+                f"pycuda makes no streams of {priority} priority.", next="pip install 'logoformer[cuda12]'"
+            )
         try:
             import pycuda
             import pycuda.driver as drv
@@ -44,6 +48,7 @@ class PyCuda:
                 next="python3 -c 'import pycuda.driver'",
             ) from error
         self._drv, self.device, self.lost = drv, device, ""
+        self.queue = Queue(self, wait)
         self.name = f"pycuda {pycuda.VERSION_TEXT}"
         try:
             drv.init()
@@ -58,6 +63,8 @@ class PyCuda:
             major = card.get_attribute(attribute.COMPUTE_CAPABILITY_MAJOR)
             minor = card.get_attribute(attribute.COMPUTE_CAPABILITY_MINOR)
             self.integrated = bool(card.get_attribute(attribute.INTEGRATED))
+            concurrent = attribute.CONCURRENT_MANAGED_ACCESS
+            self.managed = self.integrated and bool(card.get_attribute(concurrent))
         except drv.Error as error:
             raise no_device(device, self.name, str(error)) from error
         self.compute_capability = f"sm{major}{minor}"
@@ -107,7 +114,12 @@ class PyCuda:
     def free(self, pointer: int) -> None:
         self._guarded("DeviceAllocation.free", self._memory.pop(pointer).free)
 
-    def alloc_host(self, size: int, *, mapped: bool) -> HostBlock:
+    def alloc_host(self, size: int, *, mapped: bool, managed: bool = False) -> HostBlock:
+        if managed:
+            array = self._call("managed_empty", size, np.uint8, "C", int(self._drv.mem_attach_flags.GLOBAL))
+            allocation = array.base
+            seen = self._guarded("ManagedAllocation.get_device_pointer", allocation.get_device_pointer)
+            return HostBlock(array, int(seen), allocation, managed=True)
         flags = self._drv.host_alloc_flags.DEVICEMAP if mapped else 0
         array = self._call("pagelocked_empty", size, np.uint8, "C", flags)
         allocation = array.base
@@ -118,7 +130,7 @@ class PyCuda:
         self._guarded("PagelockedHostAllocation.free", block.handle.free)
 
     # --------------------------------------------------------------------------------------------- streams and events
-    def stream(self) -> int:
+    def stream(self, *, first: bool = False) -> int:
         stream = self._call("Stream", _NON_BLOCKING)
         self._streams[int(stream.handle)] = stream
         return int(stream.handle)
@@ -132,8 +144,10 @@ class PyCuda:
     def follow(self, stream: int, foreign: int) -> None:
         self._guarded("Context.synchronize", self._drv.Context.synchronize)
 
-    def event(self) -> int:
-        event = self._call("Event", int(self._drv.event_flags.DISABLE_TIMING))
+    def event(self, *, blocking: bool = False, timing: bool = False) -> int:
+        flags = self._drv.event_flags
+        wanted = (int(flags.BLOCKING_SYNC) if blocking else 0) | (0 if timing else int(flags.DISABLE_TIMING))
+        event = self._call("Event", wanted)
         key, self._next_event = self._next_event, self._next_event + 1
         self._events[key] = event
         return key
@@ -144,15 +158,24 @@ class PyCuda:
     def record(self, event: int, stream: int) -> None:
         self._guarded("Event.record", self._events[event].record, self._streams[stream])
 
+    def query(self, event: int) -> bool:
+        return bool(self._guarded("Event.query", self._events[event].query))
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        return float(self._guarded("Event.time_since", self._events[end].time_since, self._events[start]))
+
+    def await_event(self, event: int) -> None:
+        self._guarded("Event.synchronize", self._events[event].synchronize)
+
     def wait(self, stream: int, event: int) -> None:
         self._guarded("Stream.wait_for_event", self._streams[stream].wait_for_event, self._events[event])
 
     # ---------------------------------------------------------------------------------------------------------- copies
-    def to_device(self, pointer: int, array: npt.NDArray[np.uint8], stream: int) -> None:
-        self._call("memcpy_htod_async", pointer, array, self._streams[stream])
+    def to_device(self, pointer: int, block: HostBlock, size: int, stream: int) -> None:
+        self._call("memcpy_htod_async", pointer, block.array[:size], self._streams[stream])
 
-    def to_host(self, array: npt.NDArray[np.uint8], pointer: int, stream: int) -> None:
-        self._call("memcpy_dtoh_async", array, pointer, self._streams[stream])
+    def to_host(self, block: HostBlock, pointer: int, size: int, stream: int) -> None:
+        self._call("memcpy_dtoh_async", block.array[:size], pointer, self._streams[stream])
 
     def on_device(self, to: int, source: int, size: int, stream: int) -> None:
         self._call("memcpy_dtod_async", to, source, size, self._streams[stream])

@@ -16,6 +16,7 @@ from .probe import CUDA, IMPORT, Distribution, Interpreter, Probe
 # The import names that matter, and which distributions put them there. Two of those in a folder overwrite each other.
 OWNERS = {
     "onnxruntime": r"onnxruntime(-gpu|-openvino|-directml|-qnn|-training.*)?",
+    "openvino": r"openvino",
     "tensorrt": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_bindings": r"tensorrt(-cu1\d)?(-bindings|-libs)?",
     "tensorrt_rtx": r"tensorrt-rtx(-cu1\d)?(-bindings|-libs)?",
@@ -45,6 +46,7 @@ class CudaGpu:
     name: str
     sm: str
     memory_mib: int
+    bus: str = ""  # PCI address; empty where it has none
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Facts:
         cuda: the newest CUDA of the driver, such as (12, 6); (0, 0) when it did not answer.
         cuda_init: what cuInit returned; -1 when the driver's library did not load.
         cuda_error: why it did not load.
-        smi: what nvidia-smi lists, one line a card.
+        smi: what nvidia-smi lists, one line a card, where CUDA does not start.
+        smi_buses: PCI addresses in nvidia-smi's order, where CUDA has several cards.
         debs: installed Debian packages that matter, with versions.
         libraries: TensorRT's and CUDA's shared libraries that the system holds.
         hidden: where the system's Python keeps modules that this interpreter does not see, by import name.
@@ -129,6 +132,7 @@ class Facts:
     cuda_init: int
     cuda_error: str
     smi: tuple[str, ...]
+    smi_buses: tuple[str, ...]
     debs: Mapping[str, str]
     libraries: tuple[str, ...]
     hidden: Mapping[str, str]
@@ -178,6 +182,10 @@ def read_facts(probe: Probe) -> Facts:
     release = probe.text("/etc/nv_tegra_release")
     l4t = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", release)
     init = int(said.get("init", -1))
+    gpus = tuple(
+        CudaGpu(str(g["name"]), str(g["sm"]), int(g["memory_mib"]), str(g.get("bus", "")))
+        for g in said.get("devices", ())
+    )
     minor = ".".join(probe.interpreter.version.split(".")[:2])
     which = probe.ask("which trtexec", ["/bin/sh", "-c", "command -v trtexec"])
     on_path = which.out.strip() if which.code == 0 else ""
@@ -190,11 +198,12 @@ def read_facts(probe: Probe) -> Facts:
         board=probe.text("/proc/device-tree/model"),
         l4t=f"{l4t[1]}.{l4t[2]}" if l4t else "",
         driver=_first(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)(?:\s|$)", probe.text("/proc/driver/nvidia/version")),
-        gpus=tuple(CudaGpu(str(g["name"]), str(g["sm"]), int(g["memory_mib"])) for g in said.get("devices", ())),
+        gpus=gpus,
         cuda=(int(said.get("version", 0)) // 1000, int(said.get("version", 0)) % 1000 // 10),
         cuda_init=init,
         cuda_error=str(said.get("error", "")),
-        smi=() if init == 0 else _smi(probe),
+        smi=() if init == 0 else _smi(probe, "name,driver_version,memory.total"),
+        smi_buses=_smi(probe, "pci.bus_id") if len(gpus) > 1 else (),
         debs=probe.debs(DEBS),
         libraries=tuple(path for pattern in LIBRARIES for path in probe.names(pattern)),
         hidden=_hidden(probe, modules),
@@ -242,7 +251,6 @@ def _first(pattern: str, text: str) -> str:
     return found[1] if found else ""
 
 
-def _smi(probe: Probe) -> tuple[str, ...]:
-    query = "--query-gpu=name,driver_version,memory.total"
-    answer = probe.ask("nvidia-smi", ["nvidia-smi", query, "--format=csv,noheader"])
+def _smi(probe: Probe, fields: str) -> tuple[str, ...]:
+    answer = probe.ask("nvidia-smi", ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"])
     return tuple(line.strip() for line in answer.out.splitlines() if line.strip()) if answer.code == 0 else ()

@@ -26,11 +26,14 @@ IMPORT = """
 import sys
 sys.path[:] = [entry for entry in sys.path if entry]
 import importlib, json
+sys.modules["openvino_telemetry"] = None  # openvino's import would send an event over the network
 module = importlib.import_module(sys.argv[1])
 parent = sys.modules[sys.argv[1].rpartition(".")[0] or sys.argv[1]]
 said = {"version": str(getattr(module, "__version__", getattr(parent, "__version__", "")))}
 if sys.argv[1] == "onnxruntime":
     said["providers"] = module.get_available_providers()
+if sys.argv[1] == "openvino":
+    said["devices"] = list(module.Core().available_devices)
 if sys.argv[1] == "pycuda.driver":
     said["version"] = parent.VERSION_TEXT
 if sys.argv[1] == "cv2":
@@ -61,6 +64,9 @@ else:
         cuda.cuDeviceTotalMem_v2(ctypes.byref(size), device)
         sm = f"sm{ask('cuDeviceGetAttribute', 75, device)}{ask('cuDeviceGetAttribute', 76, device)}"
         card = {"name": name.value.decode("utf-8", "replace"), "sm": sm, "memory_mib": size.value >> 20}
+        bus = ctypes.create_string_buffer(32)
+        if cuda.cuDeviceGetPCIBusId(bus, 32, device) == 0:
+            card["bus"] = bus.value.decode("ascii", "replace")
         said["devices"].append(card)
 print(json.dumps(said))
 """

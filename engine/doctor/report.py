@@ -8,7 +8,8 @@ from typing import Any
 
 from ...errors import EXIT_ENVIRONMENT, EXIT_OK
 from ..machine.targets import RTX_SMS
-from .advice import FIX, OK, Check, all_checks, check_rtx, check_tensorrt
+from .advice import ORT_OLDEST, all_checks, check_onnxruntime, check_openvino, check_rtx, check_tensorrt
+from .commands import FIX, OK, Check
 from .facts import Facts, Module, read_facts
 from .probe import Probe, probe_here
 
@@ -98,15 +99,27 @@ def doctor(probe: Probe | None = None) -> DoctorReport:
 def backends(f: Facts) -> tuple[BackendState, ...]:
     """Whether each backend can run a bundle here."""
     trouble = "" if check_tensorrt(f).status == OK else "see tensorrt"
-    return (_runs_onnxruntime(f), _runs_trt(f, "tensorrt", f.tensorrt, trouble), _runs_rtx(f))
+    return (_runs_onnxruntime(f), _runs_openvino(f), _runs_trt(f, "tensorrt", f.tensorrt, trouble), _runs_rtx(f))
 
 
 def _runs_onnxruntime(f: Facts) -> BackendState:
     module = f.modules["onnxruntime"]
     if not module.works:
         return BackendState("onnxruntime", False, "cannot run: " + (module.error or "not installed"))
-    more = [name for name in module.providers if name != "CPU"] if f.gpus else []
+    if module.numbers() < ORT_OLDEST:
+        return BackendState("onnxruntime", False, "cannot run: see onnxruntime")
+    fine = check_onnxruntime(f).status == OK
+    more = [name for name in module.providers if name != "CPU"] if f.gpus and fine else []
     return BackendState("onnxruntime", True, "runs bundles: " + " or ".join(["CPU", *more]))
+
+
+def _runs_openvino(f: Facts) -> BackendState:
+    module, check = f.modules["openvino"], check_openvino(f)
+    if not module.files or check is None:
+        return BackendState("openvino", False, "cannot run: not installed")
+    if check.status != OK:
+        return BackendState("openvino", False, "cannot run: see openvino")
+    return BackendState("openvino", True, "runs bundles: " + " or ".join(map(str, module.said.get("devices", ()))))
 
 
 def _runs_rtx(f: Facts) -> BackendState:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -70,8 +71,28 @@ class BuildLog:
         return tuple(self._chatter)
 
 
-def make_logger(module: Any, log: BuildLog) -> Any:
-    """An `ILogger` that writes into `log`; TensorRT may call it from threads of its own."""
+_routes = threading.local()
+_latest: list[BuildLog] = []  # at most one: takes what TensorRT says in threads of its own
+
+
+def write_to(log: BuildLog) -> None:
+    """Let TensorRT's messages of this thread go to `log`, until another one is named.
+
+    Messages of TensorRT's own threads go to the log that was named last.
+    """
+    _routes.log = log
+    _latest[:] = [log]
+
+
+def make_logger(module: Any) -> Any:
+    """The one `ILogger` of a TensorRT module, never freed, which writes where `write_to` says.
+
+    TensorRT takes the first logger that it sees for the whole process: all its objects must use that one, and it must
+    outlive them (`NvInferRuntime.h`, ILogger).
+    """
+    kept = vars(module).get("_logoformer_logger")
+    if kept is not None:
+        return kept
 
     class Logger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -79,9 +100,11 @@ def make_logger(module: Any, log: BuildLog) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             with contextlib.suppress(Exception):  # an exception must not reach TensorRT's C++ frames
+                log = getattr(_routes, "log", None) or _latest[0]
                 log.add(severity.name, message)
 
-    return Logger()
+    vars(module)["_logoformer_logger"] = logger = Logger()
+    return logger
 
 
 class ProgressRelay:

@@ -10,6 +10,7 @@ from ...errors import UsageError, one_of
 TARGETS = ("rtx", "tensorrt")
 # TensorRT-RTX 1.7's ComputeCapability enum; no Orin (sm87), no H100 (sm90), no Thor (sm110).
 RTX_SMS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+JETSON_SMS = ("sm87", "sm101", "sm110")  # Orin; Thor by the names of CUDA 12 and 13
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
@@ -20,6 +21,17 @@ def version_numbers(version: str) -> tuple[int, ...]:
     """
     leading = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(number) for number in leading.group().split(".")) if leading else (0,)
+
+
+def default_target(jetson: bool, compute_capability: str | None) -> str:
+    """The default target: 'tensorrt' where TensorRT-RTX cannot run, else 'rtx'.
+
+    Args:
+        jetson: whether this is one.
+        compute_capability: of the GPU here, such as 'sm87'; None without one: TensorRT-RTX needs none to build.
+    """
+    known = compute_capability is None or compute_capability in RTX_SMS
+    return "rtx" if known and not jetson else "tensorrt"
 
 
 def check_target(target: str) -> str:

@@ -7,11 +7,11 @@ The meta package provides the plain import name; the wheels that hold the code a
 from __future__ import annotations
 
 import importlib
-import platform
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import MachineError, missing_package
+from ...errors import MachineError, command, missing_package
+from .environment import find_gpu, is_jetson
 from .targets import check_target, version_numbers
 
 _IMPORT_NAMES = {
@@ -67,13 +67,25 @@ def find_module(target: str) -> TrtModule:
                 next="update to JetPack 6.1 or newer; logoformer run works with ONNX Runtime meanwhile",
             )
     purpose = f"The target '{target}'"
-    if target == "tensorrt" and platform.machine() == "aarch64":
+    if is_jetson() and target == "tensorrt":
         raise MachineError(
             f"{purpose} needs the Python package tensorrt, which is not installed here.",
             cause="on a Jetson it comes with JetPack, and a plain virtual environment does not see it",
             next="python3 -m venv --system-site-packages .venv",
         )
-    raise missing_package(names[0], target, purpose)
+    if is_jetson():
+        raise MachineError(
+            f"{purpose} needs TensorRT-RTX, which does not exist for a Jetson.",
+            cause="it is made for RTX cards; a Jetson takes JetPack's TensorRT",
+            next=command("logoformer", "build", "BUNDLE", "--target", "tensorrt"),
+        )
+    raise missing_package(names[0], cuda_extra(target), purpose)
+
+
+def cuda_extra(target: str) -> str:
+    """The extra whose wheels this machine's driver can run; of CUDA 13 where there is none."""
+    gpu = find_gpu()
+    return f"{target}12" if gpu is not None and version_numbers(gpu.cuda)[0] == 12 else target
 
 
 def _broken(name: str, error: Exception) -> MachineError:

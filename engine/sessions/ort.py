@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import io
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,8 @@ from ...bundle import GraphEntry, TensorSpec
 from ...bundle.onnx_scan import refuse_external
 from ...errors import MachineError, RefusedError, command, needing
 from ..cuda.layer import CudaError, device_lost
-from .contract import Array, Session, allocate, check_tensors
+from ..machine.environment import find_gpu, is_jetson
+from .contract import Array, HostSession, Session, allocate, check_tensors
 
 _LOST = "The card is lost to this process."
 _DTYPES = {
@@ -35,7 +37,7 @@ _DTYPES = {
 }
 
 
-class OrtSession:
+class OrtSession(HostSession):
     """One graph on ONNX Runtime's CPU provider.
 
     Args:
@@ -43,6 +45,7 @@ class OrtSession:
         entry: what the index says of them.
         threads: intra-op threads; None leaves the choice to ONNX Runtime.
         given: options of the provider.
+        arena: a session whose ring this one reads; None: it has its own.
 
     Raises:
         MachineError: onnxruntime is missing, cannot run this graph, or would run it on another provider.
@@ -55,7 +58,12 @@ class OrtSession:
     next = "pip install --upgrade onnxruntime"
 
     def __init__(
-        self, data: bytes, entry: GraphEntry, threads: int | None = None, given: Mapping[str, str] | None = None
+        self,
+        data: bytes,
+        entry: GraphEntry,
+        threads: int | None = None,
+        given: Mapping[str, str] | None = None,
+        arena: Session | None = None,
     ) -> None:
         refuse_external(data, entry.file)
         runtime = import_onnxruntime()
@@ -65,8 +73,8 @@ class OrtSession:
         # Each session has its own pool, whose idle threads would go on spinning while the next session computes:
         # `frame` and `temporal` alternating took twice as long (60 ms against 30 ms for `base` on 2 cores).
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Q/DQ are computed as they are. ONNX Runtime's own INT8 fusions of an FP16 graph gave another class than FP32
-        # on 8.4 % of 500 clips (trained `tiny`), the graph as it is on 0.4 %, and they took longer.
+        # Q/DQ are computed as they are: ONNX Runtime's own INT8 fusions of a mixed graph take longer, and of graphs
+        # that quantize FP16 without a Cast (bundles of 0.1) they gave another class than FP32 on 8.4 % of 500 clips.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         for key, value in self.settings.items():
             options.add_session_config_entry(key, value)
@@ -92,7 +100,7 @@ class OrtSession:
         self.inputs = {spec.name: spec for spec in _specs(session.get_inputs())}
         self.outputs = {spec.name: spec for spec in _specs(session.get_outputs())}
         check_tensors(entry.file, (*entry.inputs, *entry.outputs), (*self.inputs.values(), *self.outputs.values()))
-        self._buffers: dict[str, Array] = {**allocate(self.inputs), **allocate(self.outputs)}
+        self._buffers: dict[str, Array] = {**allocate(self.inputs, arena), **allocate(self.outputs)}
         binding = session.io_binding()
         for name in self.inputs:
             binding.bind_input(name, *self._address(name))
@@ -179,11 +187,11 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 def open_session(data: bytes, entry: GraphEntry, options: Mapping[str, Any]) -> Session:
-    """The backend's entry point; `options` may hold `threads`, and `card` (none: the CPU)."""
-    card = options.get("card")
+    """The backend's entry point; options: `threads`, `card` (none: the CPU), `arena`."""
+    card, threads, arena = (options.get(name) for name in ("card", "threads", "arena"))
     if card is None:
-        return OrtSession(data, entry, options.get("threads"))
-    return CudaSession(data, entry, options.get("threads"), {"device_id": str(card), "use_tf32": "0"})
+        return OrtSession(data, entry, threads, arena=arena)
+    return CudaSession(data, entry, threads, {"device_id": str(card), "use_tf32": "0"}, arena)
 
 
 def require_cuda() -> None:
@@ -197,7 +205,7 @@ def require_cuda() -> None:
         raise MachineError(
             f"This onnxruntime ({runtime.__version__}) has no CUDAExecutionProvider.",
             cause="the wheel onnxruntime is for CPUs; onnxruntime-gpu is another one, of the same module",
-            next="pip uninstall onnxruntime && pip install 'logoformer[gpu]'",
+            next=_with_cuda(),
         )
     if hasattr(runtime, "preload_dlls"):  # from 1.21 on: CUDA that pip brought is not where the loader looks
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; that is asked for below
@@ -209,7 +217,16 @@ def require_cuda() -> None:
     except OSError as error:
         raise MachineError(
             f"ONNX Runtime {runtime.__version__} cannot load its CUDA provider: {error}",
-            cause="a machine without an NVIDIA GPU, or without the CUDA 12 and cuDNN 9 that it is built for",
+            cause="a machine without an NVIDIA GPU, or without the CUDA (13 since 1.27, else 12) and cuDNN 9 it needs",
             next=f"pip install 'onnxruntime-gpu[cuda,cudnn]=={runtime.__version__}'; "
             "without a GPU: backend='onnxruntime'",
         ) from error
+
+
+def _with_cuda() -> str:
+    """The command that brings an ONNX Runtime with CUDA, or what to use in its place."""
+    if is_jetson() and sys.version_info < (3, 11):  # JetPack 6: the index has no aarch64 wheel for its Python 3.10
+        return "keep onnxruntime for the CPU: no wheel with CUDA exists for this Python on a Jetson; --backend tensorrt"
+    gpu = find_gpu()
+    extra = "gpu12" if gpu is not None and gpu.cuda.startswith("12.") else "gpu"
+    return f"pip uninstall onnxruntime && pip install 'logoformer[{extra}]'"

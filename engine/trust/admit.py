@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from ...bundle.descriptors import HeldFolder
 from ...bundle.files import read_regular
 from ...errors import MachineError, RefusedError, printable
 from ..machine.environment import Running
-from ..machine.targets import version_numbers
+from ..machine.targets import JETSON_SMS, version_numbers
 from .index import FAILED, STALE, VERIFIED, EngineEntry, build_command, read_engine
 from .signature import SIGNATURE_BYTES
 from .store import TrustStore
 
 _log = logging.getLogger(__name__)
+
+AMPERE_PLUS = "AMPERE_PLUS"
 
 
 def admit_engine(
@@ -50,13 +53,14 @@ def admit_engine(
     """
     data = read_engine(folder, entry)
     shown = f"{os.fspath(folder)}/{entry.file}"
-    (trust or TrustStore()).require_engine(entry.sha256, shown, read_signature(folder, entry.file))
+    store = trust or TrustStore()
+    store.require_engine(entry.sha256, entry.graph_sha256, shown, read_signature(folder, entry.file))
     wrong = mismatches(entry, running)
     if wrong:
         raise RefusedError(
             f"{shown} was not built for this machine: {'; '.join(wrong)}.",
             cause="engines are tied to the TensorRT, the GPU and the platform that they were built for",
-            next=build_command(folder, entry.graph, entry.precision, running.target),
+            next=build_command(folder, entry.graph, entry.precision, running.target, running.device),
         )
     _log.info("engine admitted: %s, sha256 %s, %s", printable(shown), entry.sha256, entry.verdict)
     return data
@@ -82,7 +86,7 @@ def choose_engine(
     *,
     folder: str | os.PathLike[str] = "BUNDLE/engines",  # for the advice
 ) -> EngineEntry:
-    """Chooses an engine that fits this machine: verified ones first, then special ones.
+    """Chooses a fitting engine: verified ones first, then this model's, then special ones.
 
     Raises:
         MachineError: there is none; says why each of them does not fit, and how to build one.
@@ -95,7 +99,7 @@ def choose_engine(
             _log.debug("engine not used: %s: %s", printable(engine.file), printable("; ".join(reasons)))
     fitting = [engine for engine, reasons in judged if not reasons]
     if fitting:
-        return min(fitting, key=lambda e: (e.verdict != VERIFIED, len(e.compute_capabilities), e.file))
+        return min(fitting, key=lambda e: _rank(e, running))
     why = [f"{engine.file}: {'; '.join(reasons)}" for engine, reasons in judged]
     why += [
         f"{e.file}: replaces {graph.precision}, which was not built: {e.fallback['reason']}"
@@ -105,8 +109,55 @@ def choose_engine(
     raise MachineError(
         f"There is no engine of {graph.graph} {graph.precision} b{graph.batch} for {_running(running)}.",
         cause="; ".join(why) or "none was built",
-        next=build_command(folder, graph.graph, graph.precision, running.target),
+        next=build_command(folder, graph.graph, graph.precision, running.target, running.device),
     )
+
+
+def _rank(entry: EngineEntry, running: Running) -> tuple[object, ...]:
+    """Smaller is better."""
+    foreign = 2 if differences(entry, running) else int(not entry.gpu)  # 1: not recorded where it was built
+    return entry.verdict != VERIFIED, foreign, len(entry.compute_capabilities), entry.file
+
+
+def differences(entry: EngineEntry, running: Running) -> list[str]:
+    """Differences between the model of GPU that an engine was measured on and the one here.
+
+    Such an engine loads, and TensorRT does not promise that it is fast or even right: its kernels were chosen by
+    measuring on another number of multiprocessors or at other clocks. Empty where one side is not known, and for an
+    engine that was asked for to run on several kinds of GPU.
+    """
+    if entry.flags.get("hardware_compatibility") == AMPERE_PLUS:
+        return []
+    pairs = ((entry.gpu, running.gpu), (entry.power_mode, running.power_mode))
+    names = ("", "power mode ")
+    return [
+        f"built on {name}{there}, running here on {name}{here}"
+        for name, (there, here) in zip(names, pairs, strict=True)
+        if there and here and there != here
+    ]
+
+
+def require_same_model(
+    entries: Iterable[EngineEntry], running: Running, folder: str | os.PathLike[str], *, strict: bool
+) -> None:
+    """Warns once where engines were measured on another model of GPU or in another power mode.
+
+    Raises:
+        RefusedError: `strict` is asked for.
+    """
+    chosen = list(entries)
+    found = [(entry, differences(entry, running)) for entry in chosen]
+    other = {text: entry for entry, texts in found for text in texts}
+    if not other:
+        return
+    first = next(iter(other.values()))
+    advice = build_command(folder, first.graph, first.precision, running.target, running.device, every_graph=True)
+    what = f"The engines of {os.fspath(folder)} were built on another model of GPU: {'; '.join(other)}."
+    cause = "TensorRT measured their kernels there: here they may be slow, and nothing promises that they are right"
+    error = RefusedError(what, cause=cause, next=advice)
+    if strict:
+        raise error
+    warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
 
 def _running(running: Running) -> str:
@@ -144,6 +195,7 @@ def _covers(entry: EngineEntry, sm: str | None) -> bool:
         return False
     if sm in entry.compute_capabilities:
         return True
-    # Asked for with --hardware-compatible: from Ampere on, any GPU.
+    # Asked for with --hardware-compatible: from Ampere on, any GPU but those of a Jetson, where TensorRT lacks it.
     number = re.fullmatch(r"sm(\d{2,3})", sm)
-    return entry.flags.get("hardware_compatibility") == "AMPERE_PLUS" and number is not None and int(number[1]) >= 80
+    asked = entry.flags.get("hardware_compatibility") == AMPERE_PLUS
+    return asked and number is not None and int(number[1]) >= 80 and sm not in JETSON_SMS

@@ -12,14 +12,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...bundle import GraphEntry
-from ...bundle.files import MAX_JSON_BYTES, read_regular, sha256, write_atomic, writing
+from ...bundle.files import MAX_JSON_BYTES, read_regular, require_space, sha256, write_atomic, writing
 from ...bundle.sealed import (
     content_name,
     count,
@@ -63,6 +62,8 @@ class EngineEntry:
         plan: kernel plan summary by GPU ('sm86'), from a build of its own; empty when it was not asked for.
         verdict: 'built, not run' until a device has answered the golden clips with it; then 'verified' or 'failed'.
         fallback: {'precision': 'int8', 'reason': ...} when it replaces one that could not be built; else empty.
+        gpu, power_mode: of the machine whose GPU measured its kernels, see `environment.Running`; empty where none
+            did (TensorRT-RTX) and where an older version did not record them.
     """
 
     graph: str
@@ -81,11 +82,13 @@ class EngineEntry:
     verdict: str = NOT_RUN
     cuda: str = ""
     fallback: Mapping[str, str] = field(default_factory=dict)
+    gpu: str = ""
+    power_mode: str = ""
 
     @property
-    def key(self) -> tuple[str, str, int, str]:
-        """What a newer build of the same replaces."""
-        return self.graph, self.precision, self.batch, self.target
+    def key(self) -> tuple[str, str, int, str, str, str]:
+        """What a newer build of the same replaces; models of GPU stand side by side."""
+        return self.graph, self.precision, self.batch, self.target, self.gpu, self.power_mode
 
     @property
     def kind(self) -> str:
@@ -141,12 +144,21 @@ def read_engine(folder: str | os.PathLike[str], entry: EngineEntry) -> bytes:
         return read_stored(folder, entry.file, entry.sha256, entry.size, MAX_ENGINE_BYTES)
 
 
-def build_command(folder: str | os.PathLike[str], graph: str, precision: str, target: str) -> str:
-    """The command that builds an engine anew into that folder."""
+def build_command(
+    folder: str | os.PathLike[str],
+    graph: str,
+    precision: str,
+    target: str,
+    device: int = 0,
+    *,
+    every_graph: bool = False,
+) -> str:
+    """The command that builds an engine, or every graph of its precision, anew into that folder."""
     path = Path(folder)
     inside = path.name == "engines"
     words = ["logoformer", "build", str(path.parent) if inside else "BUNDLE", "--target", target]
-    words += ["--graph", graph, "--precision", precision]
+    words += [*([] if every_graph else ["--graph", graph]), "--precision", precision]
+    words += ["--device", str(device)] if device and target == "tensorrt" else []  # RTX builds without a GPU
     return command(*words, *([] if inside else ["--engines-dir", str(path)]))
 
 
@@ -199,14 +211,10 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
                     read_index(path)
             elif not os.access(existing, os.W_OK):  # asked, not tried: a build that is refused leaves no folder
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            free = shutil.disk_usage(existing).free
     except MachineError as error:
         error.next = error.next if "another process" in error.what else elsewhere
         raise
-    if free < needed_bytes:
-        raise MachineError(
-            f"{path} has {free >> 20} MiB left; the engines need about {needed_bytes >> 20} MiB.", next=elsewhere
-        )
+    require_space(existing, needed_bytes, "the engines", elsewhere)
 
 
 def _entry(item: Mapping[str, Any]) -> EngineEntry:
@@ -228,4 +236,6 @@ def _entry(item: Mapping[str, Any]) -> EngineEntry:
         verdict=typed(item["verdict"], str),
         cuda=typed(item.get("cuda", ""), str),
         fallback={name: typed(value, str) for name, value in item.get("fallback", {}).items()},
+        gpu=typed(item.get("gpu", ""), str),
+        power_mode=typed(item.get("power_mode", ""), str),
     )

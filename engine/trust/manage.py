@@ -8,7 +8,7 @@ from typing import Any
 
 from ...bundle.files import read_file, sha256, write_atomic
 from ...errors import RefusedError, UsageError
-from .index import MAX_ENGINE_BYTES, read_index
+from .index import MAX_ENGINE_BYTES, EngineEntry, read_index
 from .signature import read_public_key, sign
 from .store import TrustStore
 
@@ -71,34 +71,45 @@ def manage(
 
 def _trust(path: Path, store: TrustStore) -> TrustOutcome:
     digest = sha256(read_file(path, MAX_ENGINE_BYTES))
-    origin = _origin(path, digest)
+    entry = _entry_of(path, digest)
+    origin = _origin(entry)
     known = store.read().engines.get(digest)
-    lines = [f"{path}", f"  SHA-256  {digest}", f"  origin   {origin}"]
-    if known is not None:
+    lines = [f"{path}", f"  SHA-256  {digest}", f"  graph    {entry.graph_sha256}", f"  origin   {origin}"]
+    if known is not None and known.graph == entry.graph_sha256:
         lines.append(f"  already trusted since {known.added}: {known.origin}")
     else:
-        store.record_engine(digest, path.name, f"trusted by hand; {origin}")
+        store.record_engine(digest, entry.graph_sha256, path.name, f"trusted by hand; {origin}")
         lines.append(f"  trusted from now on; an engine is native code. To take it back: --remove {digest[:12]}")
-    data = {"file": str(path), "sha256": digest, "origin": origin, "already": known is not None}
+    already = known is not None and known.graph == entry.graph_sha256
+    data = {"file": str(path), "sha256": digest, "graph": entry.graph_sha256, "origin": origin, "already": already}
     return TrustOutcome(tuple(lines), data)
 
 
-def _origin(path: Path, digest: str) -> str:
-    """The origin that the engine's index claims, without a proof.
+def _entry_of(path: Path, digest: str) -> EngineEntry:
+    """The engine's entry in its index; trust binds it to the graph that is named there.
 
     Raises:
-        RefusedError: the index names another file of this name, or cannot be believed.
+        RefusedError: no index names the file, it names another one, or cannot be believed.
     """
     folder = path.absolute().parent.parent
     entry = next((e for e in read_index(folder) if Path(e.file).parts == path.absolute().parts[-2:]), None)
     if entry is None:
-        return "unknown: no index names it"
+        raise RefusedError(
+            f"No index names {path}: which graph it was built from is not known.",
+            cause="an engine that was copied without its folder's index.json, or is no engine of a bundle",
+            next="copy the whole folder engines/ from where it was built, with its index.json",
+        )
     if entry.sha256 != digest:
         raise RefusedError(
             f"{path} is not the file that {folder}/index.json names: its SHA-256 is {digest}, not {entry.sha256}.",
             cause="a damaged copy, or an exchanged file",
             next="get it again from where it was built",
         )
+    return entry
+
+
+def _origin(entry: EngineEntry) -> str:
+    """The origin that the index claims, without a proof."""
     gpus = "+".join(entry.compute_capabilities) or "a GPU that was not recorded"
     return (
         f"its index says: {entry.graph} {entry.precision} b{entry.batch}, built on {entry.platform} with TensorRT "
@@ -115,9 +126,11 @@ def _add_key(path: Path, owner: str, store: TrustStore) -> TrustOutcome:
 
 def _sign(path: Path, key: Path) -> TrustOutcome:
     digest = sha256(read_file(path, MAX_ENGINE_BYTES))
+    graph = _entry_of(path, digest).graph_sha256
     beside = path.with_name(f"{path.name}.sig")
-    write_atomic(beside, sign(digest, key))
-    return TrustOutcome((f"{beside}", f"  signs SHA-256 {digest}"), {"signature": str(beside), "sha256": digest})
+    write_atomic(beside, sign(digest, graph, key))
+    lines = (f"{beside}", f"  signs SHA-256 {digest}", f"  as an engine of the graph {graph}")
+    return TrustOutcome(lines, {"signature": str(beside), "sha256": digest, "graph": graph})
 
 
 def _list(store: TrustStore) -> TrustOutcome:

@@ -1,9 +1,11 @@
 """Ed25519 signatures of engines, for fleets whose engines are built in one place.
 
-A detached signature `FILE.sig` is the 64 raw bytes over one line of text that names the engine by its SHA-256, so that
-OpenSSL can make and check one too, and no signature of another purpose fits:
+A detached signature `FILE.sig` is the 64 raw bytes over one line of text that names the engine and the ONNX graph that
+it was built from, each by its SHA-256. OpenSSL can make and check one too; no signature of another purpose fits:
 
-    logoformer-engine-v1 <SHA-256 in hex>
+    logoformer-engine-v2 <SHA-256 of the engine in hex> <SHA-256 of the graph in hex>
+
+Without the graph (`v1`, no longer taken) a signed engine of an older model could be put under a newer one's name.
 
 The arithmetic is the package `cryptography`'s (the extra `sign`). Without it no signature counts.
 """
@@ -23,16 +25,17 @@ SIGNATURE_BYTES = 64
 _MAX_KEY_BYTES = 64 << 10
 
 
-def signed_message(digest: str) -> bytes:
-    """The bytes to sign for an engine of that SHA-256."""
-    return f"logoformer-engine-v1 {digest}\n".encode("ascii")
+def signed_message(digest: str, graph: str) -> bytes:
+    """The bytes to sign for an engine of that SHA-256, built from the graph of that SHA-256."""
+    return f"logoformer-engine-v2 {digest} {graph}\n".encode("ascii")
 
 
-def sign(digest: str, key_file: str | os.PathLike[str]) -> bytes:
-    """Signs an engine's SHA-256.
+def sign(digest: str, graph: str, key_file: str | os.PathLike[str]) -> bytes:
+    """Signs that an engine was built from a graph.
 
     Args:
-        digest: hex.
+        digest: SHA-256 of the engine in hex.
+        graph: SHA-256 of the ONNX file in hex.
         key_file: a private Ed25519 key as PEM without a password, readable by its owner alone.
 
     Raises:
@@ -48,7 +51,7 @@ def sign(digest: str, key_file: str | os.PathLike[str]) -> bytes:
             f"{path} can be read by other users: it is no secret.", next="make a new key, and keep it at mode 0600"
         )
     key = _key(path, "private", crypto, lambda: crypto.load_pem_private_key(data, password=None))
-    signed: bytes = key.sign(signed_message(digest))
+    signed: bytes = key.sign(signed_message(digest, graph))
     return signed
 
 
@@ -69,16 +72,17 @@ def read_public_key(key_file: str | os.PathLike[str]) -> str:
     return raw.hex()
 
 
-def signer(digest: str, signature: bytes, keys: Iterable[str]) -> str | None:
-    """The first of these public keys (hex) that made the signature, or None.
+def signer(digest: str, graph: str, signature: bytes, keys: Iterable[str]) -> str | None:
+    """The first of these public keys (hex) that signed this engine for this graph, or None.
 
     Raises:
         MachineError: the package `cryptography` is missing.
     """
     crypto = _cryptography("Checking a signature")
+    message = signed_message(digest, graph)
     for key in keys:
         try:
-            crypto.Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(signature, signed_message(digest))
+            crypto.Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(signature, message)
         except (crypto.InvalidSignature, ValueError):
             continue
         return key

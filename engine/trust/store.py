@@ -44,11 +44,14 @@ class Trusted:
         origin: 'built here', or where it came from.
         file: its name when it was recorded.
         added: day and time, UTC.
+        graph: SHA-256 of the ONNX file that it was built from: as an engine of another graph it is not trusted. Empty
+            in what older versions recorded, which fits no graph.
     """
 
     origin: str
     file: str
     added: str
+    graph: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,21 +121,22 @@ class TrustStore:
         self._change(lambda contents: contents)
 
     # ----------------------------------------------------------------------------------------------------- engines
-    def record_engine(self, digest: str, file: str, origin: str = BUILT) -> None:
-        """Trusts the engine of that SHA-256 from now on; see `Trusted`.
+    def record_engine(self, digest: str, graph: str, file: str, origin: str = BUILT) -> None:
+        """Trusts an engine, by SHA-256, as one of a graph, by SHA-256, from now on; see `Trusted`.
 
         Raises:
             RefusedError, MachineError: see `prepare`.
         """
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
-        entry = Trusted(origin, file, now)
+        entry = Trusted(origin, file, now, graph)
         self._change(lambda contents: replace(contents, engines=_newest({**contents.engines, digest: entry})))
 
-    def require_engine(self, digest: str, shown: str, signature: bytes | None) -> str:
-        """Checks that an engine may run; returns why.
+    def require_engine(self, digest: str, graph: str, shown: str, signature: bytes | None) -> str:
+        """Checks that an engine may run in place of a graph; returns why.
 
         Args:
             digest: SHA-256 of the very bytes that shall run.
+            graph: SHA-256 of the graph that they shall answer for.
             shown: the file, as to be named in a message and in a command.
             signature: of the file `FILE.sig`, or None.
 
@@ -143,11 +147,21 @@ class TrustStore:
             RefusedError: nobody vouches for it, or the store cannot be believed.
         """
         contents = self.read()
-        if digest in contents.engines:
-            return contents.engines[digest].origin
+        known = contents.engines.get(digest)
+        if known is not None and known.graph == graph:
+            return known.origin
         by_hand = command("logoformer", "trust", shown)
         what = f"{shown} is not trusted: SHA-256 {digest} is neither in {self.path} nor under a trusted signature."
-        if signature is None:
+        if known is not None and signature is None:
+            what = f"{shown} is not trusted as an engine of the graph {graph[:12]}: {self.path} knows it, "
+            if known.graph:
+                what += f"built from the graph {known.graph[:12]}."
+                cause = "an engine of another model or version was put in its place, together with its index"
+            else:
+                what += "without the graph that it was built from."
+                cause = "it was recorded by a version of logoformer that did not keep the graph"
+            advice = f"build it anew: {command('logoformer', 'build', 'BUNDLE')}"
+        elif signature is None:
             cause = "it was built elsewhere, exchanged together with its index, or built by another user"
             advice = f"build it here, or, if you know where it comes from: {by_hand}"
         elif not contents.keys:
@@ -155,12 +169,13 @@ class TrustStore:
             advice = "logoformer trust --add-key PUBKEY, with a key that its owner gave you"
         else:
             try:
-                key = signer(digest, signature, contents.keys) if len(signature) == SIGNATURE_BYTES else None
+                whole = len(signature) == SIGNATURE_BYTES
+                key = signer(digest, graph, signature, contents.keys) if whole else None
             except MachineError as error:  # without the package no signature counts
                 raise RefusedError(what, cause=error.what, next=f"{error.next}, or: {by_hand}") from error
             if key is not None:
                 return f"signed by {contents.keys[key]}"
-            cause = "its signature is of another file, or by a key that is not trusted here"
+            cause = "its signature is of another file or graph, or by a key that is not trusted here"
             advice = f"get it again from its builder, or, if you know where it comes from: {by_hand}"
         raise RefusedError(what, cause=cause, next=advice)
 
@@ -279,12 +294,13 @@ class RuntimeCache:
 
 
 def cache_name(kind: str, running: Running, key: str = "") -> str:
-    """A file name for a cache that fits one TensorRT, one kind of GPU, and what `key` tells of.
+    """A file name for a cache of one TensorRT, one model of GPU in one power mode, and `key`.
 
     >>> cache_name("timing", Running("tensorrt", "10.3.0", "sm87", "linux-aarch64"))
     'timing.tensorrt10.3.0.sm87.linux-aarch64'
     """
-    parts = (kind, f"{running.target}{running.tensorrt_version}", running.compute_capability, running.platform, key)
+    gpu = (running.compute_capability, running.platform, running.gpu, running.power_mode)
+    parts = (kind, f"{running.target}{running.tensorrt_version}", *gpu, key)
     return ".".join(re.sub(r"[^A-Za-z0-9.+_-]", "", part) for part in parts if part)
 
 
@@ -295,7 +311,8 @@ def _newest(engines: dict[str, Trusted]) -> dict[str, Trusted]:
 
 
 def _trusted(item: Mapping[str, Any]) -> Trusted:
-    return Trusted(typed(item["origin"], str), typed(item["file"], str), typed(item["added"], str))
+    graph = typed(item.get("graph", ""), str)
+    return Trusted(typed(item["origin"], str), typed(item["file"], str), typed(item["added"], str), graph)
 
 
 def _make_private(folder: Path) -> None:

@@ -7,10 +7,11 @@ their folder is named after.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import Any
 
 from ...bundle.files import read_regular
 from ...errors import LogoformerError, RefusedError
+from ...media.stills import MAX_IMAGE_BYTES, decode_still, still_names
 from .clips import Progress
 from .datasets import find_layout, folds_of, open_listing
-from .decoding import MAX_BYTES, count_frames, open_image
-from .listing import Entry, Listing, frame_names
+from .decoding import count_frames
+from .folders import unread_entries
+from .listing import Entry, Listing
 
 FEWEST = 16
 SHOWN = 20
@@ -111,14 +114,19 @@ def check_data(root: str | os.PathLike[str], progress: Progress | None = None) -
             entries.setdefault(entry.name, (listing, entry))
     lengths: list[int] = []
     sizes: Counter[str] = Counter()
+    digests: list[str] = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done, (length, seen, found) in enumerate(pool.map(_clip, entries.values()), start=1):
+        for done, (length, seen, digest, found) in enumerate(pool.map(_clip, entries.values()), start=1):
             findings += found
             sizes.update(seen)
+            digests.append(digest)
             if length:
                 lengths.append(length)
             if progress:
                 progress("data-check", done, len(entries))
+    findings += _copies(list(entries.values()), digests, {key: listings[key] for key in listings if key[1] == 1})
+    if layout == "folders":
+        findings += [DataFinding("not read", place, what, fault=False) for place, what in unread_entries(root)]
     findings += _unlisted(layout, Path(root), {entry.place for _, entry in entries.values()})
     classes = Counter(listing.labels[entry.label] for listing, entry in entries.values())
     lengths = sorted(lengths) or [0]
@@ -179,13 +187,36 @@ def _splits(folds: tuple[int, ...], listings: dict[tuple[str, int], Listing]) ->
 
 
 # -------------------------------------------------------------------------------------------------------------- clips
-def _clip(listed: tuple[Listing, Entry]) -> tuple[int, Counter[str], list[DataFinding]]:
-    """(frames, images by 'width x height', findings) of one clip."""
+def _copies(
+    listed: Sequence[tuple[Listing, Entry]], digests: Sequence[str], first_fold: Mapping[tuple[str, int], Listing]
+) -> Iterator[DataFinding]:
+    """Clips whose files are byte for byte those of another, whatever their names.
+
+    A copy on both sides of a split is a fault: a test clip that was trained on. So is a copy in another class.
+    """
+    side = {entry.name: split for (split, _), listing in first_fold.items() for entry in listing.entries}
+    groups: dict[str, list[Entry]] = {}
+    for (_, entry), digest in zip(listed, digests, strict=True):
+        if digest:
+            groups.setdefault(digest, []).append(entry)
+    for one, *others in groups.values():
+        for other in others:
+            if side.get(one.name) != side.get(other.name):
+                yield DataFinding("copy in training and test", other.place, f"is {one.place}", fault=True)
+            elif one.label != other.label:
+                yield DataFinding("copy in another class", other.place, f"is {one.place}", fault=True)
+            else:
+                yield DataFinding("copies of one clip", other.place, f"is {one.place}", fault=False)
+
+
+def _clip(listed: tuple[Listing, Entry]) -> tuple[int, Counter[str], str, list[DataFinding]]:
+    """(frames, images by 'width x height', hash of the files, findings) of one clip."""
     listing, entry = listed
     found: list[DataFinding] = []
     sizes: Counter[str] = Counter()
     place = f"{listing.root}/{entry.place}"
     names: list[str] = []
+    hashed = hashlib.sha256()
 
     def note(kind: str, what: str, *, fault: bool = False) -> None:
         found.append(DataFinding(kind, place, what, fault))
@@ -193,13 +224,19 @@ def _clip(listed: tuple[Listing, Entry]) -> tuple[int, Counter[str], list[DataFi
     try:
         if entry.is_video:
             length = count_frames(listing.root, entry.place)
+            with (listing.root / entry.place).open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    hashed.update(chunk)
         else:
-            names = frame_names(listing.root / entry.place)
+            names = still_names(listing.root / entry.place)
             length = len(names)
             for name in names:
-                _frame(listing.root / entry.place, name, sizes, found)
+                _frame(listing.root / entry.place, name, sizes, found, hashed)
     except LogoformerError as error:
-        return 0, sizes, [DataFinding("missing clip", place, error.what, fault=True)]
+        there = listing.root / entry.place
+        gone = not there.exists() or (there.is_dir() and not any(there.iterdir()))
+        kind = "missing clip" if gone else "damaged clip"
+        return 0, sizes, "", [DataFinding(kind, place, error.what, fault=True)]
     if len(sizes) > 1:
         note("images of several sizes", ", ".join(sizes))
     promised = re.search(r"_(\d{2,4})x\1(?:_|/)", entry.place)  # 224 of 'clip_224x224'
@@ -212,7 +249,7 @@ def _clip(listed: tuple[Listing, Entry]) -> tuple[int, Counter[str], list[DataFi
         note("short clip", f"{length} frames; the policy for short clips decides")
     if entry.frames is not None and entry.frames != length:
         note("frame count differs", f"the list says {entry.frames} frames, there are {length}", fault=True)
-    return length, sizes, found
+    return length, sizes, hashed.hexdigest(), found
 
 
 def _gaps(names: Sequence[str]) -> tuple[str, int]:
@@ -227,9 +264,11 @@ def _gaps(names: Sequence[str]) -> tuple[str, int]:
     return first, missing
 
 
-def _frame(folder: Path, name: str, sizes: Counter[str], found: list[DataFinding]) -> None:
+def _frame(folder: Path, name: str, sizes: Counter[str], found: list[DataFinding], hashed: hashlib._Hash) -> None:
     try:
-        image = open_image(read_regular(folder, name, MAX_BYTES), f"{folder}/{name}")
+        data = read_regular(folder, name, MAX_IMAGE_BYTES)
+        hashed.update(hashlib.sha256(data).digest())
+        image = decode_still(data, f"{folder}/{name}")
         sizes["{} x {}".format(*image.size)] += 1
     except LogoformerError as error:
         kind = "not a regular file" if isinstance(error, RefusedError) else "damaged frame"
@@ -246,7 +285,7 @@ def _unlisted(layout: str, root: Path, listed: set[str]) -> Iterator[DataFinding
         for parent in parents
         if (root / parent).is_dir()
         for item in os.scandir(root / parent)
-        if item.is_dir()
+        if item.is_dir() and not item.name.startswith(".")
     }
     unlisted = sorted(there - listed)
     if unlisted:

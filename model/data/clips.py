@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle.files import sha256
-from ...clips import Clip, Sampling, centre_indices, random_indices, resize
+from ...clips import Clip, Sampling, centre_indices, random_indices, resize, view_indices
 from ...errors import BadInputError, one_of
 
 Indices = npt.NDArray[np.int64]
@@ -162,7 +162,7 @@ def check_source(source: ClipSource, labels: Sequence[str], size: int) -> None:
 
 def fingerprint(clips: Iterable[tuple[str, int]]) -> str:
     """SHA-256 of a list's names and classes, in order, wherever the list lies."""
-    return sha256("\n".join(f"{name} {label}" for name, label in clips).encode())
+    return sha256("\n".join(f"{name} {label}" for name, label in clips).encode("utf-8", "surrogateescape"))
 
 
 def random_pick(sampling: Sampling, seed: int, epoch: int) -> Pick:
@@ -187,6 +187,15 @@ def centre_pick(sampling: Sampling, order: str = "forward", seed: int = 0) -> Pi
         if order == "shuffled":
             return np.random.default_rng([seed, index]).permutation(chosen)
         return chosen
+
+    return pick
+
+
+def view_pick(sampling: Sampling, view: int) -> Pick:
+    """One of the views that the sampling's own rule takes of a recording."""
+
+    def pick(index: int, count: int) -> Indices:
+        return view_indices(count, sampling)[view]
 
     return pick
 

@@ -10,15 +10,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...bundle.files import natural_order
 from ...clips import DFEW_LABELS
 from ...errors import BadInputError, UsageError, one_of
 from . import dfew, ferv39k
 from .clips import ClipSource, check_source
-from .decoding import VIDEO_SUFFIXES
+from .folders import folder_listing
 from .listing import (
     Entry,
     ListedClips,
@@ -33,6 +33,7 @@ from .listing import (
 LAYOUTS = ("dfew", "ferv39k", "mafw", "lists", "folders")
 FOLDED = ("dfew", "mafw")  # five folds; the others have one split
 
+_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 MAFW_LISTS = "split/single/no_caption"
 MAFW_CLIPS = ("data/clips", "clips", "data")
 # MAE-DFER's order; MAFW's lists hold names, so no numbering has to be guessed.
@@ -74,7 +75,9 @@ def list_of(folder: Path, split: str, fold: int) -> str | None:
     """
     for pattern in (f"{split}.txt", f"*set_{fold}_{split}.txt", f"*_{split}.txt"):
         found = sorted(
-            path.name for path in folder.glob(pattern) if "set_" not in path.name or f"set_{fold}_" in path.name
+            path.name
+            for path in folder.glob(pattern)
+            if ("set_" not in path.name or f"set_{fold}_" in path.name) and not path.name.startswith(".")
         )
         if len(found) > 1:
             raise BadInputError(
@@ -160,7 +163,7 @@ def list_listing(root: str | os.PathLike[str], path: str) -> Listing:
     rows = []
     for where, line in read_lines(folder, path):
         words = line.split()
-        if len(words) not in (2, 3) or not all(word.isascii() and word.isdigit() for word in words[1:]):
+        if len(words) not in (2, 3) or not all(_NUMBER.fullmatch(word) for word in words[1:]):
             raise BadInputError(f"{where}: {line!r:.100} is not '<dir> [<frames>] <label>'.")
         rows.append((where, words[0], int(words[1]) if len(words) == 3 else None, int(words[-1])))
     found = {row[3] for row in rows}
@@ -213,30 +216,3 @@ def mafw_listing(root: str | os.PathLike[str], split: str, fold: int = 1) -> Lis
             yield where, Entry(place, f"{clips}/{place}", known[words[1].lower()])
 
     return Listing(folder, MAFW_LABELS, unique_entries(entries(), shown), shown)
-
-
-def folder_listing(root: str | os.PathLike[str], split: str) -> Listing:
-    """Reads videos that lie in one folder a class.
-
-    The classes are those of all splits, in DFEW's order where they are DFEW's, else alphabetical.
-
-    Raises:
-        BadInputError: no videos.
-    """
-    folder = Path(root)
-    if not (folder / split).is_dir():
-        raise BadInputError(f"{folder} holds no folder {split!r}.", next=f"put videos into {folder}/{split}/<class>/")
-    names = {c.name for part in folder.iterdir() if part.is_dir() for c in part.iterdir() if c.is_dir()}
-    labels = DFEW_LABELS if names <= set(DFEW_LABELS) else tuple(sorted(names))
-    entries = []
-    for number, name in enumerate(labels):
-        place = folder / split / name
-        if not place.is_dir():
-            continue
-        videos = [f.name for f in place.iterdir() if f.name.lower().endswith(VIDEO_SUFFIXES)]
-        entries += [
-            Entry(f"{name}/{video}", f"{split}/{name}/{video}", number) for video in sorted(videos, key=natural_order)
-        ]
-    if not entries:
-        raise BadInputError(f"{folder}/{split} holds no videos ({', '.join(VIDEO_SUFFIXES)}) in folders of classes.")
-    return Listing(folder, labels, tuple(entries), f"{folder}/{split}")

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...bundle.files import natural_order, read_regular
+from ...bundle.files import read_regular
 from ...clips import Clip, resize_image
 from ...errors import BadInputError, LogoformerError, UsageError, one_of
+from ...media.reader import VIDEO_SUFFIXES
+from ...media.stills import MAX_IMAGE_BYTES, decode_still, still_names
 from .clips import Box, ClipSource, ClipView, Indices, fingerprint
-from .decoding import MAX_BYTES, SUFFIXES, VIDEO_SUFFIXES, count_frames, open_image, read_frames
+from .decoding import count_frames, read_frames
 
 SPLITS = ("train", "test")
 MAX_LIST_BYTES = 32 << 20
@@ -169,7 +171,7 @@ class ListedClips:
         if entry.is_video:
             return []
         names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
-        return [read_regular(folder, names[n], MAX_BYTES) for n in np.unique(self._within(entry, indices))]
+        return [read_regular(folder, names[n], MAX_IMAGE_BYTES) for n in np.unique(self._within(entry, indices))]
 
     def _within(self, entry: Entry, indices: Sequence[int] | Indices) -> Indices:
         """Indices of frames that exist, by the policy for short clips."""
@@ -184,7 +186,7 @@ class ListedClips:
             try:
                 if shown in self.damaged and self.reading.max_damaged:
                     continue
-                return open_image(read_regular(folder, names[near], MAX_BYTES), shown)
+                return decode_still(read_regular(folder, names[near], MAX_IMAGE_BYTES), shown)
             except BadInputError as error:
                 failure = failure or error
                 self.damaged[shown] = error.what
@@ -209,7 +211,7 @@ class ListedClips:
 
     def _frame_names(self, entry: Entry) -> list[str]:
         if entry.place not in self._names:
-            self._names[entry.place] = "/".join(frame_names(self.root / entry.place))
+            self._names[entry.place] = "/".join(still_names(self.root / entry.place))
         return self._names[entry.place].split("/")
 
 
@@ -268,25 +270,6 @@ def unique_entries(found: Iterable[tuple[str, Entry]], shown: str) -> tuple[Entr
     if not entries:
         raise BadInputError(f"{shown} lists no clips.")
     return tuple(entries.values())
-
-
-def frame_names(folder: str | os.PathLike[str]) -> list[str]:
-    """The image files of a folder, frame 9 before frame 10.
-
-    Raises:
-        BadInputError: the folder is missing or holds no images.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES)]
-    except OSError as error:
-        raise BadInputError(
-            f"{os.fspath(folder)} cannot be read: {error.strerror}.",
-            cause="the frames are not unpacked, or the list belongs to another release",
-        ) from error
-    if not found:
-        raise BadInputError(f"{os.fspath(folder)} holds no frames ({', '.join(SUFFIXES)}).")
-    return sorted(found, key=natural_order)
 
 
 def safe_place(text: str, shown: str) -> str:

@@ -22,10 +22,10 @@ import numpy as np
 
 from ...clips import Sampling
 from ...errors import UsageError
+from ...media.stills import decode_still
 from .augment import draw_augmentations
 from .clips import Indices, Progress, batches, in_order, random_pick
 from .datasets import open_clips
-from .decoding import open_image
 from .listing import ListedClips, Reading
 
 BATCH = 32
@@ -142,7 +142,7 @@ def _measure(
         frames = pick(int(index), source.count(int(index)))
         source.frames(int(index), frames)
         for data in source.files(int(index), frames[:1]):
-            stored["{} x {}".format(*open_image(data, name).size)] += 1
+            stored["{} x {}".format(*decode_still(data, name).size)] += 1
         tell(1)
     whole, parts = [], []
     for _ in range(REPEATS):  # taking turns, so that a change of the machine's load meets both
@@ -153,7 +153,7 @@ def _measure(
             encoded = source.files(int(index), pick(int(index), source.count(int(index))))
             read = time.thread_time()
             for data in encoded:
-                open_image(data, name)
+                decode_still(data, name)
             files, decoding = files + read - began, decoding + time.thread_time() - read
             tell(1)
         parts.append((files, decoding))

@@ -62,8 +62,15 @@ class Trunk(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # [B, widths[0], S/4, S/4]
-        for index in range(1, self.stages + 1):
-            x = self.get_submodule(f"layer{index}")(x)  # each but the first halves the map
+    def stem(self, x: Tensor) -> Tensor:
+        """Pixels to the first map: `[B, 3, S, S]` -> `[B, widths[0], S/4, S/4]`."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+
+    def stage_range(self, x: Tensor, first: int, end: int) -> Tensor:
+        """Runs the stages from `first` up to `end`, from 0; each but number 0 halves the map."""
+        for index in range(first, end):
+            x = self.get_submodule(f"layer{index + 1}")(x)
         return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stage_range(self.stem(x), 0, self.stages)

@@ -14,10 +14,14 @@ an error. The classifier of the old task is not wanted and not counted.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import os
 import pickle
 import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +30,11 @@ import torch
 from torch import Tensor
 
 from ...bundle.files import read_file, sha256
-from ...errors import BadInputError, RefusedError
+from ...errors import BadInputError, RefusedError, command
+from ..foreign.misfits import import_command
+from ..foreign.sniff import looks_like_safetensors, refuse_other_formats, refuse_other_zips
 from .backbone import Trunk
+from .values import refuse_kinds, refuse_value
 
 MAX_BYTES = 2 << 30
 SHARE_WANTED = 0.95
@@ -108,7 +115,10 @@ def load_trunk(trunk: Trunk, path: str | os.PathLike[str], *, color: str = "rgb"
                 f"in the file: {sorted(found)[:3]}",
             ],
         )
+    refuse_kinds(matched, shown, wanted)
     state = {name: value.to(wanted[name].dtype) for name, value in matched.items()}
+    for name, value in state.items():
+        refuse_value(name, value, shown)
     if color == "bgr":
         state["conv1.weight"] = state["conv1.weight"].flip(1)
     trunk.load_state_dict(state, strict=False)
@@ -137,10 +147,9 @@ def load_plain(data: bytes, shown: str) -> Any:
         RefusedError: it holds anything else: a pickle can run code.
         BadInputError: another format, or damaged.
     """
-    if not data.startswith(_HEADS):
-        raise BadInputError(
-            f"{shown} is not a PyTorch checkpoint.", cause="another file format, or a copy that never began"
-        )
+    if not data.startswith(_HEADS) or looks_like_safetensors(data[:9]):
+        refuse_other_formats(shown, data[:1024], len(data), "{shown} is not a PyTorch checkpoint; it is {what}.")
+        raise _safetensors_alone(Path(shown))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, at every file that is refused below
@@ -160,10 +169,26 @@ def load_plain(data: bytes, shown: str) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # the unpickler lets through whatever the bytes make a constructor raise
+        with contextlib.suppress(zipfile.BadZipFile, ValueError, OSError):
+            refuse_other_zips(shown, zipfile.ZipFile(io.BytesIO(data)).namelist())
         raise BadInputError(
-            f"{shown} is not a PyTorch checkpoint: {type(error).__name__}: {error}.",
+            f"{shown} is not a PyTorch checkpoint: {type(error).__name__}: {str(error).splitlines()[0][:300]}.",
             cause="a truncated copy",
+            next="copy or download it again, and compare its size",
         ) from error
+
+
+def _safetensors_alone(path: Path) -> BadInputError:
+    """The error for weights without a configuration, or under a wrong name."""
+    what = f"{path} is not a PyTorch checkpoint, but a safetensors file."
+    if path.suffix != ".safetensors":
+        named = path.with_suffix(".safetensors")
+        return BadInputError(what, cause="a file that was renamed", next=command("mv", path, named))
+    if path.name == "model.safetensors" and (path.parent / "config.json").is_file():
+        cause, next = "a file was named in place of its folder", f"name the folder: {command(path.parent)}"
+    else:
+        cause, next = "weights of another program: their architecture and labels are unknown", import_command(path)
+    return BadInputError(what, cause=cause, next=next)
 
 
 def load_safetensors(data: bytes, shown: str) -> dict[str, Tensor]:
@@ -175,9 +200,59 @@ def load_safetensors(data: bytes, shown: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    if data.startswith(_HEADS) and not looks_like_safetensors(data[:9]):
+        raise BadInputError(
+            f"{shown} cannot be read: it is no safetensors file, but a PyTorch checkpoint.",
+            cause="a file that was renamed",
+            next=command("mv", shown, Path(shown).with_suffix(".pth")),
+        )
+    refuse_other_formats(shown, data[:1024], len(data), "{shown} cannot be read: it is {what}.")
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BadInputError(
             f"{shown} cannot be read: {error}.", cause="a truncated copy or another file format"
         ) from error
+
+
+# {dtype: its name in a safetensors header}; what a state dict of ours may hold
+_HEADER_TYPES = {torch.float32: "F32", torch.int64: "I64"}
+
+
+def write_safetensors(path: Path, specs: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Writes tensors as they come, so that one at a time needs to be in memory.
+
+    Args:
+        path: a new or empty file.
+        specs: what will come: shapes and types by name, such as a state dict on the meta device.
+        tensors: each of them once, in any order, on the CPU.
+
+    Raises:
+        ValueError: one is missing, comes twice or is of another shape or type.
+        OSError: the disk is full.
+    """
+    header: dict[str, Any] = {}
+    places: dict[str, int] = {}
+    at = 0
+    for name, spec in sorted(specs.items(), key=lambda item: (-item[1].element_size(), item[0])):  # so they are aligned
+        size = spec.numel() * spec.element_size()
+        header[name] = {
+            "dtype": _HEADER_TYPES[spec.dtype], "shape": list(spec.shape), "data_offsets": [at, at + size],
+        }  # fmt: skip
+        places[name] = at
+        at += size
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    text += b" " * (-len(text) % 8)  # the values begin at a multiple of 8
+    start = 8 + len(text)
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(start + at)
+        for name, value in tensors:
+            if value.shape != specs[name].shape or value.dtype != specs[name].dtype or name not in places:
+                raise ValueError(f"{name}: {value.dtype} {list(value.shape)}, once, was not what comes")
+            stream.seek(start + places.pop(name))
+            stream.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        if places:
+            raise ValueError(f"{len(places)} tensors never came: {sorted(places)[:3]}")
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,4 +1,4 @@
-"""Synthetic faces on disk: in the layouts of DFEW and FERV39k, and as an untrimmed video.
+"""Synthetic faces on disk: in the layouts of DFEW and FERV39k, and as videos.
 
 A data set appears whole or not at all: it is written beside its place and renamed when the last file is there.
 """
@@ -9,7 +9,7 @@ import contextlib
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,15 +19,18 @@ from typing import Any
 import numpy as np
 
 from ...bundle.files import atomic_folder, atomic_path, dump_json, write_atomic
-from ...clips import DFEW_LABELS
+from ...clips import DFEW_LABELS, Frame
 from ...errors import BadInputError, MachineError, UsageError, one_of
+from ...media.files import ascii_name
+from ...media.marks import mark_video
 from ..data import ferv39k
 from ..data.clips import Progress
 from ..data.dfew import FOLDS, FRAMES, HEADER, clip_name, list_path
 from ..data.listing import SPLITS
 from .recordings import FIRST_VIDEO_IDENTITY, FPS, Recording, SyntheticClips, draw_untrimmed
+from .street import HEIGHT, WIDTH, draw_street
 
-KINDS = ("dfew", "ferv39k", "video")
+KINDS = ("dfew", "ferv39k", "video", "scene")
 _CLIPS_PER_TASK = 20
 _JPEG_QUALITY = 90
 
@@ -58,6 +61,7 @@ def synth(
     identities: int = 100,
     per_identity: int = 14,
     side: int = 96,
+    people: int = 2,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> SynthResult:
@@ -69,11 +73,13 @@ def synth(
 
     Args:
         out: the new folder of a data set, or the `.mp4` file of a video.
-        kind: 'dfew' or 'ferv39k' for a data set in that layout, 'video' for one untrimmed video of an unseen person.
+        kind: 'dfew' or 'ferv39k' for a data set in that layout, 'video' for one untrimmed video of an unseen person,
+            'scene' for one of several people who walk about.
         seed: of everything.
         identities: people of a data set, at least 5.
         per_identity: clips of each.
-        side: of the pictures, pixels.
+        side: of the pictures, pixels; a scene is 640 x 480.
+        people: of a scene, 1 to 3.
         workers: processes that draw a data set; None takes one for each core, 1 stays in this process.
         progress: called with (stage, done, total).
 
@@ -86,6 +92,8 @@ def synth(
         raise UsageError(f"Unknown kind {kind!r}.", next=f"choose from {one_of(KINDS)}")
     if kind == "video":
         return write_untrimmed(out, seed=seed, side=side, progress=progress)
+    if kind == "scene":
+        return write_scene(out, seed=seed, people=people, progress=progress)
     if identities < len(FOLDS):
         raise UsageError(f"{identities} people cannot be split into {len(FOLDS)} folds.", next="give at least 5")
     final = Path(out)
@@ -211,7 +219,7 @@ def write_untrimmed(
     order = np.random.default_rng([seed, identity]).permutation(np.tile(np.arange(len(DFEW_LABELS)), rounds))
     recording = draw_untrimmed(seed, identity, [int(label) for label in order])
     with atomic_path(final) as temporary:
-        _encode(temporary, recording, side, progress)
+        _encode(temporary, _blocks(recording, side), recording.count, (side, side), progress)
     spans = [
         {"start_s": span.start / FPS, "end_s": span.end / FPS, "label": DFEW_LABELS[span.script.label]}
         for span in recording.spans
@@ -220,10 +228,59 @@ def write_untrimmed(
     return SynthResult(final, len(spans), recording.count)
 
 
-def _encode(path: Path, recording: Recording, side: int, progress: Progress | None) -> None:
+def _blocks(recording: Recording, side: int) -> Iterator[Frame]:
+    for start in range(0, recording.count, 64):
+        yield from recording.frames(range(start, min(start + 64, recording.count)), side)
+
+
+def write_scene(
+    path: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    people: int = 2,
+    rounds: int = 7,
+    progress: Progress | None = None,
+) -> SynthResult:
+    """Writes a video of people who walk about, cross and leave, and the truth about it.
+
+    `NAME.json` beside it is `{"fps", "width", "height", "frames", "spans"}`. `frames` holds for each frame a list of
+    `FaceTruth`; `spans` is what is shown: `{"face", "start_s", "end_s", "label"}`.
+
+    Args:
+        path: the new `.mp4` file.
+        seed: of everything.
+        people: 1 to 3.
+        rounds: expressions of each person.
+        progress: called with (stage, frames done, frames).
+
+    Raises:
+        UsageError: another file type or number of people.
+        MachineError: this OpenCV cannot write mp4v, or the disk is full.
+    """
+    final = Path(path)
+    if final.suffix.lower() != ".mp4":
+        raise UsageError(f"A scene needs a name that ends in .mp4; got {final}.", next="-o scene.mp4")
+    street = draw_street(seed, people, rounds)
+    truths = []
+
+    def frames() -> Iterator[Frame]:
+        for frame, faces in street.frames():
+            truths.append([face.to_json() for face in faces])
+            yield frame
+
+    with atomic_path(final) as temporary:
+        _encode(temporary, frames(), street.count, (WIDTH, HEIGHT), progress)
+    spans = street.spans()
+    truth = {"fps": FPS, "width": WIDTH, "height": HEIGHT, "frames": truths, "spans": spans}
+    write_atomic(final.with_suffix(".json"), dump_json(truth))
+    return SynthResult(final, len(spans), street.count)
+
+
+def _encode(path: Path, frames: Iterable[Frame], count: int, size: tuple[int, int], progress: Progress | None) -> None:
     import cv2
 
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (side, side))
+    with ascii_name(path) as name:
+        writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), FPS, size)
     if not writer.isOpened():
         raise MachineError(
             "OpenCV cannot write an mp4v video here.",
@@ -231,11 +288,10 @@ def _encode(path: Path, recording: Recording, side: int, progress: Progress | No
             next="pip install opencv-python-headless",
         )
     try:
-        for start in range(0, recording.count, 64):
-            block = range(start, min(start + 64, recording.count))
-            for frame in recording.frames(block, side):
-                writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
-            if progress:
-                progress("video", block.stop, recording.count)
+        for done, frame in enumerate(frames, start=1):
+            writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+            if progress and (done % 64 == 0 or done == count):
+                progress("video", done, count)
     finally:
         writer.release()
+    mark_video(path)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ...clips import DFEW_LABELS, Clip, Sampling, centre_indices
 from ...errors import UsageError
 from ..data.clips import Box, cut
-from .expressions import FORWARD_OF, MOVEMENTS, Script, draw_script
+from .expressions import FORWARD_OF, MOVEMENTS, Floats, Script, draw_script
 from .face import Identity, draw_identity
 from .painting import Painter
 from .scene import Look, Motion, draw_look, draw_motion
@@ -73,20 +73,36 @@ class Recording:
         """
         index = np.asarray(indices, np.int64)
         tau = (2 * index + 1 - self.count) / (2.0 * FPS)
-        actions = np.zeros((len(index), len(MOVEMENTS)))
-        for span in self.spans:
-            inside = (index >= span.start) & (index < span.end)
-            length = span.end - span.start
-            # Whole numbers up to the division: the phase of a mirrored frame is the exact negative.
-            phase = (2 * (index[inside] - span.start) + 1 - length) / length
-            actions[inside] = span.script.at(phase)
-        actions[:, _BLINK] = np.maximum(actions[:, _BLINK], self.motion.blink(tau))
+        actions = span_actions(self.spans, self.motion, index, tau)
         return Painter(self.who, self.look, size).paint(actions, self.motion.at(tau))
 
     def mirrored(self) -> Recording:
         """The same recording played backwards, drawn to the same bytes in the opposite order."""
         spans = tuple(Span(self.count - s.end, self.count - s.start, s.script.mirrored()) for s in reversed(self.spans))
         return replace(self, motion=self.motion.mirrored(), spans=spans)
+
+
+def span_actions(spans: Sequence[Span], motion: Motion, index: npt.NDArray[np.int64], tau: Floats) -> Floats:
+    """Intensities of MOVEMENTS in some frames: the expressions shown in them, and blinks.
+
+    Args:
+        spans: the expressions.
+        motion: has the blinks.
+        index: of the frames, `[k]`.
+        tau: their times, `[k]`.
+
+    Returns:
+        `[k, movements]`.
+    """
+    actions = np.zeros((len(index), len(MOVEMENTS)))
+    for span in spans:
+        inside = (index >= span.start) & (index < span.end)
+        length = span.end - span.start
+        # Whole numbers up to the division: the phase of a mirrored frame is the exact negative.
+        phase = (2 * (index[inside] - span.start) + 1 - length) / length
+        actions[inside] = span.script.at(phase)
+    actions[:, _BLINK] = np.maximum(actions[:, _BLINK], motion.blink(tau))
+    return actions
 
 
 def draw_person(seed: int, identity: int) -> Identity:

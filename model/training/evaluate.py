@@ -29,8 +29,9 @@ from ..data.clips import (
     check_source,
     in_order,
     random_pick,
+    view_pick,
 )
-from ..networks.logoformer import LogoFormer, to_tensor
+from ..networks.network import Network, to_tensor
 from .distributed import World
 from .metrics import Metrics, metrics
 
@@ -89,7 +90,7 @@ def predict_all(
     sampling: Sampling,
     *,
     order: str = "forward",
-    views: int = 1,
+    views: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -100,13 +101,15 @@ def predict_all(
         source: the clips.
         sampling: which frames of each.
         order: 'forward', 'reversed' or 'shuffled': how the frames are handed over.
-        views: clips taken of each recording: the centre one, and more by training's rule; their scores are averaged.
+        views: clips taken of each recording, whose scores are averaged: those of the sampling's own rule first, more by
+            training's rule; None takes those of the rule.
         seed: of the shuffling and of the further views.
         progress: called with (stage, clips done, clips).
 
     Raises:
         UsageError: an unknown order, no view, or several views in another order than forward.
     """
+    views = (sampling.views if order == "forward" else 1) if views is None else views
     if order not in ORDERS or views < 1:
         raise UsageError(
             f"Cannot evaluate order {order!r}, {views} views.", next=f"choose an order from {one_of(ORDERS)}"
@@ -114,7 +117,10 @@ def predict_all(
     if views > 1 and order != "forward":
         raise UsageError(f"Frames are handed over {order} with a single view; {views} were asked for.")
     picks: list[Pick] = [centre_pick(sampling, order, seed)]
-    picks += [random_pick(sampling, seed, view) for view in range(1, views)]
+    picks += [
+        view_pick(sampling, view) if view < sampling.views else random_pick(sampling, seed, view)
+        for view in range(1, views)
+    ]
     scores = _answers(predict, source, picks, "evaluate", progress)
     count = range(len(source))
     return Predictions(
@@ -126,11 +132,11 @@ def predict_all(
 
 
 def evaluate(
-    model: LogoFormer,
+    model: Network,
     source: ClipSource,
     *,
     order: str = "forward",
-    views: int = 1,
+    views: int | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Softmax probabilities of a torch model, in evaluation mode.
@@ -151,7 +157,7 @@ def evaluate(
         return predict_all(predict, source, sampling, order=order, views=views, progress=progress)
 
 
-def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progress: Progress | None = None) -> Metrics:
+def evaluate_together(model: Network, source: ClipSource, world: World, progress: Progress | None = None) -> Metrics:
     """Metrics over all processes, each of which evaluates its share of the clips.
 
     Counts are summed: no clip is padded or counted twice, whatever the number of clips and processes.
@@ -163,7 +169,7 @@ def evaluate_together(model: LogoFormer, source: ClipSource, world: World, progr
     return metrics(world.sum(counts))
 
 
-def features_of(model: LogoFormer, source: ClipSource, progress: Progress | None = None) -> npt.NDArray[np.float32]:
+def features_of(model: Network, source: ClipSource, progress: Progress | None = None) -> npt.NDArray[np.float32]:
     """Features of each clip, as the classifier reads them: float32 `[N, d]`.
 
     Clips are centre-sampled, the model is in evaluation mode.
@@ -176,7 +182,7 @@ def features_of(model: LogoFormer, source: ClipSource, progress: Progress | None
 
 
 @contextlib.contextmanager
-def _evaluating(model: LogoFormer, source: ClipSource, ask: Callable[[Tensor], Tensor]) -> Iterator[Predict]:
+def _evaluating(model: Network, source: ClipSource, ask: Callable[[Tensor], Tensor]) -> Iterator[Predict]:
     """Gives a function of uint8 clips; inside the block the model is in evaluation mode."""
     check_source(source, model.config.labels, model.config.image_size)
     device = next(model.parameters()).device

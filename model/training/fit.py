@@ -24,7 +24,7 @@ from ...bundle.files import read_file, write_atomic
 from ...errors import BadInputError, command
 from ..data.augment import draw_augmentations
 from ..data.clips import ClipSource, Progress, at_random, balanced, batches, fingerprint, random_pick
-from ..networks.logoformer import LogoFormer, to_tensor
+from ..networks.network import Network, to_tensor
 from ..networks.weight_files import load_plain
 from .distributed import World
 from .evaluate import evaluate_together
@@ -64,7 +64,7 @@ class Fit:
     """
 
     def __init__(
-        self, model: LogoFormer, config: TrainConfig, source: ClipSource, world: World, folder: Path, *, resume: bool,
+        self, model: Network, config: TrainConfig, source: ClipSource, world: World, folder: Path, *, resume: bool,
         logs: LogOptions | None = None, trunk: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.config, self.source, self.world, self.folder = model, config, source, world, folder
@@ -96,7 +96,7 @@ class Fit:
         self._reseed()
 
     @property
-    def scored(self) -> LogoFormer:
+    def scored(self) -> Network:
         """The weights that are scored and kept: the average where there is one."""
         return self.model if self.average is None else self.average.model  # type: ignore[return-value]
 

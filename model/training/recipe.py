@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import UsageError, one_of
@@ -18,8 +18,8 @@ from ...errors import UsageError, one_of
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-FOLDER = Path(__file__).parent / "recipes"
 _Config = TypeVar("_Config", bound="DataclassInstance")
+FOLDER = files(__package__ or "") / "recipes"  # the package may be inside a zip file
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -152,7 +152,7 @@ class Recipe:
 
 def recipe_names() -> tuple[str, ...]:
     """The recipes that there are."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+    return tuple(sorted(item.name.removesuffix(".json") for item in FOLDER.iterdir() if item.name.endswith(".json")))
 
 
 def recipe(name: str) -> Recipe:

@@ -40,7 +40,7 @@ from logoformer.benchmarks.roofline.report import OverFloor, Roofline
 from logoformer.benchmarks.sensors.machine import Machine
 from logoformer.benchmarks.statistics import Ratio, Summary
 from logoformer.bundle import BundleWriter, Golden, StreamSpec, TensorSpec
-from logoformer.model.networks.config import preset
+from logoformer.model.networks.configs import preset
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE, SPAN_S, FPS, CLASSES, WIDTH = 64, 2.8, 25.0, 7, 3
@@ -236,6 +236,7 @@ def make_report(rows: tuple[ReportRow, ...] | None = None, **changes: Any) -> Re
     rows = (make_row(), make_row("stream", latencies(1, base=2.0), hop=1)) if rows is None else rows
     load = Series("steal", "steal", "%", "proc/stat", (0.0, 0.1), (0.0, 0.5))
     fields: dict[str, Any] = {
+        "command": "logoformer bench face.bundle",
         "created": "2026-01-02T03:04:05+00:00",
         "machine": MACHINE,
         "subject": Subject("face.bundle", "base", "fp32", "onnxruntime 1.2.3 CPU", "cpu", {"clip": "ab" * 32}),

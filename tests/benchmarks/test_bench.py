@@ -12,8 +12,9 @@ from logoformer.benchmarks import bench as b
 from logoformer.benchmarks.baselines import contract as p
 from logoformer.benchmarks.report.report import read_report, write_report
 from logoformer.benchmarks.report.terminal import report_text
-from logoformer.benchmarks.statistics import Summary
-from logoformer.engine.stream import Ring
+from logoformer.benchmarks.statistics import Summary, ratio
+from logoformer.cli.main import make_parser
+from logoformer.engine.ring import Ring
 from logoformer.errors import BadInputError, UsageError, VerificationError
 
 OURS = [p.CLIP, p.CLIP_AGAIN, p.STREAM, p.STREAM_AGAIN]
@@ -37,8 +38,8 @@ def no_rest(monkeypatch):
 
 def test_every_baseline_has_the_same_number_of_samples(report):
     assert [row.name for row in report.rows] == [*OURS, p.ORT]
-    assert {row.summary.n for row in report.rows} == {80}  # 61 rounded up to 20 rounds of 4
-    assert {row.rounds().shape for row in report.rows} == {(20, 4)}
+    assert {row.summary.n for row in report.rows} == {80}  # 61 rounded up to 40 rounds of 2
+    assert {row.rounds().shape for row in report.rows} == {(40, 2)}
     for row in report.rows:
         assert row.summary == Summary.of(row.rounds().reshape(-1))
         assert [found.percentile for found in row.summary.percentiles] == [50, 90]
@@ -68,7 +69,7 @@ def test_every_ratio_stands_beside_its_noise(report):
         again = pairs[numerator, f"{numerator} again"]
         assert c.noise == again.ratio.noise
         rows = (report.row(c.numerator).rounds(), report.row(c.denominator).rounds())
-        assert c.ratio.value == pytest.approx(np.median(rows[0]) / np.median(rows[1]))
+        assert c.ratio == ratio(*rows)
 
 
 def test_answers_were_checked_before_and_while_timing(report, toy):
@@ -218,3 +219,24 @@ def test_it_is_imported_without_torch():
         "sys.exit(bool({'torch', 'onnx', 'cv2', 'onnxruntime'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"threads": None, "others": p.OTHERS},
+        {"modes": ("paced", "multi"), "rate_hz": 12.5, "hop": 2, "streams": 3},
+        {"iterations": 61, "trtexec": True, "seed": 4, "precision": "fp32", "backend": "auto", "others": (p.ORT,)},
+    ],
+)  # fmt: skip
+def test_the_command_of_a_report_is_that_of_its_settings(toy, changes, monkeypatch):
+    asked = config(toy, roofline=True, **changes)
+    words = asked.command().split()
+    assert words[:3] == ["logoformer", "bench", toy.path.name] and asked.command(matrix=True).split()[3] == "--matrix"
+    seen = []
+    monkeypatch.setattr(b, "bench", lambda given, _bar: seen.append(given) or 1 / 0)
+    given = make_parser().parse_args(["bench", str(toy.path), *words[3:]])
+    with pytest.raises(ZeroDivisionError):
+        given.handler(given, None)
+    assert seen == [asked]

@@ -13,13 +13,13 @@ from logoformer.benchmarks.baselines.programs import Opening, open_others
 from logoformer.benchmarks.bench import BenchConfig, bench
 from logoformer.benchmarks.report.terminal import report_text
 from logoformer.bundle import Bundle
-from logoformer.model.networks.logoformer import to_tensor
+from logoformer.model.networks.network import to_tensor
 
 SAMPLES = {"iterations": 20, "warmup": 2, "threads": 1, "roofline": False}
 
 
-def test_fp32_beside_onnxruntime_and_torch(untrained_bundle):
-    report = bench(BenchConfig(untrained_bundle, others=(p.ORT, p.EAGER), precision="fp32", **SAMPLES))
+def test_fp32_beside_onnxruntime_and_torch(family_bundle):
+    report = bench(BenchConfig(family_bundle, others=(p.ORT, p.EAGER), precision="fp32", **SAMPLES))
     assert [row.name for row in report.rows] == [p.CLIP, p.CLIP_AGAIN, p.STREAM, p.STREAM_AGAIN, p.ORT, p.EAGER]
     assert {row.summary.n for row in report.rows} == {20}
     assert report.accuracy[0].agreement == 1

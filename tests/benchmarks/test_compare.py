@@ -12,11 +12,12 @@ from logoformer.benchmarks.baselines.contract import CLIP, CLIP_AGAIN
 from logoformer.benchmarks.compare import changes_text, compare_reports
 from logoformer.benchmarks.report.report import write_report
 from logoformer.benchmarks.report.rows import comparisons_of
+from logoformer.benchmarks.statistics import Ratio, ratio_of_runs
 from logoformer.cli import main as cli
 from logoformer.errors import BadInputError
 
 
-def noisy(rng, base, rounds=20, block=7):
+def noisy(rng, base, rounds=40, block=4):
     """float64 `[R, K]`: skewed latencies, rounds that differ, neighbours that resemble each other, a rare outlier."""
     rough = base * (1 + rng.gamma(2, 0.01, (rounds, block)))
     rough *= 1 + rng.normal(0, 0.01, (rounds, 1))
@@ -32,7 +33,8 @@ def report(made):
     def run(seed, slow, names):
         rng = np.random.default_rng(seed)
         latency = {name: noisy(rng, 20 * slow) for name in names}
-        return tuple(made.row(name, ms) for name, ms in latency.items()), tuple(comparisons_of(latency))
+        compared = comparisons_of(latency, dict.fromkeys(latency, "cpu"))
+        return tuple(made.row(name, ms) for name, ms in latency.items()), tuple(compared)
 
     def make(seed, slow=1.0, names=(CLIP, CLIP_AGAIN, "stream"), **changes):
         rows, comparisons = run(seed, slow, names)
@@ -67,17 +69,17 @@ def test_a_slowdown_within_the_margin_is_shown_and_does_not_count(report):
 
 def test_no_run_vouches_for_less_than_its_own_noise(report):
     before, after = report(0), report(1, slow=1.05)
-    loud = tuple(replace(c, noise=c.noise and 0.2) for c in before.comparisons)
+    loud = tuple(replace(c, ratio=Ratio(0.8, 0.79, 0.81)) for c in before.comparisons if "again" in c.denominator)
     changes = compare_reports(replace(before, comparisons=loud), after)
     noise = {row.name: row.noise for row in changes.rows}
-    assert noise[CLIP] == noise[CLIP_AGAIN] == 0.2
+    assert noise[CLIP] == noise[CLIP_AGAIN] == pytest.approx(0.2)
     assert CLIP not in changes.regressions
     assert "stream" in changes.regressions  # nobody took its noise
 
 
 def test_a_large_change_that_could_be_chance_is_no_regression(made):
     moody = noisy(np.random.default_rng(0), 20.0)
-    moody[10:] *= 1.3  # over half of the run the machine was slow
+    moody[20:] *= 1.3  # over half of the run the machine was slow
     before = made.report(rows=(made.row(CLIP, noisy(np.random.default_rng(1), 20.0)),), comparisons=())
     changes = compare_reports(before, made.report(rows=(made.row(CLIP, moody),), comparisons=()))
     assert changes.rows[0].median.value > 1.1
@@ -90,8 +92,11 @@ def test_medians_and_ratios_are_those_of_the_rows(report):
     for row in compare_reports(before, after).rows:
         a, b = before.row(row.name).rounds(), after.row(row.name).rounds()
         assert (row.before_ms, row.after_ms) == (np.median(a), np.median(b))
-        assert row.median.value == pytest.approx(np.median(b) / np.median(a))
-        assert row.p90.value == pytest.approx(np.percentile(b, 90) / np.percentile(a, 90))
+        assert row.median == ratio_of_runs(b, a) and row.p90 == ratio_of_runs(b, a, 90)
+        assert row.median.value == pytest.approx(np.median(b) / np.median(a), rel=0.01)
+        beyond = 1 + max(0.005, row.noise or 0)
+        assert row.detectable == pytest.approx(beyond * row.median.high / row.median.low - 1)
+        assert f"+{100 * row.detectable:.1f} %" in changes_text(compare_reports(before, after))
 
 
 def test_what_else_differs_is_told(report, made):

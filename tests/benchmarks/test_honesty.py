@@ -222,6 +222,8 @@ def test_versions_as_trtexec_prints_them(number, version):
 def test_the_command_means_the_same_on_10_and_11():
     ten = trtexec.trtexec_words("clip.engine", "10.3.0.30")
     eleven = trtexec.trtexec_words("clip.engine", "11.4.1.2")
+    assert "--device=1" in trtexec.trtexec_words("clip.engine", "10.3.0.30", device=1)
+    assert not any(word.startswith("--device") for word in ten)
     same = ["--warmUp=500", "--duration=10", "--percentile=50,90,95,99"]
     undone = ["--useCudaGraph", "--useSpinWait", "--noDataTransfers"]  # what 11.x does by itself
     assert ten == ["trtexec", "--loadEngine=clip.engine", *undone, *same]
@@ -290,10 +292,10 @@ def built(make_toy, monkeypatch):
     path = bundle.path / "engines" / file
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
-    TrustStore().record_engine(sha256(data), file)
+    TrustStore().record_engine(sha256(data), bundle.graph("clip", "fp32").sha256, file)
     entry = SimpleNamespace(
-        graph="clip", precision="fp32", target="tensorrt-10.3.0-sm87", file=file, sha256=sha256(data), size=len(data),
-        tensorrt_version="10.3.0.30",
+        graph="clip", batch=1, precision="fp32", target="tensorrt-10.3.0-sm87", file=file, sha256=sha256(data),
+        size=len(data), tensorrt_version="10.3.0.30", graph_sha256=bundle.graph("clip", "fp32").sha256,
     )  # fmt: skip
     monkeypatch.setattr(trtexec, "read_index", lambda folder: (entry,))
     return bundle, path

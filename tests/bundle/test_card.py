@@ -36,6 +36,30 @@ def test_the_card_of_a_trained_bundle():
     assert part(text, "Licence of the weights").strip().startswith("CC BY 4.0.")
 
 
+def test_the_card_of_imported_weights():
+    """Origin, rights and published figures, as the import writes them into the checkpoint."""
+    extra = {
+        "recipe": "import: MAE-DFER, weights of other people",
+        "imported": {"title": "MAE-DFER", "paper": "ACM MM 2023", "file": "best.pth", "bytes": 1018888497,
+                     "training": {"epoch": "best"},
+                     "settings": {"heads": {"value": 8, "from": "option", "checked": ""},
+                                  "size": {"value": 160, "from": "assumed", "checked": "the number of regions"}}},
+        "licenses": {"code": "MIT", "weights": "no licence is stated", "data": "academic use"},
+        "published": [{"data": "DFEW", "uar": 63.41, "war": 74.43, "note": "the epoch was chosen on the test clips"}],
+    }  # fmt: skip
+    text = card_text({**MANIFEST, "provenance": {"checkpoint": {"sha256": "ab", "extra": extra}}})
+    assert "by others: MAE-DFER, ACM MM 2023" in part(text, "Data") and "epoch best" in part(text, "Data")
+    believed = next(line for line in text.splitlines() if "Believed at import" in line)
+    assert "heads 8 (from an option)" in believed and "160" not in believed
+    scores = part(text, "Scores")
+    assert scores.strip().startswith("Not recorded.") and "not measured here" in scores
+    assert "| DFEW | 63.41 | 74.43 | the epoch was chosen on the test clips |" in scores
+    licence = part(text, "Licence of the weights")
+    assert all(line in licence for line in ("* code: MIT", "* weights: no licence is stated", "* data: academic use"))
+    hostile = {"imported": [], "licenses": {"|": "<b>"}, "published": ["x", {"data": "a|b"}]}
+    assert "<b>" not in card_text({**MANIFEST, "provenance": {"checkpoint": {"extra": hostile}}})
+
+
 @pytest.mark.parametrize("manifest", [{}, {"model": 3, "provenance": [], "labels": (), "precisions": None}])
 def test_what_is_missing_is_said(manifest):
     text = card_text(manifest)

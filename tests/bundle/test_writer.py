@@ -159,6 +159,38 @@ def test_a_place_that_cannot_be_a_folder_is_a_machine_error(tmp_path):
         assert caught.value.next
 
 
+def test_a_disk_that_fills_up_leaves_no_folder_without_an_index(small, tmp_path, monkeypatch):
+    entry = Bundle(small).graphs[0]
+    fields = {
+        "precision": "fp32",
+        "batch": 1,
+        "opset": 20,
+        "inputs": entry.inputs,
+        "outputs": entry.outputs,
+        "macs": {},
+    }
+    writer = BundleWriter(tmp_path / "new" / "b")
+    writer.add_graph(b"one", graph="clip", **fields)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(MachineError, match="No space left"):
+            writer.add_graph(b"two", graph="frame", **fields)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_said_before_work_is_done(small, tmp_path, contents):
+    before = contents(small)
+    for place in (small, tmp_path / "new"):
+        with pytest.raises(MachineError, match="MiB left; the bundle may need") as caught:
+            BundleWriter(place, 1 << 60)
+        assert caught.value.cause == "the disk is full"
+    assert contents(small) == before and not (tmp_path / "new").exists()
+
+
 def test_an_index_that_would_not_open_is_not_written(small, write_bundle, contents):
     before = contents(small)
     with pytest.raises(RefusedError, match="lacks or garbles"):

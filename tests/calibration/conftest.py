@@ -17,7 +17,7 @@ from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.parity import RoundingClip
 from logoformer.export.precision import protect, scan, to_fp16
 from logoformer.export.trace import trace
-from logoformer.model.networks.config import PRESETS
+from logoformer.model.networks.configs import PRESETS
 from logoformer.model.synthetic.recordings import synthetic_clips
 from logoformer.studies.int8 import plant_outlier
 from logoformer.workflows.init import initialise

@@ -14,7 +14,7 @@ from logoformer.calibration.paired import logit_differences
 from logoformer.calibration.quantize import QuantizeConfig, Steps, quantize_graph
 from logoformer.export.parity import RoundingClip
 from logoformer.export.reference import Reference
-from logoformer.model.networks.config import PRESETS
+from logoformer.model.networks.configs import PRESETS
 from logoformer.model.synthetic.recordings import synthetic_clips
 from onnx import numpy_helper
 

@@ -1,5 +1,6 @@
 """The gate: each verdict where it belongs, and `load` that follows it."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -35,12 +36,11 @@ def found(clips: int, lost: int = 0, gained: int = 0, *, finite: bool = True):
     [
         (found(4200, 20, 18), (), "accept"),
         (found(4200, 20, 18), ("ffn",), "accept with exclusions"),
-        (found(4200, 60, 60), (), "accept"),  # 97.1 % agree: their bound is 0.43 points
+        (found(4200, 60, 60), (), "accept"),  # 97.1 % agree
         (found(4200, 70, 70), (), "refuse: use FP16"),  # 96.7 % agree
-        (found(4200, 60, 40), (), "insufficient clips"),  # 0.48 measured, 0.87 at most
-        (found(4200, 60, 10), (), "refuse: use FP16"),  # 1.2 measured
-        (found(3999), (), "insufficient clips"),
-        (found(280), (), "insufficient clips"),
+        (found(4200, 60, 30), (), "insufficient clips"),  # 0.7 points measured, over 1 at most
+        (found(4200, 70, 10), (), "refuse: use FP16"),  # 1.4 measured
+        (found(329), (), "insufficient clips"),  # 47 of each class: not even no loss proves a point
         (found(280, 60), (), "refuse: use FP16"),  # few, but beyond doubt
         (found(4200, finite=False), (), "refuse: use FP16"),
     ],
@@ -51,10 +51,12 @@ def test_each_verdict(found, excluded, verdict):
     assert f"on {found.clips} clips" in judgement.reason
 
 
-def test_how_many_clips_a_budget_needs():
-    assert [gate.clips_needed(drop) for drop in (0.002, 0.005, 0.02)] == [4000, 4000, 500]
-    assert gate.judge_precision(found(499), gate.Budget(0.02, 0.97), "int8").verdict == "insufficient clips"
-    assert gate.judge_precision(found(504), gate.Budget(0.02, 0.97), "int8").verdict == "accept"
+def test_a_budget_that_these_clips_cannot_prove_is_said_with_what_could():
+    judgement = gate.judge_precision(found(329), INT8, "int8")
+    fewest = int(re.search(r"it needs (\d+) clips of every class", judgement.reason)[1])
+    assert "the smallest has 47" in judgement.reason and "--budget" in judgement.reason
+    assert gate.judge_precision(found(7 * fewest), INT8, "int8").verdict == "accept"
+    assert gate.judge_precision(found(7 * fewest - 7), INT8, "int8").verdict == "insufficient clips"
     with pytest.raises(UsageError):
         gate.Budget(0.0, 0.97)
 

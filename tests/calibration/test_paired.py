@@ -71,21 +71,21 @@ def test_no_difference_on_few_clips_is_no_certainty():
     labels = np.repeat(np.arange(7), 4)
     right = np.ones(28, bool)
     drop, bound, floor = drop_interval(right, right, labels)
-    assert drop == 0.0 and bound > 0.05 and floor == -bound
+    assert drop == 0.0 and bound > 0.05 and floor < -0.05
     many = np.repeat(np.arange(7), 600)
-    assert drop_interval(np.ones(4200, bool), np.ones(4200, bool), many)[1] < 0.0015
+    assert drop_interval(np.ones(4200, bool), np.ones(4200, bool), many)[1] < 0.0016
 
 
 @pytest.mark.parametrize(("lose", "gain"), [(0.03, 0.03), (0.01, 0.005), (0.002, 0.001), (0.10, 0.02)])
 def test_the_bounds_cover_the_true_drop_at_least_as_often_as_they_say(lose: float, gain: float):
-    """5 % of 2000 draws is 100, with a standard error of 10; classes of very different size, as in DFEW."""
+    """5 % of 600 draws is 30, with a standard error of 5; classes of very different size, as in DFEW."""
     rng = np.random.default_rng(1)
     labels = np.repeat(np.arange(C), [400, 200, 80, 40])
     above = below = 0
-    for _ in range(2000):
+    for _ in range(600):
         chance = rng.random(len(labels))
         before, after = chance >= gain, chance < 1 - lose  # lost: the top share; gained: the bottom share
         _, bound, floor = drop_interval(before, after, labels)
         above += lose - gain > bound
         below += lose - gain < floor
-    assert above <= 130 and below <= 130
+    assert above <= 39 and below <= 39

@@ -8,8 +8,8 @@ from logoformer.calibration.placement import MAX_SEQUENCE, check_exclude, group_
 from logoformer.errors import UsageError
 from logoformer.export.graphs import build_graph, example_inputs
 from logoformer.export.trace import trace
-from logoformer.model.networks.config import PRESETS
-from logoformer.model.networks.logoformer import LogoFormer
+from logoformer.model.networks.configs import PRESETS
+from logoformer.model.networks.logoformer.model import LogoFormer
 
 Models = Mapping[tuple[str, str], onnx.ModelProto]
 
@@ -95,6 +95,9 @@ def test_too_long_a_sequence_or_another_head_size_is_left_in_fp16(models: Models
 def test_names(models: Models):
     assert group_of("frame.trunk.layer3.0.downsample.0/Conv") == "trunk.layer3"
     assert group_of("temporal.blocks.11.global_attention/MatMul.2") == "block11.global.bmm"
+    assert group_of("frame.spatial_blocks.0.attention.k/MatMul") == "frame.block0.attention.qkv"
+    assert group_of("frame.spatial_blocks.1.ffn.fc2/MatMul") == "frame.block1.ffn"
+    assert group_of("temporal.blocks.15.interaction.out/MatMul") == "block15.interaction.out"
     with pytest.raises(UsageError, match="no known group"):
         group_of("other/MatMul")
     with pytest.raises(UsageError, match=r"no group 'block9\.ffn'") as caught:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from logoformer.calibration.equalise import with_weights
 from logoformer.calibration.qat import QatConfig, augmented, fine_tune, round_through
 from logoformer.calibration.quantize import QuantizeConfig, quantize_graph
-from logoformer.calibration.smooth import with_weights
 from logoformer.errors import BadInputError, UsageError
 from logoformer.export.reference import Reference
 

@@ -12,7 +12,7 @@ from logoformer.bundle.onnx_graph import infer_onnx
 from logoformer.calibration.amax import LEVELS
 from logoformer.calibration.collect import Observed, activations, collect_ranges, observe
 from logoformer.calibration.placement import groups
-from logoformer.calibration.quantize import METHODS, SCALE_FLOOR, QuantizeConfig, Ranges, quantize_graph, round_up
+from logoformer.calibration.quantize import RANGE_METHODS, SCALE_FLOOR, QuantizeConfig, Ranges, quantize_graph, round_up
 from logoformer.errors import BadInputError, UsageError
 from logoformer.export.entries import share_to_promise
 from logoformer.export.parity import answers_of_clip_graph
@@ -61,7 +61,7 @@ def test_excluding_changes_no_range(models: Models, golden_clips):
     assert plain == less
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RANGE_METHODS)
 def test_the_same_clips_give_the_same_bytes(models: Models, golden_clips, method: str):
     config = QuantizeConfig(method)
     twice = [
@@ -73,7 +73,7 @@ def test_the_same_clips_give_the_same_bytes(models: Models, golden_clips, method
 
 def test_methods_that_choose_never_widen(observed: Observed):
     top = observed.ranges("max")
-    for method in METHODS[1:]:
+    for method in RANGE_METHODS[1:]:
         found = observed.ranges(method)
         assert found.keys() == top.keys() and all(found[name] <= top[name] for name in top)
         assert any(found[name] < top[name] for name in top)

@@ -11,9 +11,9 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from logoformer.camera.sources.video import QUIET
-from logoformer.clips import check_color, check_frame
+from logoformer.clips import Sampling, check_color, check_frame
 from logoformer.engine import Result
+from logoformer.media.opencv import QUIET
 from PIL import Image
 
 os.environ.update(QUIET)  # before any test imports OpenCV
@@ -37,7 +37,8 @@ class ColorStream:
 
     def __init__(self, engine: ColorEngine, hop: int, color: str, warmup: str) -> None:
         self.engine, self.hop, self.color, self.warmup = engine, hop, check_color(color), warmup
-        self.skipped = self.resets = 0
+        self.skipped = self.resets = self.cleared = 0
+        self.max_gap_s = 1.4
         self.times: list[float] = []
         self.sizes: list[tuple[int, ...]] = []
         self.closed = False
@@ -50,12 +51,20 @@ class ColorStream:
         assert not self.times or time_s > self.times[-1], "times must rise"
         self.times.append(time_s)
         self.sizes.append(frame.shape)
+        if len(self.times) > 1 and time_s - self.times[-2] > self.max_gap_s:
+            self._kept.clear()
+            self.resets += 1
         rgb = frame if self.color == "rgb" else frame[:, :, ::-1]
         self._kept.append(rgb.reshape(-1, 3).mean(axis=0))
         self._since += 1
         if self._since < self.hop or (self.warmup == "wait" and len(self._kept) < self.engine.span):
             return None
         return self._answer()
+
+    def reset(self) -> None:
+        self._kept.clear()
+        self._since = 0
+        self.cleared += 1
 
     def flush(self) -> Result | None:
         return self._answer() if self._kept else None
@@ -80,7 +89,7 @@ class ColorEngine:
 
     def __init__(self, span: int = 8) -> None:
         self.span = span
-        self.bundle = SimpleNamespace(labels=LABELS, sampling=SimpleNamespace(fps=25.0))
+        self.bundle = SimpleNamespace(labels=LABELS, sampling=Sampling())
         self.opened: list[ColorStream] = []
 
     def stream(self, hop: int = 4, *, color: str | None = None, warmup: str = "wait") -> ColorStream:

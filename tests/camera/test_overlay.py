@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
 from logoformer.camera.overlay import BACKGROUND, BAR, BEST, draw_panel, fit, fit_text, open_overlay, panel_width
+from logoformer.camera.run import run_source
 from logoformer.camera.sources.contract import TimedFrame
+from logoformer.camera.sources.open import open_source
 from logoformer.errors import MachineError
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed (the extra 'camera')")
@@ -170,3 +174,15 @@ def test_a_frame_that_no_mp4_can_hold_is_an_error_not_an_empty_file(tmp_path, to
     with pytest.raises(MachineError, match="cannot write an mp4 of"):
         write(tmp_path / "o.mp4", [tools.solid("red", 10, 9000)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_overlay_in_a_folder_whose_name_is_no_text(engine, make_video, tools, tmp_path):
+    """OpenCV ends the process on such a name."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/v\xe9"))
+    folder.mkdir()
+    out = folder / os.fsdecode(b"\xff.mp4")
+    with open_source(make_video([tools.solid("red")] * 12)) as source:
+        run_source(engine, source, out=out, on_result=lambda _: None)
+    with open_source(out) as written:
+        assert len(list(written)) == 12
+    assert [path.name for path in folder.iterdir()] == [out.name]

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from logoformer.camera.run import json_lines, run_source
+from logoformer.camera.sources.contract import TimedFrame
+from logoformer.camera.sources.live import Arrived, Capture, LiveSource, LiveTiming
 from logoformer.camera.sources.open import open_source
 from logoformer.errors import BadInputError, MachineError, UsageError, VerificationError
 
@@ -132,6 +134,79 @@ def test_an_overlay_without_opencv_fails_before_the_first_line(engine, make_fold
     assert not list(tmp_path.glob("*.mp4"))
 
 
+# --------------------------------------------------------------------------------------------------------------- rate
+def slow(make_folder, tools, count: int, fps: float):
+    return open_source(make_folder([tools.solid("red")] * count), fps=fps)
+
+
+@pytest.mark.parametrize("warmup", ["wait", "repeat"])
+def test_frames_too_far_apart_for_any_clip_are_no_answers(engine, make_folder, tools, warmup):
+    lines: list[dict] = []
+    with slow(make_folder, tools, 30, 0.5) as source, pytest.raises(BadInputError, match="2 s apart") as caught:
+        run_source(engine, source, hop=1, warmup=warmup, on_result=lines.append)
+    assert len(lines) <= 1 and "--fps" in caught.value.next  # the first frame has no neighbour in any recording
+
+
+def test_pauses_are_counted_and_answers_go_on_after_them(engine, make_folder, tools):
+    class Paused:
+        live, fps, color, count, path, name = False, 25.0, "rgb", None, None, "paused"
+
+        def __iter__(self):
+            times = [0.0, 5.0, 10.0, *(15 + index / 25 for index in range(40))]
+            for index, time_s in enumerate(times):
+                yield TimedFrame(tools.solid("red"), "rgb", time_s, index)
+
+    lines: list[dict] = []
+    summary = run_source(engine, Paused(), hop=1, warmup="repeat", on_result=lines.append)
+    assert (summary.resets, summary.frames) == (3, 43)
+    assert [line["frame"] for line in lines] == [0, *range(4, 43)]  # none from a frame that stands alone
+
+
+def test_a_rate_below_what_the_pattern_needs_is_noted(engine, make_folder, tools):
+    with slow(make_folder, tools, 20, 2.0) as source:
+        (note,) = run_source(engine, source, on_result=lambda _: None).notes
+    assert "2 frames a second are fewer than the 2.9" in note
+    assert go(engine, make_folder([tools.solid("red")] * 20, "other"))[1].notes == ()
+
+
+def test_a_reconnect_of_a_camera_empties_the_stream(engine, tools):
+    class Camera:
+        live, fps, color, count, path, name = True, 25.0, "rgb", None, None, "camera"
+
+        def __iter__(self):
+            for index in range(20):
+                yield TimedFrame(tools.solid("red"), "rgb", index / 25, index, epoch=index // 10)
+
+    lines: list[dict] = []
+    run_source(engine, Camera(), hop=1, on_result=lines.append)
+    assert engine.opened[0].cleared == 1
+    assert [line["frame"] for line in lines] == [7, 8, 9, 17, 18, 19]  # the double is warm after 8 frames
+
+
+def test_what_a_live_source_lost_is_counted(engine, tools):
+    class Once(Capture):
+        def open(self):
+            pass
+
+        def read(self):
+            for index in range(30):
+                yield None if index == 7 else Arrived(lambda: tools.solid("red"), index / 25, (64, 48))
+
+        def close(self):
+            pass
+
+    with LiveSource(Once, "double", 25.0, LiveTiming(pause_s=0.01, patience_s=60)) as source:
+
+        def stop(progress: str, done: int, _total: int) -> None:
+            if done >= 3 and source.status().reconnects:
+                source.close()
+
+        summary = run_source(engine, source, on_result=lambda _: None, progress=stop)
+    (dropped, _), (reconnects, _) = summary.live
+    assert dropped >= 1 and reconnects >= 1
+    assert engine.opened[0].cleared >= 1
+
+
 # ------------------------------------------------------------------------------------------------------------ failure
 def test_a_source_that_breaks_keeps_its_lines_and_its_overlay(engine, make_folder, tools, tmp_path, frames_of):
     folder = make_folder([tools.solid("red")] * 20)
@@ -207,6 +282,8 @@ def test_a_stop_before_the_first_answer_prints_no_partial_line(engine, make_fold
 SCRIPT = """
 import importlib.util, sys, time
 from logoformer.camera.run import json_lines, run_source
+from logoformer.camera.sources.contract import TimedFrame
+from logoformer.camera.sources.live import Arrived, Capture, LiveSource, LiveTiming
 from logoformer.camera.sources.open import open_source
 spec = importlib.util.spec_from_file_location("doubles", sys.argv[1])
 doubles = importlib.util.module_from_spec(spec); spec.loader.exec_module(doubles)

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from logoformer.camera.run import run_source
 from logoformer.camera.sources.open import open_source
-from logoformer.clips import centre_indices, centre_square
+from logoformer.clips import centre_square, pattern_ages
 
 # What makes the bundle is not asked for: the suite of the wheel is given one that is ready.
 pytestmark = pytest.mark.skipif(find_spec("onnxruntime") is None, reason="not installed: onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def engine(untrained_bundle):
-    with logoformer.load(untrained_bundle) as opened:
+def engine(family_bundle):
+    with logoformer.load(family_bundle) as opened:
         yield opened
 
 
@@ -47,7 +47,8 @@ def test_a_stream_over_one_span_answers_as_the_clip_of_the_same_frames(engine, m
     frames = moving(sampling.span_frames, 72, 90)
     lines, summary = go(engine, make_folder(frames), face=face, hop=1)
     looked_at = [centre_square(frame) if face == "center" else frame for frame in frames]
-    clip = np.stack([looked_at[index] for index in centre_indices(len(frames), sampling)])
+    ages = np.rint(pattern_ages(sampling) * sampling.fps).astype(int)  # in frames
+    clip = np.stack([looked_at[len(frames) - 1 - age] for age in ages])
     expected = engine(clip, color="rgb")
     assert lines[-1]["frame"] == len(frames) - 1
     assert lines[-1]["label"] == expected.label

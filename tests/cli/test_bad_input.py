@@ -15,6 +15,7 @@ import pytest
 from logoformer import errors
 from logoformer.cli import main as cli
 from logoformer.engine.sessions import ort
+from logoformer.engine.sessions.contract import HostSession
 from logoformer.errors import BadInputError, DeviceLostError, LogoformerError, UsageError
 from PIL import Image
 
@@ -148,7 +149,7 @@ def test_a_failed_run_leaves_the_old_overlay_video(untrained_bundle, tmp_path, f
 
 
 # ----------------------------------------------------------------------------------------------------------- exit codes
-class LostDevice:
+class LostDevice(HostSession):
     """A session whose device is gone from the first call on."""
 
     def __init__(self, session: object) -> None:
@@ -171,7 +172,8 @@ def test_each_class_of_error_has_its_exit_code_at_the_command_line(
     fails(6, "run", untrained_bundle, "99")
     opened = ort.open_session
     monkeypatch.setattr(ort, "open_session", lambda *given: LostDevice(opened(*given)))
-    fails(7, "run", untrained_bundle, frames, names=("sticky error", "start it again"))
+    lost = ("sticky error", "start it again")
+    fails(7, "run", untrained_bundle, frames, "--backend", "onnxruntime", names=lost)
     kinds = {kind.exit_code for kind in LogoformerError.__subclasses__()}
     assert kinds == {2, 3, 4, 5, 6, 7}  # 5: test_bad_bundle.py and test_verify.py
 

@@ -10,6 +10,7 @@ from logoformer.benchmarks.baselines.contract import OTHERS
 from logoformer.benchmarks.report.records import MODES
 from logoformer.bundle import GRAPHS, MIXED, PRECISIONS
 from logoformer.calibration.quantize import METHODS
+from logoformer.camera.answers.lines import SCHEMAS
 from logoformer.camera.run import FACES
 from logoformer.cli import choices
 from logoformer.cli.main import make_parser
@@ -20,16 +21,18 @@ from logoformer.engine.stream import WARMUPS
 from logoformer.model.data.clips import ORDERS
 from logoformer.model.data.dfew import FOLDS
 from logoformer.model.data.listing import SHORT
-from logoformer.model.networks.config import ATTENTIONS, PRESETS
+from logoformer.model.networks.configs import PRESETS
+from logoformer.model.networks.logoformer.config import ATTENTIONS, LOGOFORMER_PRESETS
 
 # What an option takes, by its spelling, in whichever verb it is; (verb, option) where one verb differs.
 LIBRARY = {
     "--preset": PRESETS, "--attention": ATTENTIONS, "--short": SHORT, "--order": ORDERS, "--trunk-color": COLORS,
     "--fold": FOLDS, "--method": METHODS, "--precisions": PRECISIONS, "--target": TARGETS, "--gpus": RTX_SMS,
     "--plan-sm": RTX_SMS, "--sm": RTX_SMS, "--graph": GRAPHS, "--backend": BACKENDS, "--face": FACES,
-    "--warmup": WARMUPS, "--mode": MODES, "--baselines": ("all", "none", *OTHERS),
+    "--schema": SCHEMAS, "--warmup": WARMUPS, "--mode": MODES, "--baselines": ("all", "none", *OTHERS),
     "--precision": ("verdict", *PRECISIONS, MIXED), ("build", "--precision"): (*PRECISIONS, MIXED),
-    ("inspect", "--precision"): PRECISIONS, ("bench", "--warmup"): None,
+    ("inspect", "--precision"): PRECISIONS, ("inspect", "--preset"): LOGOFORMER_PRESETS,
+    ("import", "--preset"): LOGOFORMER_PRESETS, ("bench", "--warmup"): None, ("verify", "--fold"): (*FOLDS, "all"),
 }  # fmt: skip
 # Only the parser knows these.
 OWN = {"--compare": ("trtexec",), "shell": choices.SHELLS, "--optimization-level": range(6)}
@@ -38,13 +41,20 @@ OWN = {"--compare": ("trtexec",), "shell": choices.SHELLS, "--optimization-level
 def library() -> dict:
     """`LIBRARY`, and what needs torch or onnx to be imported."""
     pytest.importorskip("torch", reason="names of recipes need the extra 'train'")
-    pytest.importorskip("onnx", reason="frame batches need the extra 'export'")
+    pytest.importorskip("onnx", reason="batches need the extra 'export'")
     from logoformer.export.batches import BATCHES
+    from logoformer.model.networks.families import FAMILIES
     from logoformer.model.synthetic.layout import KINDS
     from logoformer.model.training.recipe import SELECTIONS, recipe_names
 
-    more = {"--kind": KINDS, "--select": SELECTIONS, "--recipe": recipe_names(), "--speed": recipe_names()}
-    return LIBRARY | OWN | more | {"--frame-batches": BATCHES}
+    more = {
+        "--family": tuple(FAMILIES),
+        "--kind": KINDS,
+        "--select": SELECTIONS,
+        "--recipe": recipe_names(),
+        "--speed": recipe_names(),
+    }
+    return LIBRARY | OWN | more | {"--batches": BATCHES, "--frame-batches": BATCHES}
 
 
 def arguments() -> list[tuple[str, argparse.Action]]:
@@ -76,8 +86,8 @@ def test_every_choice_is_the_librarys_and_in_the_help():
 
 
 def test_a_name_that_the_help_lacks_is_found():
-    assert names_missing("base (default), wide or tiny", PRESETS) == []
-    assert names_missing("base (default) or tiny", PRESETS) == ["wide"]
+    assert names_missing("base (default), wide or tiny", LOGOFORMER_PRESETS) == []
+    assert names_missing("base (default) or tiny", LOGOFORMER_PRESETS) == ["wide"]
     assert names_missing("onnxruntime-cuda, tensorrt_rtx", ("onnxruntime", "tensorrt")) == ["onnxruntime", "tensorrt"]
 
 

@@ -1,5 +1,6 @@
 """The command line parses, calls, prints; every verb has an example that parses, and `--json` is JSON."""
 
+import base64
 import json
 import re
 import shlex
@@ -87,6 +88,7 @@ def test_a_training_says_what_it_left_out_and_could_not_read(tmp_path: Path, cap
     assert "left out: 1 clips" in out and "1 frames could not be read, their neighbours stood in: b/3.png" in out
     told = load_checkpoint(tmp_path / "x")[1]["extra"]["reading"]
     assert len({told.pop("train_list"), told.pop("test_list")}) == 2  # hashes of the lists
+    assert len(base64.b64decode(told.pop("train_marks"))) == 2 * 5
     assert told == {
         "data": "set", "fold": 1, "short": "drop", "max_damaged": 1, "train_clips": 2, "test_clips": 2,
         "dropped": [1, 0], "damaged": ["b/3.png"],

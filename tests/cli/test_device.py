@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import media_files
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden
@@ -51,17 +52,30 @@ def test_run_answers_nothing_before_a_wanted_selftest_has_passed(wrong_bundle, f
 
 
 def test_run_counts_the_pauses_that_dropped_the_history(tmp_path, capsys):
+    pytest.importorskip("av", reason="PyAV is not installed (the extra 'camera')")
+    times = [0.0, 5.0, 10.0, 15.0, *(15 + index / 25 for index in range(1, 9))]
+    video = media_files.write_video(tmp_path / "v.mkv", media_files.grey_steps(12, 64, 64), times=times)
+    assert cli.main(["run", str(OLD_BUNDLE), str(video), "--hop", "1", "--warmup", "repeat"]) == 0
+    err = capsys.readouterr().err
+    # Of the four frames that stand alone, only the first may be the beginning of a clip.
+    assert "12 frames, 9 answers" in err and ", 3 pauses dropped the history" in err and "skipped" not in err
+    assert "Are these times in seconds" in err
+
+
+def test_run_refuses_frames_that_are_too_far_apart_for_any_clip(tmp_path, fails, capsys):
     for index in range(5):
         Image.fromarray(np.full((64, 64, 3), 40 * index, np.uint8)).save(tmp_path / f"{index}.png")
-    assert cli.main(["run", str(OLD_BUNDLE), str(tmp_path), "--fps", "0.2", "--hop", "1", "--warmup", "repeat"]) == 0
-    err = capsys.readouterr().err
-    assert "5 frames, 5 answers" in err and ", 4 pauses dropped the history" in err and "skipped" not in err
-    assert "Are these times in seconds" in err
+    text = fails(3, "run", OLD_BUNDLE, tmp_path, "--fps", "0.2", "--hop", "1", "--warmup", "repeat")
+    assert "5 s apart" in text and "--fps" in text
+    assert cli.main(["run", str(OLD_BUNDLE), str(tmp_path), "--fps", "2", "--hop", "1", "--warmup", "repeat"]) == 0
+    assert "note: 2 frames a second are fewer than" in capsys.readouterr().err
 
 
 def test_options_reach_the_engine():
     words = ["--backend", "onnxruntime", "--device", "1", "--engines-dir", "e", "--threads", "2", "--precision", "fp16"]
+    words.append("--strict")
     wanted = {"backend": "onnxruntime", "precision": "fp16", "device": 1, "engines_dir": "e", "threads": 2}
+    wanted["strict"] = True
     for verb in (["run", "b", "source"], ["selftest", "b"]):
         assert options.runtime_arguments(cli.make_parser().parse_args([*verb, *words])) == wanted
 

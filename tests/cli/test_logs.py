@@ -19,6 +19,7 @@ from logoformer.cli.terminal import Bar
 from logoformer.engine.builder import process
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.machine.log import BuildLog
+from logoformer.engine.sessions.backends import cpu_backends
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -99,7 +100,7 @@ def test_loading_says_which_backend_and_how_long(bundle: Path, caplog: pytest.Lo
         runtime.session("clip")
     assert {record.name.partition(".")[0] for record in caplog.records} == {"logoformer"}
     assert "tensorrt is not used: " in caplog.text and "tensorrt_rtx is not used: " in caplog.text
-    assert "onnxruntime" in caplog.text and "(asked for: auto, verdict)" in caplog.text
+    assert cpu_backends()[0] in caplog.text and "(asked for: auto, verdict)" in caplog.text
     assert "session of " in caplog.text and " ms" in caplog.text
 
 

@@ -139,3 +139,16 @@ def test_a_process_with_ascii_output(bundle: Path):
         text = (done.stdout + done.stderr).decode("ascii")
         assert done.returncode == (0 if words[-1] == str(bundle) else 3) and r"\U0001f600" in text
         assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("verb", ["export", "quantize"])
+def test_quiet_leaves_the_verdicts_alone(verb, untrained_bundle, capsys, monkeypatch, tmp_path):
+    made = Bundle(untrained_bundle)
+    monkeypatch.setattr("logoformer.workflows.export.export_checkpoint", lambda *_, **__: made)
+    monkeypatch.setattr("logoformer.workflows.quantize.quantize", lambda *_, **__: made)
+    words = [verb, str(tmp_path / "x"), *(["-o", str(tmp_path / "y")] if verb == "export" else ["--data", "faces"])]
+    assert cli.main(words) == 0
+    assert ".onnx" in (loud := capsys.readouterr().out) and "alignment" in loud
+    assert cli.main([*words, "-q"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == str(untrained_bundle) and [line.split(":")[0].strip() for line in others] == ["fp16", "fp32"]

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 from headless import Browser, open_browser
+from logoformer.studies.serving.capacity import devices_needed, face_costs
+
+from .conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
-PAGES = ("", "cli/", "api/", "architecture/")
+PAGES = ("", "cli/", "api/", "architecture/", "capacity/")
 MEASURE = """JSON.stringify({
   wide: document.documentElement.scrollWidth - window.innerWidth,
   heading: document.querySelector('h1').textContent,
@@ -60,3 +63,25 @@ def test_a_page_is_whole_and_asks_nobody_else(browser, address, name, width, sch
     assert found["images"] == {"": 1, "architecture/": 3}.get(name, 0)
     channels = [int(word) for word in found["page"].split("(")[1].rstrip(")").split(",")[:3]]
     assert (sum(channels) < 3 * 128) == (scheme == "dark")
+
+
+def test_the_calculator_counts_devices(browser, address, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    costs = face_costs()
+    computed = next(place for place, cost in enumerate(costs) if not cost.measured)
+    cases = []
+    for place in (0, computed):
+        for faces, fps, hop in ((200, 25, 4), (1, 1, 1), (5000, 30, 8)):
+            cases.append((place, faces, fps, hop))
+    script = f"""JSON.stringify({[list(case) for case in cases]}.map(([device, faces, fps, hop]) => {{
+      for (const [name, value] of Object.entries({{device, faces, fps, hop, slower: 2}}))
+        document.getElementById(name).value = value;
+      document.querySelector(".calculator").dispatchEvent(new Event("input"));
+      return document.getElementById("devices").textContent;
+    }}))"""
+    told = browser.show(f"{address}capacity/", 1440, "light", script)
+    for text, (place, faces, fps, hop) in zip(told, cases, strict=True):
+        needed = devices_needed(faces, fps, hop, costs[place])
+        assert text.startswith(f"{needed} of them" if costs[place].measured else f"at least {needed}; "), text
+        assert costs[place].measured or "computed, not measured" in text
+    assert browser.complaints() == []

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from logoformer import errors
-from logoformer.camera.sources.video import QUIET
 from logoformer.cli.options import EXIT_INTERRUPTED
 from logoformer.errors import LogoformerError
+from logoformer.media.opencv import QUIET
+from logoformer.model.networks.configs import complexity, preset
+from logoformer.workflows.label.on_ray import RAY_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +74,7 @@ def test_the_service_follows_the_exit_codes():
 # --------------------------------------------------------------------------------------------------------- environment
 def variables() -> set[str]:
     """Names of environment variables in the package's source."""
-    found = set(QUIET) | {"PYTHONPATH"}  # these two are not written beside `os.environ`
+    found = {*QUIET, *RAY_ENVIRONMENT, "PYTHONPATH"}  # these are not written beside `os.environ`
     for path in own_files():
         text = path.read_text(encoding="utf-8")
         found |= set(re.findall(r"os\.(?:environ(?:\.\w+)?|getenv)[(\[]\s*\"([A-Z_0-9]+)\"", text))
@@ -98,10 +100,36 @@ def test_readme_shows_the_committed_figures(figures):
     assert between(text, *figures.CLAIM) == figures.claim()
 
 
+UNIT = re.compile(r"\d(?:[.\d]*)(?: ?%| ms\b| µs\b| kernels\b| MB\b| GB\b| times\b| points\b)|\b0\.\d\d+\b")
+BOUNDS = {  # what is no measurement
+    "99 %",  # confidence
+    "75 kernels",  # held by tests/test_full_size.py
+}
+
+
+@pytest.mark.parametrize("name", ["../README.md", "benchmarks.md", "index.md"])
+def test_no_figure_is_written_by_hand(name):
+    """Outside of what is printed from benchmarks/results/, pages with figures have none."""
+    text = re.sub(r"<!-- ([\w-]+):begin -->.*?<!-- \1:end -->", "", page(name), flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert {found[0] for found in UNIT.finditer(text)} <= BOUNDS
+    assert UNIT.search("it costs 0.35 of it") and UNIT.search("by 15 % at most") and UNIT.search("106 kernels")
+
+
+def test_the_presets_are_those_of_the_code():
+    for name in ("base", "wide", "tiny"):
+        c = preset(name)
+        count = complexity(c)
+        macs = (count.clip_frames_macs + count.temporal_macs) / 1e9
+        sizes = f"{c.frames} x {c.image_size} x {c.image_size} | {count.tokens} x {count.token_channels}"
+        millions = f"{count.parameters / 1e6:.{2 if count.parameters < 1e6 else 1}f}"
+        assert f"| `{name}` | {sizes} | {millions} M | {macs:.2f} G | " in page("architecture.md")
+
+
 def test_the_drawings_are_those_of_the_script(drawings):
     for name, svg in drawings.PICTURES.items():
         assert (ROOT / "docs" / name).read_text(encoding="utf-8") == svg, "run: make picture"
-    picture = (ROOT / "docs" / "answer.png").stat()
+    picture = (ROOT / "docs" / "watch.png").stat()
     assert 10_000 < picture.st_size <= 200_000
 
 

@@ -7,17 +7,18 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from logoformer.bundle import GraphEntry, StreamSpec, TensorSpec
 from logoformer.clips import Sampling
 from logoformer.engine import Result, Runtime
-from logoformer.engine.sessions.contract import Backend, allocate
+from logoformer.engine.sessions.contract import Backend, HostSession, allocate
 
 
 # ---------------------------------------------------------------------------------------- sessions that can be watched
-class WatchedSession:
+class WatchedSession(HostSession):
     """A session in numpy whose answers name their frames, and that checks how it is called.
 
     The pixel `[0, 0]` of a frame is its token; the probabilities are the tokens at the last and the first place of the
@@ -29,12 +30,12 @@ class WatchedSession:
         before: called with the session at the start of each run.
     """
 
-    def __init__(self, entry: GraphEntry, state: SimpleNamespace) -> None:
+    def __init__(self, entry: GraphEntry, state: SimpleNamespace, arena: Any = None) -> None:
         self.name = f"{entry.graph} b{entry.batch}" if entry.batch > 1 else entry.graph
         self.state = state
         self.inputs = {spec.name: spec for spec in entry.inputs}
         self.outputs = {spec.name: spec for spec in entry.outputs}
-        self.buffers = {**allocate(self.inputs), **allocate(self.outputs)}
+        self.buffers = {**allocate(self.inputs, arena), **allocate(self.outputs)}
         self.running = self.closed = False
         state.open.append(self)
         state.threads.add(threading.get_ident())
@@ -63,7 +64,8 @@ class WatchedSession:
         elif "clip" in b:
             b["probabilities"][0] = np.concatenate([b["clip"][0, -1, 0, 0], b["clip"][0, 0, 0, 0]])
         else:
-            b["probabilities"][0] = b["ring"][b["order"]][[-1, 0]].reshape(-1)
+            order = b["order"].reshape(len(b["probabilities"]), -1)  # [B, T]
+            b["probabilities"][:] = b["ring"][order][:, [-1, 0]].reshape(len(order), -1)
 
     def take(self, source: WatchedSession, output: str, name: str, row: int, index: int = 0) -> None:
         assert not self.running and not source.running, "a slot is written while it is read"
@@ -78,17 +80,20 @@ class WatchedSession:
 
 @pytest.fixture
 def watched() -> Callable[..., Runtime]:
-    """`watched(faces=8, batches=(1,))` -> a runtime over `WatchedSession`, with its `state`.
+    """`watched(faces=8, batches=(1,), together=(1,))` -> a runtime over `WatchedSession`, with its `state`.
+
+    `batches` are those of `frame`, `together` those of `temporal`.
 
     Frames are uint8 `[4, 4, 3]`; a clip has 4 of them, 0.2 s apart, the last one being the newest; a ring has
     8 slots.
     """
 
-    def make(faces: int = 8, batches: tuple[int, ...] = (1,)) -> Runtime:
+    def make(faces: int = 8, batches: tuple[int, ...] = (1,), together: tuple[int, ...] = (1,)) -> Runtime:
         spec = StreamSpec(slots=8, faces=faces, frames=4, grid=1, window=(1, 1, 1), embed_dim=3)
-        probabilities = (TensorSpec("probabilities", "float32", (1, 6)),)
 
         def entry(graph: str, precision: str, batch: int = 1) -> GraphEntry:
+            probabilities = (TensorSpec("probabilities", "float32", (batch, 6)),)
+            order = (4,) if batch == 1 else (batch, 4)
             sides = {
                 "frame": (
                     (TensorSpec("frame", "uint8", (batch, 4, 4, 3)),),
@@ -96,7 +101,7 @@ def watched() -> Callable[..., Runtime]:
                 ),
                 "clip": ((TensorSpec("clip", "uint8", (1, 4, 4, 4, 3)),), probabilities),
                 "temporal": (
-                    (TensorSpec("ring", "float32", (8 * faces, 3)), TensorSpec("order", "int32", (4,))),
+                    (TensorSpec("ring", "float32", (8 * faces, 3)), TensorSpec("order", "int32", order)),
                     probabilities,
                 ),
             }[graph]
@@ -107,7 +112,11 @@ def watched() -> Callable[..., Runtime]:
             graph=entry, path="watched.bundle",
         )  # fmt: skip
         state = SimpleNamespace(threads=set(), runs=[], open=[], before=lambda session: None)
-        runtime = Runtime(bundle, Backend("watched", "fp32", lambda entry: WatchedSession(entry, state), batches))
+
+        def open_session(entry: GraphEntry, arena: Any = None) -> WatchedSession:
+            return WatchedSession(entry, state, arena)
+
+        runtime = Runtime(bundle, Backend("watched", "fp32", open_session, batches, together))
         runtime.state = state
         return runtime
 

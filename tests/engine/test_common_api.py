@@ -26,6 +26,7 @@ COMMON = {
         "max_aux_streams",
         "profiling_verbosity",
         "progress_monitor",
+        "set_flag",
         "set_memory_pool_limit",
         "set_timing_cache",
     },

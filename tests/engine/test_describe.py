@@ -17,13 +17,13 @@ from logoformer.errors import UsageError
 
 
 @pytest.fixture(scope="module")
-def text(untrained_bundle: Path) -> str:
-    return tensors_text(untrained_bundle)
+def text(family_bundle: Path) -> str:
+    return tensors_text(family_bundle)
 
 
-def test_every_tensor_is_listed_with_its_axes_and_bytes(untrained_bundle, text):
-    found = tensors(untrained_bundle)
-    entries = Bundle(untrained_bundle).graphs
+def test_every_tensor_is_listed_with_its_axes_and_bytes(family_bundle, text):
+    found = tensors(family_bundle)
+    entries = Bundle(family_bundle).graphs
     assert len(found) == sum(len(entry.inputs) + len(entry.outputs) for entry in entries)
     for tensor in found:
         assert tensor["bytes"] == np.zeros(tensor["shape"], tensor["dtype"]).nbytes
@@ -34,15 +34,15 @@ def test_every_tensor_is_listed_with_its_axes_and_bytes(untrained_bundle, text):
     assert len(text.splitlines()) < 60
 
 
-def test_the_verb(untrained_bundle, text, capsys):
-    assert cli.main(["inspect", str(untrained_bundle), "--tensors"]) == 0
+def test_the_verb(family_bundle, text, capsys):
+    assert cli.main(["inspect", str(family_bundle), "--tensors"]) == 0
     assert capsys.readouterr().out == text + "\n"
-    assert cli.main(["inspect", str(untrained_bundle), "--tensors", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == tensors(untrained_bundle)
+    assert cli.main(["inspect", str(family_bundle), "--tensors", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == tensors(family_bundle)
 
 
-def test_the_byte_of_a_pixel(untrained_bundle, text):
-    clip = Bundle(untrained_bundle).golden().clips[0]
+def test_the_byte_of_a_pixel(family_bundle, text):
+    clip = Bundle(family_bundle).golden().clips[0]
     raw = clip.tobytes()
     formula = re.search(r"byte of \(t, y, x, c\): (.+)", text)[1]
     rng = np.random.default_rng(0)
@@ -65,8 +65,8 @@ def places(text: str, face: int, slot: list[int]) -> list[int]:
     return order
 
 
-def test_a_ring_filled_as_printed_answers_as_the_clip_does(untrained_bundle, text):
-    with logoformer.load(untrained_bundle, precision="fp32", threads=1) as runtime:
+def test_a_ring_filled_as_printed_answers_as_the_clip_does(family_bundle, text):
+    with logoformer.load(family_bundle, precision="fp32", threads=1) as runtime:
         clip = runtime.bundle.golden().clips[0]
         frame, temporal = runtime.session("frame"), runtime.session("temporal")
         first_row = re.search(r"begin at\n\s+(\(.+?\)\*\d+);", text)[1]
@@ -84,8 +84,8 @@ def test_a_ring_filled_as_printed_answers_as_the_clip_does(untrained_bundle, tex
         np.testing.assert_allclose(answer, runtime(clip, color="rgb").probabilities, atol=1e-5)
 
 
-def test_deepstreams_axes_are_permuted_as_printed(untrained_bundle, text):
-    clip = Bundle(untrained_bundle).golden().clips[:1]  # [1, T, S, S, 3]
+def test_deepstreams_axes_are_permuted_as_printed(family_bundle, text):
+    clip = Bundle(family_bundle).golden().clips[:1]  # [1, T, S, S, 3]
     perm = [int(axis) for axis in re.search(r"perm=\[([\d, ]+)\]", text)[1].split(",")]
     ncdhw = np.ascontiguousarray(np.moveaxis(clip, 4, 1)).astype(np.float32)
     assert list(ncdhw.shape) == [int(n) for n in re.search(r"network-input-shape=([\d;]+)", text)[1].split(";")]
@@ -97,6 +97,15 @@ def test_inspect_needs_no_torch_and_shows_the_bar_figures(untrained_bundle: Path
     text = describe_text(describe(untrained_bundle))
     for word in ("0.187 M", "0.046 G", "0.043 G", "128 of 64", "stays fp32", "engines     none"):
         assert word in text, word
+
+
+def test_inspect_names_the_family_and_its_figures(family_bundle: Path):
+    told = describe(family_bundle)
+    text = describe_text(told)
+    model = told["model"]
+    assert text.splitlines()[0].startswith(f"{family_bundle}: {told['family']} '{model['preset']}', 7 classes")
+    assert f"{model['complexity']['parameters'] / 1e6:.3f} M" in text
+    assert ("10.27 G" in text) == (model["family"] == "logoformer")
 
 
 @pytest.mark.slow

@@ -75,10 +75,11 @@ def test_in_order_counted_and_not_mixed(singly, told):
         assert skipped > 50 and gaps > 10 and answers > 500
 
 
+@pytest.mark.parametrize("together", [(1,), (1, 2, 4)])
 @pytest.mark.parametrize("batches", [(1,), (1, 2, 4, 8)])
-def test_step_gives_what_single_pushes_give(singly, watched, numbered, batches):
+def test_step_gives_what_single_pushes_give(singly, watched, numbered, batches, together):
     alone, wanted = singly
-    runtime = watched(faces=FACES, batches=batches)
+    runtime = watched(faces=FACES, batches=batches, together=together)
     streams = opened(runtime)
     given = list(in_steps(runtime, streams, numbered))
     assert [row[:2] for row in given] == [row[:2] for row in wanted]

@@ -8,7 +8,7 @@ from pathlib import Path
 import logoformer
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.errors import BadInputError, DeviceLostError, UsageError, VerificationError
 
@@ -40,6 +40,32 @@ def test_the_greatest_batch_that_is_full_comes_first(watched, numbered, told, ba
     runtime.close()
 
 
+@pytest.mark.parametrize(
+    ("together", "faces", "wanted"),
+    [
+        ((1, 2, 4, 8), 8, ["temporal b8"]),
+        ((1, 2, 4, 8), 7, ["temporal b4", "temporal b2", "temporal"]),
+        ((1, 4), 3, ["temporal"] * 3),
+    ],
+)
+def test_faces_due_together_are_answered_by_one_run(watched, numbered, told, together, faces, wanted):
+    runtime = watched(faces=8, batches=(1, 8), together=together)
+    streams = [runtime.stream(hop=1 + face // 4, color="rgb", warmup="repeat") for face in range(8)]
+    for number in range(1, 12):
+        runtime.state.runs.clear()
+        results = runtime.step({s: (numbered(face, number), number / 10) for face, s in enumerate(streams[:faces])})
+        due = [face for face in range(faces) if number % streams[face].hop == 0]
+        assert [told(results[streams[face]]) for face in due] == [(face, number) for face in due]
+        assert sum(result is not None for result in results.values()) == len(due)
+        answering = [run for run in runtime.state.runs if run.startswith("temporal")]
+        if len(due) == faces:
+            assert answering == wanted
+        for face in due:
+            assert list(results[streams[face]].stages_ms)[-2:] == ["temporal", "postprocess"]
+            assert min(results[streams[face]].stages_ms.values()) >= 0
+    runtime.close()
+
+
 def test_a_frame_that_is_not_kept_takes_no_place(watched, numbered):
     runtime = watched(batches=(1, 2, 4))
     streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(4)]
@@ -55,12 +81,12 @@ def push_all(streams, round_):
     return {stream: stream.push(frame, time) for stream, (frame, time) in zip(streams, round_, strict=True)}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_rounds_equal_single_pushes(watched, data):
     count = data.draw(st.integers(1, 8))
     kinds = data.draw(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["wait", "repeat"])), min_size=count))
-    runtimes = watched(batches=(1, 2, 4, 8)), watched()
+    runtimes = watched(batches=(1, 2, 4, 8), together=(1, 2, 4)), watched()
     pair = [
         [runtime.stream(hop=hop, color="rgb", warmup=warmup) for hop, warmup in kinds[:count]] for runtime in runtimes
     ]
@@ -103,12 +129,13 @@ def test_a_wrong_frame_pushes_none(watched, numbered):
     assert all(runtime.step({a: (numbered(0, 1), 0.1), b: (numbered(1, 1), 0.1)}).values())
 
 
-def test_what_fails_for_one_face_leaves_the_others_alone(watched, numbered, told):
-    runtime = watched(faces=3, batches=(1, 2))
+@pytest.mark.parametrize("together", [(1,), (1, 2)])
+def test_what_fails_for_one_face_leaves_the_others_alone(watched, numbered, told, together):
+    runtime = watched(faces=3, batches=(1, 2), together=together)
     streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(3)]
 
     def poison(session):
-        if session.name == "temporal":
+        if session.name.startswith("temporal"):
             session.buffers["ring"][8:16] = np.nan  # the second face's slots
 
     runtime.state.before = poison
@@ -117,6 +144,32 @@ def test_what_fails_for_one_face_leaves_the_others_alone(watched, numbered, told
     runtime.state.before = lambda session: None
     assert runtime.not_finite == 1
     assert [told(stream.flush()) for stream in (streams[0], streams[2])] == [(0, 0), (2, 0)]
+
+
+def test_an_order_that_leaves_its_face_costs_that_face_alone(watched, numbered, told, monkeypatch):
+    runtime = watched(faces=3, batches=(1,), together=(1, 2))
+    streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(3)]
+    right = streams[1]._ring.pick
+    monkeypatch.setattr(streams[1]._ring, "pick", lambda ages: right(ages) + 8)
+    with pytest.raises(VerificationError, match="Nothing was run"):
+        runtime.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
+    assert runtime.state.runs[-1] == "temporal b2"  # the other two, together
+    assert [stream._sequence for stream in streams] == [1, 0, 1] and streams[1].since == 1
+
+
+def test_answers_that_fail_together_are_still_owed(watched, numbered, told):
+    runtime = watched(faces=2, batches=(1,), together=(1, 2))
+    streams = [runtime.stream(hop=1, color="rgb", warmup="repeat") for _ in range(2)]
+
+    def fail(session):
+        if session.name == "temporal b2":
+            raise ZeroDivisionError
+
+    runtime.state.before = fail
+    with pytest.raises(ZeroDivisionError):
+        runtime.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
+    assert [stream.since for stream in streams] == [1, 1]
+    assert [told(stream.flush()) for stream in streams] == [(0, 0), (1, 0)]
 
 
 def test_a_batch_that_fails_is_not_filed(watched, numbered):
@@ -150,15 +203,16 @@ def batched_bundle(untrained_bundle: Path, add_batches, tmp_path_factory) -> Pat
 
 def test_a_real_bundle_in_batches(batched_bundle: Path):
     frames = np.random.default_rng(8).integers(0, 256, (30, 4, 70, 64, 3), dtype=np.uint8)
-    with logoformer.load(batched_bundle, threads=1) as runtime:
-        assert runtime.frame_batches == (1, 2, 4)
+    options = {"backend": "onnxruntime", "threads": 1}
+    with logoformer.load(batched_bundle, **options) as runtime:
+        assert runtime.frame_batches == runtime.temporal_batches == (1, 2, 4)
         streams = [runtime.stream(hop=3, color="bgr", warmup="repeat") for _ in range(4)]
         results = []
         for number, faces in enumerate(frames):
             given = dict(zip(streams[: 3 + number % 2], [(face, number / 25) for face in faces], strict=False))
             found = runtime.step(given)
             results.append([found.get(stream) for stream in streams])
-    with logoformer.load(batched_bundle, threads=1) as runtime:
+    with logoformer.load(batched_bundle, **options) as runtime:
         streams = [runtime.stream(hop=3, color="bgr", warmup="repeat") for _ in range(4)]
         answers = 0
         for number, faces in enumerate(frames):
@@ -167,5 +221,5 @@ def test_a_real_bundle_in_batches(batched_bundle: Path):
                 assert (wanted is None) == (found is None)
                 if wanted is not None:
                     answers += 1
-                    np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-6)
+                    np.testing.assert_array_equal(found.probabilities, wanted.probabilities)
         assert answers == 35

@@ -12,7 +12,7 @@ from pathlib import Path
 import logoformer
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from logoformer.clips import pattern_ages, pick
 from logoformer.engine import Runtime, Stream
@@ -88,7 +88,7 @@ STRETCHES = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(faces=FACES, stretches=STRETCHES, together=st.booleans())
 def test_every_answer_is_the_clip_graphs_on_the_frames_that_the_pattern_picks(runtime, faces, stretches, together):
     sampling, slots = runtime.bundle.sampling, runtime.bundle.stream.slots

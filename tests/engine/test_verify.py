@@ -12,7 +12,7 @@ from logoformer.engine import verify as module
 from logoformer.engine.builder.bundle import _select, build_bundle
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.describe import describe, describe_text
-from logoformer.engine.sessions.backends import choose_precisions
+from logoformer.engine.sessions.backends import choose_precisions, cpu_backends
 from logoformer.engine.trust.index import NOT_RUN, STALE, EngineEntry, read_engine, read_index, verdict_of
 from logoformer.engine.verify import verify
 from logoformer.errors import MachineError, RefusedError, VerificationError
@@ -23,14 +23,16 @@ def bundle(untrained_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(untrained_bundle, tmp_path / "copy.bundle"))
 
 
-def test_fp32_is_verified_and_fp16_is_left_to_its_judge(bundle: Path):
+def test_fp32_is_verified_and_fp16_is_left_to_its_judge(family_bundle: Path, tmp_path: Path):
+    bundle = Path(shutil.copytree(family_bundle, tmp_path / "copy.bundle"))
     report = verify(bundle)
     report.require()
     verdicts = {(row.what, row.precision): row.verdict for row in report.rows}
     assert verdicts["clip", "fp32"] == verdicts["frame + temporal", "fp32"] == "verified"
     assert verdicts["clip", "fp16"].startswith("agrees, not judged")
     noted = Bundle(bundle).manifest["verification"]
-    assert noted["rows"] == [vars(row) for row in report.rows] and "Python" in noted["machine"]
+    assert noted["rows"] == [{**vars(row), "machine": noted["machine"]} for row in report.rows]
+    assert "Python" in noted["machine"] and {row.backend for row in report.rows} == set(cpu_backends())
 
 
 def test_without_write_the_bundle_stays(bundle: Path):
@@ -53,7 +55,7 @@ def test_a_precision_that_failed_here_is_not_chosen(bundle: Path):
     opened = Bundle(bundle)
     rows = [{"precision": "fp32", "verdict": "failed"}, {"precision": "fp16", "verdict": "verified"}]
     noted = replace_manifest(opened, {**opened.manifest, "verification": {"machine": "m", "rows": rows}})
-    assert noted.failed == {"fp32"} and choose_precisions(noted, "verdict", "onnxruntime")[0] == "fp16"
+    assert noted.accepted == ("fp16",) and choose_precisions(noted, "verdict", "onnxruntime")[0] == "fp16"
 
 
 def test_engines_of_another_export_are_stale(bundle: Path, tmp_path: Path):

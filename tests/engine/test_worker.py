@@ -61,11 +61,11 @@ def feed_from_four_threads(worker, streams, count, numbered):
     return futures
 
 
-@pytest.mark.parametrize("batches", [(1,), (1, 2, 4, 8)])
+@pytest.mark.parametrize(("batches", "together"), [((1,), (1,)), ((1, 2, 4, 8), (1,)), ((1, 2, 4, 8), (1, 2, 4, 8))])
 @pytest.mark.parametrize("drop", ["oldest", "newest", "block"])
-def test_eight_faces_from_four_producers(watched, numbered, told, drop, batches):
+def test_eight_faces_from_four_producers(watched, numbered, told, drop, batches, together):
     count = 2000 if batches == (1,) else 500
-    runtime = watched(faces=8, batches=batches)
+    runtime = watched(faces=8, batches=batches, together=together)
     with runtime.worker(queue=2, drop=drop) as worker:
         streams = [worker.stream(hop=1, color="rgb", warmup="repeat") for _ in range(8)]
         futures = feed_from_four_threads(worker, streams, count, numbered)
@@ -343,11 +343,11 @@ def test_closing_the_runtime_ends_the_worker(watched, numbered):
         worker.submit(stream, numbered(0, 2), 0.2)
 
 
-def test_a_worker_opens_its_own_sessions_and_gives_the_runtime_back(watched, numbered):
+def test_a_worker_goes_on_with_the_open_sessions_and_gives_the_runtime_back(watched, numbered):
     runtime = watched(faces=1)
     here = threading.get_ident()
-    runtime.session("frame")
-    for _ in range(2):
+    opened = runtime.session("frame")
+    for turn in range(2):
         runtime.state.threads.clear()
         with runtime.worker() as worker:
             with pytest.raises(UsageError, match="belongs to its worker") as caught:
@@ -355,6 +355,7 @@ def test_a_worker_opens_its_own_sessions_and_gives_the_runtime_back(watched, num
             assert "worker.submit" in caught.value.next
             stream = worker.stream(hop=1, color="rgb", warmup="repeat")
             worker.submit(stream, numbered(0, 0), 0.0).result(30)
+            assert (opened in runtime.state.open) == (turn == 0)
             with pytest.raises(UsageError, match="faces"):
                 worker.stream(color="rgb")
             stream.close()
@@ -449,7 +450,8 @@ def test_it_answers_as_the_runtime_itself_does(untrained_bundle: Path):
     for future, result in zip(futures, wanted, strict=True):
         np.testing.assert_array_equal(future.result(0).probabilities, result.probabilities)
     np.testing.assert_array_equal(answer.result(0).probabilities, wanted_clip.probabilities)
-    assert list(answer.result(0).stages_ms) == ["queue", "open", "preprocess", "clip", "postprocess"]
+    # The runtime had the clip's session open: the worker goes on with it.
+    assert list(answer.result(0).stages_ms) == ["queue", "preprocess", "clip", "postprocess"]
 
 
 def test_dropped_workers_end_their_threads(untrained_bundle):

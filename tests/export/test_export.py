@@ -13,8 +13,8 @@ from logoformer.export import acceptance
 from logoformer.export import exporter as module
 from logoformer.export.exporter import ExportConfig, RealClips, export_bundle, ring_slots
 from logoformer.model.checkpoint import load_checkpoint
-from logoformer.model.networks.config import PRESETS
-from logoformer.model.networks.logoformer import LogoFormer
+from logoformer.model.networks.configs import PRESETS
+from logoformer.model.networks.logoformer.model import LogoFormer
 from logoformer.model.synthetic.recordings import synthetic_clips
 from logoformer.workflows.export import export_checkpoint
 
@@ -59,8 +59,8 @@ def test_a_wrong_graph_is_caught_named_and_never_written(
 ):
     build = module.build_graph
 
-    def planted(name: str, own: LogoFormer) -> torch.nn.Module:
-        graph = build(name, own)
+    def planted(name: str, own: LogoFormer, **form: bool) -> torch.nn.Module:
+        graph = build(name, own, **form)
         if name == "clip":
             with torch.no_grad():
                 graph.temporal.blocks[1].local_attention.v.weight *= 1.5

@@ -7,7 +7,7 @@ from logoformer.errors import VerificationError
 from logoformer.export.graphs import GRAPHS, build_graph, example_inputs
 from logoformer.export.lint import RULES, lint, require_clean
 from logoformer.export.trace import trace
-from logoformer.model.networks.config import PRESETS
+from logoformer.model.networks.configs import PRESETS
 from logoformer.workflows.init import initialise
 from onnx import TensorProto, helper, numpy_helper
 

@@ -5,16 +5,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from logoformer.bundle import StreamSpec
 from logoformer.bundle.onnx_graph import infer_onnx
+from logoformer.clips import window_order
 from logoformer.engine.golden import distance
 from logoformer.export.graphs import build_graph, example_inputs
-from logoformer.export.parity import RoundingClip, torch_answers
+from logoformer.export.parity import RoundingClip, RoundingPair, ort_runner, pair_feed, torch_answers
 from logoformer.export.precision import (
     FP16_MAX,
     MARGIN,
     Protected,
     ScannedRanges,
     channels,
+    narrow_rows,
     not_finite,
     protect,
     scan,
@@ -22,8 +25,8 @@ from logoformer.export.precision import (
 )
 from logoformer.export.reference import Reference
 from logoformer.export.trace import to_bytes, trace
-from logoformer.model.networks.config import PRESETS
-from logoformer.model.networks.logoformer import LogoFormer
+from logoformer.model.networks.configs import PRESETS
+from logoformer.model.networks.logoformer.model import LogoFormer
 from logoformer.model.synthetic.recordings import synthetic_clips
 from logoformer.workflows.init import initialise
 
@@ -147,3 +150,38 @@ def test_channels_are_the_last_axis_over_all_clips(clips: np.ndarray):
     found = channels(graph, feeds, [name])
     assert set(found) == {name}
     np.testing.assert_allclose(found[name], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wide", [None, "frame", "temporal"])
+def test_rows_pass_in_fp16_where_both_graphs_have_them_so(clips: np.ndarray, wide: str | None):
+    """Answers stay to the bit; where a node that stays FP32 writes or reads the rows, both graphs stay as they are."""
+    model = initialise(TINY)
+    stream = StreamSpec(20, 1, TINY.frames, TINY.grid, TINY.token_window, TINY.token_dim)
+    graphs = {
+        "frame": trace(build_graph("frame", model), example_inputs("frame", TINY, 20), "tokens"),
+        "temporal": trace(build_graph("temporal", model), example_inputs("temporal", TINY, 20), "probabilities"),
+    }
+    order = window_order(stream.frames, stream.grid, stream.window)
+    feeds = {
+        "frame": {"frame": clips[0, :1]},
+        "temporal": pair_feed(ort_runner("frame", graphs["frame"]), clips[0], stream.rows, order),
+    }
+    touching = {
+        "frame": next(node.name for node in reversed(graphs["frame"].graph.node)),
+        "temporal": next(node.name for node in graphs["temporal"].graph.node if node.op_type != "Gather"),
+    }
+    made = {
+        name: to_fp16(graph, feeds[name], [Protected(touching[name], "a test")] if name == wide else [])
+        for name, graph in graphs.items()
+    }
+    wanted = RoundingPair(made["frame"], made["temporal"], stream).answers(clips)
+    held = {name: graph.SerializeToString() for name, graph in made.items()}
+    assert narrow_rows(made["frame"], made["temporal"]) == (wide is None)
+    np.testing.assert_array_equal(RoundingPair(made["frame"], made["temporal"], stream).answers(clips), wanted)
+    if wide is not None:
+        assert {name: graph.SerializeToString() for name, graph in made.items()} == held
+        return
+    for graph, name in (("frame", "tokens"), ("temporal", "ring")):
+        onnx.checker.check_model(made[graph], full_check=True)
+        assert infer_onnx(made[graph]).tensors[name].kind == onnx.TensorProto.FLOAT16
+    assert not [node for node in made["temporal"].graph.node if node.op_type == "Cast" and "Gather" in node.input]

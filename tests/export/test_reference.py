@@ -129,12 +129,12 @@ def test_int8_with_fp16_scales_rounds_where_the_graph_says():
     seen = {}
     given = Reference(model).run({"x": x}, lambda name, value: seen.update({name: value.numpy()}))["y"]
     quantized = np.clip(np.rint(x.astype(np.float32) / np.float32(scale)), -128, 127)
-    activation = (quantized * np.float32(scale)).astype(np.float16)
+    activation = quantized * np.float32(scale)  # inside the kernel: no FP16 between the integers and the product
     weight = (steps.astype(np.float32) * scales.astype(np.float32)).astype(np.float16)
     np.testing.assert_array_equal(seen["q"], quantized.astype(np.int8))
     np.testing.assert_array_equal(seen["d"], activation)
     assert "wd" not in seen, "what depends on constants alone is computed once, when the graph is read"
-    wanted = activation.astype(np.float32) @ weight.astype(np.float32)
+    wanted = activation @ weight.astype(np.float32)
     np.testing.assert_allclose(given.astype(np.float32), wanted, rtol=1e-3, atol=1e-3)
     assert given.dtype == np.float16
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from logoformer.clips import Sampling
 from logoformer.model.data.clips import cut
-from logoformer.model.networks.config import preset
+from logoformer.model.networks.configs import preset
 from logoformer.model.training.recipe import TrainConfig
 from logoformer.model.training.train import Start, train
 

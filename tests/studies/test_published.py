@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from logoformer.cli import main as cli
-from logoformer.model.networks.config import PRESETS
+from logoformer.model.networks.configs import PRESETS
 from logoformer.model.synthetic.layout import synth
 from logoformer.model.training.recipe import override, recipe
 

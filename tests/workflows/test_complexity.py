@@ -16,8 +16,9 @@ from logoformer.benchmarks.report import fields
 from logoformer.benchmarks.statistics import Ratio
 from logoformer.cli import main as cli
 from logoformer.errors import UsageError
-from logoformer.model.networks.complexity import attention_macs, complexity
-from logoformer.model.networks.config import ATTENTIONS, preset
+from logoformer.model.networks.configs import complexity, preset
+from logoformer.model.networks.logoformer.complexity import attention_macs
+from logoformer.model.networks.logoformer.config import ATTENTIONS
 from logoformer.studies import complexity as study
 from logoformer.workflows.complexity import (
     SchemeCosts,

@@ -62,6 +62,13 @@ def test_everything_it_names_is_there(report: DemoReport, folder: Path):
     assert (folder / "answers.mp4").stat().st_size > 10_000
 
 
+def test_it_ends_with_a_scene_that_was_watched(report: DemoReport, folder: Path):
+    watched = report.figures["watch"]
+    assert watched["faces"] >= 2 and watched["answers"] > 60 and watched["expressions"] >= 2
+    assert report.rows[-1][0] == "watch" and Path(report.rows[-1][2]) == folder / "watch.mp4"
+    assert (folder / "watch.mp4").stat().st_size > 50_000
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path: Path):
     (tmp_path / "photo.jpg").write_bytes(b"x")
     with pytest.raises(UsageError, match="not a demo"):

@@ -7,11 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
 from logoformer.errors import RefusedError, UsageError
+from logoformer.export.exporter import ExportConfig
 from logoformer.model.checkpoint import load_checkpoint
 from logoformer.model.synthetic.layout import synth
 from logoformer.workflows.evaluate import evaluate_on
+from logoformer.workflows.export import export_checkpoint
+from logoformer.workflows.quantize import Calibration, quantize
+from logoformer.workflows.verify import judge_on_data
 
 SHORT_RUN = ("steps=1", "batch=4", "augment=none")
 
@@ -49,10 +54,37 @@ def test_a_fold_that_a_checkpoint_learned_from_is_refused(faces, folds, tmp_path
     with pytest.raises(RefusedError):
         evaluate_on([folds[1]], moved, fold=1)
     lists = moved / "EmoLabel_DataSplit/train(single-labeled)/set_2.csv"
-    lists.write_text("\n".join(lists.read_text().splitlines()[:-1]) + "\n")  # another data set: nothing is known
-    assert evaluate_on([folds[1]], moved, fold=1).answers.metrics().clips == 7
+    lists.write_text("\n".join(lists.read_text().splitlines()[:-1]) + "\n")  # another list of the same clips
+    with pytest.raises(RefusedError, match="trained on clips that are listed here; 7 of the 7 test clips"):
+        evaluate_on([folds[1]], moved, fold=1)
     with pytest.raises(UsageError, match="--fold 1 is for one"):
         evaluate_on(folds, faces, fold=1)
+
+
+@pytest.fixture(scope="module")
+def second(faces, folds, tmp_path_factory) -> Path:
+    """The bundle of fold 2's checkpoint."""
+    out = tmp_path_factory.mktemp("second") / "b"
+    return export_checkpoint(folds[1], out, ExportConfig(), clips=8).path
+
+
+@pytest.mark.slow
+def test_clips_that_a_model_learned_from_do_not_judge_its_bundle(faces, second, fails):
+    shown = fails(2, "verify", second, "--accuracy", "--data", faces, "--fold", "1")
+    assert "was trained on fold 2; 7 of the 7 test clips of fold 1" in shown and "--fold 2" in shown
+    report = judge_on_data(second, faces, fold=2, write=False)
+    assert report.source["clips"] == 7
+
+
+@pytest.mark.slow
+def test_clips_that_int8_was_calibrated_on_do_not_judge_it(faces, second, fails, tmp_path):
+    bundle = Path(shutil.copytree(second, tmp_path / "b"))
+    quantize(bundle, Calibration(faces, fold=1, clips=28, few=True))  # fold 1 trains on what fold 2 is tested on
+    shown = fails(2, "verify", bundle, "--accuracy", "--data", faces, "--fold", "2")
+    assert "was calibrated on 7 of the 7 test clips of fold 2" in shown and "logoformer quantize" in shown
+    assert "accuracy" not in Bundle(bundle).precisions["fp32"]
+    quantize(bundle, Calibration(faces, fold=2, clips=28, few=True))
+    assert judge_on_data(bundle, faces, fold=2, write=False).source["clips"] == 7
 
 
 def test_a_result_names_weights_lists_and_how_they_were_chosen(faces, folds, tmp_path, capsys):

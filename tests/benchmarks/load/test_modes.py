@@ -11,8 +11,8 @@ from logoformer.benchmarks.report.readme import readme_table
 from logoformer.benchmarks.report.records import MODES
 from logoformer.benchmarks.report.report import read_report, write_report
 from logoformer.benchmarks.report.terminal import report_text
+from logoformer.engine.ring import Ring
 from logoformer.engine.runtime import Runtime
-from logoformer.engine.stream import Ring
 from logoformer.errors import UsageError, VerificationError
 
 
@@ -73,7 +73,8 @@ def test_multi_stands_beside_its_noise(report):
     pairs = {(c.numerator, c.denominator): c for c in report.comparisons}
     c = pairs["2 streams", "1 stream alone"]
     rows = report.row("2 streams").rounds(), report.row("1 stream alone").rounds()
-    assert c.ratio.value == pytest.approx(np.median(rows[0]) / np.median(rows[1]))
+    steps = np.median(rows[0], axis=1) / np.median(rows[1], axis=1)  # round by round
+    assert steps.min() <= c.ratio.value <= steps.max() and c.ratio.low <= np.exp(np.log(steps).mean()) <= c.ratio.high
     assert c.noise == pairs["2 streams", "2 streams again"].ratio.noise
     assert report.row("2 streams").throughput_hz == pytest.approx(2e3 / rows[0].mean())
 

@@ -28,7 +28,7 @@ def test_round_trip(tmp_path, made):
     write_report(report, path)
     assert read_report(path) == report
     assert path.read_bytes() == dump_json(read_report(path).to_json())
-    assert json.loads(path.read_text())["schema_version"] == 2
+    assert json.loads(path.read_text())["schema_version"] == 3
 
 
 def test_a_percentile_without_its_samples_is_not_in_the_file(made):
@@ -54,7 +54,16 @@ def test_what_is_no_report_is_refused(tmp_path, text):
         read_report(path)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, None, "2", True, 2.5])
+@pytest.mark.parametrize("what", ["PNG", "MP4", "web page", "empty"])
+def test_another_kind_of_file_is_named_whatever_its_size(tmp_path, what, fails):
+    heads = {"PNG": b"\x89PNG\r\n\x1a\n", "MP4": bytes(4) + b"ftypisom" + bytes(33 << 20), "web page": b"<html>"}
+    path = tmp_path / "a.mp4"
+    path.write_bytes(heads.get(what, b""))
+    text = fails(4, "bench-compare", path, path, names=(path, "is no report of logoformer bench", what))
+    assert "hostile" not in text and "Next: logoformer bench BUNDLE" in text
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 4, None, "3", True, 3.5])
 def test_another_schema_is_refused(version, made):
     with pytest.raises(RefusedError, match="schema version"):
         Report.from_json({**made.report().to_json(), "schema_version": version}, "report.json")

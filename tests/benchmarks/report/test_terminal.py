@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from logoformer.benchmarks.report.records import Energy, Pace, Telemetry
+from logoformer.benchmarks.report.records import Energy, Pace, Telemetry, TrtexecRun
 from logoformer.benchmarks.report.terminal import details, report_text
 from logoformer.benchmarks.statistics import Summary
 
@@ -24,6 +24,24 @@ def test_a_whole_report(made):
     assert "trtexec 10.3, clip: GPU compute ms: median 1.5; 400.0 queries/s" in shown
     assert "trtexec --x" in shown
     assert "H2D + GPU compute + D2H" in shown  # what its words mean is said beside them
+
+
+def test_device_time_stands_beside_trtexecs(made):
+    """GPU Compute Time and time between two events mean the same; wall clocks do not."""
+    runs = tuple(
+        TrtexecRun(graph, "10.3", "trtexec", (("median", 9.0),), (("median", median),), 400.0)
+        for graph, median in (("clip", 1.5), ("frame", 0.25), ("temporal", 0.5))
+    )
+    rows = tuple(
+        made.row(name, np.full((20, 7), 5.0), device="a card", device_ms=Summary.of(np.full(140, median)), hop=hop)
+        for name, median, hop in (("clip", 1.8, None), ("stream", 0.75, 1))
+    )
+    shown = lines(made.report(rows=rows, trtexec=runs))
+    assert "clip: device time p50 1.800 ms, trtexec's clip 1.5 ms: 1.20 of it" in shown
+    assert "stream: device time p50 0.750 ms, trtexec's frame + temporal 0.75 ms: 1.00 of it" in shown
+    none = lines(made.report(rows=(made.row("clip"), made.row("stream", hop=1)), trtexec=runs[:2]))
+    assert "clip: no device time was taken, so nothing compares with trtexec's 1.5 ms" in none
+    assert "stream: no device time" not in none  # there is no figure of temporal either
 
 
 def test_an_empty_report(made):

@@ -45,8 +45,8 @@ def test_macs_are_those_of_the_manifest(tiny):
 def test_macs_are_half_of_what_torch_counts(name, bundle, request):
     import torch
     from logoformer.export.graphs import GRAPHS, build_graph, example_inputs
-    from logoformer.model.networks.config import preset
-    from logoformer.model.networks.logoformer import LogoFormer
+    from logoformer.model.networks.configs import preset
+    from logoformer.model.networks.logoformer.model import LogoFormer
     from torch.utils.flop_counter import FlopCounterMode
 
     exported, config = Bundle(request.getfixturevalue(bundle)), preset(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from logoformer.benchmarks.report import fields
+from logoformer.benchmarks.report.page import html
+from logoformer.benchmarks.report.readme import readme_table
+from logoformer.benchmarks.report.terminal import report_text
 from logoformer.benchmarks.roofline import cpu_probe
 from logoformer.benchmarks.roofline.devices import DEVICES, Device, find_devices
 from logoformer.benchmarks.roofline.floor import Work, floor, work_of
@@ -104,6 +108,10 @@ def test_devices_are_found_by_a_part_of_their_name():
 def test_this_cpu_is_measured_and_says_so():
     device = cpu_probe.measure_cpu(1, "Example CPU")
     assert device.measured and "measured here" in device.source and "Example CPU" in device.name
+    assert "MatMul" in device.source or "Conv" in device.source
+    tried = re.findall(r"(\w+) \S+ (MatMul|Conv) (\d+)", device.note)
+    assert {name for name, _, _ in tried} == {"numpy", "onnxruntime", "openvino", "torch"} and len(tried) == 7
+    assert 1e3 * device.peak_tops["fp32"] == pytest.approx(max(float(rate) for _, _, rate in tried), abs=0.5)
     assert device.memory_gb_s > 0 and device.peak_tops["fp32"] > 0
     assert set(device.peak_tops) == {"fp32"}  # nothing else was measured
 
@@ -160,6 +168,20 @@ def test_a_measurement_stands_over_the_floor_of_its_own_machine(found):
     assert stream.floor_ms == pytest.approx(both)
     assert with_measured(found, cpu, "fp16", {"clip": 1.0}).measured == ()  # no FP16 peak of this CPU is known
     assert "100.00 ms" in roofline_text(again) and f"{clip.ratio:.2f} x its floor" in roofline_text(again)
+
+
+def test_a_floor_that_is_beaten_is_a_failed_probe_and_is_printed_nowhere(made, found):
+    cpu = found.devices[-1].name
+    least = found.floor_ms(cpu, "fp32", ("clip",))
+    again = with_measured(found, cpu, "fp32", {"clip": least / 2, "stream": 1e6})
+    assert again.measured == () and cpu not in {device.name for device in again.devices}
+    assert cpu not in {item.device for item in again.floors} and len(again.floors) < len(found.floors)
+    assert again.failed.startswith(f"the peak rates of {cpu} failed: clip ran 2.00 times as fast as they allow")
+    assert with_measured(found, cpu, "fp32", {"clip": least}).failed == ""  # exactly at its floor
+    assert again.failed in roofline_text(again)
+    report = made.report(roofline=again)
+    for shown in (report_text(report), readme_table(report), html(report)):
+        assert "failed: clip ran 2.00 times" in shown and f"{least:.3f}" not in shown
 
 
 def test_it_says_that_it_is_computed(found):
@@ -221,16 +243,12 @@ def test_a_gpu_is_looked_up_by_the_name_it_gives_itself(made, tiny, found, monke
 
 
 def test_the_readme_table_names_what_it_is_computed_from(made):
-    from logoformer.benchmarks.report.readme import readme_table
-
     assert "`clip` took 10.00 times the roofline's 0.500 ms, which is computed" in readme_table(made.report())
     assert "roofline" not in readme_table(made.report(roofline=None))
 
 
 def test_a_graph_without_shapes_costs_no_measurement(made, toy):
     """The toy's tensors are not annotated: the report says so, and keeps what was measured."""
-    from logoformer.benchmarks.report.page import html
-    from logoformer.benchmarks.report.terminal import report_text
     from logoformer.benchmarks.roofline.report import floors
 
     found = floors(toy, made.report().subject, 1, (made.row("clip"),), None)

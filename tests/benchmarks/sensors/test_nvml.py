@@ -94,6 +94,17 @@ def test_an_older_module_calls_the_reasons_otherwise():
     assert next(s for s in Nvml(old).sensors() if s.name == "gpu throttle").checked() == 8
 
 
+def test_the_card_is_the_one_at_cudas_address():
+    """NVML's first card and CUDA's may be two."""
+    asked = []
+    two = card(nvmlDeviceGetHandleByPciBusId="cuda's card")
+    for name in ("nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetHandleByIndex"):
+        setattr(two, name, lambda given, name=name: asked.append((name, given)))
+    Nvml(two, "0000:65:00.0")
+    Nvml(two)
+    assert asked == [("nvmlDeviceGetHandleByPciBusId", "0000:65:00.0"), ("nvmlDeviceGetHandleByIndex", 0)]
+
+
 def test_without_the_package_a_driver_or_a_card_there_is_none(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert open_nvml() is None
@@ -105,7 +116,7 @@ def test_without_the_package_a_driver_or_a_card_there_is_none(monkeypatch):
 
 def test_the_double_has_only_names_of_the_real_module():
     pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    for name in vars(card(nvmlDeviceGetCurrentClocksThrottleReasons=0)):
+    for name in vars(card(nvmlDeviceGetCurrentClocksThrottleReasons=0, nvmlDeviceGetHandleByPciBusId=0)):
         assert hasattr(pynvml, name), name
     bits = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
     assert sum(getattr(pynvml, f"nvmlClocksThrottleReason{bit}") for bit in bits) == THROTTLED

@@ -4,14 +4,14 @@ import io
 import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logoformer.bundle.files import natural_order
 from logoformer.camera.sources.contract import TimedFrame
-from logoformer.camera.sources.folder import FrameFolder, natural_order
+from logoformer.camera.sources.folder import FrameFolder
 from logoformer.errors import BadInputError, RefusedError
 from PIL import Image
 
@@ -147,7 +147,7 @@ def test_a_folder_that_may_not_be_listed_is_bad_input(monkeypatch, tmp_path):
     def denied(_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", denied)
+    monkeypatch.setattr("logoformer.media.stills.os.scandir", denied)
     with pytest.raises(BadInputError, match="cannot be listed: Permission denied"):
         FrameFolder(tmp_path, 25.0)
 

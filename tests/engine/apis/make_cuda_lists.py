@@ -74,10 +74,13 @@ def read_pycuda(sdist: Path) -> dict[str, object]:
 
 
 def read_cuda_bindings() -> dict[str, object]:
-    """Functions with their parameters and enums with their members, of `cuda.bindings.runtime`."""
+    """Functions with their parameters and enums with their members, of `cuda.bindings.runtime`.
+
+    Of `cuda.bindings.driver` what concerns devices, contexts and errors.
+    """
     import importlib.metadata
 
-    from cuda.bindings import runtime
+    from cuda.bindings import driver, runtime
 
     functions, enums = {}, {}
     for name, value in vars(runtime).items():
@@ -87,13 +90,30 @@ def read_cuda_bindings() -> dict[str, object]:
             if hasattr(value, "__members__"):
                 enums[name] = {member: int(number) for member, number in value.__members__.items()}
         elif callable(value):
-            line = (value.__doc__ or "").strip().split("\n")[0]
-            inside = re.fullmatch(rf"{name}\((.*)\).*", line)
-            functions[name] = [_parameter(part) for part in inside[1].split(",") if part] if inside else None
+            functions[name] = _listed(name, value)
     constants = {n: v for n, v in vars(runtime).items() if n.startswith("cuda") and isinstance(v, int)}
     constants = {name: value for name, value in constants.items() if name not in functions and name not in enums}
     version = importlib.metadata.version("cuda-bindings")
-    return {"version": version, "functions": functions, "enums": enums, "constants": constants}
+    contexts = {
+        name: _listed(name, value)
+        for name, value in vars(driver).items()
+        if name.startswith(("cuInit", "cuCtx", "cuDevice", "cuGetError")) and not isinstance(value, type)
+    }
+    results = {member: int(number) for member, number in driver.CUresult.__members__.items()}
+    return {
+        "version": version,
+        "functions": functions,
+        "enums": enums,
+        "constants": constants,
+        "driver": {"functions": contexts, "enums": {"CUresult": results}},
+    }
+
+
+def _listed(name: str, function: object) -> list[str] | None:
+    """The parameters, from the first line of the docstring."""
+    line = (function.__doc__ or "").strip().split("\n")[0]
+    inside = re.fullmatch(rf"{name}\((.*)\).*", line)
+    return [_parameter(part) for part in inside[1].split(",") if part] if inside else None
 
 
 def _parameter(text: str) -> str:
@@ -101,7 +121,11 @@ def _parameter(text: str) -> str:
     name, _, kind = text.partition(":")
     name, default, _ = name.partition("=")
     enum = kind.split("=")[0].strip()
-    return name.split()[-1].lstrip("*") + (f":{enum}" if enum.startswith("cuda") else "") + ("=" if default else "")
+    return (
+        name.split()[-1].lstrip("*")
+        + (f":{enum}" if enum.startswith(("cuda", "CUresult")) else "")
+        + ("=" if default else "")
+    )
 
 
 def main() -> None:

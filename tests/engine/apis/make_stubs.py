@@ -1,4 +1,4 @@
-"""Type stubs of `cuda.bindings.runtime`, made from the installed package, for mypy.
+"""Type stubs of `cuda.bindings.runtime` and of a part of `driver`, made from the installed package, for mypy.
 
     python tests/engine/apis/make_stubs.py FOLDER
     MYPYPATH=FOLDER python -m mypy ...
@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from make_cuda_lists import read_cuda_bindings
 
 
-def stub_text() -> str:
-    """The stub file."""
-    listed = read_cuda_bindings()
+def stub_text(listed: dict[str, Any]) -> str:
+    """The stub file of one module."""
     lines = ["from enum import IntEnum", "from typing import Any", ""]
     for enum, members in listed["enums"].items():
         lines += [f"class {enum}(IntEnum):", *(f"    {name} = {value}" for name, value in members.items()), ""]
-    lines += [f"{name}: int" for name in listed["constants"]]
+    lines += [f"{name}: int" for name in listed.get("constants", ())]
     for name, parameters in listed["functions"].items():
         lines.append(f"def {name}({_parameters(parameters, listed['enums'])}) -> tuple[Any, ...]: ...")
     return "\n".join(lines) + "\n"
@@ -43,7 +43,9 @@ def write_stubs(folder: Path) -> None:
     package.mkdir(parents=True)
     (folder / "cuda" / "__init__.pyi").touch()
     (package / "__init__.pyi").touch()
-    (package / "runtime.pyi").write_text(stub_text())
+    listed = read_cuda_bindings()
+    (package / "runtime.pyi").write_text(stub_text(listed))
+    (package / "driver.pyi").write_text(stub_text(listed["driver"]))
 
 
 if __name__ == "__main__":

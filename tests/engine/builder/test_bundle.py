@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 from logoformer.bundle import Bundle
+from logoformer.bundle import files as bundle_files
 from logoformer.cli import main as cli
 from logoformer.engine.builder import bundle as module
 from logoformer.engine.builder.bundle import build_bundle
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.machine.environment import Gpu, platform_name
-from logoformer.engine.trust import index as engine_index
 from logoformer.engine.trust.admit import Running, admit_engine
 from logoformer.engine.trust.index import read_index
 from logoformer.engine.trust.store import TrustStore, cache_name
 from logoformer.errors import BadInputError, LogoformerError, MachineError, RefusedError
 
 DEVICE = BuildOptions(target="tensorrt")
-ORIN = Gpu("Orin", "sm87", True, "12.6")
+ORIN = Gpu("Orin", "sm87", True, "12.6", 8)
 Contents = Callable[[Path], dict[str, bytes]]
 
 
@@ -79,10 +79,13 @@ def test_a_gpu_that_is_there_names_the_engine(bundle, store, scripted, monkeypat
     from logoformer.engine.builder import compile as build
 
     scripted("well")
-    monkeypatch.setattr(build, "find_gpu", lambda: ORIN)
+    monkeypatch.setattr(build, "find_gpu", lambda device: ORIN)
+    monkeypatch.setattr(module, "read_power_mode", lambda: "MAXN_SUPER (2)")
     monkeypatch.setattr(module, "build_engine", build.build_here)
     entry = build_bundle(bundle, DEVICE, trust=store, graphs=["frame"], precisions=["fp16"]).engines[0]
     assert (entry.target, entry.compute_capabilities, entry.cuda) == ("tensorrt10.3.0-sm87", ("sm87",), "12.6")
+    assert (entry.gpu, entry.power_mode) == ("Orin, 8 multiprocessors", "MAXN_SUPER (2)")
+    assert read_index(bundle / "engines") == (entry,)
 
 
 def test_progress_tells_each_engine_and_how_far_it_is(scripted, bundle, store):
@@ -269,7 +272,7 @@ def test_drill_disk_full(scripted, bundle, store, monkeypatch, contents):
 
 
 def test_drill_a_disk_too_small_is_said_before_anything_is_compiled(scripted, bundle, store, monkeypatch):
-    monkeypatch.setattr(engine_index.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
+    monkeypatch.setattr(bundle_files.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
     monkeypatch.setattr(module, "build_engine", lambda *args, **more: pytest.fail("it was compiled"))
     scripted("well")
     with pytest.raises(MachineError, match="0 MiB left") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,15 @@ import pytest
 from logoformer.engine.builder import compile as compile_module
 from logoformer.engine.builder.compile import BuildOptions, Compilation, build_failed, build_here
 from logoformer.engine.builder.process import build_engine
-from logoformer.engine.machine.log import KEPT_LINES, LINE_LIMIT, BuildLog, ProgressRelay, make_logger, make_monitor
+from logoformer.engine.machine.log import (
+    KEPT_LINES,
+    LINE_LIMIT,
+    BuildLog,
+    ProgressRelay,
+    make_logger,
+    make_monitor,
+    write_to,
+)
 from logoformer.engine.machine.targets import RTX_SMS
 from logoformer.engine.machine.tensorrt import TrtModule, find_module
 from logoformer.errors import BadInputError, LogoformerError, MachineError, RefusedError, UsageError
@@ -153,8 +162,8 @@ def test_external_tensors_never_reach_the_parser(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.bin").write_bytes(bytes(64 * 64 * 2))
     data = small_onnx("fp16", external=True)
-    trt, log = find_module("rtx"), BuildLog()
-    network = trt.module.Builder(logger := make_logger(trt.module, log)).create_network(0)
+    trt = find_module("rtx")
+    network = trt.module.Builder(logger := make_logger(trt.module)).create_network(0)
     assert trt.module.OnnxParser(network, logger).parse(data), "the trap is gone: RTX no longer opens the file"
     with pytest.raises(RefusedError, match=r"'out\.weight' lies outside"):
         build_engine(data, BuildOptions())
@@ -287,9 +296,30 @@ def test_a_logger_never_raises_into_tensorrt(rtx: Any) -> None:
     def fail(message: str) -> None:
         raise ValueError(message)
 
-    logger = make_logger(rtx, BuildLog(fail))
+    logger = make_logger(rtx)
+    write_to(BuildLog(fail))
     logger.log(rtx.ILogger.VERBOSE, "text")
     assert isinstance(logger, rtx.ILogger)
+
+
+def test_one_logger_writes_to_the_log_of_the_thread(rtx: Any) -> None:
+    """The same object for the whole process; a thread of TensorRT's own writes to the log that was named last."""
+    logger, logs = make_logger(rtx), {name: BuildLog() for name in ("here", "there")}
+    write_to(logs["here"])
+
+    def speak(named: str, text: str) -> None:
+        if named:
+            write_to(logs[named])
+        make_logger(rtx).log(rtx.ILogger.WARNING, text)
+
+    for words in (("there", "in there"), ("", "nobody's")):
+        thread = threading.Thread(target=speak, args=words)
+        thread.start()
+        thread.join()
+    logger.log(rtx.ILogger.WARNING, "in here")
+    assert logs["here"].complaints == ("warning: in here",)
+    assert logs["there"].complaints == ("warning: in there", "warning: nobody's")
+    assert make_logger(rtx) is logger
 
 
 def test_progress_stops_after_its_first_exception() -> None:

@@ -157,11 +157,14 @@ def stripped(model: object) -> object:
     from onnx import numpy_helper
 
     constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    quantizers = {node.name for node in model.graph.node if node.op_type == "QuantizeLinear"}
     plain: dict[str, str] = {}
     kept = []
     for node in model.graph.node:
-        if node.op_type == "QuantizeLinear":
+        if node.name.removesuffix("Cast") + "QuantizeLinear" in quantizers:  # what is cast for a quantizer alone
             plain[node.output[0]] = node.input[0]
+        elif node.op_type == "QuantizeLinear":
+            plain[node.output[0]] = plain[node.input[0]]
         elif node.op_type == "DequantizeLinear":
             source = node.input[0]
             if source in plain:

@@ -31,9 +31,12 @@ def runtime():
 
 
 def test_every_name_exists_in_the_installed_cuda_bindings(runtime):
-    used = {node.attr for node in ast.walk(_tree(cuda_python)) if _on(node, "rt")}
-    assert len(used) > 25
-    assert {name for name in used if not hasattr(runtime, name)} == set()
+    from cuda.bindings import driver
+
+    for module, owner, least in ((runtime, "rt", 25), (driver, "cu", 5)):
+        used = {node.attr for node in ast.walk(_tree(cuda_python)) if _on(node, owner)}
+        assert len(used) > least
+        assert {name for name in used if not hasattr(module, name)} == set()
 
 
 def test_the_list_is_that_of_the_installed_cuda_bindings(runtime, monkeypatch):
@@ -89,7 +92,7 @@ def mypy(folder: Path, source: str | None = None) -> subprocess.CompletedProcess
         layers.mkdir(parents=True)
         for path in (package, package / "engine", layers):
             (path / "__init__.py").touch()
-        for name in ("errors.py", "engine/cuda/layer.py", "engine/cuda/bindings.py"):
+        for name in ("errors.py", "engine/cuda/layer.py", "engine/cuda/queue.py", "engine/cuda/bindings.py"):
             (package / name).write_text((ROOT / name).read_text())
     if source is not None:
         (layers / "bindings.py").write_text(source)
@@ -115,7 +118,8 @@ def test_cuda_python_type_checks_against_the_real_package(runtime, tmp_path, mon
         ("rt.cudaFree(pointer)", "rt.cudaFree(pointer, 0)", "Too many arguments"),
         ("rt.cudaStreamNonBlocking", "rt.cudaStreamNonblocking", "cudaStreamNonblocking"),
         ("cudaStreamCaptureModeThreadLocal", "cudaStreamCaptureModeThread", "cudaStreamCaptureModeThread"),
-        ("rt.cudaMemcpyKind.cudaMemcpyHostToDevice", "rt.cudaMemoryType.cudaMemoryTypeHost", "expected"),
+        ("rt.cudaMemcpyKind.cudaMemcpyDefault", "rt.cudaMemcpyKind.cudaMemcpyDefaults", "cudaMemcpyDefaults"),
+        ("cu.cuDeviceGet(self.device)", "cu.cuDeviceGet()", "Too few arguments"),
     ):
         assert right in source
         bad = mypy(tmp_path, source.replace(right, wrong))

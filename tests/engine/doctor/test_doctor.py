@@ -21,7 +21,8 @@ from logoformer.cli import main as cli
 from logoformer.engine.cuda.open import LAYERS
 from logoformer.engine.doctor import advice as doctor_advice
 from logoformer.engine.doctor import probe as doctor_probe
-from logoformer.engine.doctor.advice import FIX, NOTE, OK, Check, all_checks
+from logoformer.engine.doctor.advice import all_checks
+from logoformer.engine.doctor.commands import FIX, NOTE, OK, Check
 from logoformer.engine.doctor.facts import CudaGpu, Facts, Module, read_facts
 from logoformer.engine.doctor.probe import ChildAnswer, Distribution, Interpreter, Probe, ask_here
 from logoformer.engine.doctor.report import DoctorReport, backends, doctor
@@ -112,6 +113,11 @@ EXPECTED = {
     "jetpack-7.2": (0, {"onnxruntime", "tensorrt"}, set()),
     "jetpack-7.2-bare": (6, set(), {"python", "cuda layer", "onnxruntime"}),
     "desktop": (0, {"onnxruntime", "tensorrt_rtx"}, set()),
+    "desktop-cu13-wheels": (0, {"onnxruntime"}, {"tensorrt-rtx", "onnxruntime"}),
+    "dgx-spark": (0, {"onnxruntime"}, set()),
+    "jetpack-6.2-no-onnxruntime": (0, {"tensorrt"}, {"onnxruntime"}),
+    "onnxruntime-1.17": (0, {"tensorrt_rtx"}, {"onnxruntime"}),
+    "two-cards": (0, {"onnxruntime", "tensorrt_rtx"}, set()),
     "broken-venv": (6, set(), {"tensorrt", "cuda layer", "onnxruntime", "opencv"}),
 }
 
@@ -123,6 +129,49 @@ def test_verdicts_on_a_recorded_machine(name, tmp_path):
     assert report.exit_code == code
     assert {state.name for state in report.backends if state.runs} == running
     assert {check.name for check in report.checks if check.status == FIX} == wrong
+
+
+PIP = "/home/ada/venv/bin/python -m pip"
+COMMANDS = {
+    ("desktop-cu13-wheels", "tensorrt-rtx"): (
+        f"{PIP} uninstall -y tensorrt-rtx tensorrt-rtx-cu13 tensorrt-rtx-cu13-bindings",
+        f"{PIP} install 'logoformer[rtx12]'",
+    ),
+    ("desktop-cu13-wheels", "onnxruntime"): (
+        f"{PIP} uninstall -y onnxruntime-gpu",
+        f"{PIP} install 'logoformer[gpu12]'",
+    ),
+    ("dgx-spark", "tensorrt-rtx"): (f"{PIP} install 'logoformer[rtx]'",),
+    ("dgx-spark", "tensorrt"): (f"{PIP} install 'logoformer[tensorrt]'",),
+    ("jetpack-6.2-no-onnxruntime", "onnxruntime"): ("/home/nvidia/venv/bin/python -m pip install 'logoformer[cpu]'",),
+    ("onnxruntime-1.17", "onnxruntime"): (f"{PIP} install 'onnxruntime>=1.21'",),
+    ("two-cards", "card order"): ("export CUDA_DEVICE_ORDER=PCI_BUS_ID  # both count alike then",),
+}
+
+
+@pytest.mark.parametrize(("name", "part"), COMMANDS)
+def test_the_commands_that_mend_it(name, part, tmp_path):
+    assert check_of(facts_of(name, tmp_path), part).fixes == COMMANDS[name, part]
+
+
+def test_cards_that_both_count_alike_need_no_word(tmp_path):
+    facts = facts_of("two-cards", tmp_path)
+    assert (
+        "T400" not in check_of(facts, "card order").text and "nvidia-smi's card 1" in check_of(facts, "card order").text
+    )
+    for buses in (tuple(reversed(facts.smi_buses)), (), ("00000000:17:00.0",)):
+        assert "card order" not in {check.name for check in all_checks(replace(facts, smi_buses=buses))}
+
+
+@pytest.mark.parametrize(("version", "status"), [("12.8.0", FIX), ("12.9.0", FIX), ("12.9.1", OK), ("12.9.10", OK)])
+def test_bindings_that_hold_pythons_lock_are_replaced(version, status, orin):
+    check = check_of(with_module(orin, "cuda.bindings.runtime", version=version), "cuda layer")
+    assert check.status == status and (status == OK or check.fixes[0].endswith("install 'logoformer[cuda12]'"))
+
+
+def test_without_a_driver_wheels_of_either_cuda_build(tmp_path):
+    facts = replace(facts_of("desktop-cu13-wheels", tmp_path), gpus=(), cuda=(0, 0), cuda_init=-1, driver="")
+    assert check_of(facts, "tensorrt-rtx").status == OK
 
 
 def test_a_plain_venv_on_a_jetson_is_told_the_one_command(tmp_path):
@@ -141,7 +190,7 @@ def test_what_is_installed_goes_into_the_environment_that_is_advised(tmp_path):
 def test_two_onnxruntime_wheels_are_both_removed_before_one_returns(tmp_path):
     remove, install = check_of(facts_of("broken-venv", tmp_path), "onnxruntime").fixes
     assert remove.endswith("uninstall -y onnxruntime onnxruntime-gpu")
-    assert install.endswith("install onnxruntime-gpu")  # the machine has a card
+    assert install.endswith("install 'logoformer[gpu12]'")  # the machine has a card, its driver CUDA 12
 
 
 # ------------------------------------------------------------------------------------------------------- single rules
@@ -183,8 +232,39 @@ def test_the_window_of_tensorrt(version, status, said, orin):
     assert runs(facts)["tensorrt"] == (status == OK)
 
 
+@pytest.mark.parametrize(
+    ("changes", "status", "said", "fix"),
+    [
+        ({}, NOTE, "not installed", "install 'logoformer[openvino]'"),
+        ({"version": "2025.2.0-19140-x"}, FIX, "2025.2.0 does not load INT8", "install 'logoformer[openvino]'"),
+        ({"error": "libtbb.so.12"}, FIX, "libtbb", "install 'logoformer[openvino]'"),
+        ({"version": "2026.4.1-22982-x", "said": {"devices": ["CPU", "GPU"]}}, OK, "2026.4.1: CPU, GPU", ""),
+    ],
+)
+def test_openvino(changes, status, said, fix, desk):
+    facts = with_module(desk, "openvino", **({"files": ("/x/openvino/__init__.py",), **changes} if changes else {}))
+    check = check_of(facts, "openvino")
+    assert check.status == status and said in check.text
+    assert check.fixes[-1].endswith(fix) if fix else not check.fixes
+    assert runs(facts)["openvino"] == (status == OK)
+
+
+def test_openvino_is_not_advised_on_a_jetson(orin):
+    assert "openvino" not in {check.name for check in all_checks(orin)}
+
+
+def test_the_oldest_runtimes_are_those_of_pyproject():
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8")
+    for package, least in (
+        ("onnxruntime", doctor_advice.ORT_OLDEST),
+        ("onnxruntime-gpu", doctor_advice.ORT_OLDEST),
+        ("openvino", doctor_advice.OPENVINO_OLDEST),
+    ):
+        assert f'"{package}>={".".join(map(str, least))}' in text
+
+
 def test_it_speaks_of_the_backends_and_layers_that_there_are(desk):
-    on_a_card = {"onnxruntime-cuda"}  # told on onnxruntime's own line
+    on_a_card = {"onnxruntime-cuda", "openvino-gpu", "openvino-npu"}  # told on onnxruntime's and openvino's own lines
     assert {state.name for state in backends(desk)} == set(BACKENDS) - {"auto"} - on_a_card
     assert all(
         name in check_of(replace(desk, modules={**desk.modules, **NO_LAYER}), "cuda layer").text for name in LAYERS
@@ -204,7 +284,7 @@ def test_rtx_runs_on_the_cards_that_it_has_code_for(sm, can, desk):
 
 def test_without_a_gpu_engines_are_built_and_not_run(desk):
     facts = replace(desk, gpus=(), cuda=(0, 0), cuda_init=-1, driver="", cuda_error="libcuda.so.1: cannot open")
-    assert runs(facts) == {"onnxruntime": True, "tensorrt": False, "tensorrt_rtx": False}
+    assert runs(facts) == {"onnxruntime": True, "openvino": False, "tensorrt": False, "tensorrt_rtx": False}
     assert check_of(facts, "gpu").status == NOTE
     assert [s.text for s in backends(facts) if s.name == "tensorrt_rtx"] == ["builds; cannot run: no GPU"]
 
@@ -354,7 +434,7 @@ def test_json_on_this_machine(capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["exit_code"] == code
     assert said["executable"] == sys.executable
-    assert {state["name"] for state in said["backends"]} == {"onnxruntime", "tensorrt", "tensorrt_rtx"}
+    assert {state["name"] for state in said["backends"]} == {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"}
 
 
 def test_exit_code_6_where_nothing_runs(tmp_path, monkeypatch, capsys):

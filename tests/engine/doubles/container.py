@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import weakref
 from typing import Any
 
 MAGIC = b"DOUBLE OF AN ENGINE\0"
@@ -43,12 +44,13 @@ def tensors_of(nodes: Any) -> list[list[Any]]:
     return [[node.name, DTYPES[node.type[7:-1]], list(node.shape)] for node in nodes]
 
 
-def pack(version: str, target: str, onnx: bytes) -> bytes:
-    """The container that a build gives."""
+def pack(version: str, target: str, onnx: bytes, *, own_memory: bool = True) -> bytes:
+    """The container that a build gives; `own_memory`: with the flag REQUIRE_USER_ALLOCATION, where there is one."""
     session = session_of(onnx)
     header = {
         "version": version,
         "target": target,
+        "own_memory": own_memory,
         "inputs": tensors_of(session.get_inputs()),
         "outputs": tensors_of(session.get_outputs()),
     }
@@ -59,6 +61,16 @@ def host_memory(module: Any, data: bytes) -> Any:
     memory = object.__new__(module.IHostMemory)
     memory._data = data
     return memory
+
+
+def register(module: Any, logger: Any) -> None:
+    """The first logger is the process's own: no other may come, and it may never go (ILogger in NvInferRuntime.h)."""
+    first = vars(module).get("_first_logger")
+    if first is None:
+        module._first_logger = weakref.ref(logger)
+    elif first() is not logger:
+        gone = "was freed" if first() is None else "is another one"
+        module._gpu.blame(f"a second logger was given to {module.__name__}; the first {gone}")
 
 
 def say(logger: Any, severity: str, text: str) -> None:

@@ -25,8 +25,8 @@ from .gpu import Gpu
 
 FACES = {"cuda-python": cuda_bindings, "pycuda": pycuda}
 _HIDDEN = dict.fromkeys(
-    ("cuda.bindings.runtime", "cuda.bindings", "pycuda", "pycuda.driver", "pycuda.autoinit", "tensorrt",
-     "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings")
+    ("cuda.bindings.runtime", "cuda.bindings.driver", "cuda.bindings", "pycuda", "pycuda.driver", "pycuda.autoinit",
+     "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings")
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ class Machine:
                     flags={},
                 )
             )
-            TrustStore().record_engine(digest, file)
+            TrustStore().record_engine(digest, graph.sha256, file)
         add_to_index(folder, entries)
         return folder
 

@@ -35,6 +35,7 @@ def make_modules(gpu: Gpu) -> dict[str, types.ModuleType]:
     driver.event_flags = make_enum("event_flags", {n: _FLAGS[n] for n in listed["classes"]["event_flags"]})
     attributes = listed["classes"]["device_attribute"]
     driver.device_attribute = make_enum("device_attribute", {name: index for index, name in enumerate(attributes)})
+    driver.mem_attach_flags = make_enum("mem_attach_flags", {"GLOBAL": 1, "HOST": 2, "SINGLE": 4})
     driver.host_alloc_flags = types.SimpleNamespace(PORTABLE=1, DEVICEMAP=2, WRITECOMBINED=4)
     for name, cls in _classes(gpu, driver).items():
         extra = {n for n in vars(cls) if not n.startswith("_")} - set(listed["classes"][name])
@@ -64,23 +65,19 @@ class _Translated:
 
 
 def _classes(gpu: Gpu, driver: Any) -> dict[str, type]:
-    def stack() -> list[Any]:
-        if not hasattr(gpu.contexts, "stack"):
-            gpu.contexts.stack = []
-        return gpu.contexts.stack
-
     class Context:
+        def __init__(self, device: int) -> None:
+            self._device = device
+
         def push(self) -> None:
-            if gpu.lost:
-                with _Translated(driver, "cuCtxPushCurrent"):
-                    raise Failure(gpu.lost)
-            stack().append(self)
+            with _Translated(driver, "cuCtxPushCurrent"):
+                gpu.push(self._device)
 
         @staticmethod
         def pop() -> None:
-            if not stack():
+            if not gpu.stack:
                 raise driver.LogicError("context::pop failed: invalid device context - cannot pop non-current context")
-            stack().pop()
+            gpu.pop()
 
         @staticmethod
         def synchronize() -> None:
@@ -99,11 +96,12 @@ def _classes(gpu: Gpu, driver: Any) -> dict[str, type]:
             return gpu.count
 
         def retain_primary_context(self) -> Context:
-            return Context()
+            gpu.retain(self._number)
+            return Context(self._number)
 
         def make_context(self, flags: int = 0) -> Context:
             gpu.blame("a context that is not the primary one")
-            return Context()
+            return Context(self._number)
 
         def get_attribute(self, attribute: Any) -> int:
             digits = gpu.sm[2:]
@@ -111,6 +109,7 @@ def _classes(gpu: Gpu, driver: Any) -> dict[str, type]:
                 "COMPUTE_CAPABILITY_MAJOR": int(digits[:-1]),
                 "COMPUTE_CAPABILITY_MINOR": int(digits[-1]),
                 "INTEGRATED": int(gpu.integrated),
+                "CONCURRENT_MANAGED_ACCESS": int(gpu.concurrent),
             }
             return values[attribute.name]
 
@@ -138,13 +137,22 @@ def _classes(gpu: Gpu, driver: Any) -> dict[str, type]:
 
     class Event:
         def __init__(self, flags: int = 0) -> None:
+            gpu.calls["blocking_event"] += bool(flags & _FLAGS["BLOCKING_SYNC"])
             with _Translated(driver, "cuEventCreate"):
-                self._handle = gpu.event_create()
+                self._handle = gpu.event_create(timing=not flags & _FLAGS["DISABLE_TIMING"])
 
         def record(self, stream: Any = None) -> Event:
             with _Translated(driver, "cuEventRecord"):
                 gpu.record(self._handle, stream.handle)
             return self
+
+        def time_since(self, event: Any) -> float:
+            with _Translated(driver, "cuEventElapsedTime"):
+                return float(gpu.elapsed(event._handle, self._handle))
+
+        def query(self) -> bool:
+            with _Translated(driver, "cuEventQuery"):
+                return gpu.event_query(self._handle)
 
         def synchronize(self) -> Event:
             with _Translated(driver, "cuEventSynchronize"):
@@ -185,6 +193,21 @@ def _classes(gpu: Gpu, driver: Any) -> dict[str, type]:
             with _Translated(driver, "cuMemFreeHost"):
                 gpu.release("free_host", self._block.base, ("pinned", "mapped"))
 
+    class ManagedAllocation:
+        def __init__(self, size: int, flags: int) -> None:
+            if flags != driver.mem_attach_flags.GLOBAL:
+                gpu.blame("managed memory of one stream or of the host alone")
+            with _Translated(driver, "cuMemAllocManaged"):
+                self._block = gpu.host_alloc(size, False, True)
+            self.__array_interface__ = self._block.data.__array_interface__
+
+        def get_device_pointer(self) -> int:
+            return self._block.base
+
+        def free(self) -> None:
+            with _Translated(driver, "cuMemFree"):
+                gpu.release("free", self._block.base, ("managed",))
+
     return {
         "Context": Context,
         "Device": Device,
@@ -192,6 +215,7 @@ def _classes(gpu: Gpu, driver: Any) -> dict[str, type]:
         "Event": Event,
         "DeviceAllocation": DeviceAllocation,
         "PagelockedHostAllocation": PagelockedHostAllocation,
+        "ManagedAllocation": ManagedAllocation,
     }
 
 
@@ -215,6 +239,10 @@ def _functions(gpu: Gpu, driver: Any) -> dict[str, Any]:
     def pagelocked_empty(shape: int, dtype: Any, order: str = "C", mem_flags: int = 0) -> Any:
         allocation = driver.PagelockedHostAllocation(shape * np.dtype(dtype).itemsize, mem_flags)
         return np.asarray(allocation).view(dtype) if dtype != np.uint8 else np.asarray(allocation)
+
+    def managed_empty(shape: int, dtype: Any, order: str = "C", mem_flags: int = 0) -> Any:
+        assert dtype == np.uint8, "a view would hide the allocation"
+        return np.asarray(driver.ManagedAllocation(shape, mem_flags))
 
     def mem_get_info() -> tuple[int, int]:
         return gpu.free_bytes(), gpu.total

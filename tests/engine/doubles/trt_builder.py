@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .container import DTYPES, host_memory, pack, say, session_of
+from .container import DTYPES, host_memory, pack, register, say, session_of
 
 
 class Builder:
     def __init__(self, logger: Any) -> None:
+        register(self._module, logger)
         self._logger = logger
 
     def create_network(self, flags: int = 0) -> Any:
@@ -45,8 +46,12 @@ class Builder:
                 if not monitor.step_complete("Building Engine", step):
                     return None
             monitor.phase_finish("Building Engine")
+        if not module._rtx:  # kernels are measured on the card that is current
+            gpu.made.add(gpu.here())
+            gpu.built_on.append(gpu.here())
         target = "rtx" if module._rtx else "tensorrt"
-        return host_memory(module, pack(module.__version__, target, network._onnx))
+        own_memory = getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None) in config._flags
+        return host_memory(module, pack(module.__version__, target, network._onnx, own_memory=own_memory))
 
 
 class IBuilderConfig:
@@ -148,6 +153,7 @@ def _tensor(module: Any, node: Any) -> Any:
 
 class OnnxParser:
     def __init__(self, network: Any, logger: Any) -> None:
+        register(self._module, logger)
         self._network, self._errors = network, []
 
     def parse(self, model: bytes, path: Any = None) -> bool:

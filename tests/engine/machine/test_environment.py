@@ -8,10 +8,20 @@ from typing import Any
 import pytest
 from logoformer.engine.builder.compile import BuildOptions, Compilation
 from logoformer.engine.machine import environment as module
-from logoformer.engine.machine.environment import Gpu, Running, build_memory, find_gpu, platform_name, running
+from logoformer.engine.machine.environment import (
+    Gpu,
+    Running,
+    build_memory,
+    bus_id,
+    find_gpu,
+    platform_name,
+    read_power_mode,
+    running,
+    target_here,
+)
 from logoformer.engine.machine.log import BuildLog
 from logoformer.engine.machine.memory import MIB, Memory
-from logoformer.engine.machine.tensorrt import TrtModule, find_module
+from logoformer.engine.machine.tensorrt import find_module
 
 GIB = 1 << 30
 
@@ -20,7 +30,7 @@ class Driver:
     """libcuda.so.1 with one GPU, or none; counts the contexts that are held."""
 
     def __init__(self, capability: tuple[int, int] = (8, 7), integrated: int = 1, gpus: int = 1) -> None:
-        self.attributes = {75: capability[0], 76: capability[1], 18: integrated}
+        self.attributes = {75: capability[0], 76: capability[1], 18: integrated, 16: 8}
         self.gpus, self.held, self.current = gpus, 0, 0
         self.memory_error = 0
 
@@ -41,6 +51,10 @@ class Driver:
 
     def cuDeviceGetAttribute(self, value: Any, which: int, handle: ctypes.c_int) -> int:
         value._obj.value = self.attributes[which]
+        return 0
+
+    def cuDeviceGetPCIBusId(self, address: Any, size: int, handle: ctypes.c_int) -> int:
+        address.value = f"0000:{0x65 - handle.value:02x}:00.0".encode()
         return 0
 
     def cuDevicePrimaryCtxRetain(self, context: Any, handle: ctypes.c_int) -> int:
@@ -73,11 +87,40 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
     return put
 
 
+def test_a_card_is_named_by_its_address(install):
+    install(Driver(gpus=2))
+    assert [bus_id(0), bus_id(1), bus_id(2)] == ["0000:65:00.0", "0000:64:00.0", ""]
+    install(None)
+    assert bus_id() == ""
+
+
+def test_the_power_mode_is_nvpmodels(tmp_path):
+    assert read_power_mode(tmp_path) == ""
+    for name, text in {
+        "var/lib/nvpmodel/status": "pmode:0002 fmode:quiet\n",
+        "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    assert read_power_mode(tmp_path) == "MAXN_SUPER (2)"
+    (tmp_path / "etc/nvpmodel.conf").unlink()
+    assert read_power_mode(tmp_path) == "mode 2"
+
+
+def test_a_jetson_builds_for_tensorrt_unless_told(install, monkeypatch):
+    install(Driver())
+    assert target_here() == "tensorrt"  # sm87, which TensorRT-RTX does not know
+    install(None)
+    assert target_here() == "rtx"
+    monkeypatch.setattr(module, "is_jetson", lambda: True)
+    assert target_here() == "tensorrt"
+
+
 def test_a_jetson_as_its_driver_tells_it(install):
     install(Driver())
-    assert find_gpu() == Gpu("Orin", "sm87", True, "12.6")
-    here = running(TrtModule("tensorrt", "tensorrt", "10.3.0", None))
-    assert here == Running("tensorrt", "10.3.0", "sm87", platform_name())
+    assert find_gpu() == Gpu("Orin", "sm87", True, "12.6", 8)
+    here = running("tensorrt", "10.3.0")
+    assert here == Running("tensorrt", "10.3.0", "sm87", platform_name(), "Orin, 8 multiprocessors")
 
 
 @pytest.mark.parametrize(("capability", "name"), [((7, 5), "sm75"), ((11, 0), "sm110"), ((12, 1), "sm121")])
@@ -93,7 +136,7 @@ def test_no_driver_no_gpu_or_no_such_gpu(install):
         assert find_gpu(1) is None
     install(None)
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (the extra 'rtx')")
-    assert running(find_module("rtx")).compute_capability is None
+    assert running("rtx", find_module("rtx").version).compute_capability is None
 
 
 def test_a_platform_is_named_by_system_and_processor():

@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from logoformer.engine.machine.targets import RTX_SMS, TARGETS, check_sms, check_target, folder_name
+from logoformer.engine.machine.targets import RTX_SMS, TARGETS, check_sms, check_target, default_target, folder_name
 from logoformer.errors import UsageError
 
 
@@ -25,6 +25,15 @@ def test_good_names_pass() -> None:
 def test_bad_names_are_usage_errors(sms: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
         check_sms(sms)
+
+
+@pytest.mark.parametrize(
+    ("jetson", "sm", "target"),
+    [(True, "sm87", "tensorrt"), (True, None, "tensorrt"), (True, "sm110", "tensorrt"), (False, "sm90", "tensorrt"),
+     (False, "sm89", "rtx"), (False, "sm121", "rtx"), (False, None, "rtx")],
+)  # fmt: skip
+def test_what_is_built_for_where_nobody_says_it(jetson: bool, sm: str | None, target: str) -> None:
+    assert default_target(jetson, sm) == target
 
 
 def test_a_folder_name_says_what_is_in_it() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import platform
 import types
 
 import pytest
+from logoformer.engine.machine import tensorrt as tensorrt_module
+from logoformer.engine.machine.environment import Gpu
 from logoformer.engine.machine.targets import version_numbers
 from logoformer.engine.machine.tensorrt import find_module
 from logoformer.errors import MachineError, UsageError
@@ -63,10 +64,22 @@ def test_a_meta_package_whose_bindings_are_gone_counts_as_missing(installed: Ins
 
 
 def test_on_a_jetson_the_advice_is_jetpacks_own(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(tensorrt_module, "is_jetson", lambda: True)
     with pytest.raises(MachineError) as caught:
         find_module("tensorrt")
     assert "--system-site-packages" in caught.value.next
+    with pytest.raises(MachineError, match="does not exist for a Jetson") as caught:
+        find_module("rtx")
+    assert caught.value.next == "logoformer build BUNDLE --target tensorrt"
+
+
+@pytest.mark.parametrize(("cuda", "extra"), [("12.8", "rtx12"), ("13.0", "rtx"), (None, "rtx")])
+def test_the_extra_that_is_advised_runs_on_this_driver(installed: Installed, monkeypatch, cuda, extra) -> None:
+    gpu = None if cuda is None else Gpu("NVIDIA RTX 5880", "sm89", False, cuda)
+    monkeypatch.setattr(tensorrt_module, "find_gpu", lambda: gpu)
+    with pytest.raises(MachineError) as caught:
+        find_module("rtx")
+    assert caught.value.next == f"pip install 'logoformer[{extra}]'"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -14,9 +15,14 @@ import numpy as np
 import pytest
 from doubles.machine import machine
 from logoformer.bundle import Bundle
-from logoformer.engine.sessions.backends import BACKENDS
+from logoformer.engine.machine.environment import Gpu
+from logoformer.engine.sessions import backends
+from logoformer.engine.sessions.backends import BACKENDS, cpu_backends
+from logoformer.engine.trust.index import add_to_index, read_index
 from logoformer.engine.trust.store import TrustStore
 from logoformer.errors import MachineError, RefusedError, UsageError
+
+ON_CPU = cpu_backends()[0]  # what 'auto' takes without a card
 
 
 @pytest.fixture
@@ -36,9 +42,9 @@ def quiet() -> Iterator[None]:
 def test_without_engines_nothing_of_a_card_is_even_imported(bundle):
     with mock.patch.dict(sys.modules, dict.fromkeys(("tensorrt", "tensorrt_rtx", "pycuda", "cuda.bindings"))):
         with logoformer.load(bundle) as engine:
-            assert engine.backend.startswith("onnxruntime")
-        assert [reason.split(":")[0] for reason in engine.passed_over] == ["tensorrt", "tensorrt_rtx"]
-        assert all("holds no engine" in reason for reason in engine.passed_over)
+            assert engine.backend.startswith(ON_CPU)
+        assert [reason.split(":")[0] for reason in engine.passed_over][:2] == ["tensorrt", "tensorrt_rtx"]
+        assert all("holds no engine" in reason for reason in engine.passed_over[:2])
         for backend, target in (("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")):
             with pytest.raises(MachineError, match="holds no engine") as caught:
                 logoformer.load(bundle, backend=backend)
@@ -71,7 +77,7 @@ def test_the_precision_that_was_built_is_taken(bundle):
             logoformer.load(bundle, backend="tensorrt", precision="fp16")
         assert "logoformer build" in caught.value.next
         with logoformer.load(bundle, precision="fp16") as engine:
-            assert engine.backend.startswith("onnxruntime") and "no engine of clip fp16" in engine.passed_over[0]
+            assert engine.backend.startswith(ON_CPU) and "no engine of clip fp16" in engine.passed_over[0]
 
 
 def test_an_untrusted_engine_is_passed_over_aloud_and_refused_by_name(bundle):
@@ -80,7 +86,7 @@ def test_an_untrusted_engine_is_passed_over_aloud_and_refused_by_name(bundle):
         for digest in TrustStore().read().engines:
             TrustStore().remove(digest)
         with pytest.warns(RuntimeWarning, match="tensorrt is passed over"), logoformer.load(bundle) as engine:
-            assert engine.backend.startswith("onnxruntime") and len(engine.passed_over) == 2
+            assert engine.backend.startswith(ON_CPU) and len(engine.passed_over) >= 2
         with pytest.raises(RefusedError) as caught:
             logoformer.load(bundle, backend="tensorrt")
         assert "logoformer trust" in caught.value.next
@@ -93,8 +99,27 @@ def test_another_card_or_none(bundle, card, word):
         here.plant_engines(bundle)
     with machine("10.3", "cuda-python", **card) as here:
         with logoformer.load(bundle) as engine:
-            assert engine.backend.startswith("onnxruntime") and word in engine.passed_over[0]
+            assert engine.backend.startswith(ON_CPU) and word in engine.passed_over[0]
         assert here.gpu.calls["deserialize"] == 0
+
+
+def test_an_engine_of_another_model_of_card_warns_and_is_refused_when_asked(bundle, monkeypatch):
+    """Both are sm86, so that the engine loads: an RTX 3060 has 28 multiprocessors, an RTX 3090 has 82."""
+    card = Gpu("NVIDIA GeForce RTX 3060", "sm86", False, "12.6", 28)
+    monkeypatch.setattr(backends, "find_gpu", lambda device: card)
+    with machine("10.3", "cuda-python") as here:
+        folder = here.plant_engines(bundle)
+        planted = [replace(engine, gpu="NVIDIA GeForce RTX 3090, 82 multiprocessors") for engine in read_index(folder)]
+        (folder / "index.json").unlink()
+        add_to_index(folder, planted)
+        with pytest.warns(RuntimeWarning, match="another model of GPU") as caught:
+            logoformer.load(bundle, backend="tensorrt").close()
+        said = [str(item.message) for item in caught if "another model" in str(item.message)]
+        assert len(said) == 1 and f"logoformer build {bundle.path} --target tensorrt" in said[0]
+        with pytest.raises(RefusedError, match=r"82 multiprocessors, running here on .* 28 multiprocessors"):
+            logoformer.load(bundle, backend="tensorrt", strict=True)
+        card = replace(card, name="NVIDIA GeForce RTX 3090", multiprocessors=82)
+        logoformer.load(bundle, backend="tensorrt", strict=True).close()
 
 
 def test_another_version_is_named_with_both_sides(bundle):
@@ -136,7 +161,10 @@ def test_device_and_layer_are_handed_on(bundle, layer, quiet):
 
 
 def test_names(bundle):
-    assert BACKENDS == ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime", "onnxruntime-cuda")
+    assert BACKENDS == (
+        "auto", "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime", "onnxruntime-cuda", "openvino-gpu",
+        "openvino-npu",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["cuda", "onnxruntime-tensorrt"])

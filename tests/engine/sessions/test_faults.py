@@ -47,7 +47,7 @@ def ran(session: TrtSession, clip: np.ndarray) -> np.ndarray:
 
 def drop_graph(session: TrtSession) -> None:
     """Lets the session start its engine plainly, so that one start can be spoilt; `close` still frees the graph."""
-    session._graph = None
+    session._graphs = {}
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
@@ -73,14 +73,14 @@ def test_a_card_that_is_too_small_says_what_was_needed(here, bundle):
     assert here.gpu.leaks() == {}
 
 
-@pytest.mark.parametrize("call", ["copy", "launch", "enqueue"])
+@pytest.mark.parametrize("call", ["copy", "launch", "enqueue", "record", "synchronize"])
 def test_allocation_failure_at_run(card, bundle, call):
     """Out of memory is not sticky: this run fails, the next one answers."""
     session = card.open(bundle, "clip")
     other, clip = bundle.golden().clips[:2]
     wanted = ran(session, clip)
     ran(session, other)
-    if call == "enqueue":
+    if call in ("enqueue", "copy"):
         drop_graph(session)
     card.gpu.inject(call, OUT_OF_MEMORY)
     with pytest.raises(MachineError, match="has not enough memory") as caught:
@@ -164,7 +164,7 @@ def test_the_process_ends_with_code_7(card, untrained_bundle, tmp_path, fails):
 @pytest.mark.parametrize(
     ("call", "fault", "skip", "said"),
     [
-        ("enqueue", "empty", 1, "the capture was empty"),
+        ("enqueue", "empty", 1, "a replay answers otherwise than a plain run in probabilities"),
         ("enqueue", "refuse", 1, "the capture failed"),
         ("end_capture", CAPTURE_INVALIDATED, 0, "the capture failed"),
         ("begin_capture", CAPTURE_INVALIDATED, 0, "the capture failed"),
@@ -184,7 +184,7 @@ def test_a_capture_that_fails_falls_back_aloud(card, bundle, call, fault, skip, 
     with pytest.warns(RuntimeWarning, match="without a CUDA graph") as warned:
         session = card.open(bundle, "clip")
     assert len(warned) == 1 and said in str(warned[0].message)
-    assert session._graph is None
+    assert session._graphs[0] is None
     launches = card.gpu.calls["launch"]
     np.testing.assert_array_equal(ran(session, clip), plain)
     assert card.gpu.calls["launch"] == launches

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle
 from logoformer.cli.main import main
+from logoformer.engine.machine.environment import Gpu
 from logoformer.engine.sessions import ort
 from logoformer.errors import DeviceLostError, MachineError
 
@@ -141,11 +142,20 @@ def test_the_cpu_in_its_place_is_an_error(card, untrained_bundle, given):
         engine.session("clip")
 
 
-def test_the_cpu_wheel_is_told_from_the_other(card, untrained_bundle, monkeypatch):
+@pytest.mark.parametrize(
+    ("cuda", "jetson", "python", "said"),
+    [(None, False, (3, 12), "logoformer[gpu]"), ("12.8", False, (3, 12), "logoformer[gpu12]"),
+     ("13.0", False, (3, 12), "logoformer[gpu]"), ("12.6", True, (3, 10), "--backend tensorrt")],
+)  # fmt: skip
+def test_the_cpu_wheel_is_told_from_the_other(card, monkeypatch, cuda, jetson, python, said):
+    """On JetPack 6 no other wheel exists: who uninstalls the one for the CPU has none."""
     monkeypatch.setattr(sys.modules["onnxruntime"], "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "find_gpu", lambda: None if cuda is None else Gpu("a card", "sm89", jetson, cuda))
+    monkeypatch.setattr(ort, "is_jetson", lambda: jetson)
+    monkeypatch.setattr(ort, "sys", SimpleNamespace(version_info=python))
     with pytest.raises(MachineError, match=f"has no {CUDA}") as caught:
-        logoformer.load(untrained_bundle, backend="onnxruntime-cuda")
-    assert "logoformer[gpu]" in caught.value.next
+        ort.require_cuda()
+    assert said in caught.value.next and ("uninstall" in caught.value.next) is not jetson
 
 
 def test_a_sticky_error_is_for_good_and_another_is_not(card, untrained_bundle):
@@ -166,7 +176,8 @@ def test_a_sticky_error_is_for_good_and_another_is_not(card, untrained_bundle):
     engine.close()
 
 
-def test_auto_never_takes_it(card, untrained_bundle):
+def test_auto_never_takes_it(card, untrained_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with logoformer.load(untrained_bundle) as engine:
         card.given = ["CPUExecutionProvider"]
         assert engine.backend == "onnxruntime 1.24.4 CPU" and engine.session("clip")

@@ -17,7 +17,7 @@ from logoformer.bundle import GraphEntry
 from logoformer.bundle.files import sha256
 from logoformer.bundle.sealed import seal
 from logoformer.engine.trust import admit as module
-from logoformer.engine.trust.admit import Running, admit_engine, choose_engine, mismatches
+from logoformer.engine.trust.admit import Running, admit_engine, choose_engine, mismatches, require_same_model
 from logoformer.engine.trust.index import EngineEntry, add_to_index, read_index, write_engine
 from logoformer.engine.trust.store import TrustStore
 from logoformer.errors import EXIT_ENVIRONMENT, EXIT_REFUSED, LogoformerError, MachineError, RefusedError
@@ -45,7 +45,7 @@ class Device:
         self.trust = TrustStore(tmp_path / "state")
         self.runtime = Runtime()
         self.entry = self.file(PLAN)
-        self.trust.record_engine(self.entry.sha256, self.entry.file)
+        self.trust.record_engine(self.entry.sha256, self.entry.graph_sha256, self.entry.file)
 
     @property
     def path(self) -> Path:
@@ -259,11 +259,34 @@ def test_the_store_is_this_users_own_unless_told(device, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
     with pytest.raises(RefusedError, match=str(tmp_path / "xdg" / "logoformer" / "trust.json")):
         admit_engine(device.folder, device.entry, ORIN)
-    TrustStore().record_engine(device.entry.sha256, device.entry.file)
+    TrustStore().record_engine(device.entry.sha256, device.entry.graph_sha256, device.entry.file)
     assert admit_engine(device.folder, device.entry, ORIN) == PLAN
 
 
+# ------------------------------------------------------------------------------- one engine, one graph (rollback)
+OTHER_GRAPH = "1" * 64
+
+
+def test_drill_an_engine_of_an_older_model_under_a_newer_graph(device):
+    """Both were built here. Who may write engines/ seals an index that names the old engine for the new graph."""
+    device.reseal(graph_sha256=OTHER_GRAPH)
+    error = device.refuses("not trusted as an engine of the graph", OTHER_GRAPH[:12], "0" * 12)
+    assert error.next.endswith("logoformer build BUNDLE")
+
+
+def test_drill_an_engine_that_an_older_version_recorded_without_its_graph(device):
+    device.trust.record_engine(device.entry.sha256, "", device.entry.file)
+    error = device.refuses("without the graph")
+    assert "did not keep the graph" in error.cause
+
+
 # ------------------------------------------------------------------------------------------- hardware compatibility
+@pytest.mark.parametrize("sm", ["sm87", "sm101", "sm110"])
+def test_no_engine_for_ampere_and_newer_runs_on_a_jetson(device, sm):
+    entry = replace(device.entry, flags={"hardware_compatibility": "AMPERE_PLUS"}, compute_capabilities=("sm86",))
+    assert mismatches(entry, replace(ORIN, compute_capability=sm)) == [f"built for sm86, running here {sm}"]
+
+
 @pytest.mark.parametrize(("sm", "fits"), [("sm75", False), ("sm80", True), ("sm89", True), ("sm120", True)])
 def test_an_engine_for_ampere_and_newer_runs_on_those(device, sm, fits):
     entry = replace(device.entry, flags={"hardware_compatibility": "AMPERE_PLUS"}, compute_capabilities=("sm86",))
@@ -295,6 +318,50 @@ def test_the_most_special_engine_is_chosen_and_a_verified_one_before_it():
     assert choose_engine([everyone, *others, special], graph(), DESKTOP) == special
     verified = replace(everyone, verdict="verified")
     assert choose_engine([special, verified], graph(), DESKTOP) == verified
+
+
+NANO = replace(ORIN, gpu="Orin, 8 multiprocessors", power_mode="MAXN_SUPER (2)")
+AGX = replace(ORIN, gpu="Orin, 16 multiprocessors", power_mode="MAXN (0)")
+
+
+def engine_of(here: Running, **changes: Any) -> EngineEntry:
+    built = {"target": "tensorrt10.3.0-sm87", "tensorrt_version": "10.3.0", "compute_capabilities": ("sm87",)}
+    built |= {"platform": "linux-aarch64", "gpu": here.gpu, "power_mode": here.power_mode}
+    return entry(**built, **changes)
+
+
+def test_the_engine_of_this_model_is_chosen_and_one_of_an_unknown_model_before_a_foreign_one():
+    foreign, unknown, own = engine_of(AGX, file="a/a.engine"), engine_of(ORIN, file="a/b.engine"), engine_of(NANO)
+    assert choose_engine([foreign, unknown, own], graph(), NANO) == own
+    assert choose_engine([foreign, unknown], graph(), NANO) == unknown
+    assert choose_engine([foreign], graph(), NANO) == foreign
+    assert len({found.key for found in (foreign, unknown, own)}) == 3  # they stand side by side in the index
+
+
+def test_an_engine_of_another_model_is_taken_aloud_and_refused_where_that_is_asked():
+    with pytest.warns(RuntimeWarning) as caught:
+        require_same_model([engine_of(AGX), engine_of(AGX, graph="clip")], NANO, "my face.bundle/engines", strict=False)
+    (said,) = [str(item.message) for item in caught]
+    assert "built on Orin, 16 multiprocessors, running here on Orin, 8 multiprocessors" in said
+    assert "built on power mode MAXN (0), running here on power mode MAXN_SUPER (2)" in said
+    assert "Next: logoformer build 'my face.bundle' --target tensorrt --precision fp16" in said
+    with pytest.raises(RefusedError) as refused:
+        require_same_model([engine_of(AGX)], NANO, "my face.bundle/engines", strict=True)
+    assert refused.value.exit_code == EXIT_REFUSED and refused.value.next.startswith("logoformer build")
+
+
+@pytest.mark.parametrize(
+    ("built", "here"), [(NANO, NANO), (ORIN, NANO), (AGX, ORIN), (replace(NANO, power_mode=""), NANO)]
+)
+def test_what_is_not_known_is_no_difference(built, here, recwarn):
+    require_same_model([engine_of(built)], here, "face.bundle/engines", strict=True)
+    assert not recwarn.list
+
+
+def test_an_engine_for_several_kinds_of_gpu_belongs_to_no_model(recwarn):
+    found = engine_of(AGX, flags={"hardware_compatibility": "AMPERE_PLUS"})
+    require_same_model([found], NANO, "face.bundle/engines", strict=True)
+    assert not recwarn.list
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -70,7 +70,7 @@ def victims(write_bundle, quick: Path, runtime: Runtime) -> dict[str, Victim]:
         flags={"strongly_typed": True},
     )  # fmt: skip
     add_to_index(folder, [entry])
-    store.record_engine(digest, file)
+    store.record_engine(digest, "0" * 64, file)
     opened = Bundle(bundle)
     graph = opened.graph("frame", "fp16", 1)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.bundle.files import sha256
 from logoformer.bundle.sealed import only_writer, seal
@@ -246,7 +246,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_resealed_index_brings_anything_but_a_refusal(folder, data):
     good = (folder / "index.json").read_bytes()

@@ -88,10 +88,11 @@ def test_as_json(entry, path, trust):
     assert listed["engines"][entry.sha256]["origin"].startswith("trusted by hand; its index says: frame fp16")
 
 
-def test_a_file_that_no_index_names_can_be_trusted_and_that_is_said(tmp_path, store, trust):
+def test_a_file_that_no_index_names_has_no_graph_to_be_trusted_for(tmp_path, store, fails, key):
     (tmp_path / "lone.engine").write_bytes(PLAN)
-    assert "unknown: no index names it" in trust(tmp_path / "lone.engine")
-    assert sha256(PLAN) in store.read().engines
+    assert "index.json" in fails(4, "trust", tmp_path / "lone.engine", names=("which graph", "lone.engine"))
+    fails(4, "trust", "--sign", tmp_path / "lone.engine", "--key", key)
+    assert store.read().engines == {}
 
 
 def test_an_exchanged_engine_is_not_trusted_by_its_name(path, store, fails):
@@ -135,6 +136,16 @@ def test_drill_a_signature_moved_to_another_engine(entry, path, key, trust):
     evil = EngineEntry(**{**vars(entry), "file": file, "sha256": digest, "size": 4})
     with pytest.raises(RefusedError, match="not trusted"):
         admit_engine(folder, evil, ORIN)
+
+
+def test_drill_a_signed_engine_under_another_graph(entry, path, key, trust):
+    trust("--add-key", key.with_suffix(".pub"))
+    trust("--sign", path, "--key", key)
+    assert admit_engine(path.parents[1], entry, ORIN) == PLAN
+    newer = EngineEntry(**{**vars(entry), "graph_sha256": "1" * 64})
+    with pytest.raises(RefusedError, match="not trusted") as caught:
+        admit_engine(path.parents[1], newer, ORIN)
+    assert "of another file or graph" in caught.value.cause
 
 
 @pytest.mark.parametrize(

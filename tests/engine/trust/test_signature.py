@@ -13,7 +13,7 @@ from logoformer.engine.trust.signature import read_public_key, sign, signed_mess
 from logoformer.engine.trust.store import TrustStore
 from logoformer.errors import BadInputError, MachineError, RefusedError
 
-DIGEST = sha256(b"engine")
+DIGEST, GRAPH = sha256(b"engine"), sha256(b"graph")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> TrustStore:
 def test_what_a_trusted_key_signed_may_run(keys, store):
     private, public = keys
     store.add_key(read_public_key(public), "the build farm")
-    assert store.require_engine(DIGEST, "x.engine", sign(DIGEST, private)) == "signed by the build farm"
+    assert store.require_engine(DIGEST, GRAPH, "x.engine", sign(DIGEST, GRAPH, private)) == "signed by the build farm"
 
 
 def test_a_signature_is_of_one_file_by_one_key(keys, store, tmp_path):
@@ -55,11 +55,13 @@ def test_a_signature_is_of_one_file_by_one_key(keys, store, tmp_path):
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     stranger = write_keys(tmp_path / "other", Ed25519PrivateKey.generate())[0]
-    good = sign(DIGEST, private)
-    wrong = [sign(sha256(b"other"), private), sign(DIGEST, stranger), bytes([good[0] ^ 1]) + good[1:], b"", good[:63]]
+    good = sign(DIGEST, GRAPH, private)
+    other = sha256(b"other")
+    wrong = [sign(other, GRAPH, private), sign(DIGEST, other, private), sign(GRAPH, DIGEST, private)]
+    wrong += [sign(DIGEST, GRAPH, stranger), bytes([good[0] ^ 1]) + good[1:], b"", good[:63]]
     for signature in wrong:
         with pytest.raises(RefusedError, match="not trusted") as caught:
-            store.require_engine(DIGEST, "x.engine", signature)
+            store.require_engine(DIGEST, GRAPH, "x.engine", signature)
         assert "by a key that is not trusted here" in caught.value.cause
 
 
@@ -69,9 +71,11 @@ def test_a_signature_of_other_text_is_none(keys):
 
     private = serialization.load_pem_private_key(keys[0].read_bytes(), None)
     public = read_public_key(keys[1])
-    assert signer(DIGEST, private.sign(signed_message(DIGEST)), [public]) == public  # type: ignore[union-attr,call-arg]
-    for other in (DIGEST.encode(), bytes.fromhex(DIGEST), b"logoformer-engine-v2 " + DIGEST.encode() + b"\n"):
-        assert signer(DIGEST, private.sign(other), [public]) is None  # type: ignore[union-attr,call-arg]
+    assert signer(DIGEST, GRAPH, private.sign(signed_message(DIGEST, GRAPH)), [public]) == public  # type: ignore[union-attr,call-arg]
+    old = b"logoformer-engine-v1 " + DIGEST.encode() + b"\n"
+    bare = f"{DIGEST} {GRAPH}\n".encode()  # what `sha256sum` of the two might print
+    for other in (DIGEST.encode(), bytes.fromhex(DIGEST), old, bare, signed_message(GRAPH, DIGEST)):
+        assert signer(DIGEST, GRAPH, private.sign(other), [public]) is None  # type: ignore[union-attr,call-arg]
 
 
 def test_a_key_that_is_taken_back_signs_nothing_any_more(keys, store):
@@ -80,7 +84,7 @@ def test_a_key_that_is_taken_back_signs_nothing_any_more(keys, store):
     store.add_key(key, "the build farm")
     store.remove(key[:12])
     with pytest.raises(RefusedError) as caught:
-        store.require_engine(DIGEST, "x.engine", sign(DIGEST, private))
+        store.require_engine(DIGEST, GRAPH, "x.engine", sign(DIGEST, GRAPH, private))
     assert "no key is trusted here" in caught.value.cause
     assert "--add-key" in caught.value.next
 
@@ -90,7 +94,7 @@ def test_what_is_no_key_is_bad_input(keys, tmp_path, content):
     path = tmp_path / "no.key"
     path.write_bytes(content)
     path.chmod(0o600)
-    for read in (read_public_key, lambda p: sign(DIGEST, p)):
+    for read in (read_public_key, lambda p: sign(DIGEST, GRAPH, p)):
         with pytest.raises(BadInputError, match="Ed25519") as caught:
             read(path)
         assert "openssl genpkey" in caught.value.next
@@ -102,7 +106,7 @@ def test_keys_of_another_kind_are_bad_input(tmp_path):
     )
     private, public = write_keys(tmp_path, x25519.X25519PrivateKey.generate())
     with pytest.raises(BadInputError, match="private Ed25519"):
-        sign(DIGEST, private)
+        sign(DIGEST, GRAPH, private)
     with pytest.raises(BadInputError, match="public Ed25519"):
         read_public_key(public)
 
@@ -111,21 +115,21 @@ def test_keys_of_another_kind_are_bad_input(tmp_path):
 def test_a_private_key_that_others_can_read_or_write_signs_nothing(keys, mode):
     keys[0].chmod(mode)
     with pytest.raises(RefusedError, match="other users"):
-        sign(DIGEST, keys[0])
+        sign(DIGEST, GRAPH, keys[0])
 
 
 def test_without_the_package_no_signature_counts(keys, store, monkeypatch):
     private, public = keys
-    signature = sign(DIGEST, private)
+    signature = sign(DIGEST, GRAPH, private)
     store.add_key(read_public_key(public), "the build farm")
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
     with pytest.raises(RefusedError) as caught:
-        store.require_engine(DIGEST, "x.engine", signature)
+        store.require_engine(DIGEST, GRAPH, "x.engine", signature)
     assert "cryptography" in caught.value.cause
     assert "pip install 'logoformer[sign]'" in caught.value.next
-    store.record_engine(DIGEST, "x.engine")
-    store.require_engine(DIGEST, "x.engine", signature)  # trust by hand needs no package
-    for ask in (lambda: sign(DIGEST, private), lambda: read_public_key(public)):
+    store.record_engine(DIGEST, GRAPH, "x.engine")
+    store.require_engine(DIGEST, GRAPH, "x.engine", signature)  # trust by hand needs no package
+    for ask in (lambda: sign(DIGEST, GRAPH, private), lambda: read_public_key(public)):
         with pytest.raises(MachineError):
             ask()
 

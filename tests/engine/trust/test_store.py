@@ -15,13 +15,13 @@ from logoformer.engine.trust import store as module
 from logoformer.engine.trust.store import BUILT, Contents, TrustStore, cache_name, state_folder
 from logoformer.errors import LogoformerError, MachineError, RefusedError, UsageError
 
-A, B = sha256(b"a"), sha256(b"b")
+A, B, GRAPH = sha256(b"a"), sha256(b"b"), sha256(b"graph")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> TrustStore:
     store = TrustStore(tmp_path / "state")
-    store.record_engine(A, "frame.engine")
+    store.record_engine(A, GRAPH, "frame.engine")
     return store
 
 
@@ -47,7 +47,7 @@ def test_a_relative_home_does_not_move_the_store(monkeypatch, tmp_path):
 def test_nobody_else_may_read_or_write_it(store):
     before = os.umask(0)
     try:
-        store.record_engine(B, "clip.engine")
+        store.record_engine(B, GRAPH, "clip.engine")
         fresh = TrustStore(store.folder.parent / "deeper" / "state")
         fresh.prepare()
     finally:
@@ -61,10 +61,10 @@ def test_nobody_else_may_read_or_write_it(store):
 def test_a_store_that_others_may_write_is_not_believed(store, mode):
     store.path.chmod(mode)
     with pytest.raises(RefusedError, match=f"mode 0{mode:o}") as caught:
-        store.require_engine(A, "frame.engine", None)
+        store.require_engine(A, GRAPH, "frame.engine", None)
     assert caught.value.next == f"if only you wrote it: chmod go-w {store.path}"
     with pytest.raises(RefusedError):
-        store.record_engine(B, "clip.engine")
+        store.record_engine(B, GRAPH, "clip.engine")
 
 
 def test_nor_one_in_a_folder_that_others_may_write(store):
@@ -96,50 +96,58 @@ def test_nor_one_that_is_not_what_it_should_be(store, tmp_path, kind, impatient)
         store.path.write_bytes(content)
         store.path.chmod(0o600)
     with pytest.raises(RefusedError) as caught:
-        store.require_engine(A, "frame.engine", None)
+        store.require_engine(A, GRAPH, "frame.engine", None)
     assert caught.value.next
 
 
 # ----------------------------------------------------------------------------------------------------------- engines
 def test_what_was_recorded_is_trusted_and_nothing_else(store):
-    assert store.require_engine(A, "frame.engine", None) == BUILT
+    assert store.require_engine(A, GRAPH, "frame.engine", None) == BUILT
     with pytest.raises(RefusedError) as caught:
-        store.require_engine(B, "/x/my clip.engine", None)
+        store.require_engine(B, GRAPH, "/x/my clip.engine", None)
     assert B in caught.value.what and str(store.path) in caught.value.what
     assert "logoformer trust '/x/my clip.engine'" in caught.value.next
+
+
+def test_an_engine_is_trusted_for_the_graph_that_it_was_built_from(store):
+    with pytest.raises(RefusedError, match="not trusted as an engine of the graph") as caught:
+        store.require_engine(A, B, "frame.engine", None)
+    assert B[:12] in caught.value.what and GRAPH[:12] in caught.value.what
+    store.record_engine(A, B, "clip.engine")  # built again, from another graph
+    assert store.require_engine(A, B, "frame.engine", None) == BUILT
 
 
 def test_without_a_store_nothing_is_trusted(tmp_path):
     store = TrustStore(tmp_path / "nothing")
     assert store.read() == Contents()
     with pytest.raises(RefusedError, match="not trusted"):
-        store.require_engine(A, "frame.engine", None)
+        store.require_engine(A, GRAPH, "frame.engine", None)
 
 
 def test_trust_that_is_taken_back_ends_at_once(store):
     assert store.remove(A[:8].upper()) == [A]
     with pytest.raises(RefusedError):
-        store.require_engine(A, "frame.engine", None)
+        store.require_engine(A, GRAPH, "frame.engine", None)
 
 
 @pytest.mark.parametrize("prefix", ["", A[:7], B[:8], "zzzzzzzz"])
 def test_nothing_is_removed_by_guess(store, prefix):
     with pytest.raises(UsageError):
         store.remove(prefix)
-    assert store.require_engine(A, "frame.engine", None) == BUILT
+    assert store.require_engine(A, GRAPH, "frame.engine", None) == BUILT
 
 
 def test_old_builds_are_forgotten_and_what_was_trusted_by_hand_is_not(store, monkeypatch):
     monkeypatch.setattr(module, "KEPT_BUILDS", 2)
-    store.record_engine(B, "clip.engine", "trusted by hand")
+    store.record_engine(B, GRAPH, "clip.engine", "trusted by hand")
     for content in (b"1", b"2"):
-        store.record_engine(sha256(content), "x.engine")
+        store.record_engine(sha256(content), GRAPH, "x.engine")
     assert set(store.read().engines) == {B, sha256(b"1"), sha256(b"2")}
 
 
 def test_builds_that_end_together_are_all_recorded(store):
     digests = [sha256(bytes([n])) for n in range(12)]
-    threads = [threading.Thread(target=store.record_engine, args=(d, "x.engine")) for d in digests]
+    threads = [threading.Thread(target=store.record_engine, args=(d, GRAPH, "x.engine")) for d in digests]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -150,7 +158,7 @@ def test_builds_that_end_together_are_all_recorded(store):
 def test_a_writer_that_never_ends_is_not_waited_for_for_ever(store, monkeypatch):
     monkeypatch.setattr(module, "_WAIT_S", 0.05)
     with only_writer(store.folder), pytest.raises(MachineError, match="another process"):
-        store.record_engine(B, "clip.engine")
+        store.record_engine(B, GRAPH, "clip.engine")
 
 
 def test_a_folder_that_cannot_be_is_said_before_a_build(tmp_path):
@@ -177,7 +185,7 @@ def test_a_cache_of_ours_comes_back(store):
     store.record_cache("timing.x", b"two")
     assert store.admit_cache("timing.x", 100) == (b"two", "")
     assert store.cache_path("timing.x").stat().st_mode & 0o777 == 0o600
-    assert store.require_engine(A, "frame.engine", None) == BUILT
+    assert store.require_engine(A, GRAPH, "frame.engine", None) == BUILT
 
 
 @pytest.mark.parametrize("kind", ["exchanged", "rolled back", "unknown", "link", "writable", "long", "store"])
@@ -206,7 +214,7 @@ def test_a_cache_of_anybody_else_is_not_used_and_that_is_said(store, kind):
 def test_an_engine_is_no_cache_and_a_cache_no_engine(store):
     store.record_cache("timing.x", b"b")
     with pytest.raises(RefusedError):
-        store.require_engine(B, "x.engine", None)
+        store.require_engine(B, GRAPH, "x.engine", None)
 
 
 def test_a_store_that_cannot_be_written_keeps_what_it_had(store, monkeypatch):
@@ -214,7 +222,7 @@ def test_a_store_that_cannot_be_written_keeps_what_it_had(store, monkeypatch):
         raise MachineError("The disk is full.")
 
     monkeypatch.setattr(module, "_write_private", full)
-    for change in (lambda: store.record_engine(B, "x"), lambda: store.record_cache("timing.x", b"x")):
+    for change in (lambda: store.record_engine(B, GRAPH, "x"), lambda: store.record_cache("timing.x", b"x")):
         with pytest.raises(LogoformerError, match="disk is full"):
             change()
     assert set(store.read().engines) == {A}

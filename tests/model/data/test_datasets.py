@@ -344,7 +344,7 @@ def test_folders_of_videos_and_mafw(tmp_path, video):
     source = open_clips(mafw, "train", 1, READING)
     assert MAFW_LABELS[source.label(0)] == "contempt" and source.frames(0, [0, 1]).shape == (2, 32, 32, 3)
     (mafw / "data/clips/00025.mp4").write_bytes(video[:200])
-    with pytest.raises(BadInputError, match=r"00025\.mp4 is not a video"):
+    with pytest.raises(BadInputError, match=r"No frame of .*00025\.mp4"):
         open_clips(mafw, "train", 1, READING).count(0)
     (mafw / "data/clips/00025.mp4").unlink()
     (mafw / "data/clips/00025.mp4").symlink_to("/dev/null")

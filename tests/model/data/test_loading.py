@@ -65,5 +65,5 @@ def test_files_are_those_of_the_frames(faces):
     indices = np.array([2, 0, 2])
     files = source.files(0, indices)
     assert len(files) == 2
-    pixels = [np.asarray(loading.open_image(data, "x")) for data in files]
+    pixels = [np.asarray(loading.decode_still(data, "x")) for data in files]
     np.testing.assert_array_equal(source.frames(0, indices), np.stack([pixels[1], pixels[0], pixels[1]]))

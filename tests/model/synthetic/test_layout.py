@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from logoformer.clips import DFEW_LABELS
 from logoformer.errors import BadInputError, MachineError, UsageError
+from logoformer.media.marks import has_mark
 from logoformer.model.data.datasets import open_clips
 from logoformer.model.data.listing import Reading
 from logoformer.model.synthetic import layout as synthetic_layout
@@ -125,6 +126,7 @@ def test_untrimmed_video_has_its_spans(tmp_path):
     recording = draw_untrimmed(2, FIRST_VIDEO_IDENTITY, [DFEW_LABELS.index(span["label"]) for span in spans])
     assert [(s.start / 25, s.end / 25) for s in recording.spans] == [(s["start_s"], s["end_s"]) for s in spans]
 
+    assert has_mark(tmp_path / "v.mp4")
     video = cv2.VideoCapture(str(tmp_path / "v.mp4"))
     assert video.get(cv2.CAP_PROP_FPS) == 25
     frames = []

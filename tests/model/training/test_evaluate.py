@@ -7,8 +7,9 @@ import pytest
 import torch
 from logoformer.clips import Sampling
 from logoformer.errors import BadInputError, UsageError
-from logoformer.model.networks.config import preset
-from logoformer.model.networks.logoformer import LogoFormer, to_tensor
+from logoformer.model.networks.configs import preset
+from logoformer.model.networks.logoformer.model import LogoFormer
+from logoformer.model.networks.network import to_tensor
 from logoformer.model.synthetic.recordings import SyntheticClips
 from logoformer.model.training.evaluate import Predictions, evaluate, pool, predict_all
 

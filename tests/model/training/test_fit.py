@@ -13,7 +13,8 @@ from logoformer.errors import BadInputError, UsageError
 from logoformer.model.checkpoint import load_checkpoint
 from logoformer.model.data.augment import draw_augmentations
 from logoformer.model.data.clips import at_random, random_pick
-from logoformer.model.networks.logoformer import LogoFormer, to_tensor
+from logoformer.model.networks.logoformer.model import LogoFormer
+from logoformer.model.networks.network import to_tensor
 from logoformer.model.training import fit as fitting
 from logoformer.model.training.distributed import World
 from logoformer.model.training.fit import Fit, load_state, state_path

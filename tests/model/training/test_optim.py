@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from logoformer.model.networks.config import preset
-from logoformer.model.networks.logoformer import LogoFormer
+from logoformer.model.networks.configs import preset
+from logoformer.model.networks.logoformer.model import LogoFormer
 from logoformer.model.training.recipe import TrainConfig
 from logoformer.model.training.step import Average, make_optimizer, parameter_groups
 from torch import nn

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logoformer.errors import UsageError
-from logoformer.model.networks.config import PRESETS
+from logoformer.model.networks.configs import PRESETS
 from logoformer.model.training.recipe import SCHEDULES, TrainConfig, override, recipe, recipe_names
 
 

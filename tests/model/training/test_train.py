@@ -14,8 +14,8 @@ import torch
 from logoformer.errors import BadInputError, MachineError
 from logoformer.model.checkpoint import load_checkpoint
 from logoformer.model.data.clips import CachedClips
-from logoformer.model.networks.config import preset
-from logoformer.model.networks.logoformer import LogoFormer
+from logoformer.model.networks.configs import preset
+from logoformer.model.networks.logoformer.model import LogoFormer
 from logoformer.model.synthetic.recordings import SyntheticClips
 from logoformer.model.training import step as stepping
 from logoformer.model.training.evaluate import evaluate

@@ -1,0 +1,192 @@
+"""What `-o` may replace: an older output of the same verb, and nothing else.
+
+An older output is told by its content. Everything else is left alone until `--overwrite` is given: files of other
+programs, and what took hours or was edited by hand (trained and imported weights, maps). `export`, `label`, `triton`
+and `demo` tell their own older output themselves, and replace nothing else at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadInputError, LogoformerError, command
+
+Paths = Callable[[argparse.Namespace], Sequence[Path]]
+Ours = Callable[[Path], bool]
+
+MAX_JSON_BYTES = 64 << 20
+TELL_THEMSELVES = frozenset({"export", "label", "triton", "demo"})
+_FOREIGN = "a file of yours, or of another program, in the output's place"
+_OLDER = "an output of another day with the same name"
+
+
+def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
+    """Refuses, before any work, to replace what is no older output of the same verb.
+
+    Args:
+        a: the call; `--overwrite` allows it.
+        words: the command line, for the next step.
+
+    Raises:
+        BadInputError: something else is there; it is named.
+    """
+    if a.verb in TELL_THEMSELVES or getattr(a, "overwrite", True):
+        return
+    if a.verb in _WEIGHTS:
+        _check_weights(a, words)
+    rule = _FILES.get(a.verb)
+    if rule is None:
+        return
+    named, ours, why = rule
+    paths = [path for path in named(a) if path.is_symlink() or (path.exists() and not path.is_dir())]
+    # The first that a verb writes decides for those beside it, such as the page beside a report.
+    if not paths or (paths[0] == named(a)[0] and paths[0].is_file() and ours(paths[0])):
+        return
+    raise BadInputError(
+        f"{paths[0]} exists and {why}; it was left alone.",
+        cause=_OLDER if ours is _never else _FOREIGN,
+        next=_allowing(words),
+    )
+
+
+def _check_weights(a: argparse.Namespace, words: Sequence[str]) -> None:
+    """Refuses to replace weights that were trained or imported.
+
+    What is no checkpoint, the verb itself refuses.
+    """
+    if a.out is None or getattr(a, "resume", False) or getattr(a, "dry_run", False):
+        return
+    folder = Path(a.out)
+    state = folder.with_name(f"{folder.name}.state.pt")  # of a training that was interrupted
+    if a.verb == "train" and state.is_file():
+        raise BadInputError(
+            f"A training into {folder} was interrupted, and its state is in {state}; it was left alone.",
+            cause="--resume, which goes on with it, was left out",
+            next=_allowing(words, "--resume"),
+        )
+    found = _json(folder / "config.json")
+    extra = found.get("extra")
+    recipe = extra.get("recipe") if isinstance(extra, dict) else None
+    if found.get("format") != "logoformer-checkpoint" or (isinstance(recipe, str) and recipe.startswith("init:")):
+        return
+    imported = extra.get("imported") if isinstance(extra, dict) else None
+    if a.verb == "import" and isinstance(imported, dict) and imported.get("file") == Path(a.file).name:
+        return  # made of the same file, and made of it again
+    origin = "trained" if imported is None else "imported"
+    raise BadInputError(
+        f"{folder} holds weights that were {origin}; they were left alone.",
+        cause="a checkpoint of another day with the same name",
+        next=_allowing(words),
+    )
+
+
+def _allowing(words: Sequence[str], option: str = "--overwrite") -> str:
+    """The same command with an option that allows it."""
+    if any("@" in word for word in words):  # the password of a camera, perhaps
+        return f"name another place with -o, or add {option}"
+    again = ["logoformer", words[0], option, *words[1:]]
+    return command(*again)
+
+
+# -------------------------------------------------------------------------------------------------------------- outputs
+def _out(a: argparse.Namespace) -> list[Path]:
+    return [Path(a.out)] if a.out else []
+
+
+def _beside_source(a: argparse.Namespace) -> list[Path]:
+    """The video that is written; not where it is the source itself, which the verb names."""
+    sources = getattr(a, "sources", None) or [a.source]
+    for path in _out(a):
+        with contextlib.suppress(OSError, ValueError):
+            if any(path.samefile(source) for source in sources):
+                return []
+    return _out(a)
+
+
+def _synthetic(a: argparse.Namespace) -> list[Path]:
+    """A video and its labels; a folder of clips is refused by the verb where it is not empty."""
+    return [Path(a.out), Path(a.out).with_suffix(".json")] if a.kind in ("video", "scene") else []
+
+
+def _report(a: argparse.Namespace) -> list[Path]:
+    if not a.out:
+        return []
+    report = Path(a.out) if Path(a.out).suffix == ".json" else Path(a.out) / "report.json"
+    return [report, report.with_suffix(".html")]
+
+
+def _evaluation(a: argparse.Namespace) -> list[Path]:
+    names = ("result.json", "confusion.svg", *(("features.svg",) if a.tsne else ()))
+    return [Path(a.out) / name for name in names] if a.out else []
+
+
+def _picture(a: argparse.Namespace) -> list[Path]:
+    return _out(a) if a.complexity else []
+
+
+def _map(a: argparse.Namespace) -> list[Path]:
+    return [Path(a.suggest_map)] if a.suggest_map else []
+
+
+# -------------------------------------------------------------------------------------------------------- older outputs
+def _marked(path: Path) -> bool:
+    from ..media.marks import has_mark
+
+    return has_mark(path)
+
+
+def _is_report(path: Path) -> bool:
+    return _json(path).get("format") == "logoformer-bench"
+
+
+def _is_evaluation(path: Path) -> bool:
+    return {"call", "parts", "machine", "metrics", "clips"} <= _json(path).keys()
+
+
+def _is_picture(path: Path) -> bool:
+    with path.open("rb") as stream:
+        found = stream.read(MAX_JSON_BYTES)
+    return found.startswith(b"<svg") and b">Six attention schemes in " in found
+
+
+def _is_kit(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "kit.json" in archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
+def _never(path: Path) -> bool:
+    return False
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where the file is none."""
+    from ..bundle.files import parse_json, read_file
+
+    try:
+        found = parse_json(read_file(path, MAX_JSON_BYTES), str(path), max_bytes=MAX_JSON_BYTES)
+    except LogoformerError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+_WEIGHTS = frozenset({"init", "import", "train"})
+_FILES: dict[str, tuple[Paths, Ours, str]] = {
+    "import": (_map, _never, "may have been corrected by hand"),
+    "synth": (_synthetic, _marked, "is no synthetic video of logoformer"),
+    "run": (_beside_source, _marked, "is no overlay video of logoformer"),
+    "watch": (_beside_source, _marked, "is no overlay video of logoformer"),
+    "bench": (_report, _is_report, "is no report of logoformer"),
+    "fieldtest": (_out, _is_kit, "is no field kit"),
+    "evaluate": (_evaluation, _is_evaluation, "is no evaluation of logoformer"),
+    "inspect": (_picture, _is_picture, "is no picture of logoformer"),
+}
+
+KNOWN = TELL_THEMSELVES | _WEIGHTS | _FILES.keys()

@@ -1,0 +1,1 @@
+"""A reader of other programs' checkpoints that runs nothing; only the verb import uses it."""

@@ -1,0 +1,204 @@
+"""A family of networks: how to build one, and how to read its authors' files.
+
+A file of other people's is described by shapes alone first: nothing of it needs to be loaded to tell what it is, to
+derive the configuration and to say which tensors are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import BadInputError
+from .contract import NetworkConfig
+from .network import Network
+
+Shapes = Mapping[str, tuple[int, ...]]  # {name in a file: shape}
+Settings = Mapping[str, Any]  # {name: value}, of a file's own `args`, or of the caller's options
+FILE, OPTION, ASSUMED = "file", "option", "assumed"  # what says a setting
+OPTION_NAMES = {"image_size": "--size", "data_set": "--labels"}  # where they are not the option's own
+
+
+@dataclass(frozen=True)
+class ForeignTensor:
+    """One tensor of the authors' files.
+
+    Attributes:
+        shape: in their file.
+        ours: what it becomes: our tensors of the same numbers, one after the other along its first axis (packed Q, K
+            and V are three). Axes of length 1 may be added or left out.
+    """
+
+    shape: tuple[int, ...]
+    ours: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Licences:
+    """What is known of the rights to a family's code, weights and data, in words."""
+
+    code: str
+    weights: str
+    data: str
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """A row that the authors published; never measured here.
+
+    Attributes:
+        data: the data set.
+        uar, war: in percent.
+        note: how it came about.
+    """
+
+    data: str
+    uar: float
+    war: float
+    note: str
+
+
+@dataclass(frozen=True)
+class FamilySetting:
+    """A setting of an imported network that somebody has to say, or that has to be assumed.
+
+    Attributes:
+        name: for people.
+        value: of a configuration.
+        options: of the caller that set it; empty where none does.
+        argument: of the file's own `args`; '' where files never say it.
+        assumed: the value where neither says it.
+        checked: what the shapes hold against it, in words; '' where a wrong value goes unnoticed.
+    """
+
+    name: str
+    value: Callable[[Any], Any]
+    options: tuple[str, ...] = ()
+    argument: str = ""
+    assumed: Any = None
+    checked: str = ""
+
+    def origin(self, settings: Settings, options: Settings) -> str:
+        """`OPTION`, `FILE` or `ASSUMED`."""
+        if any(options.get(option) for option in self.options):
+            return OPTION
+        return FILE if self.argument and settings.get(self.argument) is not None else ASSUMED
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        name: in `config.json` and on the command line.
+        title: for people.
+        paper: where it was published.
+        network: the class; its state dict has our names.
+        recognise: whether a file's names are those of the authors' files, pre-training included.
+        config_of: the configuration of such a file: (shapes, the file's own `args`, the caller's options) -> config.
+            Options go before `args`; what shapes say is checked against both. Raises BadInputError where something
+            does not fit, is of another kind of network, or can only be known from an option.
+        foreign: the tensors of the authors' file for a configuration, by their names.
+        licences: of code, weights and data.
+        settings: of an imported network, beside those that shapes give.
+        published: what the authors reported.
+    """
+
+    name: str
+    title: str
+    paper: str
+    network: Callable[[Any], Network]
+    recognise: Callable[[Shapes], bool]
+    config_of: Callable[[Shapes, Settings, Settings], NetworkConfig]
+    foreign: Callable[[Any], Mapping[str, ForeignTensor]]
+    licences: Licences
+    settings: tuple[FamilySetting, ...]
+    published: tuple[PublishedScore, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, paper, rights and published scores, for a bundle's index and card."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "paper": self.paper,
+            "licences": asdict(self.licences),
+            "published": [asdict(score) for score in self.published],
+        }
+
+    def build(self, config: NetworkConfig) -> Network:
+        """A network with random weights, in training mode."""
+        return self.network(config)
+
+    def from_foreign(self, state: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor]:
+        """The authors' tensors under our names, float32.
+
+        Args:
+            state: by the authors' names, wrappers and prefixes stripped; names that are not theirs are left out.
+            config: of `config_of`.
+
+        Returns:
+            Our state dict, complete.
+
+        Raises:
+            BadInputError: a tensor is missing, or of another shape.
+        """
+        wanted = self.foreign(config)
+        wrong = [
+            f"{name}: {list(state[name].shape)} in the file, {list(tensor.shape)} expected"
+            for name, tensor in wanted.items()
+            if name in state and tuple(state[name].shape) != tensor.shape
+        ]
+        missing = [name for name in wanted if name not in state]
+        if wrong or missing:
+            raise BadInputError(
+                f"The weights are not those of a {self.title} of this configuration: {len(missing)} tensors are "
+                f"missing, {len(wrong)} have another shape.",
+                cause="a file of another model, or of another configuration than was given",
+                log=[*wrong[:3], *[f"missing: {name}" for name in missing[:3]]],
+            )
+        with torch.device("meta"):
+            ours = self.network(config).state_dict()
+        made: dict[str, Tensor] = {}
+        for name, tensor in wanted.items():
+            for part, own in zip(state[name].chunk(len(tensor.ours)) if tensor.shape else [state[name]], tensor.ours,
+                                 strict=True):  # fmt: skip
+                made[own] = part.reshape(ours[own].shape).to(ours[own].dtype).contiguous()
+        return made
+
+
+def required(settings: Settings, options: Settings, name: str, option: str) -> Any:
+    """A setting that neither shapes nor defaults can say.
+
+    Raises:
+        BadInputError: it is in neither place.
+    """
+    found = options.get(name, settings.get(name))
+    if found is None:
+        raise BadInputError(f"The file does not say its {name}, and shapes cannot tell.", next=f"name it with {option}")
+    return found
+
+
+def assumed_words(listed: Iterable[FamilySetting], settings: Settings, options: Settings) -> str:
+    """What has to be assumed, with the options that say it otherwise; '' for nothing."""
+    lacking = [s for s in listed if s.options and s.checked and s.origin(settings, options) == ASSUMED]
+    if not lacking:
+        return ""
+    told = ", ".join(f"{s.name} {s.assumed} ({OPTION_NAMES.get(s.options[0], f'--{s.options[0]}')})" for s in lacking)
+    return f"neither the file nor an option says them, so these are assumed as published: {told}"
+
+
+def refuse_disagreement(shown: str, said: Any, found: Any, cause: str = "") -> None:
+    """Refuses a setting that the shapes contradict.
+
+    Raises:
+        BadInputError: both are named.
+    """
+    if said is not None and said != found:
+        raise BadInputError(
+            f"{shown} is said to be {said!r:.80}; the shapes of the tensors say {found!r:.80}.",
+            cause=cause or "options or `args` of another file, or weights that were changed",
+        )

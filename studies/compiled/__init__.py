@@ -1,0 +1,1 @@
+"""What a compiler makes of the graphs, without a card."""

@@ -1,0 +1,1 @@
+"""A short training of `base`, and INT8 of trained networks."""

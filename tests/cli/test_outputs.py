@@ -1,0 +1,170 @@
+"""What `-o` replaces: an older output of the same verb, and never a file of somebody else or weights, unasked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from logoformer.cli.main import make_parser
+from logoformer.cli.outputs import KNOWN, TELL_THEMSELVES, check_output
+from logoformer.errors import BadInputError
+from logoformer.media.marks import MP4_END
+
+MINE = b"holiday, 2019"
+CALLS = {  # the call without -o, and the file that it writes
+    "run": ("run b.bundle v.mp4", "x.mp4"),
+    "watch": ("watch b.bundle v.mp4", "x.mp4"),
+    "synth video": ("synth --kind video", "x.mp4"),
+    "synth scene": ("synth --kind scene", "x.mp4"),
+    "bench": ("bench b.bundle", "x.json"),
+    "fieldtest": ("fieldtest b.bundle", "x.zip"),
+    "inspect": ("inspect --complexity", "x.svg"),
+}
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    return dict(next(a for a in make_parser()._actions if a.dest == "verb").choices)
+
+
+def passes(line: str) -> bool:
+    words = shlex.split(line)
+    try:
+        check_output(make_parser().parse_args(words), words)
+    except BadInputError:
+        return False
+    return True
+
+
+def test_every_verb_with_an_output_has_a_rule():
+    for name, parser in verbs().items():
+        options = {option for action in parser._actions for option in action.option_strings}
+        assert (name in KNOWN) == ("--out" in options), name
+        assert ("--overwrite" in options) == (name in KNOWN - TELL_THEMSELVES), name
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_file_of_somebody_else_is_left_alone_before_any_work(call, fails, tmp_path):
+    line, name = CALLS[call]
+    target = tmp_path / name
+    target.write_bytes(MINE)
+    text = fails(3, *line.split(), "-o", target, names=(target, "left alone"))
+    assert target.read_bytes() == MINE
+    advised = shlex.split(text.split("Next: ")[1].splitlines()[0])
+    assert advised[0] == "logoformer" and passes(shlex.join(advised[1:]))
+    assert not passes(f"{line} -o {target}") and passes(f"{line} -o {tmp_path}/new/{name}")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_pipe_in_its_place_is_not_waited_for(call, fails, tmp_path, impatient):
+    line, name = CALLS[call]
+    os.mkfifo(tmp_path / name)
+    fails(3, *line.split(), "-o", tmp_path / name)
+
+
+OURS: dict[str, Callable[[Path], object]] = {
+    "run": lambda path: path.write_bytes(b"video" + MP4_END),
+    "watch": lambda path: path.write_bytes(b"video" + MP4_END),
+    "synth video": lambda path: path.write_bytes(b"video" + MP4_END),
+    "bench": lambda path: path.write_text('{"format": "logoformer-bench"}'),
+    "inspect": lambda path: path.write_text("<svg><text>Six attention schemes in tiny</text></svg>"),
+}
+
+
+@pytest.mark.parametrize("call", OURS)
+def test_an_older_output_of_the_same_verb_is_replaced(call, tmp_path):
+    line, name = CALLS[call]
+    OURS[call](tmp_path / name)
+    assert passes(f"{line} -o {tmp_path / name}")
+
+
+def test_an_older_kit_and_an_older_evaluation_are_replaced(tmp_path):
+    with zipfile.ZipFile(tmp_path / "kit.zip", "w") as archive:
+        archive.writestr("kit.json", "{}")
+    assert passes(f"fieldtest b.bundle -o {tmp_path}/kit.zip")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("thesis.tex", "x")
+    assert not passes(f"fieldtest b.bundle -o {tmp_path}/other.zip")
+    line = f"evaluate ckpt --data faces -o {tmp_path} --tsne"
+    assert passes(line)
+    (tmp_path / "features.svg").write_text("<svg/>")
+    assert not passes(line) and passes(line.removesuffix("--tsne"))
+    (tmp_path / "result.json").write_text('{"result": 1}')
+    assert not passes(line)
+    keys = ("call", "parts", "machine", "metrics", "clips", "classes")
+    (tmp_path / "result.json").write_text(json.dumps(dict.fromkeys(keys)))
+    assert passes(line)
+
+
+def test_what_is_written_beside_the_output_counts_too(tmp_path):
+    (tmp_path / "x.json").write_text("[1]")
+    assert not passes(f"synth --kind video -o {tmp_path}/x.mp4")
+    (tmp_path / "report.html").write_text("mine")
+    assert not passes(f"bench b.bundle -o {tmp_path}")
+    (tmp_path / "report.json").write_text('{"format": "logoformer-bench"}')
+    assert passes(f"bench b.bundle -o {tmp_path}")
+
+
+def test_a_map_that_may_have_been_corrected_is_left_alone(tmp_path, fails):
+    (tmp_path / "map.json").write_text("{}")
+    fails(3, "import", "x.pth", "--suggest-map", tmp_path / "map.json", names=("corrected by hand",))
+    assert passes(f"import x.pth --suggest-map {tmp_path}/map.json --overwrite")
+
+
+def test_a_password_is_not_said_again(tmp_path, fails):
+    (tmp_path / "x.mp4").write_bytes(MINE)
+    text = fails(3, "watch", "b.bundle", "rtsp://admin:secret@10.0.0.5/1", "-o", tmp_path / "x.mp4")
+    assert "secret" not in text and "--overwrite" in text
+
+
+# -------------------------------------------------------------------------------------------------------------- weights
+WEIGHTS = ("init", "import folds/y.pth", "train --data faces")
+
+
+def checkpoint(folder: Path, recipe: object, **more: object) -> Path:
+    folder.mkdir()
+    data = {"format": "logoformer-checkpoint", "extra": {"recipe": recipe, **more}}
+    (folder / "config.json").write_text(json.dumps(data))
+    return folder
+
+
+@pytest.mark.parametrize("line", WEIGHTS)
+def test_trained_and_imported_weights_are_left_alone_and_untrained_ones_are_not(line, tmp_path, fails):
+    trained = checkpoint(tmp_path / "trained", {"steps": 800})
+    theirs = checkpoint(tmp_path / "theirs", "import: MAE-DFER, weights of other people", imported={"file": "x.pth"})
+    untrained = checkpoint(tmp_path / "untrained", "init: random weights")
+    assert "were trained" in fails(3, *line.split(), "-o", trained, names=(trained,))
+    assert "were imported" in fails(3, *line.split(), "-o", theirs, names=(theirs,))
+    for folder in (trained, theirs):
+        assert passes(f"{line} -o {folder} --overwrite")
+    assert passes(f"{line} -o {untrained}") and passes(f"{line} -o {tmp_path}/new")
+    assert passes(f"import folds/x.pth -o {theirs}") and not passes(f"import folds/x.pth -o {trained}")
+
+
+def test_what_writes_no_weights_is_not_asked(tmp_path):
+    trained = checkpoint(tmp_path / "trained", {"steps": 800})
+    assert passes(f"import x.pth --dry-run -o {trained}") and passes(f"train --data faces --resume -o {trained}")
+    assert passes("train --data faces --qat face.bundle")
+
+
+def test_the_state_of_an_interrupted_training_is_left_alone(tmp_path, fails):
+    from logoformer.model.training.fit import state_path
+
+    state_path(tmp_path / "ckpt").write_bytes(b"hours")
+    text = fails(3, "train", "--data", "faces", "-o", tmp_path / "ckpt", names=("--resume",))
+    advised = shlex.split(text.split("Next: ")[1].splitlines()[0])
+    assert advised[:3] == ["logoformer", "train", "--resume"] and passes(shlex.join(advised[1:]))
+    assert passes(f"train --data faces --overwrite -o {tmp_path}/ckpt") and passes(f"init -o {tmp_path}/ckpt")
+
+
+def test_a_place_that_is_no_checkpoint_is_refused_also_with_overwrite(tmp_path, fails):
+    pytest.importorskip("torch")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    fails(3, "init", "--preset", "tiny", "--overwrite", "-o", tmp_path / "mine", names=("left alone",))
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "x"

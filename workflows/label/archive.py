@@ -1,0 +1,106 @@
+"""Label an archive: every recording once, also over interruptions, damaged ones listed.
+
+A recording is a video file or a folder of frames. What is answered goes to a journal beside the output, a line for each
+recording; the output is written from it at the end, in the recordings' order, and the journal removed. A run that was
+interrupted goes on where the journal ends, and writes the file that it would have written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import BadInputError, VerificationError, command, printable
+from .answering import Labeller
+from .journal import Journal
+from .output import check_format, require_own, write_answers
+from .recordings import list_archive
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What was labelled.
+
+    Attributes:
+        out: the file.
+        recordings: in it.
+        answers: of all of them.
+        resumed: recordings that an earlier, interrupted run had answered.
+        damaged: (recording, what is wrong with it).
+        seconds: wall clock of answering the others, without what it took to start.
+        ray: what Ray did, see `RayLabeller.to_json`; None without it.
+    """
+
+    out: str
+    recordings: int
+    answers: int
+    resumed: int
+    damaged: tuple[tuple[str, str], ...]
+    seconds: float = 0.0
+    ray: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def label_archive(
+    labeller: Labeller,
+    sources: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> LabelReport:
+    """Answers every recording and writes one file.
+
+    Args:
+        labeller: what answers them.
+        sources: video files, folders of frames, and folders that hold such at any depth.
+        out: a `.jsonl` or `.parquet` file; answers of the same provenance there are replaced.
+        progress: called with ("label", recordings done, recordings in all).
+
+    Raises:
+        UsageError: another kind of output, or another call's answers are there or in a journal beside it.
+        BadInputError: there is no recording, or none that can be read.
+        MachineError: pyarrow is missing, another run writes this file, or the disk is full.
+        DeviceLostError: the device is gone; what was answered is kept.
+        VerificationError: a recording was answered twice, or not at all.
+    """
+    target = Path(out)
+    check_format(target)
+    items = list_archive(sources)
+    head = labeller.prepare()
+    require_own(target, head)
+    with Journal(target, head) as journal:
+        # Marks are taken before anything is read: a recording that is still being written is answered again.
+        marks = {item.path: item.mark() for item in items}
+        todo = [item for item in items if not journal.holds(item.path, marks[item.path])]
+        left, began_s = {item.path for item in todo}, time.perf_counter()
+        if progress is not None:
+            progress("label", len(items) - len(left), len(items))
+        for item, found in labeller.answers(todo) if todo else ():
+            if item.path not in left:
+                raise VerificationError(f"{printable(item.path)} was answered twice.")
+            left.remove(item.path)
+            journal.add(item.path, marks[item.path], found)
+            if progress is not None:
+                progress("label", len(items) - len(left), len(items))
+        seconds = time.perf_counter() - began_s - labeller.start_s
+        if left:
+            raise VerificationError(f"{len(left)} recordings were not answered; the first: {printable(min(left))}.")
+        entries = [journal.entry(item.path) for item in items]
+        damaged = tuple((printable(entry["recording"]), entry["error"]) for entry in entries if "error" in entry)
+        if len(damaged) == len(entries):
+            raise BadInputError(
+                f"None of {len(entries)} recordings could be read; the first: {damaged[0][1]}",
+                next=command("logoformer", "run", "BUNDLE", damaged[0][0]),
+            )
+        write_answers(target, head, entries)
+        journal.remove()
+    answers = sum(len(entry.get("answers", ())) for entry in entries)
+    resumed = len(items) - len(todo)
+    return LabelReport(
+        os.fspath(target), len(entries), answers, resumed, damaged, round(seconds, 3), labeller.to_json()
+    )

@@ -1,0 +1,96 @@
+"""The journal beside the output: what an interrupted run had answered."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from ...bundle.files import writing
+from ...errors import LogoformerError, MachineError, printable
+from .output import require_same_head
+
+
+class Journal:
+    """Lines of recordings that were answered; one process writes it.
+
+    A line counts for the file that it was made from, by size and time of change. The last line of a process that was
+    killed may be half: it is cut off.
+
+    Args:
+        output: the file that is written at the end; the journal is hidden beside it.
+        head: provenance of the answers.
+    """
+
+    def __init__(self, output: Path, head: Mapping[str, Any]) -> None:
+        self._path, self._head = output.with_name(f".{output.name}.journal"), dict(head)
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Journal:
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+b")
+        try:
+            self._read(self._file)
+        except LogoformerError:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def holds(self, path: Path, mark: list[int]) -> bool:
+        """Whether the recording was answered as it is now."""
+        entry = self._entries.get(os.fspath(path))
+        return entry is not None and entry.get("mark") == mark
+
+    def entry(self, path: Path) -> dict[str, Any]:
+        """What was answered."""
+        return {name: value for name, value in self._entries[os.fspath(path)].items() if name != "mark"}
+
+    def add(self, path: Path, mark: list[int], found: Mapping[str, Any]) -> None:
+        """Keeps what was answered."""
+        entry = {"recording": os.fspath(path), "mark": mark, **found}
+        self._append(entry)
+        self._entries[os.fspath(path)] = entry
+
+    def remove(self) -> None:
+        """Removes the file."""
+        with writing(self._path):
+            self._path.unlink()
+
+    def _read(self, file: IO[bytes]) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise MachineError(
+                f"Another run writes {printable(self._path)}.", next="wait for it, or name another file with -o"
+            ) from error
+        file.seek(0)
+        whole, _, _ = file.read().rpartition(b"\n")
+        lines = whole.split(b"\n") if whole else []
+        for number, line in enumerate(lines):
+            entry = None
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+            if number == 0:
+                require_same_head(self._path, entry, json.loads(json.dumps(self._head)))
+            elif isinstance(entry, dict) and "recording" in entry:
+                self._entries[entry["recording"]] = entry
+        with writing(self._path):
+            file.truncate(len(whole) + 1 if whole else 0)
+        if not lines:
+            self._append(self._head)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        if self._file is not None:
+            with writing(self._path):
+                self._file.write(json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
+                self._file.flush()
