@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,24 @@ def test_versions_differ_as_the_facts_say():
     assert hasattr(rtx.IExecutionContext, "is_stream_capturable")
     assert not hasattr(eleven.IExecutionContext, "is_stream_capturable")
     assert hasattr(old.ICudaEngine, "device_memory_size") and not hasattr(eleven.ICudaEngine, "device_memory_size")
+
+
+def test_a_capture_forbids_its_own_thread_and_whole_devices_alone():
+    """As CUDA's cudaStreamCaptureModeThreadLocal does."""
+    gpu = Gpu()
+    mine, stream, event = gpu.stream_create(), gpu.stream_create(), gpu.event_create()
+    gpu.record(event, stream)
+    with ThreadPoolExecutor(1) as other:
+        gpu.begin_capture(mine, thread_local=True)
+        other.submit(gpu.event_synchronize, event).result()
+        gpu.end_capture(mine)
+        for call in (lambda: gpu.event_synchronize(event), lambda: other.submit(gpu.device_synchronize).result()):
+            gpu.begin_capture(mine, thread_local=True)
+            with pytest.raises(Failure):
+                call()
+            with pytest.raises(Failure):
+                gpu.end_capture(mine)
+    assert gpu.violations == []
 
 
 def context_of(module):

@@ -67,6 +67,7 @@ class Operation:
 class Stream:
     queue: list[Operation] = field(default_factory=list)
     capture: list[Operation] | None = None
+    captor: int = 0  # the thread that captures
     broken: bool = False  # the capture
     device: int = 0
     free_at: int = 0
@@ -207,8 +208,10 @@ class Gpu:
             self.lost = code
         raise Failure(code)
 
-    def _forbidden_while_capturing(self) -> None:
-        capturing = [stream for stream in self.streams.values() if stream.capture is not None]
+    def _forbidden_while_capturing(self, whole: bool = False) -> None:
+        """Unsafe calls of the thread that captures break a thread-local capture; those of the whole device any."""
+        here = threading.get_ident()
+        capturing = [s for s in self.streams.values() if s.capture is not None and (whole or s.captor == here)]
         for stream in capturing:
             stream.broken = True
         if capturing:
@@ -316,14 +319,14 @@ class Gpu:
     def synchronize(self, handle: int) -> None:
         self.enter("synchronize")
         if self.stream_of(handle).capture is not None:
-            self._forbidden_while_capturing()
+            self._forbidden_while_capturing(whole=True)
         self.waits += bool(self.stream_of(handle).queue)
         self.drain(handle)
         self.now = max(self.now, self.streams[handle].free_at)
 
     def device_synchronize(self) -> None:
         self.enter("device_synchronize")
-        self._forbidden_while_capturing()
+        self._forbidden_while_capturing(whole=True)
         self.waits += any(stream.queue for stream in self.streams.values())
         self.drain_all()
         self.now = max([self.now, *(stream.free_at for stream in self.streams.values())])
@@ -486,7 +489,7 @@ class Gpu:
             self.blame("a capture that is not thread-local: it makes other threads' calls fail")
         if stream.queue:
             self.drain(handle)
-        stream.capture, stream.broken = [], False
+        stream.capture, stream.captor, stream.broken = [], threading.get_ident(), False
 
     def end_capture(self, handle: int) -> int:
         stream = self.stream_of(handle)
