@@ -163,7 +163,7 @@ class _Work:
     ) -> dict[str, dict[str, Any]]:
         """A device's kernel plan, checked against the promise; a note where there is none."""
         try:
-            found = inspect_engine(data, options, shown=entry.file, timing_cache=built.timing_cache or b"")
+            found = inspect_engine(data, built.plan, options, shown=entry.file)
         except MachineError as error:
             self.notes.append(
                 f"{entry.graph} {entry.precision}: TensorRT does not tell its kernels ({error.what}); nothing proves "

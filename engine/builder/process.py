@@ -104,9 +104,8 @@ def build_engine(
     The child is ended, and nothing of it is left, when this call ends for any reason: an exception of `progress`,
     Ctrl-C, the end of this process, or memory that runs short.
 
-    Verbosity is NONE. That keeps details out of what TensorRT tells of the engine later, not every name out of its
-    bytes: TensorRT-RTX 1.7.1 stores the node names at any verbosity (doc strings and metadata at none). An engine
-    hides nothing of its graph.
+    An engine hides nothing of its graph: TensorRT-RTX 1.7.1 stores the node names at any verbosity (doc strings and
+    metadata at none), and an engine of a device keeps its layers' details, see `compile.KEPT`.
 
     Args:
         onnx: the checked bytes of a static graph whose precision is in its types.
@@ -126,15 +125,21 @@ def build_engine(
     return BuiltEngine(plan=parts[0], timing_cache=parts[1] or None, **record)
 
 
-def inspect_engine(
-    onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
-) -> Inspection:
-    """Compile a graph in a child process with details, and query the engine inspector.
+def inspect_engine(onnx: bytes, engine: bytes, options: BuildOptions, *, shown: str = "the graph") -> Inspection:
+    """Query the engine inspector in a child process.
+
+    What ends that process leaves the engine as it was built.
+
+    Args:
+        onnx: the graph that the engine was built from.
+        engine: what `build_engine` gave for it.
+        options: of that build.
+        shown: how to name the graph in a message.
 
     Raises:
         MachineError: the child ran out of memory, crashed, or TensorRT does not tell.
     """
-    found = _in_child("inspect", onnx, options, shown, timing_cache)[0]["inspected"]
+    found = _in_child("inspect", onnx, options, shown, engine)[0]["inspected"]
     parsed = {name: (int(macs), str(precision)) for name, (macs, precision) in found["parsed"].items()}
     return Inspection(found["compiler"], found["text"], parsed)
 
@@ -144,15 +149,18 @@ def _in_child(
     onnx: bytes,
     options: BuildOptions,
     shown: str,
-    timing_cache: bytes,
+    more: bytes,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], list[bytes]]:
-    """The answer of a child to one request, with the bytes that belong to it."""
+    """The answer of a child to one request, with the bytes that belong to it.
+
+    `more` is what the request has beside the graph: a timing cache or an engine.
+    """
     with _start(shown) as child:
         level = _log.getEffectiveLevel()
         request = {"options": asdict(options), "shown": shown, "job": job, "log_level": level}
         with suppress(OSError):  # a child that has already died is noticed below
-            _send(child.pipe, request, (onnx, timing_cache))
+            _send(child.pipe, request, (onnx, more))
         for head, parts in _answers_of(child):
             if "progress" in head:
                 if progress is not None:
@@ -281,15 +289,15 @@ def _answer(pipe: Connection, send: Send) -> tuple[dict[str, Any], list[bytes]]:
         send({"progress": step})
 
     try:
-        request, (onnx, timing_cache) = _receive(pipe)
+        request, (onnx, more) = _receive(pipe)
         logger = logging.getLogger(__name__.partition(".")[0])
         logger.setLevel(request["log_level"])
         logger.addHandler(_Forward(send))
         options, shown = BuildOptions(**request["options"]), request["shown"]
         if request["job"] == "inspect":
-            found = inspect_here(onnx, options, shown=shown, timing_cache=timing_cache)
+            found = inspect_here(onnx, more, options, shown=shown)
             return {"inspected": asdict(found)}, []
-        built = build_here(onnx, options, progress, shown=shown, timing_cache=timing_cache)
+        built = build_here(onnx, options, progress, shown=shown, timing_cache=more)
     except LogoformerError as error:
         return {"error": error.to_json()}, []
     except MemoryError:

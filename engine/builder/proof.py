@@ -3,7 +3,8 @@
 A plan comes from TensorRT-RTX without a GPU, or from a device's engine inspector. TensorRT-RTX compiles on any machine
 and, asked for details, prints its whole plan. That shows what a latency number would only hint at: whether attention
 was fused, whether data is moved for nothing, and in which precision the work is done *as compiled*. It is a plan: no
-kernel was run, and nothing here is a speed. It is a build of its own: engines that are shipped keep no details.
+kernel was run, and nothing here is a speed. It is a build of its own: what TensorRT-RTX ships keeps no details. On a
+device it is the engine itself that is asked, and nothing is compiled again.
 
 Three counts of multiply-accumulates by precision: from the ONNX types, from the network that TensorRT parsed, and from
 the kernels as compiled. The first two only say what was asked for: builders fall back to another precision without a
@@ -19,8 +20,8 @@ from typing import Any
 
 from ...bundle import Bundle, GraphEntry
 from ...errors import VerificationError, command, printable
-from ..machine.log import BuildLog, make_logger
-from ..machine.tensorrt import TrtModule, find_module
+from ..machine.log import BuildLog, make_logger, write_to
+from ..machine.tensorrt import find_module
 from ..plan.inspector import engine_information, parse_inspector
 from ..plan.kernels import Kernel, KernelPlan
 from ..plan.macs import network_macs, place_macs, place_nodes
@@ -89,27 +90,21 @@ class Inspection:
     parsed: Mapping[str, tuple[int, str]]
 
 
-def inspect_here(
-    onnx: bytes, options: BuildOptions, *, shown: str = "the graph", timing_cache: bytes = b""
-) -> Inspection:
-    """Compile for the GPU of this machine and query the engine inspector.
+def inspect_here(onnx: bytes, engine: bytes, options: BuildOptions, *, shown: str = "the graph") -> Inspection:
+    """Query the engine inspector for an engine that was built here, on the GPU of this machine.
 
-    A build of its own, as `xray` is: shipped engines keep no details. The timing cache is that of the build whose
-    engine is meant, so that the same kernels are chosen.
+    The graph is parsed again, which takes little beside a compile, to know what was asked for.
 
     Raises:
-        MachineError: no GPU, no TensorRT, or the build fails.
+        MachineError: no GPU, no TensorRT, or the engine does not load.
     """
     trt = find_module(options.target)
+    log = BuildLog()
+    write_to(log)
     with on_card(options):
-        return _inspect(trt, onnx, options, shown, timing_cache)
-
-
-def _inspect(trt: TrtModule, onnx: bytes, options: BuildOptions, shown: str, timing_cache: bytes) -> Inspection:
-    compilation = Compilation(trt, onnx, shown, options, BuildLog())
-    engine, _ = compilation.run("DETAILED", timing_cache=timing_cache)
-    text = engine_information(trt.module, make_logger(trt.module), engine)
-    return Inspection(str(trt), text, network_macs(trt.module, compilation.network))
+        text = engine_information(trt.module, make_logger(trt.module), engine)  # its memory is free before a builder's
+        compilation = Compilation(trt, onnx, shown, options, log)
+        return Inspection(str(trt), text, network_macs(trt.module, compilation.network))
 
 
 def plan_of_inspection(inspection: Inspection, typed_macs: Mapping[str, int] | None = None) -> KernelPlan:

@@ -71,6 +71,8 @@ class TrtEngine:
         self._context = self._make_context()
         if self._context is None:
             raise self.failed(f"{trt} gives no execution context for {entry.file}.", needed=needed)
+        if trt.target != "rtx":  # its engines keep details of their layers, which a profiler would be shown at each run
+            self._context.nvtx_verbosity = trt.module.ProfilingVerbosity.NONE
 
     def _specs(self) -> list[tuple[str, TensorSpec]]:
         engine, module = self._engine, self.trt.module

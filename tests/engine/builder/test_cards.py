@@ -36,8 +36,8 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
         driver = Driver(found.gpu)
         monkeypatch.setattr(environment, "load_driver", lambda: driver)
         monkeypatch.setattr(module, "build_engine", lambda *given, **more: build_here(given[0], given[1], **more))
-        monkeypatch.setattr(proof, "engine_information", lambda *_: pytest.fail("not asked here"))
-        monkeypatch.setattr(module._Work, "_inspected", lambda *_: {})
+        monkeypatch.setattr(module, "inspect_engine", proof.inspect_here)
+        monkeypatch.setattr(proof, "network_macs", lambda *_: {})  # a double parses no layers
         yield found
         assert found.gpu.stack == [] and driver.retained == 0
 
@@ -53,12 +53,23 @@ def test_a_build_measures_on_the_card_that_was_asked_for(here, bundle):
     assert {entry.gpu for entry in read_index(bundle.path / "engines")} == {"Double 1, 41 multiprocessors"}
 
 
+def test_each_graph_is_compiled_once_and_its_own_engine_tells_its_kernels(here, bundle):
+    """The session that runs it then makes no markers of its layers: the double would blame it."""
+    report = build_bundle(bundle.path, BuildOptions("tensorrt"), precisions=["fp32"])
+    assert len(here.gpu.built_on) == len(report.engines) == 3 and report.notes == ()
+    for entry in report.engines:
+        assert entry.plan["this-gpu"]["kernels"] == 1 and entry.flags["profiling_verbosity"] == "DETAILED"
+    here.gpu.history = []
+    with logoformer.load(bundle, backend="tensorrt", precision="fp32") as runtime:
+        runtime(bundle.golden().clips[0], color="rgb")
+    assert "clip" in {operation.what for operation in here.gpu.history}
+
+
 def test_a_plan_is_asked_for_on_that_card_too(here, bundle, monkeypatch):
     entry = bundle.graph("frame", "fp32")
     monkeypatch.setattr(proof, "engine_information", lambda *_: f"on card {here.gpu.here()}")
-    monkeypatch.setattr(proof, "network_macs", lambda *_: {})
-    assert proof.inspect_here(bundle.read_graph(entry), SECOND).text == "on card 1"
-    assert here.gpu.built_on == [1] and here.gpu.made == {1}
+    assert proof.inspect_here(bundle.read_graph(entry), b"", SECOND).text == "on card 1"
+    assert here.gpu.built_on == [] and here.gpu.made == {1}
 
 
 def test_the_verbs_take_the_card(here, bundle, capsys):

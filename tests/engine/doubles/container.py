@@ -44,13 +44,22 @@ def tensors_of(nodes: Any) -> list[list[Any]]:
     return [[node.name, DTYPES[node.type[7:-1]], list(node.shape)] for node in nodes]
 
 
-def pack(version: str, target: str, onnx: bytes, *, own_memory: bool = True) -> bytes:
-    """The container that a build gives; `own_memory`: with the flag REQUIRE_USER_ALLOCATION, where there is one."""
+def pack(version: str, target: str, onnx: bytes, *, own_memory: bool = True, verbosity: str = "NONE") -> bytes:
+    """The container that a build gives.
+
+    Args:
+        version: of the TensorRT that reads it.
+        target: 'rtx' or 'tensorrt'.
+        onnx: the graph.
+        own_memory: with the flag REQUIRE_USER_ALLOCATION, where there is one.
+        verbosity: what it remembers of its layers.
+    """
     session = session_of(onnx)
     header = {
         "version": version,
         "target": target,
         "own_memory": own_memory,
+        "verbosity": verbosity,
         "inputs": tensors_of(session.get_inputs()),
         "outputs": tensors_of(session.get_outputs()),
     }

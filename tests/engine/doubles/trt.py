@@ -176,6 +176,11 @@ class ICudaEngine:
     def get_tensor_location(self, name: str) -> Any:
         return self._module.TensorLocation.DEVICE
 
+    def create_engine_inspector(self) -> Any:
+        inspector = object.__new__(self._module.EngineInspector)
+        inspector._engine = self
+        return inspector
+
     def create_runtime_config(self) -> Any:
         return object.__new__(self._module.IRuntimeConfig)
 
@@ -191,6 +196,14 @@ class ICudaEngine:
         context = object.__new__(module.IExecutionContext)
         context._start(self, scratch, strategy)
         return context
+
+
+class EngineInspector:
+    def get_engine_information(self, format: Any) -> str:
+        """One kernel, if the engine was built to tell of it."""
+        told = self._engine._said["verbosity"] == "DETAILED"
+        layers = [{"Name": "conv", "LayerType": "CaskConvolution"}] if told else []
+        return json.dumps({"Layers": layers})
 
 
 class IRuntimeConfig:
@@ -219,6 +232,8 @@ class IRuntimeCache:
 class IExecutionContext:
     def _start(self, engine: Any, scratch: int, strategy: Any) -> None:
         self._engine, self._addresses, self._warm = engine, {}, False
+        # The engine's own level, until a lower one is set; above NONE each start makes markers for a profiler.
+        self.__dict__["_value_nvtx_verbosity"] = getattr(self._module.ProfilingVerbosity, engine._said["verbosity"])
         self._config = strategy if isinstance(strategy, vars(self._module).get("IRuntimeConfig", ())) else None
         _Held.hold(self, self._module._gpu, "contexts", scratch)
 
@@ -245,6 +260,8 @@ class IExecutionContext:
         handle = int(stream_handle)
         if handle == 0:
             gpu.blame("the default stream was used")
+        if self.nvtx_verbosity == self._module.ProfilingVerbosity.DETAILED:
+            gpu.blame("a start made a profiler's markers of every layer")
         stream = gpu.stream_of(handle)
         missing = [name for name in engine._tensors if not self._addresses.get(name)]
         if fault == "refuse" or missing:
@@ -350,6 +367,7 @@ _ACTING: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         Dims,
+        EngineInspector,
         ICudaEngine,
         IExecutionContext,
         IHostMemory,

@@ -51,7 +51,8 @@ class Builder:
             gpu.built_on.append(gpu.here())
         target = "rtx" if module._rtx else "tensorrt"
         own_memory = getattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None) in config._flags
-        return host_memory(module, pack(module.__version__, target, network._onnx, own_memory=own_memory))
+        kept = {"own_memory": own_memory, "verbosity": config.profiling_verbosity.name}
+        return host_memory(module, pack(module.__version__, target, network._onnx, **kept))
 
 
 class IBuilderConfig:

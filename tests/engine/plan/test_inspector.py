@@ -83,7 +83,7 @@ def test_a_device_is_asked_with_the_inspector(
         *(layer(node, "gemm", "Float", node) for node in small_macs if node != "conv/Conv" and node != "out/MatMul"),
     )
     monkeypatch.setattr(module, "engine_information", lambda *_: asked)
-    plan = plan_of_inspection(inspect_here(small_onnx("fp16"), BuildOptions(compute_capabilities=("sm86",))))
+    plan = plan_of_inspection(inspect_here(small_onnx("fp16"), b"", BuildOptions(compute_capabilities=("sm86",))))
     assert plan.sm == "this-gpu" and plan.unplaced_macs == {"out/MatMul": small_macs["out/MatMul"]}
     assert plan.macs_by_precision["fp16"] == small_macs["conv/Conv"]
     assert plan.parsed_macs == {"fp16": sum(small_macs.values())}
