@@ -17,6 +17,7 @@ from .options import (
     seed_option,
     several_option,
     show,
+    strict_option,
     threads_option,
 )
 from .terminal import Bar
@@ -137,8 +138,9 @@ def _verify(a: argparse.Namespace, bar: Bar) -> int:
     from ..engine.verify import verify
 
     report = verify(
-        a.bundle, engines_dir=a.engines_dir, threads=a.threads, device=a.device, write=not a.no_write, progress=bar
-    )
+        a.bundle, engines_dir=a.engines_dir, threads=a.threads, device=a.device, strict=a.strict,
+        write=not a.no_write, progress=bar,
+    )  # fmt: skip
     rows = [["what", "precision", "on", "off by", "agree", "verdict"]]
     for r in report.rows:
         share = "" if r.share is None else f"{r.share:.4%}"
@@ -304,6 +306,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--layers", metavar="DIR", help="compare every layer with FP32; tables and pictures go to DIR")
     p.add_argument("--budget", type=float, metavar="X", help="points of UAR; default 0.5 for FP16, 1 for INT8")
     device_option(p, "which GPU runs the engines; default 0")
+    strict_option(p)
     engines_dir_option(p)
     threads_option(p)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ def verify(
     engines_dir: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     device: int = 0,
+    strict: bool = False,
     write: bool = True,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -135,25 +137,28 @@ def verify(
         engines_dir: where its engines live, if not inside.
         threads: CPU threads.
         device: which GPU runs its engines, counted from 0.
+        strict: refuse engines that were built on another model of GPU, or in another power mode, before anything is
+            run. Without it a warning says so.
         write: record the verdicts in the manifest and in the index of engines.
         progress: called with (stage, done, total).
 
     Raises:
-        RefusedError: something is not what its index promises (engine files are hashed too).
+        RefusedError: something is not what its index promises (engine files are hashed too); or see `strict`.
         MachineError: no backend on the CPU is installed.
         DeviceLostError: the device is gone.
     """
     show = progress or (lambda stage, done, total: None)
     bundle = Bundle(path)
     golden = bundle.golden()
+    folder = engines_folder(bundle.path, engines_dir)
+    entries = read_index(folder)
+    checker = _EngineChecker(bundle, golden, folder, threads, whole_number(device, "device", 0))
+    checker.require_same_model(entries, strict=strict)
     graphs: list[VerifyRow] = []
     pairs = [(backend, precision) for backend in cpu_backends() for precision in bundle.runnable]
     for done, pair in enumerate(pairs):
         show("golden clips", done, len(pairs))
         graphs += _rows(bundle, golden, *pair, threads)
-    folder = engines_folder(bundle.path, engines_dir)
-    entries = read_index(folder)
-    checker = _EngineChecker(bundle, golden, folder, threads, whole_number(device, "device", 0))
     engines: list[VerifyRow] = []
     for done, entry in enumerate(entries):
         show("engines", done, len(entries))
@@ -208,6 +213,19 @@ class _EngineChecker:
         self._cards: dict[str, TrtDevice | MachineError] = {}
         self._trust = TrustStore()
 
+    def require_same_model(self, entries: Sequence[EngineEntry], *, strict: bool) -> None:
+        """Warn of engines that would run here and were built on another model of GPU.
+
+        Raises:
+            RefusedError: `strict` is asked for.
+        """
+        live = [entry for entry in entries if verdict_of(entry, self._bundle.graphs) != STALE]
+        for kind in dict.fromkeys(entry.kind for entry in live):
+            card = self._card(kind)
+            if not isinstance(card, MachineError):
+                here = [entry for entry in live if entry.kind == kind and not mismatches(entry, card.running)]
+                require_same_model(here, card.running, self._folder, strict=strict)
+
     def check(self, entry: EngineEntry) -> VerifyRow:
         read_engine(self._folder, entry)  # proves that the file is whole, also of one that cannot run here
         before, backend = verdict_of(entry, self._bundle.graphs), BACKEND_OF_TARGET[entry.kind]
@@ -224,7 +242,6 @@ class _EngineChecker:
         wrong = mismatches(entry, card.running)
         if wrong:
             return not_run("; ".join(wrong))
-        require_same_model([entry], card.running, self._folder, strict=False)
         graph = next(graph for graph in self._bundle.graphs if graph.sha256 == entry.graph_sha256)
         try:
             session = card.open(self._folder, entry, graph, self._trust)

@@ -24,10 +24,10 @@ from ..machine.targets import RTX_SMS, check_sms, check_target
 from ..machine.tensorrt import TrtModule, find_module
 
 LOG_IN_ERROR = 40  # lines
-# What a shipped engine remembers of its layers. A device's inspector tells kernels of an engine only that has all, and a
-# second compile for its sake would double the build. They cost bytes of the file. By TensorRT's documentation they also
-# cost time in each start, for markers of a profiler, unless the context is told to make none: `TrtEngine` tells it.
-# TensorRT-RTX prints the plan of any build, so what it ships keeps nothing.
+# What an engine remembers of its layers. A device's inspector tells the kernels of an engine only that remembers all;
+# to compile it a second time for that would double the build. The file gets longer. By TensorRT's documentation it
+# costs time at each start too, for a profiler's markers, unless a context is told to make none: `TrtEngine` tells it.
+# TensorRT-RTX prints the plan of any build (`proof.xray`), so its engines keep nothing.
 KEPT = {"rtx": "NONE", "tensorrt": "DETAILED"}
 # 'Cannot compile operation ... for Turing (SM75): FP32 GEMM is not supported', 'Target GPU SM 87 is not supported'
 _NO_KERNELS = re.compile(r"\(sm\d+\): .*not supported|target gpu sm \d+ is not supported")

@@ -16,6 +16,7 @@ from logoformer.benchmarks import bench as benchmark
 from logoformer.benchmarks.sensors.find import Sensors
 from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
+from logoformer.engine import verify as verdicts
 from logoformer.engine.builder import bundle as module
 from logoformer.engine.builder import proof
 from logoformer.engine.builder.bundle import build_bundle
@@ -100,6 +101,17 @@ def test_another_model_warns_with_the_command_that_builds_for_it_and_strict_refu
     with warnings.catch_warnings():  # on its own card nothing is said
         warnings.simplefilter("error")
         logoformer.load(bundle, strict=True, **{**given, "device": 0}).close()
+
+
+def test_a_strict_verdict_refuses_them_before_anything_is_run(here, bundle, fails, monkeypatch, capsys):
+    build_bundle(bundle.path, BuildOptions("tensorrt"), precisions=["fp32"])
+    on_second = ["verify", bundle.path, "--device", "1"]
+    assert cli.main([*map(str, on_second), "--no-write"]) == 0
+    assert capsys.readouterr().err.count("built on Double 0, 40 multiprocessors, running here on Double 1") == 1
+    assert cli.main(["verify", str(bundle.path), "--strict"]) == 0  # on its own card
+    monkeypatch.setattr(verdicts, "_rows", lambda *_: pytest.fail("golden clips were answered"))
+    told = fails(4, *on_second, "--strict", names=("running here on Double 1, 41 multiprocessors",))
+    assert f"logoformer build {bundle.path} --target tensorrt" in told and "--device 1" in told
 
 
 def test_a_card_that_is_not_there_is_refused(here, bundle):
