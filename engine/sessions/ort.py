@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...bundle import GraphEntry, TensorSpec
+from ...bundle import GRAPHS, GraphEntry, TensorSpec
 from ...bundle.onnx_scan import refuse_external
 from ...errors import MachineError, RefusedError, command, needing
 from ..cuda.layer import CudaError, device_lost
@@ -76,6 +76,10 @@ class OrtSession(HostSession):
         # Q/DQ are computed as they are: ONNX Runtime's own INT8 fusions of a mixed graph take longer, and of graphs
         # that quantize FP16 without a Cast (bundles of 0.1) they gave another class than FP32 on 8.4 % of 500 clips.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # ONNX Runtime 1.24 and 1.25 end with a segmentation fault when they open a graph in which an FP16 product reads
+        # a transpose (onnxruntime issue 28392): older bundles of divided attention, perhaps somebody's detector.
+        if entry.precision != "fp32" or entry.graph not in GRAPHS:
+            options.add_session_config_entry("optimization.disable_specified_optimizers", "MatmulTransposeFusion")
         for key, value in self.settings.items():
             options.add_session_config_entry(key, value)
         if threads is not None:

@@ -86,7 +86,9 @@ class Divided(_Scheme):
         self.ones = nn.Parameter(torch.ones(config.frames, 1, 1))  # [T, 1, 1]: copies [CLS] to every frame
 
     def forward(self, cls: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.get_submodule("norm_time")(frames).transpose(0, 1)  # [S, T, d]
+        # Transposed before the norm: ONNX Runtime 1.24 and 1.25 end with a segmentation fault when they open an FP16
+        # graph in which a product reads a transpose (onnxruntime issue 28392).
+        y = self.get_submodule("norm_time")(frames.transpose(0, 1))  # [S, T, d]
         frames = frames + self.time_attention(y, y).transpose(0, 1)
         y = self.get_submodule("norm_space")(torch.cat([cls * self.ones, frames], 1))  # [T, 1 + S, d]
         if self.last:
