@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError, command, printable
@@ -13,6 +14,7 @@ from .options import (
     data_option,
     device_option,
     engines_dir_option,
+    handling,
     overwrite_option,
     seed_option,
     several_option,
@@ -92,8 +94,8 @@ def _verdicts(bundle: Bundle) -> list[str]:
     return [f"  {name}: {p['verdict']} - {p['reason']}" for name, p in bundle.precisions.items()]
 
 
+@handling(signal.SIGTERM, signal.default_int_handler)  # SIGTERM from a supervisor ends a build as Ctrl-C does
 def _build(a: argparse.Namespace, bar: Bar) -> int:
-    import signal
     from dataclasses import asdict
 
     from ..engine.builder.bundle import build_bundle
@@ -108,7 +110,6 @@ def _build(a: argparse.Namespace, bar: Bar) -> int:
         hardware_compatible=a.hardware_compatible,
         device=a.device,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM from a supervisor ends a build as Ctrl-C does
     done = build_bundle(
         a.bundle, options, precisions=a.precision, graphs=a.graph, per_sm=a.per_sm, plan_sm=a.plan_sm,
         engines_dir=a.engines_dir, allow_fallback=a.allow_fallback, progress=bar,
@@ -277,6 +278,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument(
         "--sensitivity", metavar="DIR", help="measure each group, exclude until the budget holds; table, picture here"
     )
+    overwrite_option(p)
     seed_option(p)
 
     p = verb(
@@ -304,6 +306,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--accuracy", action="store_true", help="judge FP16 and INT8 against FP32 on --data's test split")
     data_option(p, required=False, together=True)
     p.add_argument("--layers", metavar="DIR", help="compare every layer with FP32; tables and pictures go to DIR")
+    overwrite_option(p)
     p.add_argument("--budget", type=float, metavar="X", help="points of UAR; default 0.5 for FP16, 1 for INT8")
     device_option(p, "which GPU runs the engines; default 0")
     strict_option(p)

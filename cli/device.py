@@ -16,6 +16,7 @@ from .options import (
     AddVerb,
     backend_option,
     choice_option,
+    handling,
     overwrite_option,
     precision_option,
     runtime_arguments,
@@ -30,12 +31,12 @@ from .parser import comma_list
 from .terminal import Bar, answer_lines
 
 
+@handling(signal.SIGTERM, signal.default_int_handler)  # SIGTERM from a supervisor ends a run as Ctrl-C does
 def _run(a: argparse.Namespace, bar: Bar) -> int:
     from ..camera.run import json_lines, run_source
     from ..camera.sources.open import open_source
     from ..engine import load
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM from a supervisor ends a run as Ctrl-C does
     with contextlib.ExitStack() as stack:
         runtime = stack.enter_context(load(a.bundle, selftest=a.selftest, **runtime_arguments(a)))
         fps = runtime.bundle.sampling.fps if a.fps is None else a.fps

@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
@@ -27,7 +26,7 @@ from . import importing as cli_importing
 from . import model as cli_model
 from . import serving as cli_serving
 from . import watch as cli_watch
-from .options import EXIT_INTERRUPTED, Handler
+from .options import EXIT_INTERRUPTED, Handler, handling
 from .outputs import check_output
 from .parser import CommandParser
 from .terminal import Bar, logging_to_stderr
@@ -105,17 +104,9 @@ def _noting_interrupts() -> Iterator[list[int]]:
         came.append(number)
         signal.default_int_handler(number, frame)
 
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, note)
-    try:
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not the handler of a host program
+    with handling(signal.SIGINT, note) if ours else contextlib.nullcontext():
         yield came
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _interrupted(a: argparse.Namespace, bar: Bar) -> int:

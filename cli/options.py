@@ -1,10 +1,14 @@
-"""Options and output that several verbs share."""
+"""Options, output and signals that several verbs share."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, Protocol
 
 from ..errors import printable
@@ -13,6 +17,7 @@ from .terminal import Bar
 
 EXIT_INTERRUPTED = 130
 Handler = Callable[[argparse.Namespace, Bar], int]
+SignalHandler = Callable[[int, FrameType | None], Any]
 
 
 class AddVerb(Protocol):
@@ -41,6 +46,24 @@ def say(a: argparse.Namespace, bar: Bar) -> Callable[[str], None]:
             print(text, flush=True)
 
     return line
+
+
+@contextlib.contextmanager
+def handling(number: signal.Signals, handler: SignalHandler) -> Iterator[None]:
+    """Handles a signal while a verb runs; a program that called `main` gets its own handler back.
+
+    Left as it was outside the main thread, where Python takes no handler, and where the handler is not Python's, which
+    could not be put back.
+    """
+    before = signal.getsignal(number)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 # -------------------------------------------------------------------------------------------------------------- options

@@ -1,8 +1,8 @@
-"""What `-o` may replace: an older output of the same verb, and nothing else.
+"""What `-o`, `--layers` and `--sensitivity` may replace: an older output of the same verb, and nothing else.
 
 An older output is told by its content. Everything else is left alone until `--overwrite` is given: files of other
 programs, and what took hours or was edited by hand (trained and imported weights, maps). `export`, `label`, `triton`
-and `demo` tell their own older output themselves, and replace nothing else at all.
+and `demo` tell their own older output themselves; but for `label --overwrite` they replace nothing else at all.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError, LogoformerError, command
+from . import choices
 
-Paths = Callable[[argparse.Namespace], Sequence[Path]]
+Paths = Callable[[argparse.Namespace], Sequence[Sequence[Path]]]  # what is written together, the deciding one first
 Ours = Callable[[Path], bool]
 
 MAX_JSON_BYTES = 64 << 20
@@ -43,15 +44,16 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
     if rule is None:
         return
     named, ours, why = rule
-    paths = [path for path in named(a) if path.is_symlink() or (path.exists() and not path.is_dir())]
-    # The first that a verb writes decides for those beside it, such as the page beside a report.
-    if not paths or (paths[0] == named(a)[0] and paths[0].is_file() and ours(paths[0])):
-        return
-    raise BadInputError(
-        f"{paths[0]} exists and {why}; it was left alone.",
-        cause=_OLDER if ours is _never else _FOREIGN,
-        next=_allowing(words),
-    )
+    for together in named(a):
+        paths = [path for path in together if path.is_symlink() or (path.exists() and not path.is_dir())]
+        # The first that a verb writes decides for those beside it, such as the page beside a report.
+        if not paths or (paths[0] == together[0] and paths[0].is_file() and ours(paths[0])):
+            continue
+        raise BadInputError(
+            f"{paths[0]} exists and {why}; it was left alone.",
+            cause=_OLDER if ours is _never else _FOREIGN,
+            next=_allowing(words),
+        )
 
 
 def _check_weights(a: argparse.Namespace, words: Sequence[str]) -> None:
@@ -94,43 +96,59 @@ def _allowing(words: Sequence[str], option: str = "--overwrite") -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- outputs
-def _out(a: argparse.Namespace) -> list[Path]:
-    return [Path(a.out)] if a.out else []
+def _out(a: argparse.Namespace) -> list[list[Path]]:
+    return [[Path(a.out)]] if a.out else []
 
 
-def _beside_source(a: argparse.Namespace) -> list[Path]:
+def _beside_source(a: argparse.Namespace) -> list[list[Path]]:
     """The video that is written; not where it is the source itself, which the verb names."""
     sources = getattr(a, "sources", None) or [a.source]
-    for path in _out(a):
+    for (path,) in _out(a):
         with contextlib.suppress(OSError, ValueError):
             if any(path.samefile(source) for source in sources):
                 return []
     return _out(a)
 
 
-def _synthetic(a: argparse.Namespace) -> list[Path]:
+def _synthetic(a: argparse.Namespace) -> list[list[Path]]:
     """A video and its labels; a folder of clips is refused by the verb where it is not empty."""
-    return [Path(a.out), Path(a.out).with_suffix(".json")] if a.kind in ("video", "scene") else []
+    return [[Path(a.out), Path(a.out).with_suffix(".json")]] if a.kind in ("video", "scene") else []
 
 
-def _report(a: argparse.Namespace) -> list[Path]:
+def _report(a: argparse.Namespace) -> list[list[Path]]:
     if not a.out:
         return []
     report = Path(a.out) if Path(a.out).suffix == ".json" else Path(a.out) / "report.json"
-    return [report, report.with_suffix(".html")]
+    return [[report, report.with_suffix(".html")]]
 
 
-def _evaluation(a: argparse.Namespace) -> list[Path]:
+def _evaluation(a: argparse.Namespace) -> list[list[Path]]:
     names = ("result.json", "confusion.svg", *(("features.svg",) if a.tsne else ()))
-    return [Path(a.out) / name for name in names] if a.out else []
+    return [[Path(a.out) / name for name in names]] if a.out else []
 
 
-def _picture(a: argparse.Namespace) -> list[Path]:
+def _picture(a: argparse.Namespace) -> list[list[Path]]:
     return _out(a) if a.complexity else []
 
 
-def _map(a: argparse.Namespace) -> list[Path]:
-    return [Path(a.suggest_map)] if a.suggest_map else []
+def _map(a: argparse.Namespace) -> list[list[Path]]:
+    return [[Path(a.suggest_map)]] if a.suggest_map else []
+
+
+def _layers(a: argparse.Namespace) -> list[list[Path]]:
+    """Of each precision; which of them the bundle has, the verb sees."""
+    if a.layers is None:
+        return []
+    return [_table(Path(a.layers) / f"layers.{name}") for name in choices.PRECISIONS if name != "fp32"]
+
+
+def _sensitivity(a: argparse.Namespace) -> list[list[Path]]:
+    return [_table(Path(a.sensitivity) / "sensitivity")] if a.sensitivity is not None else []
+
+
+def _table(place: Path) -> list[Path]:
+    """A table and its picture."""
+    return [place.with_name(f"{place.name}.json"), place.with_name(f"{place.name}.svg")]
 
 
 # -------------------------------------------------------------------------------------------------------- older outputs
@@ -146,6 +164,14 @@ def _is_report(path: Path) -> bool:
 
 def _is_evaluation(path: Path) -> bool:
     return {"call", "parts", "machine", "metrics", "clips"} <= _json(path).keys()
+
+
+def _is_layers(path: Path) -> bool:
+    return {"graph", "precision", "layers", "first", "worst", "threshold"} <= _json(path).keys()
+
+
+def _is_sensitivity(path: Path) -> bool:
+    return {"groups", "steps", "clips"} <= _json(path).keys()
 
 
 def _is_picture(path: Path) -> bool:
@@ -186,6 +212,8 @@ _FILES: dict[str, tuple[Paths, Ours, str]] = {
     "bench": (_report, _is_report, "is no report of logoformer"),
     "fieldtest": (_out, _is_kit, "is no field kit"),
     "evaluate": (_evaluation, _is_evaluation, "is no evaluation of logoformer"),
+    "quantize": (_sensitivity, _is_sensitivity, "is no sensitivity table of logoformer"),
+    "verify": (_layers, _is_layers, "is no comparison of layers by logoformer"),
     "inspect": (_picture, _is_picture, "is no picture of logoformer"),
 }
 

@@ -17,6 +17,7 @@ from .options import (
     RUNTIME_DEFAULTS,
     AddVerb,
     choice_option,
+    handling,
     overwrite_option,
     runtime_arguments,
     runtime_options,
@@ -157,12 +158,8 @@ def _ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the second of an impatient supervisor
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        with contextlib.suppress(_Terminated):
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with handling(signal.SIGTERM, end), contextlib.suppress(_Terminated):
+        yield
 
 
 # --------------------------------------------------------------------------------------------------------------- parser

@@ -10,13 +10,12 @@ import contextlib
 import datetime
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
@@ -95,7 +94,7 @@ def fieldtest(
         for line in contents(kit):
             say(line)
         write_kit(target, kit, results)
-        shutil.rmtree(work)
+        _clear(work, steps)
     return kit
 
 
@@ -228,6 +227,14 @@ def _resumed(work: Path, fingerprint: str) -> dict[str, KitStep]:
 def _keep(work: Path, fingerprint: str, done: dict[str, KitStep]) -> None:
     state = {"fingerprint": fingerprint, "steps": [asdict(step) for step in done.values()]}
     write_atomic(work / STATE, dump_json(state))
+
+
+def _clear(work: Path, steps: Iterable[FieldStep]) -> None:
+    """Removes what field tests wrote, and the folder; what somebody else keeps there stays, and then it does too."""
+    for own in (*(work / f"{step.name}.json" for step in steps), work / STATE, *work.glob(".part-*"), work / ".lock"):
+        own.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        work.rmdir()
 
 
 def _line(step: KitStep) -> str:

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from logoformer.cli import device, main
+from logoformer.cli.options import handling
 from logoformer.errors import MachineError
 
 BUNDLE = Path(__file__).parents[1] / "data" / "bundle-v0.1"
@@ -50,6 +52,62 @@ def test_the_same_error_without_an_interrupt_is_told(monkeypatch, capsys):
     monkeypatch.setattr(device, "_doctor", broken)
     assert main.main(["doctor"]) == 6
     assert "does not import" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------ handlers of a host program
+HANDLED = {  # a call, and the function in which it works
+    f"build {BUNDLE} --target rtx": "logoformer.engine.builder.bundle.build_bundle",
+    f"run {BUNDLE} clip.mp4": "logoformer.engine.load",
+    f"watch {BUNDLE} clip.mp4 --no-page": "logoformer.cli.watch._runtime",
+}
+
+
+@pytest.fixture
+def host_handlers():
+    """Handlers of a program that calls `main`; gives them by signal."""
+
+    def theirs(number: int, frame: object) -> None:
+        raise AssertionError("nobody sent a signal")
+
+    before = {number: signal.signal(number, theirs) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield dict.fromkeys(before, theirs)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("line", HANDLED)
+@pytest.mark.parametrize("raised", [MachineError("no card"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_a_program_that_calls_main_gets_its_signal_handlers_back(line, raised, monkeypatch, host_handlers):
+    seen = []
+
+    def work(*given: object, **more: object) -> None:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        raise raised
+
+    monkeypatch.setattr(HANDLED[line], work)
+    assert main.main(line.split()) == (6 if isinstance(raised, MachineError) else 130)
+    assert len(seen) == 1 and seen[0] is not host_handlers[signal.SIGTERM]  # while it works, SIGTERM ends it
+    assert {number: signal.getsignal(number) for number in host_handlers} == host_handlers
+
+
+@pytest.mark.parametrize("line", HANDLED)
+def test_a_verb_in_another_thread_leaves_signals_alone(line, monkeypatch, host_handlers):
+    def work(*given: object, **more: object) -> None:
+        assert {number: signal.getsignal(number) for number in host_handlers} == host_handlers
+        raise MachineError("no card")
+
+    monkeypatch.setattr(HANDLED[line], work)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main.main, line.split()).result() == 6
+
+
+def test_a_handler_that_is_not_pythons_is_left_in_place(monkeypatch, host_handlers):
+    """Python tells None of it, and could not put it back."""
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "getsignal", lambda number: None)
+        with handling(signal.SIGTERM, signal.default_int_handler):
+            patch.undo()
+            assert signal.getsignal(signal.SIGTERM) is host_handlers[signal.SIGTERM]
 
 
 def test_an_interrupt_while_tensorrt_is_imported(tmp_path):

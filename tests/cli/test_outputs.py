@@ -44,8 +44,8 @@ def passes(line: str) -> bool:
 def test_every_verb_with_an_output_has_a_rule():
     for name, parser in verbs().items():
         options = {option for action in parser._actions for option in action.option_strings}
-        assert (name in KNOWN) == ("--out" in options), name
-        assert ("--overwrite" in options) == (name in KNOWN - TELL_THEMSELVES), name
+        assert (name in KNOWN) == bool(options & {"--out", "--layers", "--sensitivity"}), name
+        assert ("--overwrite" in options) == (name in KNOWN - TELL_THEMSELVES or name == "label"), name
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -108,6 +108,41 @@ def test_what_is_written_beside_the_output_counts_too(tmp_path):
     assert not passes(f"bench b.bundle -o {tmp_path}")
     (tmp_path / "report.json").write_text('{"format": "logoformer-bench"}')
     assert passes(f"bench b.bundle -o {tmp_path}")
+
+
+TABLES = {  # the call without its folder, and the names that it writes there
+    "quantize b.bundle --data faces --sensitivity": ("sensitivity",),
+    "verify b.bundle --layers": ("layers.fp16", "layers.int8"),
+}
+
+
+@pytest.mark.parametrize("line", TABLES)
+def test_tables_and_pictures_of_layers_and_groups_replace_their_own_alone(line, tmp_path, fails):
+    table = {
+        "sensitivity": ("groups", "steps", "clips"),
+        "layers": ("graph", "precision", "layers", "first", "worst", "threshold", "clips", "evaluator"),
+    }
+    assert passes(f"{line} {tmp_path}") and passes(f"{line} {tmp_path}/new")
+    for name in TABLES[line]:
+        for suffix in (".json", ".svg"):
+            target = tmp_path / f"{name}{suffix}"
+            target.write_bytes(MINE)
+            text = fails(3, *line.split(), tmp_path, names=(target, "left alone"))
+            assert target.read_bytes() == MINE
+            advised = shlex.split(text.split("Next: ")[1].splitlines()[0])
+            assert "--overwrite" in advised and passes(shlex.join(advised[1:]))
+            target.unlink()
+        older = dict.fromkeys(table[name.partition(".")[0]])
+        (tmp_path / f"{name}.json").write_text(json.dumps(older))
+        (tmp_path / f"{name}.svg").write_text("<svg/>")  # beside an older table: its picture
+        assert passes(f"{line} {tmp_path}")
+
+
+def test_what_writes_no_table_is_not_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("sensitivity.json", "layers.fp16.json"):
+        (tmp_path / name).write_bytes(MINE)
+    assert passes("quantize b.bundle --data faces") and passes("verify b.bundle")
 
 
 def test_a_map_that_may_have_been_corrected_is_left_alone(tmp_path, fails):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from logoformer.benchmarks.field import run
 from logoformer.benchmarks.field.check import check_kit
 from logoformer.benchmarks.field.kit import DONE, FAILED, NOT_RUN, TOO_LONG
 from logoformer.benchmarks.field.plan import FieldStep
@@ -95,6 +96,21 @@ def test_what_becomes_of_a_step(code, status, exit_code, why, tmp_path, monkeypa
     )
     assert (result == {"a": 1}) is (status == DONE) and (record.result == "x.json") is (status == DONE)
     assert record.command == "python -m a_step BUNDLE"
+
+
+def test_a_folder_of_somebody_else_in_the_place_of_the_unfinished_kit_is_not_removed(toy, tmp_path, monkeypatch):
+    step = FieldStep("x", "a_step", (), 60, False)
+    monkeypatch.setattr(run, "plan", lambda *_: (step,))
+    (tmp_path / "a_step.py").write_text("print('{\"a\": 1}')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    theirs = tmp_path / "kit.zip.part" / "thesis.tex"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    run.fieldtest(toy.path, tmp_path / "kit.zip")
+    assert [path.name for path in theirs.parent.iterdir()] == ["thesis.tex"] and theirs.read_text() == "mine"
+    theirs.unlink()
+    run.fieldtest(toy.path, tmp_path / "kit.zip")
+    assert not theirs.parent.exists()
 
 
 def test_a_step_is_interrupted_with_its_process(tmp_path, monkeypatch):
