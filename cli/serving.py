@@ -12,6 +12,7 @@ from .options import (
     backend_option,
     choice_option,
     engines_dir_option,
+    overwrite_option,
     precision_option,
     runtime_arguments,
     runtime_options,
@@ -60,18 +61,21 @@ def _label(a: argparse.Namespace, bar: Bar) -> int:
         if a.actors is not None:
             raise UsageError("--actors counts actors of Ray.", next="give --ray as well, or leave --actors out")
         with load(a.bundle, **runtime_arguments(a)) as runtime:
-            done = label_archive(PlainLabeller(runtime, config), a.sources, a.out, bar)
+            done = label_archive(PlainLabeller(runtime, config), a.sources, a.out, bar, overwrite=a.overwrite)
     else:
         with RayLabeller(a.bundle, runtime_arguments(a), config, RayConfig(a.ray, a.actors)) as labeller:
-            done = label_archive(labeller, a.sources, a.out, bar)
+            done = label_archive(labeller, a.sources, a.out, bar, overwrite=a.overwrite)
     resumed = f", {done.resumed} of them by an earlier run" if done.resumed else ""
     lines = [f"{done.out}: {done.recordings} recordings{resumed}, {done.answers} answers, {len(done.damaged)} damaged"]
-    lines.append(f"  {done.recordings - done.resumed} recordings in {done.seconds:.1f} s")
-    if done.ray is not None:
-        lines[-1] += (
-            f" by {done.ray['processes']} processes of Ray {done.ray['version']} ({done.ray['actors']} actors); before "
-            f"that ray.init {done.ray['init_s']:.1f} s, start of an actor {done.ray['start_s']:.1f} s"
-        )
+    if done.resumed == done.recordings:
+        lines.append("  nothing was left to answer; --overwrite answers anew")
+    else:
+        lines.append(f"  {done.recordings - done.resumed} recordings in {done.seconds:.1f} s")
+        if done.ray is not None:
+            lines[-1] += (
+                f" by {done.ray['processes']} processes of Ray {done.ray['version']} ({done.ray['actors']} actors); "
+                f"before that ray.init {done.ray['init_s']:.1f} s, start of an actor {done.ray['start_s']:.1f} s"
+            )
     lines += [f"  {path}: {what}" for path, what in done.damaged]
     return show(a, bar, done.to_json(), "\n".join(lines))
 
@@ -86,6 +90,7 @@ def add(verb: AddVerb) -> None:
     shown = "a video file, a folder of frames, or a folder that holds such at any depth"
     p.add_argument("sources", nargs="+", metavar="source", help=shown)
     p.add_argument("-o", "--out", required=True, metavar="FILE", help="a .jsonl or .parquet file")
+    overwrite_option(p)
     shown = "detect (default) finds and follows faces; center: the square in the middle; whole: one answer a recording"
     choice_option(p, "--face", choices.FACES, "F", shown, "detect")
     p.add_argument("--hop", type=int, default=4, metavar="N", help="frames from one answer to the next; default 4")

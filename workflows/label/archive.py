@@ -2,7 +2,8 @@
 
 A recording is a video file or a folder of frames. What is answered goes to a journal beside the output, a line for each
 recording; the output is written from it at the end, in the recordings' order, and the journal removed. A run that was
-interrupted goes on where the journal ends, and writes the file that it would have written.
+interrupted goes on where the journal ends, and writes the file that it would have written. What a whole output of the
+same provenance holds is not answered again either: only what came to the archive or changed since is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from ...errors import BadInputError, VerificationError, command, printable
 from .answering import Labeller
 from .journal import Journal
-from .output import check_format, require_own, write_answers
+from .output import check_format, entry_name, finished_entries, require_asked_for, require_own, write_answers
 from .recordings import list_archive
 
 
@@ -29,7 +30,8 @@ class LabelReport:
         out: the file.
         recordings: in it.
         answers: of all of them.
-        resumed: recordings that an earlier, interrupted run had answered.
+        resumed: recordings that an earlier run had answered; all of them where the file was complete before, and was
+            left as it is.
         damaged: (recording, what is wrong with it).
         seconds: wall clock of answering the others, without what it took to start.
         ray: what Ray did, see `RayLabeller.to_json`; None without it.
@@ -52,17 +54,23 @@ def label_archive(
     sources: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> LabelReport:
     """Answers every recording and writes one file.
 
     Args:
         labeller: what answers them.
         sources: video files, folders of frames, and folders that hold such at any depth.
-        out: a `.jsonl` or `.parquet` file; answers of the same provenance there are replaced.
+        out: a `.jsonl` or `.parquet` file; answers there that are of the same provenance, and of the recordings as they
+            are now, are kept.
         progress: called with ("label", recordings done, recordings in all).
+        overwrite: answer anew, and replace whatever file is there. A journal of the same provenance counts all the
+            same: what it holds was answered by a run that did not come to its end.
 
     Raises:
-        UsageError: another kind of output, or another call's answers are there or in a journal beside it.
+        UsageError: another kind of output, or another call's answers are there or in a journal beside it, or answers of
+            other recordings.
         BadInputError: there is no recording, or none that can be read.
         MachineError: pyarrow is missing, another run writes this file, or the disk is full.
         DeviceLostError: the device is gone; what was answered is kept.
@@ -72,10 +80,21 @@ def label_archive(
     check_format(target)
     items = list_archive(sources)
     head = labeller.prepare()
-    require_own(target, head)
-    with Journal(target, head) as journal:
+    kept: dict[str, dict[str, Any]] = {}
+    names = {item.path: entry_name(target, os.fspath(item.path)) for item in items}
+    if not overwrite or target.is_dir():
+        require_own(target, head)
+        kept = finished_entries(target)
+        require_asked_for(target, kept, set(names.values()))
+    with Journal(target, head, overwrite=overwrite) as journal:
         # Marks are taken before anything is read: a recording that is still being written is answered again.
         marks = {item.path: item.mark() for item in items}
+        recalled = 0
+        for path in (item.path for item in items if not journal.holds(item.path, marks[item.path])):
+            entry = kept.get(names[path])
+            if entry is not None and entry.get("mark") == marks[path]:
+                journal.recall(path, marks[path], entry)
+                recalled += 1
         todo = [item for item in items if not journal.holds(item.path, marks[item.path])]
         left, began_s = {item.path for item in todo}, time.perf_counter()
         if progress is not None:
@@ -97,7 +116,8 @@ def label_archive(
                 f"None of {len(entries)} recordings could be read; the first: {damaged[0][1]}",
                 next=command("logoformer", "run", "BUNDLE", damaged[0][0]),
             )
-        write_answers(target, head, entries)
+        if recalled < len(items):
+            write_answers(target, head, entries)
         journal.remove()
     answers = sum(len(entry.get("answers", ())) for entry in entries)
     resumed = len(items) - len(todo)

@@ -24,10 +24,12 @@ class Journal:
     Args:
         output: the file that is written at the end; the journal is hidden beside it.
         head: provenance of the answers.
+        overwrite: drop a journal of another provenance instead of refusing it.
     """
 
-    def __init__(self, output: Path, head: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, head: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self._path, self._head = output.with_name(f".{output.name}.journal"), dict(head)
+        self._overwrite = overwrite
         self._entries: dict[str, dict[str, Any]] = {}
         self._file: IO[bytes] | None = None
 
@@ -53,13 +55,18 @@ class Journal:
 
     def entry(self, path: Path) -> dict[str, Any]:
         """What was answered."""
-        return {name: value for name, value in self._entries[os.fspath(path)].items() if name != "mark"}
+        return self._entries[os.fspath(path)]
 
     def add(self, path: Path, mark: list[int], found: Mapping[str, Any]) -> None:
         """Keeps what was answered."""
-        entry = {"recording": os.fspath(path), "mark": mark, **found}
-        self._append(entry)
+        self._append(self.recall(path, mark, found))
+
+    def recall(self, path: Path, mark: list[int], found: Mapping[str, Any]) -> dict[str, Any]:
+        """Takes what the output holds already; it is not written down a second time."""
+        own = {"recording": os.fspath(path), "mark": mark}
+        entry = {**own, **found, **own}
         self._entries[os.fspath(path)] = entry
+        return entry
 
     def remove(self) -> None:
         """Removes the file."""
@@ -76,12 +83,13 @@ class Journal:
         file.seek(0)
         whole, _, _ = file.read().rpartition(b"\n")
         lines = whole.split(b"\n") if whole else []
+        head = json.loads(json.dumps(self._head))
+        if lines and self._overwrite and _parsed(lines[0]) != head:
+            whole, lines = b"", []
         for number, line in enumerate(lines):
-            entry = None
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
+            entry = _parsed(line)
             if number == 0:
-                require_same_head(self._path, entry, json.loads(json.dumps(self._head)))
+                require_same_head(self._path, entry, head)
             elif isinstance(entry, dict) and "recording" in entry:
                 self._entries[entry["recording"]] = entry
         with writing(self._path):
@@ -94,3 +102,9 @@ class Journal:
             with writing(self._path):
                 self._file.write(json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
                 self._file.flush()
+
+
+def _parsed(line: bytes) -> Any:
+    with contextlib.suppress(ValueError):
+        return json.loads(line)
+    return None

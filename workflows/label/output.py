@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ...errors import UsageError, command, needing, one_of, printable
 
 FORMATS = (".jsonl", ".parquet")
 _MAX_HEAD_BYTES = 1 << 20
+_ANSWER = ("time_s", "frame", "face", "box", "label")  # columns of an answer that are as in JSON lines
 _OPTIONS = {"precision": "--precision", "face": "--face", "hop": "--hop", "warmup": "--warmup"}
 
 
@@ -50,7 +53,7 @@ def require_same_head(path: Path, there: object, here: Mapping[str, Any]) -> Non
     Raises:
         UsageError: they differ; says in what.
     """
-    drop = f"name another file with -o, or drop it: {command('rm', path)}"
+    drop = _drop(path)
     if not isinstance(there, dict) or "logoformer" not in there:
         raise UsageError(
             f"{printable(path)} exists and holds no answers of this program; it was left alone.", next=drop
@@ -69,6 +72,51 @@ def require_same_head(path: Path, there: object, here: Mapping[str, Any]) -> Non
         )
 
 
+def finished_entries(path: Path) -> dict[str, dict[str, Any]]:
+    """What a whole file holds, by the recording's name as `entry_name` gives it.
+
+    An entry is a line of the journal: recording, mark, and answers or an error. Names that two recordings share in a
+    `.parquet` file are left out.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return {}
+    try:
+        entries = _read_parquet(path) if path.suffix == ".parquet" else _read_lines(path)
+        named = [(entry_name(path, entry["recording"]), entry) for entry in entries]
+        counts = Counter(name for name, _ in named)
+        return {name: entry for name, entry in named if counts[name] == 1}
+    except (OSError, ValueError, LookupError, TypeError) as error:  # pyarrow's own are ValueErrors
+        raise UsageError(
+            f"{printable(path)} is damaged; it was left alone.",
+            cause="another program changed it, or a copy ended early",
+            next=f"add --overwrite, which answers anew, or {_drop(path)}",
+        ) from error
+
+
+def entry_name(path: Path, recording: str) -> str:
+    """A recording's name as the file holds it: Arrow's texts hold no odd file names."""
+    return printable(recording) if path.suffix == ".parquet" else recording
+
+
+def require_asked_for(path: Path, finished: Iterable[str], asked: Container[str]) -> None:
+    """Refuses to replace answers of recordings that this call does not name.
+
+    Raises:
+        UsageError: there are such.
+    """
+    lost = [name for name in finished if name not in asked]
+    if lost:
+        raise UsageError(
+            f"{printable(path)} holds answers of {len(lost)} recordings that are not among these, the first "
+            f"{printable(lost[0])}; it was left alone.",
+            cause="an earlier call of other recordings with the same -o, or recordings that went away since",
+            next=f"add --overwrite to do without those answers, or {_drop(path)}",
+        )
+
+
 def write_answers(path: Path, head: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> None:
     """Writes the file, whole or not at all.
 
@@ -77,6 +125,10 @@ def write_answers(path: Path, head: Mapping[str, Any], entries: Sequence[Mapping
     """
     with atomic_path(path) as part:
         (_write_parquet if path.suffix == ".parquet" else _write_lines)(part, head, entries)
+
+
+def _drop(path: Path) -> str:
+    return f"name another file with -o, or drop it: {command('rm', path)}"
 
 
 def _short(value: object) -> str:
@@ -103,6 +155,12 @@ def _write_lines(path: Path, head: Mapping[str, Any], entries: Sequence[Mapping[
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open("rb") as file:
+        file.readline()
+        return [json.loads(line) for line in file]
+
+
 def _write_parquet(path: Path, head: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> None:
     """A row an answer; a recording without one has a row with its error, or with nothing."""
     import pyarrow as pa
@@ -110,17 +168,40 @@ def _write_parquet(path: Path, head: Mapping[str, Any], entries: Sequence[Mappin
 
     schema = pa.schema(
         [
-            ("recording", pa.string()), ("time_s", pa.float64()), ("frame", pa.int64()), ("face", pa.int64()),
-            ("box", pa.list_(pa.float32())), ("label", pa.string()), ("probabilities", pa.list_(pa.float32())),
-            ("error", pa.string()),
+            ("recording", pa.string()), ("number", pa.int64()), ("mark", pa.list_(pa.int64())),
+            ("time_s", pa.float64()), ("frame", pa.int64()), ("face", pa.int64()), ("box", pa.list_(pa.float32())),
+            ("label", pa.string()), ("probabilities", pa.list_(pa.float32())), ("error", pa.string()),
         ],
         metadata={"logoformer": json.dumps(head)},
     )  # fmt: skip
     rows = []
-    for entry in entries:
+    for number, entry in enumerate(entries):
         for answer in entry.get("answers") or [{}]:
-            row = {name: answer.get(name) for name in ("time_s", "frame", "face", "box", "label")}
+            row = {name: answer.get(name) for name in _ANSWER}
             shares = answer.get("probabilities")
             row["probabilities"] = None if shares is None else [shares[label] for label in head["labels"]]
-            rows.append({"recording": printable(entry["recording"]), **row, "error": entry.get("error")})
+            of = {"recording": printable(entry["recording"]), "number": number, "mark": entry["mark"]}
+            rows.append({**of, **row, "error": entry.get("error")})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    labels = json.loads(table.schema.metadata[b"logoformer"])["labels"]
+    entries = []
+    for _, of_one in groupby(table.to_pylist(), key=lambda row: (row.get("number"), row["recording"])):
+        rows = list(of_one)
+        entry = {"recording": rows[0]["recording"], "mark": rows[0].get("mark")}
+        if rows[0]["error"] is not None:
+            entry["error"] = rows[0]["error"]
+        else:
+            entry["answers"] = [
+                {name: row[name] for name in _ANSWER if row[name] is not None}
+                | {"probabilities": dict(zip(labels, row["probabilities"], strict=True))}
+                for row in rows
+                if row["label"] is not None
+            ]
+        entries.append(entry)
+    return entries

@@ -148,8 +148,12 @@ def test_answers_of_other_options_are_not_replaced(runtime, untrained_bundle, ar
         "repeat it with --face whole --hop 4, name another file with -o, or drop it: rm"
     )
     assert out.read_bytes() == before and [p for p in tmp_path.iterdir() if p.name.endswith(".journal")] == []
-    assert run(runtime, [archive], out, WHOLE).resumed == 0  # the same call answers anew
-    assert read(out)[1] if suffix == ".jsonl" else out.stat().st_size
+    assert run(runtime, [archive], out, WHOLE).resumed == 12  # the same call has nothing left to answer
+    assert out.read_bytes() == before
+    config = LabelConfig("whole", hop=5)
+    assert label_archive(PlainLabeller(runtime, config), [archive], out, overwrite=True).resumed == 0
+    with pytest.raises(UsageError, match="hop: 5 there, 4 now"):
+        run(runtime, [archive], out, WHOLE)
 
 
 @pytest.mark.parametrize("text", ["a shopping list\n", '{"tea": 3}\n', "[1]\n"])
@@ -217,6 +221,14 @@ def test_the_verb_and_its_refusals(untrained_bundle, archive, tmp_path, capsys, 
     words = ["label", str(untrained_bundle), str(archive), "--face", "whole", "--precision", "fp32", "-o"]
     assert cli.main([*words, str(tmp_path / "a.jsonl")]) == 0
     assert "12 recordings, 11 answers, 1 damaged" in capsys.readouterr().out
+    written = (tmp_path / "a.jsonl").stat()
+    assert cli.main([*words, str(tmp_path / "a.jsonl")]) == 0
+    text = capsys.readouterr().out
+    assert "12 recordings, 12 of them by an earlier run, 11 answers, 1 damaged" in text
+    assert "nothing was left to answer; --overwrite answers anew" in text and "clip9: BadInputError" in text
+    assert (tmp_path / "a.jsonl").stat() == written
+    assert cli.main([*words, str(tmp_path / "a.jsonl"), "--overwrite"]) == 0
+    assert "  12 recordings in" in capsys.readouterr().out and (tmp_path / "a.jsonl").stat() != written
     fails(2, *words, tmp_path / "a.csv", names=("a.jsonl",))
     empty = tmp_path / "empty"
     empty.mkdir()

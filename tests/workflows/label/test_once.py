@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from logoformer.errors import UsageError, VerificationError
-from logoformer.workflows.label import label_archive
-from logoformer.workflows.label.output import require_same_head
+from logoformer.workflows.label import LabelReport, label_archive
+from logoformer.workflows.label.output import finished_entries, require_same_head
 from logoformer.workflows.label.recordings import list_archive
 from PIL import Image
 
@@ -76,10 +76,120 @@ def test_only_what_is_missing_or_changed_is_asked_again(archive, tmp_path):
     report = label_archive(again, [archive], out)
     assert again.asked == ["0", "2"] and (report.resumed, report.recordings) == (2, 4)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert lines == [HEAD, *({"recording": str(archive / str(clip)), **FOUND} for clip in range(4))]
+    items = list_archive([archive])
+    assert lines == [HEAD, *({"recording": str(item.path), "mark": item.mark(), **FOUND} for item in items)]
     whole = tmp_path / "whole.jsonl"
     label_archive(Canned(), [archive], whole)
     assert whole.read_bytes() == out.read_bytes()
+
+
+# --------------------------------------------------------------------------------------------- a file that is whole
+@pytest.fixture(params=[".jsonl", ".parquet"])
+def out(request, tmp_path: Path) -> Path:
+    if request.param == ".parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed (the extra 'label')")
+    return tmp_path / f"a{request.param}"
+
+
+def label(out: Path, *sources: Path, overwrite: bool = False, **canned: int) -> tuple[list[str], LabelReport]:
+    """What was asked, and the report."""
+    labeller = Canned(**canned)
+    report = label_archive(labeller, sources, out, overwrite=overwrite)
+    assert sorted(path.name for path in out.parent.iterdir() if path.is_file()) == [out.name]
+    return labeller.asked, report
+
+
+def test_a_finished_file_is_left_as_it_is(archive, out):
+    _, first = label(out, archive)
+    written = out.stat()
+    asked, report = label(out, archive)
+    assert asked == [] and (report.recordings, report.answers, report.resumed) == (4, 4, 4)
+    assert out.stat() == written and report.damaged == first.damaged
+    assert label(out, *sorted(archive.iterdir(), reverse=True))[0] == []  # the same recordings in another order
+    asked, report = label(out, archive, overwrite=True)
+    assert asked == ["0", "1", "2", "3"] and report.resumed == 0
+    assert out.stat() != written
+
+
+def test_only_what_came_or_changed_since_is_answered(archive, out, tmp_path):
+    label(out, archive)
+    (archive / "4").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(archive / "4" / "0.png")
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(archive / "2" / "1.png")
+    asked, report = label(out, archive)
+    assert asked == ["2", "4"] and (report.recordings, report.resumed) == (5, 3)
+    written = out.read_bytes()
+    label(out, archive, overwrite=True)
+    assert out.read_bytes() == written, "the file is that of one run"
+    assert label(out, archive)[0] == []
+
+
+def test_what_a_file_holds_comes_back_out_of_it(archive, out, monkeypatch):
+    """Answers of every shape: of faces, none at all, an error."""
+    share = float(np.float32(0.1))
+    answer = {"label": "calm", "probabilities": {"calm": share}}
+    given = {
+        "0": {"answers": [{"time_s": 0.5, "frame": 7, "face": 2, "box": [0.5, 1.0, 2.0, 4.5], **answer}, answer]},
+        "1": {"answers": []}, "2": {"error": "BadInputError: 2 is damaged"}, "3": FOUND,
+    }  # fmt: skip
+    monkeypatch.setattr(Canned, "answers", lambda self, items: ((item, given[item.shown]) for item in items))
+    label(out, archive)
+    held = {Path(entry["recording"]).name: entry for entry in finished_entries(out).values()}
+    marks = {item.shown: item.mark() for item in list_archive([archive])}
+    assert held == {n: {"recording": str(archive / n), "mark": marks[n], **one} for n, one in given.items()}
+    report = label_archive(Canned(), [archive], out)
+    assert (report.resumed, report.answers, len(report.damaged)) == (4, 3, 1)
+
+
+def test_answers_of_other_recordings_are_not_replaced(archive, out):
+    label(out, archive)
+    before = out.read_bytes()
+    with pytest.raises(UsageError, match="answers of 3 recordings that are not among these, the first .*/0;") as caught:
+        label(out, archive / "3")
+    assert "--overwrite" in caught.value.next and out.read_bytes() == before
+    assert label(out, archive / "3", overwrite=True)[1].recordings == 1
+
+
+def test_an_odd_name_is_known_again_or_answered_again(tmp_path, out):
+    for name in ("a\x01", "a\\x01", "b\udcff"):  # the first two look the same in Parquet
+        (tmp_path / "archive" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "archive" / name / "0.png")
+    label(out, tmp_path / "archive")
+    asked, report = label(out, tmp_path / "archive")
+    assert len(asked) == (2 if out.suffix == ".parquet" else 0) and report.recordings == 3
+
+
+def test_a_file_of_marks_that_are_missing_is_answered_anew(archive, tmp_path):
+    """As versions before wrote it."""
+    out = tmp_path / "a.jsonl"
+    lines = [HEAD, *({"recording": str(archive / str(clip)), **FOUND} for clip in range(4))]
+    out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert label(out, archive)[1].resumed == 0
+
+
+@pytest.mark.parametrize("rest", [b'{"recording": "half', b"[1]\n", b"{}\n", b"\xff\n"])
+def test_a_damaged_file_is_left_alone(archive, tmp_path, rest):
+    out = tmp_path / "a.jsonl"
+    damaged = json.dumps(HEAD).encode() + b"\n" + rest
+    out.write_bytes(damaged)
+    with pytest.raises(UsageError, match="is damaged; it was left alone"):
+        label_archive(Canned(), [archive], out)
+    assert out.read_bytes() == damaged
+    assert label(out, archive, overwrite=True)[1].answers == 4
+
+
+def test_overwrite_replaces_any_file_and_goes_on_after_an_interruption(archive, tmp_path, monkeypatch):
+    out = tmp_path / "a.jsonl"
+    out.write_text("a shopping list\n")
+    (tmp_path / ".a.jsonl.journal").write_text(json.dumps({**HEAD, "hop": 8}) + "\n{}\n")
+    with pytest.raises(KeyboardInterrupt):
+        label_archive(Canned(stop_after=3), [archive], out, overwrite=True)
+    assert out.read_text() == "a shopping list\n"
+    asked, report = label(out, archive, overwrite=True)
+    assert asked == ["0"] and report.resumed == 3
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(UsageError, match="left alone"):
+        label_archive(Canned(), [archive], tmp_path / "folder.jsonl", overwrite=True)
 
 
 @pytest.mark.parametrize(
