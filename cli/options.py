@@ -50,10 +50,10 @@ def say(a: argparse.Namespace, bar: Bar) -> Callable[[str], None]:
 
 @contextlib.contextmanager
 def handling(number: signal.Signals, handler: SignalHandler) -> Iterator[None]:
-    """Handles a signal while a verb runs; a program that called `main` gets its own handler back.
+    """Handles a signal while a verb runs, then puts back what the calling program had.
 
-    Left as it was outside the main thread, where Python takes no handler, and where the handler is not Python's, which
-    could not be put back.
+    It is left as it was outside the main thread, where Python takes no handler, and where the handler is not Python's,
+    which could not be put back.
     """
     before = signal.getsignal(number)
     if before is None or threading.current_thread() is not threading.main_thread():

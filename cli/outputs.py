@@ -1,8 +1,9 @@
-"""What `-o`, `--layers` and `--sensitivity` may replace: an older output of the same verb, and nothing else.
+"""What an output may replace: an older output of the same verb, and nothing else.
 
-An older output is told by its content. Everything else is left alone until `--overwrite` is given: files of other
-programs, and what took hours or was edited by hand (trained and imported weights, maps). `export`, `label`, `triton`
-and `demo` tell their own older output themselves; but for `label --overwrite` they replace nothing else at all.
+`-o`, `--layers`, `--sensitivity` and `--suggest-map` name outputs. An older one is told by its content. Everything else
+is left alone until `--overwrite` is given: files of other programs, and what took hours or was edited by hand (trained
+and imported weights, maps). `export`, `label`, `triton` and `demo` tell their own older output themselves; but for
+`label --overwrite` they replace nothing else at all.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def _keep(work: Path, fingerprint: str, done: dict[str, KitStep]) -> None:
 
 
 def _clear(work: Path, steps: Iterable[FieldStep]) -> None:
-    """Removes what field tests wrote, and the folder; what somebody else keeps there stays, and then it does too."""
+    """Removes what field tests wrote, and the folder unless it holds anything else."""
     for own in (*(work / f"{step.name}.json" for step in steps), work / STATE, *work.glob(".part-*"), work / ".lock"):
         own.unlink(missing_ok=True)
     with contextlib.suppress(OSError):

@@ -75,7 +75,7 @@ def host_handlers():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("line", HANDLED)
+@pytest.mark.parametrize("line", HANDLED, ids=lambda line: line.split()[0])
 @pytest.mark.parametrize("raised", [MachineError("no card"), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_a_program_that_calls_main_gets_its_signal_handlers_back(line, raised, monkeypatch, host_handlers):
     seen = []
@@ -90,7 +90,7 @@ def test_a_program_that_calls_main_gets_its_signal_handlers_back(line, raised, m
     assert {number: signal.getsignal(number) for number in host_handlers} == host_handlers
 
 
-@pytest.mark.parametrize("line", HANDLED)
+@pytest.mark.parametrize("line", HANDLED, ids=lambda line: line.split()[0])
 def test_a_verb_in_another_thread_leaves_signals_alone(line, monkeypatch, host_handlers):
     def work(*given: object, **more: object) -> None:
         assert {number: signal.getsignal(number) for number in host_handlers} == host_handlers
