@@ -140,6 +140,12 @@ def test_the_drawing_of_the_tree_has_every_folder(drawings):
         assert f"| `{folder}/` |" in page("architecture.md"), folder
 
 
+def test_files_that_the_way_of_a_frame_names_are_there():
+    named = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", page("architecture.md"))
+    assert {"engine/stream.py", "camera/pipeline/feeder.py"} <= set(named)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_linux_is_said_where_rtx_is_installed():
     for name in ("../README.md", "install.md"):
         lines = [line for line in page(name).splitlines() if "[rtx," in line or "RTX card" in line]
