@@ -113,10 +113,10 @@ class TrtSession:
         kinds = {name: DEVICE if name in _ON_DEVICE else PINNED for name in (*self.inputs, *self.outputs)}
         specs = {**self.inputs, **self.outputs}
         shared = {} if self._arena is None else {RING: self._arena._buffers.tensors[RING]}
-        self._buffers = buffers = DeviceBuffers(self.cuda, specs, kinds, {_TWICE: 2}, self._stream, self.shown, shared)
+        cuda = self.cuda
+        self._buffers = buffers = DeviceBuffers(cuda, specs, kinds, {_TWICE: 2}, self._stream, self.shown, shared)
         self._use()
-        if self.cuda.integrated:
-            choose_memory(buffers, self._use, lambda: self._plain(0), managed=self.cuda.managed)
+        choose_memory(buffers, self._use, lambda: self._plain(0), shared=cuda.integrated, managed=cuda.managed)
 
     def _use(self) -> None:
         buffers = self._buffers

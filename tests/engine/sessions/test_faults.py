@@ -164,14 +164,14 @@ def test_the_process_ends_with_code_7(card, untrained_bundle, tmp_path, fails):
 @pytest.mark.parametrize(
     ("call", "fault", "skip", "said"),
     [
-        ("enqueue", "empty", 1, "a replay answers otherwise than a plain run in probabilities"),
-        ("enqueue", "refuse", 1, "the capture failed"),
+        ("enqueue", "empty", 3, "a replay answers otherwise than a plain run in probabilities"),
+        ("enqueue", "refuse", 3, "the capture failed"),
         ("end_capture", CAPTURE_INVALIDATED, 0, "the capture failed"),
         ("begin_capture", CAPTURE_INVALIDATED, 0, "the capture failed"),
         ("instantiate", OUT_OF_MEMORY, 0, "the capture failed"),
         ("launch", 1, 0, "the capture failed"),
-        ("enqueue", "hollow", 1, "a replay answers otherwise than a plain run in probabilities"),
-        ("enqueue", "nan", 1, "a replay answers otherwise than a plain run in probabilities"),
+        ("enqueue", "hollow", 3, "a replay answers otherwise than a plain run in probabilities"),
+        ("enqueue", "nan", 3, "a replay answers otherwise than a plain run in probabilities"),
     ],
 )
 def test_a_capture_that_fails_falls_back_aloud(card, bundle, call, fault, skip, said):

@@ -284,7 +284,7 @@ def test_on_a_jetson_the_host_memory_of_each_tensor_is_chosen_by_measuring(
         chosen = {name for name, tensor in session._buffers.tensors.items() if tensor.kind == "mapped"}
         assert chosen == set(gains)
         turns = "".join(clock.asked[50 : 50 + 4 * 9 : 2])  # after half a second of load, two runs a turn
-        assert turns == "ppmp" * 9
+        assert turns == "ppmp" + "mpppppmp" * 4
         golden = bundle.golden()
         found = []
         for clip in golden.clips:
@@ -340,7 +340,63 @@ def test_a_stream_on_mapped_pictures_answers_alike(layer, bundle, reference, tmp
         np.testing.assert_allclose(found[name], wanted, atol=1e-6, rtol=0, err_msg=name)
 
 
-def test_a_card_with_its_own_memory_is_not_probed(card, bundle):
+class ShortClock(Clock):
+    """Runs take half a millisecond, but for `rising` of them."""
+
+    def __init__(self, session: type, costs: dict[str, int], rising: int = 0) -> None:
+        super().__init__(session, costs)
+        self.rising = rising
+
+    def plain(self, session: Any, place: int, graph: int | None = None) -> None:
+        super().plain(session, place, graph)
+        self.now -= 0 if len(self.asked) <= self.rising else 9_500_000
+
+
+@pytest.mark.parametrize("gains", [(), ("order",), ("probabilities",), ("order", "probabilities")], ids=str)
+@pytest.mark.parametrize("layer", FACES)
+def test_a_card_with_its_own_memory_measures_small_tensors_alone(
+    layer, gains, bundle, reference, tmp_path, monkeypatch
+):
+    """Whatever a picture would gain: it is copied. A stream on what was chosen answers alike."""
+    from logoformer.engine.sessions.trt import TrtSession
+
+    costs = {name: -999 if name in gains else 999 for name in ("order", "probabilities")}
+    clock = ShortClock(TrtSession, {**costs, "frame": -999, "clip": -999}, rising=3)
+    monkeypatch.setattr("logoformer.engine.sessions.trt_memory.perf_counter_ns", clock)
+    monkeypatch.setattr(TrtSession, "_plain", lambda *words: clock.plain(*words))
+    with machine("10.3", layer) as here, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*no CUDA graphs")
+        folder = here.plant_engines(bundle, folder=tmp_path)
+        with logoformer.load(bundle, backend="tensorrt", precision="fp32", engines_dir=folder) as runtime:
+            found = answers(runtime)
+            sessions = [runtime.session(graph) for graph in ("clip", "frame", "temporal")]
+            kinds = {n: tensor.kind for session in sessions for n, tensor in session._buffers.tensors.items()}
+            copies = moved(here, sessions[2].run)
+        assert here.gpu.leaks() == {}
+    wanted = {"clip": "pinned", "frame": "pinned", "tokens": "device", "ring": "device"}
+    assert kinds == wanted | {name: "mapped" if name in gains else "pinned" for name in costs}
+    assert len(copies) == 2 - len(gains)
+    for name, answer in reference.items():
+        np.testing.assert_allclose(found[name], answer, atol=1e-6, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize(("rising", "runs"), [(0, 2 + 4 * 25), (5, 6 + 4 * 25), (99, 6)])
+def test_there_a_run_must_be_short_and_waiting_for_it_is_short_too(rising, runs, bundle, monkeypatch):
+    """Clocks may rise for 50 ms; half a second of load is for boards alone. 25 turns, of two runs each."""
+    from logoformer.engine.sessions.trt import TrtSession
+
+    clock = ShortClock(TrtSession, {"probabilities": -999}, rising)
+    monkeypatch.setattr("logoformer.engine.sessions.trt_memory.perf_counter_ns", clock)
+    monkeypatch.setattr(TrtSession, "_plain", lambda *words: clock.plain(*words))
+    with machine("10.3", "pycuda") as here, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*no CUDA graphs")
+        session = here.open(bundle, "clip")
+        assert len(clock.asked) == runs + 1  # and one before a graph would be captured
+        assert session._buffers.tensors["probabilities"].kind == ("mapped" if runs > 6 else "pinned")
+        session.close()
+
+
+def test_where_runs_are_long_a_card_with_its_own_memory_is_not_probed(card, bundle):
     session = card.open(bundle, "clip")
     assert {tensor.kind for tensor in session._buffers.tensors.values()} == {"pinned"} and session._graphs[0]
     session.close()
