@@ -43,7 +43,16 @@ def command(*words: object) -> str:
     >>> command("logoformer", "verify", "my face.bundle")
     "logoformer verify 'my face.bundle'"
     """
-    return printable(shlex.join(str(word) for word in words))
+    return printable(" ".join(_quoted(str(word)) for word in words))
+
+
+def _quoted(word: str) -> str:
+    r"""Quote a word for a shell; bytes of a file name that are no UTF-8 as `$'\xff'`."""
+    if not any("\udc80" <= ch <= "\udcff" for ch in word):
+        return shlex.quote(word)
+    escaped = {"\\": "\\\\", "'": "\\'"}
+    shown = (escaped.get(ch, ch if not "\udc80" <= ch <= "\udcff" else f"\\x{ord(ch) - 0xDC00:02x}") for ch in word)
+    return f"$'{''.join(shown)}'"
 
 
 class LogoformerError(Exception):

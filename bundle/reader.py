@@ -347,7 +347,32 @@ def _no_bundle(path: Path) -> BadInputError:
     if path.suffix in _WEIGHTS and _is_file(path):
         again = command("logoformer", "import", path, "-o", path.with_suffix(""))
         return BadInputError(what, cause="it is a file of weights, which is imported and then exported", next=again)
+    if _is_file(path):
+        if path.name == "manifest.json":
+            return BadInputError(what, cause="it is the index of a bundle", next=f"name the folder: {path.parent}")
+        return BadInputError(
+            f"There is no bundle at {path}: it is a file, and a bundle is a folder.",
+            cause="the arguments are the other way round: the bundle comes first",
+            next="name the folder that logoformer export wrote, and then the file",
+        )
+    holds = _names(path)
+    if "graphs" in holds:
+        cause = "an export that did not finish, or a copy in part: it holds graphs/, but no manifest.json"
+        return BadInputError(what, cause=cause)
+    if holds:
+        return BadInputError(
+            f"There is no bundle at {path}: it is a folder without a manifest.json.",
+            cause=f"a folder of something else, such as {one_of(holds[:1])}, or the arguments are the other way round",
+            next="name the folder that logoformer export wrote, before any source",
+        )
     return BadInputError(what, cause="a mistyped path, or an export that did not finish")
+
+
+def _names(path: Path) -> list[str]:
+    """What a folder holds, sorted; nothing where it is no folder."""
+    with contextlib.suppress(OSError, ValueError):
+        return sorted(entry.name for entry in path.iterdir())
+    return []
 
 
 def _is_file(path: Path) -> bool:

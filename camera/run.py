@@ -21,7 +21,7 @@ from .answers.contract import FaceAnswer, FaceFrame
 from .answers.lines import json_lines as json_lines
 from .answers.smoothing import AnswerConfig
 from .answers.streams import AnswerStreams
-from .answers.video import OverlaySink
+from .answers.video import OverlaySink, name_mp4
 from .overlay import Overlay, open_overlay
 from .pipeline.cutters import open_cutter
 from .pipeline.faces import MODES, given_face
@@ -329,7 +329,7 @@ def result_line(labels: tuple[str, ...], result: Result, captured: TimedFrame | 
 
 def _check_target(target: Path, source: FrameSource) -> Path:
     if target.suffix.lower() != ".mp4":
-        raise UsageError(f"The overlay video is an .mp4; {target} is named otherwise.", next=f"-o {target.stem}.mp4")
+        raise UsageError(f"The overlay video is an .mp4; {target} is named otherwise.", next=name_mp4(target))
     if target.is_dir():
         raise UsageError(f"{target} is a folder; the overlay video needs a file name.")
     if source.path is not None and target.exists() and target.samefile(source.path):

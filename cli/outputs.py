@@ -102,9 +102,11 @@ def _out(a: argparse.Namespace) -> list[list[Path]]:
 
 
 def _beside_source(a: argparse.Namespace) -> list[list[Path]]:
-    """The video that is written; not where it is the source itself, which the verb names."""
+    """The video that is written; no name but an .mp4, and not the source: the verb refuses those."""
     sources = getattr(a, "sources", None) or [a.source]
     for (path,) in _out(a):
+        if path.suffix.lower() != ".mp4":
+            return []
         with contextlib.suppress(OSError, ValueError):
             if any(path.samefile(source) for source in sources):
                 return []

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import os
 import pickle
 import shlex
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -86,6 +88,13 @@ def test_a_command_of_hostile_words_stays_on_one_line():
     line = command("logoformer", "verify", "a\nrm -rf ~; $(x) `y` 'z")
     assert line.isprintable()
     assert shlex.split(line)[2:] == ["a\\nrm -rf ~; $(x) `y` 'z"]
+
+
+def test_a_file_name_of_other_bytes_can_be_pasted_into_a_shell():
+    name = b"o/it's a \\bad\xff\xfe1 \xc3\xbc.pth"
+    line = command("printf", "%s", os.fsdecode(name))
+    assert line == "printf %s $'o/it\\'s a \\\\bad\\xff\\xfe1 \xfc.pth'" and line.isprintable()
+    assert subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, check=True, timeout=60).stdout == name
 
 
 def test_a_command_takes_paths_and_numbers(tmp_path):

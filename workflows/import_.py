@@ -204,7 +204,8 @@ def _advised(error: LogoformerError, request: ImportRequest) -> LogoformerError:
 
     if isinstance(error, RefusedError) and (target := resolved_link(request.file)) is not None:
         error.next = replace(request, file=target).command()
-    if error.next.startswith("logoformer import ") and error.next.endswith(" -o checkpoint"):  # a file of a folder
+    a_file = error.next.startswith("logoformer import ") and error.next.endswith(" -o checkpoint")  # of a folder
+    if a_file and "$'" not in error.next:  # which quotes bytes that are no UTF-8, and shlex cannot read
         error.next = replace(request, file=shlex.split(error.next)[2]).command()
     if fitting := re.fullmatch(r"name it with --preset (\S+)", error.next):
         error.next = replace(request, options={**request.options, "preset": fitting[1]}).command()

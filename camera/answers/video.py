@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle.files import atomic_path
-from ...errors import MachineError, UsageError, needing
+from ...errors import MachineError, UsageError, command, needing
 from ...media.marks import mark_video
 from .contract import AnswerSink, FaceAnswer, FaceFrame
 from .drawing import draw_frame, draw_readings, to_image
@@ -20,6 +20,11 @@ from .drawing import draw_frame, draw_readings, to_image
 TICKS = 90_000  # of the video's clock, a second
 PANEL_SHARE = 0.42  # width of the panel over the width of the picture
 CODECS = (("libx264", {"preset": "veryfast", "crf": "20"}), ("mpeg4", {"qscale": "3"}))
+
+
+def name_mp4(target: Path) -> str:
+    """The option that names an .mp4 in the place of another file."""
+    return command("-o", target.parent / f"{target.stem or 'answers'}.mp4")
 
 
 class OverlaySink(AnswerSink):
@@ -38,9 +43,7 @@ class OverlaySink(AnswerSink):
 
     def __init__(self, target: Path, labels: Sequence[str]) -> None:
         if target.suffix.lower() != ".mp4":
-            raise UsageError(
-                f"The overlay video is an .mp4; {target} is named otherwise.", next=f"-o {target.stem}.mp4"
-            )
+            raise UsageError(f"The overlay video is an .mp4; {target} is named otherwise.", next=name_mp4(target))
         if target.is_dir():
             raise UsageError(f"{target} is a folder; the overlay video needs a file name.")
         with needing("av", "camera", "Writing an overlay video"):

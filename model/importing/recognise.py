@@ -13,7 +13,7 @@ from ..foreign.inert import StoredTensor
 from ..networks.configs import config_from_json
 from ..networks.contract import NetworkConfig
 from ..networks.families import FAMILIES
-from ..networks.family import Family, Settings, assumed_words
+from ..networks.family import Family, Settings, assumed_options, assumed_words
 
 MOST_TOKENS = 1 << 17
 MOST_LEVELS = 4
@@ -105,8 +105,10 @@ def family_config(
         cause = error.cause or "the file's own arguments lack it, or say it in another way"
         raise BadInputError(f"{shown}: {error.what}", cause=cause, next=error.next or _SIZES, log=error.log) from error
     except UsageError as error:  # sizes that do not fit each other; whose they are, the cause says
-        cause = _sizes_of(options, assumed)
-        raise BadInputError(f"{shown}: {error.what}", cause=cause, next=error.next or _SIZES) from error
+        cause, step = _sizes_of(options, assumed), error.next or _SIZES
+        if lacking := assumed_options(family.settings, settings, options):
+            step = f"name what was assumed with {' and '.join(lacking)}; where that is right, {step}"
+        raise BadInputError(f"{shown}: {error.what}", cause=cause, next=step) from error
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise BadInputError(
             f"{shown}: its sizes cannot be read as those of a {family.title} ({error}).",

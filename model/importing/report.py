@@ -71,7 +71,7 @@ class ImportReport:
             },
             "license": f"code: {licences.code}. Weights: {licences.weights}. Data: {licences.data}",
             "licenses": asdict(licences),
-            "published": [asdict(row) for row in self.family.published],
+            "published": [asdict(row) for row in self.family.published_for(self.config)],
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -120,6 +120,9 @@ class ImportReport:
             lines.append("the file says: " + ", ".join(f"{key} {value}" for key, value in self.facts.items()))
         licences = self.family.licences
         lines += [f"code: {licences.code}", f"weights: {licences.weights}", f"data: {licences.data}"]
-        for row in self.family.published:
-            lines.append(f"published on {row.data}: UAR {row.uar}, WAR {row.war} ({row.note})")
+        for row in self.family.published_for(c):
+            lines.append(
+                f"published on {row.data}, of the paper's network, not of this file: UAR {row.uar}, WAR {row.war} "
+                f"({row.note})"
+            )
         return "\n".join(printable(line, 2000) for line in lines)

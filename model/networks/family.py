@@ -106,6 +106,7 @@ class Family:
         licences: of code, weights and data.
         settings: of an imported network, beside those that shapes give.
         published: what the authors reported.
+        published_config: of the network that they reported it of.
     """
 
     name: str
@@ -118,6 +119,19 @@ class Family:
     licences: Licences
     settings: tuple[FamilySetting, ...]
     published: tuple[PublishedScore, ...] = ()
+    published_config: NetworkConfig | None = None
+
+    def published_for(self, config: NetworkConfig) -> tuple[PublishedScore, ...]:
+        """What the authors reported of a network of these sizes; nothing where it is another one.
+
+        Classes, the stride of the frames and what training alone knows may differ, as from data set to data set.
+        """
+        paper = self.published_config
+        if paper is None or config.family != paper.family:
+            return ()
+        free = {"preset", "labels", "sampling", "dropout", "drop_path"}
+        sizes, wanted = ({k: v for k, v in asdict(c).items() if k not in free} for c in (config, paper))
+        return self.published if sizes == wanted and config.frames == paper.frames else ()
 
     def to_json(self) -> dict[str, Any]:
         """Name, paper, rights and published scores, for a bundle's index and card."""
@@ -182,9 +196,18 @@ def required(settings: Settings, options: Settings, name: str, option: str) -> A
     return found
 
 
+def assumed_options(listed: Iterable[FamilySetting], settings: Settings, options: Settings) -> list[str]:
+    """The options that would say what has to be assumed and what the shapes hold against it."""
+    return [OPTION_NAMES.get(s.options[0], f"--{s.options[0]}") for s in _assumed(listed, settings, options)]
+
+
+def _assumed(listed: Iterable[FamilySetting], settings: Settings, options: Settings) -> list[FamilySetting]:
+    return [s for s in listed if s.options and s.checked and s.origin(settings, options) == ASSUMED]
+
+
 def assumed_words(listed: Iterable[FamilySetting], settings: Settings, options: Settings) -> str:
     """What has to be assumed, with the options that say it otherwise; '' for nothing."""
-    lacking = [s for s in listed if s.options and s.checked and s.origin(settings, options) == ASSUMED]
+    lacking = _assumed(listed, settings, options)
     if not lacking:
         return ""
     told = ", ".join(f"{s.name} {s.assumed} ({OPTION_NAMES.get(s.options[0], f'--{s.options[0]}')})" for s in lacking)

@@ -66,13 +66,35 @@ def test_a_graph_that_is_not_there_names_those_that_are(small):
 # -------------------------------------------------------------------------------------------------------------- missing
 def test_where_no_bundle_stands_the_next_command_makes_one(tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_bytes(b"x")
-    for path in (tmp_path / "nothing", tmp_path / "empty", tmp_path / "file", tmp_path / ("x" * 5000)):
+    for path in (tmp_path / "nothing", tmp_path / "empty", tmp_path / ("x" * 5000)):
         with pytest.raises(BadInputError, match="There is no bundle") as caught:
             Bundle(path)
         assert caught.value.next.startswith(f"logoformer export CHECKPOINT -o {str(path)[:900]}")
     with pytest.raises(BadInputError):
         Bundle("a\0b")
+
+
+def test_what_stands_in_the_place_of_a_bundle_is_named_and_never_a_place_to_export_to(small, tmp_path):
+    (tmp_path / "scene.mp4").write_bytes(b"x")
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "1.png").write_bytes(b"x")
+    for path, named in (
+        (tmp_path / "scene.mp4", "the bundle comes first"),
+        (tmp_path / "frames", "'1.png', or the arguments are the other way round"),
+        (small / "manifest.json", "it is the index of a bundle"),
+    ):
+        with pytest.raises(BadInputError, match="There is no bundle") as caught:
+            Bundle(path)
+        assert named in caught.value.cause and "CHECKPOINT" not in caught.value.next
+    assert caught.value.next == f"name the folder: {small}"
+
+
+def test_an_export_that_did_not_finish_is_done_again(small):
+    (small / "manifest.json").unlink()
+    with pytest.raises(BadInputError, match="There is no bundle") as caught:
+        Bundle(small)
+    assert "did not finish" in caught.value.cause and "graphs/" in caught.value.cause
+    assert caught.value.next == f"logoformer export CHECKPOINT -o {small}"
 
 
 DAMAGE: dict[str, Callable[[Path, Path], object]] = {

@@ -74,14 +74,17 @@ def test_published_files_of_both_families(tmp_path, mae, capsys):
         (tmp_path / name).write_bytes(saved(content))
         assert cli.main(["import", str(tmp_path / name), *options, "-o", str(tmp_path / name[:-4])]) == 0
         text = capsys.readouterr().out
-        assert "0 missing, 0 unexpected" in text and "licence" in text and "published on DFEW" in text
-        assert "chosen on" in text and "academic, non-commercial" in text
+        assert "0 missing, 0 unexpected" in text and "licence" in text and "academic, non-commercial" in text
+        scored = name == "former.pth"  # of the published size; the other is a small one that nobody ever scored
+        assert ("published on DFEW, of the paper's network, not of this file" in text) is scored, text
+        assert ("chosen on" in text) is scored
         model, provenance = load_checkpoint(tmp_path / name[:-4])
         preset = "mae-dfer-tiny" if options else "former-dfer"
         wanted = untrained(PRESETS[preset]).state_dict()
         assert same(model.state_dict(), wanted)
         extra = provenance["extra"]
         assert extra["imported"]["file"] == name and "academic" in extra["licenses"]["data"]
+        assert bool(extra["published"]) is scored  # which the card of a bundle shows
         assert "MIT" in extra["licenses"]["code"] and "no licence" in extra["licenses"]["weights"]
 
 
@@ -166,6 +169,16 @@ def own_config(folder: Path) -> dict[str, Any]:
 def test_what_had_to_be_assumed_is_said_where_it_may_be_what_is_wrong(importing, mae, args, assumed):
     text = importing(3, saved(mae_file(mae, **args)), *MAE)
     assert "assumed as published" in text and assumed in text.split("Next: ")[0]
+
+
+def test_an_assumed_size_that_no_region_divides_is_to_be_named(tmp_path, mae, capsys):
+    (tmp_path / "x.safetensors").write_bytes(safetensors_bytes(mae))
+    words = ["import", str(tmp_path / "x.safetensors"), "--region", "2,2,4", "--frames", "8", "--heads", "4"]
+    assert cli.main([*words, "-o", str(tmp_path / "out")]) == 3
+    text = capsys.readouterr().err
+    assert "w=4 does not divide the 10 tokens" in text and "size 160 (--size)" in text
+    assert "Next: name what was assumed with --size; where that is right, choose w from" in text
+    assert cli.main([*words, "--size", "64", "-o", str(tmp_path / "out"), "-q"]) == 0
 
 
 def test_another_size_of_former_dfer_is_named(importing):

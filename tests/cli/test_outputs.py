@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from logoformer.camera.answers.video import OverlaySink
 from logoformer.cli.main import make_parser
 from logoformer.cli.outputs import KNOWN, TELL_THEMSELVES, check_output
-from logoformer.errors import BadInputError
+from logoformer.errors import BadInputError, UsageError
 from logoformer.media.marks import MP4_END
 
 MINE = b"holiday, 2019"
@@ -58,6 +59,16 @@ def test_a_file_of_somebody_else_is_left_alone_before_any_work(call, fails, tmp_
     advised = shlex.split(text.split("Next: ")[1].splitlines()[0])
     assert advised[0] == "logoformer" and passes(shlex.join(advised[1:]))
     assert not passes(f"{line} -o {target}") and passes(f"{line} -o {tmp_path}/new/{name}")
+
+
+@pytest.mark.parametrize("verb", ["run", "watch"])
+def test_what_is_no_mp4_is_refused_as_that_and_never_with_overwrite(verb, tmp_path):
+    """The verb refuses it whatever stands there: advice to overwrite would lead to that refusal."""
+    (tmp_path / "mine.txt").write_bytes(MINE)
+    assert passes(f"{verb} b.bundle v.mp4 -o {tmp_path}/mine.txt")
+    with pytest.raises(UsageError, match=r"is an \.mp4") as caught:
+        OverlaySink(tmp_path / "mine.txt", ["happy", "sad"])
+    assert caught.value.next == f"-o {tmp_path}/mine.mp4"
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -142,4 +142,5 @@ FORMER_DFER = Family(
         PublishedScore("DFEW", 53.69, 65.70, "five folds; each fold's epoch was chosen on its own test clips"),
         PublishedScore("FERV39k", 36.88, 45.72, "no weights are public; the epoch was chosen on the test clips"),
     ),
+    published_config=_PUBLISHED,
 )

@@ -71,4 +71,5 @@ LOGOFORMER = Family(
         PublishedScore("DFEW", 54.21, 66.98, "five folds"),
         PublishedScore("FERV39k", 38.22, 48.13, "its own split"),
     ),
+    published_config=LOGOFORMER_PRESETS["base"],
 )

@@ -217,4 +217,5 @@ MAE_DFER = Family(
         PublishedScore("FERV39k", 43.12, 52.07, f"{_CHOSEN}; the public file: 43.29 / 52.50"),
         PublishedScore("MAFW", 41.62, 54.31, f"five folds; {_CHOSEN}; the public files: 42.36 / 55.03"),
     ),
+    published_config=_PUBLISHED,
 )
