@@ -102,7 +102,7 @@ def _out(a: argparse.Namespace) -> list[list[Path]]:
 
 
 def _beside_source(a: argparse.Namespace) -> list[list[Path]]:
-    """The video that is written; no name but an .mp4, and not the source: the verb refuses those."""
+    """The video that is written; not a name that the verb refuses in any case."""
     sources = getattr(a, "sources", None) or [a.source]
     for (path,) in _out(a):
         if path.suffix.lower() != ".mp4":
