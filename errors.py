@@ -13,6 +13,8 @@ import operator
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
+INSTALL_NEWER = "pip install --upgrade logoformer-VERSION-py3-none-any.whl"  # no index of packages has it
+
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
@@ -82,6 +84,11 @@ class LogoformerError(Exception):
             parts.append(f"Next: {printable(self.next)}")
         parts += [f"  | {printable(line)}" for line in self.log]
         return "\n".join(parts)
+
+    @property
+    def line(self) -> str:
+        """The same on one line, for a log or a warning."""
+        return str(self).replace("\n", " ")
 
     def to_json(self) -> dict[str, object]:
         """The same, for `--json`."""

@@ -26,6 +26,7 @@ from ..errors import BadInputError, MachineError, RefusedError, command
 from .descriptors import opened_below
 from .kinds import HEAD_BYTES, file_kind
 
+FORBIDDEN = (errno.EACCES, errno.EPERM)
 MAX_JSON_BYTES = 4 << 20
 MAX_JSON_DEPTH = 32
 MAX_INT_CHARACTERS = 20  # of an int64 with its sign; longer ones are not even converted
@@ -123,7 +124,8 @@ def _reading_failed(error: OSError, shown: str) -> Exception:
         return BadInputError(f"{shown} does not exist.")
     if error.errno == errno.ENXIO:
         return RefusedError(f"{shown} is not a regular file.", cause="a socket or device in its place")
-    return BadInputError(f"{shown} cannot be read: {error.strerror}.")
+    step = command("ls", "-l", shown) if error.errno in FORBIDDEN else ""
+    return BadInputError(f"{shown} cannot be read: {error.strerror}.", next=step)
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -245,6 +247,7 @@ def writing(target: str | os.PathLike[str]) -> Iterator[None]:
 
 def writing_failed(error: OSError, target: str | os.PathLike[str]) -> MachineError:
     """Names what stopped a write."""
+    forbidden = error.errno in FORBIDDEN
     causes = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the quota is used up",
@@ -252,10 +255,11 @@ def writing_failed(error: OSError, target: str | os.PathLike[str]) -> MachineErr
         errno.EEXIST: "a file or a link that leads nowhere is in the place of a folder",
         errno.ENOTDIR: "a file is in the place of a folder",
     }
+    free = f"{command('ls', '-ld', Path(target).parent)} shows who may; change that" if forbidden else "free space"
     return MachineError(
         f"{os.fspath(target)} could not be written: {error.strerror or error}.",
         cause=causes.get(error.errno or 0, ""),
-        next="free space or name another place; nothing that stood there before was changed",
+        next=f"{free} or name another place; nothing that stood there before was changed",
     )
 
 

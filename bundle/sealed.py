@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import BadInputError, MachineError, RefusedError, UsageError, command
+from ..errors import INSTALL_NEWER, BadInputError, MachineError, RefusedError, UsageError
 from .files import dump_json, parse_json, read_regular, sha256, writing_failed
 
 MAX_COUNT = (1 << 31) - 1
@@ -56,7 +56,7 @@ def unseal(data: bytes, shown: str, format_name: str, version: int) -> dict[str,
         raise RefusedError(
             f"{shown} has schema version {found}; this program reads up to {version}.",
             cause="it was written by a newer logoformer",
-            next=command("pip", "install", "--upgrade", "logoformer"),
+            next=INSTALL_NEWER,
         )
     if seal(index) != data:  # also catches a flip in the white space
         raise RefusedError(f"{shown} does not match its own digest.", cause="a damaged copy, or a change by hand")

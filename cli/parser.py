@@ -27,6 +27,14 @@ class CommandParser(argparse.ArgumentParser):
             self._check_option(word)
         return super().parse_known_args(words, namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, left = self.parse_known_args(args, namespace)
+        if left:  # a verb's, whose own help says what it takes
+            verbs, verb = self.verbs, str(getattr(found, "verb", ""))
+            known = verbs.choices if verbs is not None else {}
+            known.get(verb, self).error(f"unrecognized arguments: {' '.join(left)}")
+        return found
+
     def error(self, message: str) -> NoReturn:
         error = UsageError(message, next=command(*self.prog.split(), "--help"))
         print(json.dumps(error.to_json()) if self._json else f"{self.prog}: error: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from .. import __version__
 from ..errors import UsageError
 from . import choices
 from .options import (
@@ -40,7 +41,8 @@ def _triton(a: argparse.Namespace, bar: Bar) -> int:
         f"capacity: {done.instances} instances x {done.faces} faces = {done.capacity} streams at once"
         f"{'' if a.backend in CPU_BACKENDS else ', on each GPU that Triton uses'}; one more waits until another ends"
     )
-    lines.append("Next: in the container, pip install 'logoformer[cpu]', then tritonserver --model-repository=...")
+    wheel = f"logoformer-{__version__}-py3-none-any.whl[cpu]"
+    lines.append(f"Next: in the container, pip install '{wheel}', then tritonserver --model-repository=...")
     return show(a, bar, {**asdict(done), "capacity": done.capacity}, "\n".join(lines))
 
 

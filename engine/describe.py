@@ -15,7 +15,7 @@ import numpy as np
 from ..bundle import Bundle, GraphEntry, TensorSpec
 from ..bundle.sealed import reading_fields
 from ..clips import Sampling, pattern_ages
-from ..errors import UsageError, one_of
+from ..errors import UsageError, command, one_of
 from .builder.proof import Proof, prove
 from .machine.log import Progress
 from .trust.index import engines_folder, read_index, verdict_of
@@ -113,7 +113,8 @@ def _text(d: Mapping[str, Any]) -> str:
     for row in d["verification"].get("accuracy", []):
         lines.append(f"    {row['precision']} on {row['evaluator']}: {row['verdict']} - {row['reason']}")
     lines += [f"    {note}" for note in d["void"]]
-    lines.append("  engines" if d["engines"] else "  engines     none; next: logoformer build")
+    build = command("logoformer", "build", d["bundle"])
+    lines.append("  engines" if d["engines"] else f"  engines     none; next: {build}")
     for e in d["engines"]:
         built_on = f"; built on {e['built_on']}" if e["built_on"] else ""
         lines.append(f"    {e['file']}  {e['size'] / 1e6:.2f} MB  {e['verdict']}{built_on}")

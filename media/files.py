@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..bundle.descriptors import opened_below
-from ..errors import BadInputError, RefusedError
+from ..errors import BadInputError, RefusedError, command
 
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]", b"<?xml")  # texts that name other files to be opened
 
@@ -89,4 +89,5 @@ def _not_opened(path: Path, error: OSError | ValueError) -> BadInputError | Refu
         return RefusedError(f"{path} is not a regular file.", cause="a link, pipe or folder in its place")
     if error.errno == errno.ENOENT:
         return BadInputError(f"{path} does not exist.")
-    return BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.")
+    step = command("ls", "-l", path) if error.errno in (errno.EACCES, errno.EPERM) else ""
+    return BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.", next=step)

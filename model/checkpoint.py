@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from ..bundle.files import atomic_folder, dump_json, parse_json, read_file, read_regular, sha256
-from ..errors import BadInputError, LogoformerError, MachineError, RefusedError, UsageError, command, one_of
+from ..errors import (
+    INSTALL_NEWER,
+    BadInputError,
+    LogoformerError,
+    MachineError,
+    RefusedError,
+    UsageError,
+    command,
+    one_of,
+)
 from .foreign.misfits import advise_path, explain_misfit, import_command
 from .foreign.paths import WEIGHTS, looks_like_url
 from .networks.configs import config_from_json
@@ -216,7 +225,7 @@ def _assemble(config: Any, state: Mapping[str, Tensor], shown: Path) -> Network:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise RefusedError(
             f"{shown} has checkpoint format {version!r}; this version reads up to {FORMAT_VERSION}.",
-            next="pip install --upgrade logoformer",
+            next=INSTALL_NEWER,
         )
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadInputError(

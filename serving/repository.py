@@ -6,7 +6,7 @@
 
 Each model has a copy of the bundle's verified bytes: a model that Triton loads alone, or from an object store, is
 whole, and damage to one copy leaves the other model working. `model.py` holds one import; what it runs is this package,
-so the server's Python needs it: `pip install 'logoformer[cpu]'`.
+so the server's Python needs it: `pip install 'logoformer-0.1.0-py3-none-any.whl[cpu]'`.
 """
 
 from __future__ import annotations

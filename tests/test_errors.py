@@ -113,6 +113,11 @@ def test_an_error_says_what_why_and_what_next_in_that_order():
     ]
 
 
+def test_an_error_is_one_line_of_a_log():
+    error = MachineError("No\nGPU.", cause="no driver", next="nvidia-smi")
+    assert error.line == "No\\nGPU. Likely cause: no driver Next: nvidia-smi"
+
+
 def test_an_error_with_nothing_but_a_what_is_one_line():
     assert str(MachineError("No GPU.")) == "No GPU."
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from ...errors import LogoformerError, MachineError, UsageError
+from ...errors import LogoformerError, MachineError, UsageError, command
 from ...media.pyav import open_container
 from .decoder import AvCapture
 from .live import Capture
@@ -97,7 +97,7 @@ class GstCapture(AvCapture):
         return MachineError(
             f"{self.shown}: the pipeline {ended} and gives no frames.",
             cause=explain_lines(lines),
-            next=f"try it alone: {PROGRAM} PIPELINE ! fakesink",
+            next=f"try it alone: {PROGRAM} {_pasted(self._pipeline)} ! fakesink",
             log=lines,
         )
 
@@ -119,6 +119,13 @@ class GstCapture(AvCapture):
         text = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES)).decode("utf-8", "replace")
         text = text.rpartition("\0")[2]
         return [scrub(line) for line in text.splitlines() if line.strip()][-6:]
+
+
+def _pasted(pipeline: str) -> str:
+    """The pipeline for a shell; a placeholder where one of its properties may be a password."""
+    if re.search(r"://|@|pw|pass|user|auth|token|secret|key", pipeline, re.IGNORECASE):
+        return "PIPELINE"
+    return " ".join(word if word == "!" else command(word) for word in split_pipeline(pipeline))
 
 
 def split_pipeline(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import json
 import logging
@@ -62,10 +63,9 @@ class PageServer:
         try:
             self._server = _Server(board, host, port)
         except OSError as error:
+            cause, step = _why_not_served(error)
             raise MachineError(
-                f"The page cannot be served at {host}:{port}: {error.strerror or error}.",
-                cause="another program, perhaps another watch, listens there",
-                next="--port 0, which takes a free one",
+                f"The page cannot be served at {host}:{port}: {error.strerror or error}.", cause=cause, next=step
             ) from error
         port = self._server.server_address[1]
         self._server.access = Access(host, port, token)
@@ -83,6 +83,17 @@ class PageServer:
         self._thread.join()
         self._server.end_connections()
         self._server.server_close()
+
+
+def _why_not_served(error: OSError) -> tuple[str, str]:
+    """The likely cause and the next step."""
+    if error.errno == errno.EADDRINUSE:
+        return "another program, perhaps another watch, listens there", "--port 0, which takes a free one"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "--host is no name or address of this machine", "--host 127.0.0.1, or --host 0.0.0.0 for all addresses"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 are for the administrator", "--port 8080"
+    return "", "--host 127.0.0.1 --port 0, which takes a free port of this machine"
 
 
 class _Server(http.server.ThreadingHTTPServer):

@@ -148,7 +148,7 @@ def open_backend(bundle: Bundle, backend: str, precision: str, options: Mapping[
             passed_over.append(f"{name}: {error.what}")
             _log.info("%s is not used: %s", name, printable(error.what))
             if isinstance(error, RefusedError):  # an engine is there and may not run: nobody should learn it by chance
-                warnings.warn(f"{name} is passed over: {error}", RuntimeWarning, stacklevel=3)
+                warnings.warn(f"{name} is passed over: {error.line}", RuntimeWarning, stacklevel=3)
     if backend == "auto":
         try:
             return replace(_open_onnx(bundle, "openvino", precision, options), passed_over=tuple(passed_over))

@@ -157,7 +157,7 @@ def require_same_model(
     error = RefusedError(what, cause=cause, next=advice)
     if strict:
         raise error
-    warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+    warnings.warn(error.line, RuntimeWarning, stacklevel=2)
 
 
 def _running(running: Running) -> str:

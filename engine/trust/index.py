@@ -38,7 +38,6 @@ SCHEMA_VERSION = 1
 MAX_ENGINE_BYTES = 2 << 30
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}/[A-Za-z0-9][A-Za-z0-9._+-]{0,120}\.engine")
 _OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.engine(\.sig)?|\.part-.*")
-_AGAIN = command("logoformer", "build", "BUNDLE")
 NOT_RUN = "built, not run"
 VERIFIED, FAILED = "verified", "failed"
 STALE = "stale: built from another graph than the bundle's"
@@ -128,7 +127,8 @@ def read_index(folder: str | os.PathLike[str]) -> tuple[EngineEntry, ...]:
     path = Path(folder) / "index.json"
     if not os.path.lexists(path):
         return ()
-    with advising(f"remove {path}, then: {_AGAIN}"):
+    bundle, *elsewhere = _folder_words(Path(folder))
+    with advising(f"remove {path}, then: {command('logoformer', 'build', bundle, *elsewhere)}"):
         index = unseal(read_regular(folder, "index.json", MAX_JSON_BYTES), str(path), FORMAT, SCHEMA_VERSION)
         with reading_fields(str(path)):
             return tuple(_entry(item) for item in typed(index["engines"], list))
@@ -154,12 +154,16 @@ def build_command(
     every_graph: bool = False,
 ) -> str:
     """The command that builds an engine, or every graph of its precision, anew into that folder."""
-    path = Path(folder)
-    inside = path.name == "engines"
-    words = ["logoformer", "build", str(path.parent) if inside else "BUNDLE", "--target", target]
+    bundle, *elsewhere = _folder_words(Path(folder))
+    words = ["logoformer", "build", bundle, "--target", target]
     words += [*([] if every_graph else ["--graph", graph]), "--precision", precision]
     words += ["--device", str(device)] if device and target == "tensorrt" else []  # RTX builds without a GPU
-    return command(*words, *([] if inside else ["--engines-dir", str(path)]))
+    return command(*words, *elsewhere)
+
+
+def _folder_words(path: Path) -> list[str]:
+    """The words that name a folder of engines: its bundle, or also `--engines-dir`."""
+    return [str(path.parent)] if path.name == "engines" else ["BUNDLE", "--engines-dir", str(path)]
 
 
 def write_engine(folder: str | os.PathLike[str], target: str, stem: str, plan: bytes) -> tuple[str, str]:

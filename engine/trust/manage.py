@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.files import read_file, sha256, write_atomic
-from ...errors import RefusedError, UsageError
+from ...errors import RefusedError, UsageError, command
 from .index import MAX_ENGINE_BYTES, EngineEntry, read_index
 from .signature import read_public_key, sign
 from .store import TrustStore
@@ -57,6 +57,8 @@ def manage(
         raise UsageError(
             "One thing at a time: an engine FILE, --add-key PUBKEY, --sign FILE --key PRIVATE, --list or --remove HASH."
         )
+    if file == "list" and not Path(file).exists():
+        raise UsageError("trust has no subcommand 'list'.", next=command("logoformer", "trust", "--list"))
     if file is not None:
         return _trust(Path(file), store)
     if add_key is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from logoformer.bundle.files import read_file, read_regular, sha256
+from logoformer.bundle.files import read_file, read_regular, sha256, writing_failed
 from logoformer.errors import BadInputError, RefusedError
 
 
@@ -162,8 +162,15 @@ def test_what_may_not_be_read_is_bad_input(bundle, monkeypatch):
     monkeypatch.setattr(
         os, "open", lambda *_, **__: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied"))
     )
-    with pytest.raises(BadInputError, match="cannot be read: Permission denied"):
+    with pytest.raises(BadInputError, match="cannot be read: Permission denied") as caught:
         read_regular(bundle, "manifest.json", 100)
+    assert caught.value.next == f"ls -l {bundle}/manifest.json"
+
+
+def test_what_may_not_be_written_is_no_matter_of_space(tmp_path):
+    denied = writing_failed(PermissionError(errno.EACCES, "Permission denied"), tmp_path / "x.mp4").next
+    assert denied.startswith(f"ls -ld {tmp_path} ") and "free space" not in denied
+    assert writing_failed(OSError(errno.ENOSPC, "No space left"), tmp_path / "x").next.startswith("free space")
 
 
 @pytest.mark.parametrize(("size", "limit", "good"), [(10, 10, True), (11, 10, False), (10, 9, False), (0, 0, True)])

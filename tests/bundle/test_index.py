@@ -25,7 +25,7 @@ def test_a_newer_schema_says_what_to_install(small, version, reseal, refused):
     reseal(small, lambda m: m.update(schema_version=version))
     error = refused(small)
     assert f"version {version}; this program reads up to 1" in error.what
-    assert error.next == "pip install --upgrade logoformer"
+    assert error.next == "pip install --upgrade logoformer-VERSION-py3-none-any.whl"
 
 
 @pytest.mark.parametrize("version", [0, -1, True, 1.0, "1", None, [1]])

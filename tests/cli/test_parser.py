@@ -74,7 +74,8 @@ def test_what_resembles_nothing_lists_the_choices(capsys: pytest.CaptureFixture[
     assert "'base', 'wide', 'tiny'" in text and "\x1b" not in text
     assert did_you_mean("--zzzz", ["--preset"]) == ""
     assert "the following arguments are required: -o/--out" in refused(capsys, "init")
-    assert "unrecognized arguments: more" in refused(capsys, "inspect", "b", "more")
+    text = refused(capsys, "run", "b", "a.mp4", "more.mp4")
+    assert text == "logoformer run: error: unrecognized arguments: more.mp4\nNext: logoformer run --help\n"
 
 
 def test_a_wrong_call_is_json_when_asked(capsys: pytest.CaptureFixture[str]):

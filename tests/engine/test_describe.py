@@ -97,6 +97,7 @@ def test_inspect_needs_no_torch_and_shows_the_bar_figures(untrained_bundle: Path
     text = describe_text(describe(untrained_bundle))
     for word in ("0.187 M", "0.046 G", "0.043 G", "128 of 64", "stays fp32", "engines     none"):
         assert word in text, word
+    assert f"none; next: logoformer build {untrained_bundle}\n" in f"{text}\n"
 
 
 def test_inspect_names_the_family_and_its_figures(family_bundle: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.files import atomic_path
-from ...errors import UsageError, command, needing, one_of, printable
+from ...errors import UsageError, needing, one_of, printable
 
 FORMATS = (".jsonl", ".parquet")
 _MAX_HEAD_BYTES = 1 << 20
@@ -92,7 +92,7 @@ def finished_entries(path: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(
             f"{printable(path)} is damaged; it was left alone.",
             cause="another program changed it, or a copy ended early",
-            next=f"add --overwrite, which answers anew, or {_drop(path)}",
+            next=_drop(path),
         ) from error
 
 
@@ -113,7 +113,7 @@ def require_asked_for(path: Path, finished: Iterable[str], asked: Container[str]
             f"{printable(path)} holds answers of {len(lost)} recordings that are not among these, the first "
             f"{printable(lost[0])}; it was left alone.",
             cause="an earlier call of other recordings with the same -o, or recordings that went away since",
-            next=f"add --overwrite to do without those answers, or {_drop(path)}",
+            next="add --overwrite to do without those answers, or name another file with -o",
         )
 
 
@@ -128,7 +128,7 @@ def write_answers(path: Path, head: Mapping[str, Any], entries: Sequence[Mapping
 
 
 def _drop(path: Path) -> str:
-    return f"name another file with -o, or drop it: {command('rm', path)}"
+    return "name another file with -o" + ("" if path.is_dir() else ", or add --overwrite, which answers anew")
 
 
 def _short(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import re
@@ -250,9 +251,27 @@ def test_an_open_address_without_a_token_is_refused_before_anything_listens(boar
 def test_a_port_that_is_taken_is_an_error_with_advice(board, page):
     with pytest.raises(MachineError, match="cannot be served") as caught:
         PageServer(board, "127.0.0.1", port_of(page), None)
-    assert "--port 0" in caught.value.next
+    assert "--port 0" in caught.value.next and "another watch" in caught.value.cause
     with pytest.raises(UsageError, match="no port"):
         PageServer(board, "127.0.0.1", 70000, None)
+
+
+@pytest.mark.parametrize(
+    ("raised", "cause", "step"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "no name or address", "--host 127.0.0.1"),
+        (OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "no name or address", "--host 127.0.0.1"),
+        (OSError(errno.EACCES, "Permission denied"), "below 1024", "--port 8080"),
+    ],
+)
+def test_only_a_port_that_is_taken_is_called_that(board, monkeypatch, raised, cause, step):
+    def bind(_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(server_module._Server, "server_bind", bind)
+    with pytest.raises(MachineError, match="cannot be served") as caught:
+        PageServer(board, "192.0.2.1", 80, "x" * 32)
+    assert cause in caught.value.cause and caught.value.next.startswith(step)
 
 
 # ---------------------------------------------------------------------------------------------------- hostile requests

@@ -170,7 +170,8 @@ def test_a_link_or_a_pipe_is_no_index(folder, tmp_path):
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 50_000, b"{" + b" " * (5 << 20) + b"}"])
 def test_an_index_that_is_none_is_refused_and_left_alone(folder, entries, data):
     (folder / "index.json").write_bytes(data)
-    assert "remove " in refused(folder).next
+    at = f"{folder.parent}" if folder.name == "engines" else f"BUNDLE --engines-dir {folder}"
+    assert refused(folder).next == f"remove {folder}/index.json, then: logoformer build {at}"
     with pytest.raises(RefusedError):
         add_to_index(folder, entries)
     assert (folder / "index.json").read_bytes() == data
@@ -179,7 +180,7 @@ def test_an_index_that_is_none_is_refused_and_left_alone(folder, entries, data):
 def test_a_newer_index_is_refused_and_left_alone(folder, entries):
     reseal(folder, lambda index: index.update(schema_version=2))
     newer = (folder / "index.json").read_bytes()
-    assert refused(folder).next == "pip install --upgrade logoformer"
+    assert refused(folder).next == "pip install --upgrade logoformer-VERSION-py3-none-any.whl"
     with pytest.raises(RefusedError):
         add_to_index(folder, entries)
     assert (folder / "index.json").read_bytes() == newer

@@ -103,6 +103,7 @@ def test_an_exchanged_engine_is_not_trusted_by_its_name(path, store, fails):
 
 def test_what_is_trusted_can_be_listed_and_taken_back(entry, path, store, trust, fails):
     assert "nothing is trusted" in trust("--list")
+    assert "Next: logoformer trust --list" in fails(2, "trust", "list")
     trust(path)
     store.record_cache("timing.x", b"x")
     said = trust("--list")

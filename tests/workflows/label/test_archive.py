@@ -127,7 +127,7 @@ def test_another_call_and_a_second_run_are_refused(runtime, archive, tmp_path):
         run(runtime, [archive], out, WHOLE, second)
     with pytest.raises(UsageError, match="face: whole there, center now") as caught:
         run(runtime, [archive], out, LabelConfig(face="center"))
-    assert caught.value.next.startswith("repeat it with --face whole, ") and f".{out.name}.journal" in caught.value.next
+    assert caught.value.next.startswith("repeat it with --face whole, ") and f".{out.name}.journal" in caught.value.what
     assert run(runtime, [archive], out, WHOLE).resumed == 2
 
 
@@ -145,7 +145,7 @@ def test_answers_of_other_options_are_not_replaced(runtime, untrained_bundle, ar
     with pytest.raises(UsageError, match="face: whole there, center now; hop: 4 there, 5 now") as caught:
         run(runtime, [archive], out, LabelConfig("center", hop=5))
     assert caught.value.next.startswith(
-        "repeat it with --face whole --hop 4, name another file with -o, or drop it: rm"
+        "repeat it with --face whole --hop 4, name another file with -o, or add --overwrite"
     )
     assert out.read_bytes() == before and [p for p in tmp_path.iterdir() if p.name.endswith(".journal")] == []
     assert run(runtime, [archive], out, WHOLE).resumed == 12  # the same call has nothing left to answer
