@@ -197,7 +197,7 @@ def test_overwrite_replaces_any_file_and_goes_on_after_an_interruption(archive, 
     [
         ({**HEAD, "precision": "fp16"}, "(precision: fp16 there, fp32 now)", "repeat it with --precision fp16, "),
         ({**HEAD, "hop": 8, "face": "center"}, "(face: center there, whole now; hop: 8 there, 4 now)", "repeat it"),
-        ({**HEAD, "digest": "e", "labels": ["sad"]}, "(digest: e there, d now)", "name another file with -o, or drop"),
+        ({**HEAD, "digest": "e", "labels": ["sad"]}, "(digest: e there, d now)", "name another file with -o, or add"),
         ({"logoformer": "0.1.0"}, "(digest: null there, d now; precision: null there", "name another file"),
         ({**HEAD, "more": 1}, "(more: 1 there, null now)", "name another file"),
         ({**HEAD, "labels": ["sad"]}, '(labels: ["sad"] there, ["calm"] now)', "name another file"),
@@ -207,7 +207,7 @@ def test_what_differs_is_named(there, says, advises):
     with pytest.raises(UsageError) as caught:
         require_same_head(Path("a.jsonl"), there, HEAD)
     assert says in caught.value.what and caught.value.next.startswith(advises)
-    assert caught.value.next.endswith("rm a.jsonl")
+    assert caught.value.next.endswith("or add --overwrite, which answers anew")
     require_same_head(Path("a.jsonl"), dict(HEAD), HEAD)
 
 
