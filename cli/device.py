@@ -10,9 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import UsageError, command, printable
-from . import choices
+from . import EXIT_INTERRUPTED, choices
 from .options import (
-    EXIT_INTERRUPTED,
     AddVerb,
     backend_option,
     choice_option,

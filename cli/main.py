@@ -1,35 +1,28 @@
 """The command line: parses, calls one function, prints. No logic.
 
 Every verb takes `--json`, `-v` and `-q`. Exit codes are those of `errors.py`. Nothing heavy is imported before a verb
-is known, so `--help` answers at once. Each group of verbs is a file: `model.py`, `bundle.py`, `device.py`,
-`watch.py`, `serving.py`, `completion.py`.
+is known, so `--help` answers at once; and nothing at all before Ctrl-C is noted, so that it never ends in a traceback.
+Each group of verbs is a file: `model.py`, `bundle.py`, `device.py`, `watch.py`, `serving.py`, `completion.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import io
-import json
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from types import FrameType
+from typing import TYPE_CHECKING
 
-from .. import __version__
-from ..errors import EXIT_OK, LogoformerError, MachineError, command, missing_package
-from . import bundle as cli_bundle
-from . import completion as cli_completion
-from . import device as cli_device
-from . import importing as cli_importing
-from . import model as cli_model
-from . import serving as cli_serving
-from . import watch as cli_watch
-from .options import EXIT_INTERRUPTED, Handler, handling
-from .outputs import check_output
-from .parser import CommandParser
-from .terminal import Bar, logging_to_stderr
+from . import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    import argparse
+    from types import FrameType
+
+    from ..errors import LogoformerError, MachineError
+    from .options import Handler
+    from .terminal import Bar
 
 # Which extra of pyproject brings what a verb imports. The other verbs run on numpy, Pillow and one backend.
 EXTRAS = {
@@ -41,6 +34,12 @@ EXTRAS = {
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs; the reference in docs/ is made from it."""
+    from argparse import RawDescriptionHelpFormatter
+
+    from .. import __version__
+    from . import bundle, completion, device, importing, model, serving, watch
+    from .parser import CommandParser
+
     parser = CommandParser(
         prog="logoformer",
         description="LOGO-Former from a PyTorch checkpoint to a camera on an edge GPU.",
@@ -57,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=help,
             description=help[0].upper() + help[1:] + ".",
             epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=RawDescriptionHelpFormatter,
         )
         p.set_defaults(handler=handler)
         p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
@@ -68,82 +67,187 @@ def make_parser() -> argparse.ArgumentParser:
         )
         return p
 
-    for group in (cli_model, cli_importing, cli_bundle, cli_device, cli_watch, cli_serving, cli_completion):
+    for group in (model, importing, bundle, device, watch, serving, completion):
         group.add(verb)
     return parser
 
 
 # ----------------------------------------------------------------------------------------------------------------- main
 def main(argv: Sequence[str] | None = None) -> int:
-    """The entry point. Returns the exit code."""
-    _escape_what_cannot_be_encoded()
-    parser = make_parser()
-    words = sys.argv[1:] if argv is None else list(argv)
-    if not words:
-        parser.print_help()
-        return EXIT_OK
-    try:
-        a = parser.parse_args(words)
-    except SystemExit as end:  # --help, --version or a wrong call, which is printed already
-        return int(end.code or 0)
-    bar = Bar(quiet=a.json or a.quiet)
-    with logging_to_stderr(bar, a.verbose, a.quiet), _noting_interrupts() as interrupts:
-        code = _run(a, words, bar, interrupts)
-        return _interrupted(a, bar) if interrupts and code != EXIT_INTERRUPTED else code
+    """The entry point. Returns the exit code.
+
+    Args:
+        argv: words after the program's name. None: those of this process, which ends when this returns.
+    """
+    interrupts = _Interrupts()
+    with _noting(interrupts, ending=argv is None):
+        try:
+            _open_standard_streams()
+            code = _call(sys.argv[1:] if argv is None else list(argv), interrupts)
+        except KeyboardInterrupt:  # no verb was known yet, or it is the second one
+            return interrupts.tell()
+        return interrupts.tell() if interrupts.came and not interrupts.told else code
+
+
+class _Interrupts:
+    """The interrupts that came, also those whose KeyboardInterrupt foreign code swallowed.
+
+    Raised inside a callback of C++ code or inside an import, the exception ends there, or comes out as another one.
+
+    Attributes:
+        came: how many.
+        told: the program is about to end as interrupted, and further ones change nothing.
+        over: nothing is left to do but to wait for threads; another one ends that too.
+        verb: the verb that runs, if it is known.
+        bar: its progress line.
+    """
+
+    def __init__(self) -> None:
+        self.came = 0
+        self.told = self.over = False
+        self.verb = ""
+        self.bar: Bar | None = None
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Handles SIGINT."""
+        self.came += 1
+        if self.over:
+            os._exit(EXIT_INTERRUPTED)
+        if not self.told:
+            signal.default_int_handler(number, frame)
+
+    def tell(self) -> int:
+        """Prints the line, once, and returns the exit code."""
+        self.told = True
+        if self.bar is not None:
+            self.bar.clear()
+        name = f"logoformer {self.verb}".rstrip()
+        with contextlib.suppress(OSError):
+            print(f"{name}: interrupted" + ("; no output is half written" if self.verb else ""), file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager
-def _noting_interrupts() -> Iterator[list[int]]:
-    """Gives the interrupts that came, also those whose KeyboardInterrupt foreign code swallowed.
+def _noting(interrupts: _Interrupts, ending: bool) -> Iterator[None]:
+    """Notes interrupts; afterwards the calling program has its handler back.
 
-    Raised inside a callback of C++ code or inside an import, the exception ends there, or comes out as another one.
+    Args:
+        interrupts: takes them.
+        ending: the process ends afterwards: once interrupted, it does not fall to another interrupt on its way out.
     """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        signal.default_int_handler(number, frame)
-
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not the handler of a host program
-    with handling(signal.SIGINT, note) if ours else contextlib.nullcontext():
-        yield came
+    try:
+        if ours:
+            signal.signal(signal.SIGINT, interrupts.note)
+    except ValueError:  # outside the main thread Python takes no handler
+        ours = False
+    try:
+        yield
+    finally:
+        interrupts.told = True
+        if ours and interrupts.came and ending:
+            import atexit
+
+            # Python's last steps set the signal back to the system's way, which is death, unless it is ignored.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+            # `python -m` ends by the signal after all where the KeyboardInterrupt, long caught, passed through an exec()
+            # of a text, as dataclasses use it: a flag of CPython's stays set until another exec() ends well.
+            exec("")
+            interrupts.over = True
+        elif ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _interrupted(a: argparse.Namespace, bar: Bar) -> int:
-    bar.clear()
-    print(f"logoformer {a.verb}: interrupted; files already on disk are unchanged", file=sys.stderr)
-    return EXIT_INTERRUPTED
+def _open_standard_streams() -> None:
+    """Opens those of descriptors 0 to 2 that are closed on the null device, and makes output escape what it must.
+
+    The next file to be opened would get the free number, and what is printed would go into it.
+    """
+    import io
+
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # characters that its encoding lacks
 
 
-def _run(a: argparse.Namespace, words: Sequence[str], bar: Bar, interrupts: Sequence[int]) -> int:
+def _call(words: Sequence[str], interrupts: _Interrupts) -> int:
+    from .terminal import Bar, logging_to_stderr
+
+    parser = make_parser()
+    try:
+        a = parser.parse_args(words or ["--help"])
+    except SystemExit as end:  # --help, --version or a wrong call, which is printed already
+        return int(end.code or 0) or _flushed()
+    except OSError as error:
+        return _unprinted(error)
+    interrupts.verb = a.verb
+    interrupts.bar = bar = Bar(quiet=a.json or a.quiet)
+    with logging_to_stderr(bar, a.verbose, a.quiet):
+        return _run(a, words, bar, interrupts)
+
+
+def _flushed() -> int:
+    """The exit code of what only printed: 0 where it could be written."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _unprinted(error)
+    return 0
+
+
+def _unprinted(error: OSError) -> int:
+    _settle_output()
+    if isinstance(error, BrokenPipeError):
+        return 0
+    failure = _unwritten(error)
+    print(f"logoformer: {failure}", file=sys.stderr)
+    return failure.exit_code
+
+
+def _run(a: argparse.Namespace, words: Sequence[str], bar: Bar, interrupts: _Interrupts) -> int:
+    from ..errors import LogoformerError, MachineError
+    from .outputs import check_output
+
     handler: Handler = a.handler
     try:
         check_output(a, words)
-        return handler(a, bar)
+        code = handler(a, bar)
+        interrupts.told |= code == EXIT_INTERRUPTED  # by the verb itself
+        return code
     except (LogoformerError, ModuleNotFoundError) as raised:
-        if interrupts:  # what it is called is wrong: an import that an interrupt ended is no broken installation
-            return _interrupted(a, bar)
+        if interrupts.came:  # what it is called is wrong: an import that an interrupt ended is no broken installation
+            return interrupts.tell()
         return _fail(a, bar, raised if isinstance(raised, LogoformerError) else _missing(a.verb, raised))
     except KeyboardInterrupt:
-        return _interrupted(a, bar)
+        return interrupts.tell()
     except BrokenPipeError:
         _settle_output()
         return 0
     except MemoryError:
         return _fail(a, bar, MachineError("This machine ran out of memory.", next="end other programs, then run again"))
     except OSError as error:  # such as a full disk behind a redirected standard output
-        return _fail(a, bar, MachineError(f"The operating system reports: {error}.", next="df -h"))
+        return _fail(a, bar, _unwritten(error))
     except Exception:
-        if interrupts:
-            return _interrupted(a, bar)
+        if interrupts.came:
+            return interrupts.tell()
         raise
 
 
-def _escape_what_cannot_be_encoded() -> None:
-    """Makes output escape the characters that its encoding lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _unwritten(error: OSError) -> MachineError:
+    from ..errors import MachineError
+
+    return MachineError(f"The operating system reports: {error}.", next="df -h")
 
 
 def _settle_output() -> None:
@@ -155,6 +259,10 @@ def _settle_output() -> None:
 
 
 def _fail(a: argparse.Namespace, bar: Bar, error: LogoformerError) -> int:
+    import json
+
+    from ..errors import command
+
     bar.clear()
     _settle_output()
     error.next = error.next or command("logoformer", a.verb, "--help")
@@ -163,6 +271,8 @@ def _fail(a: argparse.Namespace, bar: Bar, error: LogoformerError) -> int:
 
 
 def _missing(verb: str, error: ModuleNotFoundError) -> MachineError:
+    from ..errors import missing_package
+
     module = (error.name or "").partition(".")[0]
     if verb not in EXTRAS or module in ("", "logoformer"):
         raise error  # a bug in this package, not in the installation

@@ -15,7 +15,6 @@ from ..errors import printable
 from . import choices
 from .terminal import Bar
 
-EXIT_INTERRUPTED = 130
 Handler = Callable[[argparse.Namespace, Bar], int]
 SignalHandler = Callable[[int, FrameType | None], Any]
 

@@ -35,6 +35,10 @@ class CommandParser(argparse.ArgumentParser):
             known.get(verb, self).error(f"unrecognized arguments: {' '.join(left)}")
         return found
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:  # argparse passes over an error of the system, such as a full disk
+            (file or sys.stderr).write(message)
+
     def error(self, message: str) -> NoReturn:
         error = UsageError(message, next=command(*self.prog.split(), "--help"))
         print(json.dumps(error.to_json()) if self._json else f"{self.prog}: error: {error}", file=sys.stderr)

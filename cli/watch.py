@@ -27,6 +27,7 @@ from .terminal import Bar, change_line, loss_line
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..camera.answers.contract import FaceRuntime
+    from ..camera.answers.video import OverlaySink
     from ..camera.pipeline.board import Board
 
 PORT, HERE = 8080, "127.0.0.1"
@@ -60,7 +61,9 @@ def _watch(a: argparse.Namespace, bar: Bar) -> int:
         if a.out:
             from ..camera.answers.video import OverlaySink
 
-            sinks.append(OverlaySink(_target(a), bundle.labels))
+            recording = OverlaySink(_target(a), bundle.labels)
+            sinks.append(recording)
+            stack.enter_context(_naming(recording, a, bar))
         if sys.stdout.isatty() and not (a.json or a.events or a.schema != "own"):
             sinks.append(CallbackSink(on_event=change_line))
         elif not a.quiet or not sys.stdout.isatty():
@@ -140,6 +143,16 @@ def _say(a: argparse.Namespace, bar: Bar, text: str) -> None:
     if not a.quiet:
         bar.clear()
         print(printable(text), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _naming(recording: OverlaySink, a: argparse.Namespace, bar: Bar) -> Iterator[None]:
+    """Names the recording when it is closed, whatever ended the watch: it holds what was seen until then."""
+    try:
+        yield
+    finally:
+        if recording.kept:
+            _say(a, bar, f"{recording.target}: {recording.frames} frames recorded")
 
 
 def end_lines(board: Board) -> Iterator[str]:

@@ -36,6 +36,10 @@ class OverlaySink(AnswerSink):
         target: the file, an .mp4.
         labels: the C class names.
 
+    Attributes:
+        frames: how many were written.
+        kept: whether the file is at `target`.
+
     Raises:
         UsageError: another kind of file, or a folder.
         MachineError: PyAV is not installed.
@@ -50,7 +54,7 @@ class OverlaySink(AnswerSink):
             import av
         self._av: Any = av
         self.target, self._labels = target, tuple(labels)
-        self.frames = 0
+        self.frames, self.kept = 0, False
         self._stack = contextlib.ExitStack()
         self._container: Any = None
         self._stream: Any = None
@@ -84,12 +88,13 @@ class OverlaySink(AnswerSink):
         container, self._container = self._container, None
         if container is None:
             return
-        with self._writing():
+        # Leaving the stack gives the file its name; an interrupt here takes away what is there of it.
+        with self._stack, self._writing():
             for packet in self._stream.encode():
                 container.mux(packet)
             container.close()
             mark_video(self._part)
-        self._stack.close()  # which gives the file its name
+        self.kept = True
 
     def _open(self, seen: FaceFrame) -> None:
         shown = draw_frame(seen, {}).size

@@ -20,6 +20,7 @@ from typing import Any
 
 from ...bundle import Bundle, GraphEntry
 from ...errors import VerificationError, command, printable
+from ..machine.interrupts import holding_interrupts
 from ..machine.log import BuildLog, make_logger, write_to
 from ..machine.tensorrt import find_module
 from ..plan.inspector import engine_information, parse_inspector
@@ -62,8 +63,9 @@ def xray(
     trt = find_module("rtx")
     messages: list[str] = []
     log = BuildLog(lambda message: messages.append(message) if message.startswith("Layers:") else None)
-    compilation = Compilation(trt, onnx, shown, wanted, log)
-    compilation.run("DETAILED")
+    with holding_interrupts() as handle:
+        compilation = Compilation(trt, onnx, shown, wanted, log)
+        compilation.run("DETAILED", lambda *_: handle())  # what a handler raises ends the build and comes out of it
     steps, unread = parse_plan(messages)
     if not steps:
         raise VerificationError(

@@ -54,6 +54,64 @@ def test_the_same_error_without_an_interrupt_is_told(monkeypatch, capsys):
     assert "does not import" in capsys.readouterr().err
 
 
+# --------------------------------------------------------------------------------------------- from begin to end
+PROGRAM = """
+import atexit, signal, sys, threading
+from logoformer.cli import device, main, parser
+
+def interrupt(*_):
+    signal.raise_signal(signal.SIGINT)
+
+def twice(*_):
+    try:
+        interrupt()
+    finally:
+        interrupt()
+
+def in_a_text(*_):
+    exec("interrupt()", {"interrupt": interrupt})
+
+def while_a_thread_lives(*_):
+    def send():
+        while True:
+            threading.main_thread().join(0.05)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    threading.Thread(target=send).start()
+    interrupt()
+
+def late(*_):
+    atexit.register(interrupt)
+    interrupt()
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+place, how = sys.argv[1:]
+sys.argv[1:] = ["doctor"]
+if place == "parser":
+    parser.CommandParser.parse_args = globals()[how]
+elif place == "verb":
+    device._doctor = globals()[how]
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.parametrize("how", ["interrupt", "twice", "in_a_text", "late"])
+@pytest.mark.parametrize("place", ["parser", "verb"])
+def test_one_line_and_130_whenever_it_comes_and_however_often(place, how, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    words = [sys.executable, "-m", "program", place, how]  # `-m`: as people call it without an installation
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    verb = "" if place == "parser" else " doctor"
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith(f"logoformer{verb}: interrupted") and done.stderr.count("\n") == 1
+
+
+def test_a_thread_that_does_not_end_is_not_waited_for_after_another_one(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    words = [sys.executable, "-m", "program", "verb", "while_a_thread_lives"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 130 and done.stderr.count("\n") == 1, done.stderr
+
+
 # ------------------------------------------------------------------------------------ handlers of a host program
 HANDLED = {  # a call, and the function in which it works
     f"build {BUNDLE} --target rtx": "logoformer.engine.builder.bundle.build_bundle",

@@ -15,6 +15,7 @@ import logoformer
 import pytest
 from logoformer.cli import device as cli_device
 from logoformer.cli import main as cli
+from logoformer.cli import terminal
 from logoformer.cli.terminal import Bar
 from logoformer.engine.builder import process
 from logoformer.engine.builder.compile import BuildOptions
@@ -83,7 +84,7 @@ def test_every_verb_takes_both():
 def test_a_quiet_bar_draws_nothing(monkeypatch: pytest.MonkeyPatch):
     seen: list[bool] = []
     monkeypatch.setattr(cli_device, "_doctor", lambda a, bar: 0)
-    monkeypatch.setattr(cli, "Bar", lambda *, quiet: seen.append(quiet) or Bar(quiet=quiet))
+    monkeypatch.setattr(terminal, "Bar", lambda *, quiet: seen.append(quiet) or Bar(quiet=quiet))
     for words in (["doctor"], ["doctor", "-q"], ["doctor", "--json"]):
         cli.main(words)
     assert seen == [False, True, True]

@@ -215,6 +215,24 @@ def test_ctrl_c_is_an_interrupt(start, untrained_bundle, folder):
     assert start(untrained_bundle, folder, "--loop").end(signal.SIGINT) == 130
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_recording_that_is_ended_from_outside_is_kept_and_named(
+    start, number, code, untrained_bundle, folder, tmp_path
+):
+    av = pytest.importorskip("av", reason="PyAV is not installed (the extra 'camera')")
+    target = tmp_path / "o.mp4"
+    process = start(untrained_bundle, folder, "--loop", "-o", target).process
+    assert process.stdout.readline()  # an answer: its frame is recorded next
+    process.stdout.readline()
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == code and "unchanged" not in said
+    with av.open(str(target)) as video:
+        shown = sum(1 for _ in video.decode(video=0))
+    assert f"{target}: {shown} frames recorded" in said.splitlines()
+    assert os.listdir(tmp_path) == ["o.mp4"]
+
+
 def test_under_nohup_ctrl_c_is_ignored_and_sigterm_is_not(start, untrained_bundle, folder):
     watch = start(untrained_bundle, folder, "--loop", ignoring=True)
     assert watch.process.stdout is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from logoformer import errors
-from logoformer.cli.options import EXIT_INTERRUPTED
+from logoformer.cli import EXIT_INTERRUPTED
 from logoformer.errors import LogoformerError
 from logoformer.media.opencv import QUIET
 from logoformer.model.networks.configs import complexity, preset

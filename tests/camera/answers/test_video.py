@@ -80,6 +80,18 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupt_while_it_is_closed_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    sink = OverlaySink(tmp_path / "o.mp4", ("a",))
+    sink.frame("x", seen(0), {})
+    monkeypatch.setattr("logoformer.camera.answers.video.mark_video", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sink.close()
+    assert not sink.kept and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("name", "message"), [("o.avi", "is an .mp4"), ("folder.mp4", "is a folder")])
 def test_another_kind_of_target_is_refused(tmp_path, name, message):
     (tmp_path / "folder.mp4").mkdir()

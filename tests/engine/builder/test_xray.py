@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from logoformer.engine.builder import proof as module
 from logoformer.engine.builder.compile import BuildOptions
 from logoformer.engine.builder.proof import xray
+from logoformer.engine.machine.log import BuildLog
 from logoformer.engine.plan.kernels import Kernel, KernelPlan, PlanTensor
 from logoformer.engine.plan.macs import place_macs
 from logoformer.engine.plan.rtx_log import parse_plan
@@ -176,3 +179,29 @@ def test_what_xray_refuses(rtx: object, small_onnx: Callable[..., bytes], monkey
     with pytest.raises(VerificationError, match="no kernel plan") as caught:
         xray(small_onnx("fp16"))
     assert caught.value.log == ("odd line",)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_inside_tensorrts_logger_ends_the_compile(
+    number: signal.Signals, rtx: object, small_onnx: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """Its bindings print what a handler raises there, and go on."""
+    heard: list[str] = []
+    add = BuildLog.add
+
+    def adding(log: BuildLog, severity: str, message: str) -> None:
+        add(log, severity, message)
+        if not heard:
+            signal.raise_signal(number)
+        heard.append(message)
+
+    monkeypatch.setattr(BuildLog, "add", adding)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            xray(small_onnx("fp16"))
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert not any(message.startswith("Layers:") for message in heard)  # it stopped, and did not end
+    assert "Exception caught" not in "".join(capfd.readouterr())
