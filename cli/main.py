@@ -150,8 +150,8 @@ def _noting(interrupts: _Interrupts, ending: bool) -> Iterator[None]:
 
             # Python's last steps set the signal back to the system's way, which is death, unless it is ignored.
             atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-            # `python -m` ends by the signal after all where the KeyboardInterrupt, long caught, passed through an exec()
-            # of a text, as dataclasses use it: a flag of CPython's stays set until another exec() ends well.
+            # `python -m` ends by the signal after all where the KeyboardInterrupt, long caught, passed through an
+            # exec() of a text, as dataclasses use it: a flag of CPython's stays set until another exec() ends well.
             exec("")
             interrupts.over = True
         elif ours:
@@ -159,7 +159,7 @@ def _noting(interrupts: _Interrupts, ending: bool) -> Iterator[None]:
 
 
 def _open_standard_streams() -> None:
-    """Opens those of descriptors 0 to 2 that are closed on the null device, and makes output escape what it must.
+    """Opens closed standard streams on the null device; output escapes what its encoding lacks.
 
     The next file to be opened would get the free number, and what is printed would go into it.
     """
@@ -178,7 +178,7 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # characters that its encoding lacks
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _call(words: Sequence[str], interrupts: _Interrupts) -> int:

@@ -147,7 +147,7 @@ def _say(a: argparse.Namespace, bar: Bar, text: str) -> None:
 
 @contextlib.contextmanager
 def _naming(recording: OverlaySink, a: argparse.Namespace, bar: Bar) -> Iterator[None]:
-    """Names the recording when it is closed, whatever ended the watch: it holds what was seen until then."""
+    """Names the recording once it is closed, whatever ended the watch."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Signals that end a program, held back while C++ code calls Python code that they would end."""
+"""Signals that end a program, held back while C++ code calls Python code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def holding_interrupts() -> Iterator[Callable[[], None]]:
-    """Hold back SIGINT and SIGTERM; what it gives calls the handlers of those that came, as the block's end does.
+    """Hold back SIGINT and SIGTERM; calling what it gives handles them, as the end does.
 
     TensorRT's bindings print and drop an exception that a handler raises inside a logger or a progress monitor: the
     program would go on as if nothing had come. Outside the main thread, and where a handler is not Python's, nothing

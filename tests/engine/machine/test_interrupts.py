@@ -31,9 +31,13 @@ def test_it_comes_when_it_is_asked_for() -> None:
 
 
 def test_it_comes_at_the_end_at_the_latest_and_in_place_of_an_error() -> None:
-    with pytest.raises(KeyboardInterrupt), holding_interrupts():
-        signal.raise_signal(signal.SIGINT)
-        raise ValueError("the build was stopped")
+    def stopped() -> None:
+        with holding_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("the build was stopped")
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
