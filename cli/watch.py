@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ def _watch(a: argparse.Namespace, bar: Bar) -> int:
     bundle = Bundle(a.bundle)
     span_s, digest = bundle.sampling.span_s, str(bundle.manifest["digest"])
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_ending_on_sigterm())
+        ends = stack.enter_context(_ending_on_sigterm())
         sinks: list[AnswerSink] = []
         if a.out:
             from ..camera.answers.video import OverlaySink
@@ -82,6 +82,7 @@ def _watch(a: argparse.Namespace, bar: Bar) -> int:
                 pace=a.window or not a.no_page, loop=a.loop, patient=a.patient,
             )
         )  # fmt: skip
+        ends.append(watch.stop)
         if not a.no_page:
             _say(a, bar, f"{watch.serve(a.port, host=a.host, token=token)}  (Ctrl-C ends)")
         if a.window:
@@ -164,15 +165,21 @@ def end_lines(board: Board) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the watch with exit code 0; SIGINT stays as it was, ignored under nohup."""
+def _ending_on_sigterm() -> Iterator[list[Callable[[], None]]]:
+    """SIGTERM ends the watch with exit code 0; SIGINT stays as it was, ignored under nohup.
+
+    Yields a list of what SIGTERM calls, too: raised while Python frees an object, the exception would be lost.
+    """
+    ends: list[Callable[[], None]] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the second of an impatient supervisor
+        for call in ends:
+            call()
         raise _Terminated
 
     with handling(signal.SIGTERM, end), contextlib.suppress(_Terminated):
-        yield
+        yield ends
 
 
 # --------------------------------------------------------------------------------------------------------------- parser

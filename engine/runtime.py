@@ -73,7 +73,7 @@ class Runtime(RuntimeCore):
                 raise UsageError("This runtime reads no files.", next="logoformer.load(...) gives one that does")
             clip, color = read_clip(clip, self.bundle.sampling, self.bundle.image_size), "rgb"
             marks["decode"] = perf_counter_ns()
-        with self.owner:
+        with self.owner.lock(), self.owner:
             return self.take_clip(clip, color, started, marks)
 
     def stream(
@@ -113,7 +113,7 @@ class Runtime(RuntimeCore):
         """
         started = perf_counter_ns()
         jobs = [Job(stream, frame, time_s, started) for stream, (frame, time_s) in frames.items()]
-        with self.owner:
+        with self.owner.lock(), self.owner:
             for job in jobs:
                 if job.stream.runtime is not self:
                     raise UsageError("A stream of another runtime was given.", next="its own runtime.step(...)")

@@ -115,7 +115,7 @@ class Stream:
             DeviceLostError: the device is gone, now or at an earlier call.
         """
         started = perf_counter_ns()
-        with self._owner:
+        with self._owner.lock(), self._owner:
             self.check(frame, time_s)
             if not self.admit(time_s):
                 return None
@@ -138,7 +138,7 @@ class Stream:
         Raises:
             UsageError, VerificationError, DeviceLostError: as `push` does.
         """
-        with self._owner:
+        with self._owner.lock(), self._owner:
             self._open()
             if not self._ring.kept:
                 return None
@@ -170,7 +170,7 @@ class Stream:
                 f"{len(frames)} frames and {len(times)} times were given.", next="stream.replay(frames, times, since)"
             )
         started = perf_counter_ns()
-        with self._owner:
+        with self._owner.lock(), self._owner:
             newest_s = -math.inf
             for frame, time_s in zip(frames, times, strict=True):
                 self.check(frame, time_s, newest_s)
@@ -196,7 +196,7 @@ class Stream:
 
     def reset(self) -> None:
         """Forgets all frames, as after a lost face. Hop counting starts anew; the sequence goes on."""
-        with self._owner:
+        with self._owner.lock(), self._owner:
             self._clear()
 
     def close(self) -> None:

@@ -33,10 +33,15 @@ def refuse_forked(pid: int) -> None:
 
 
 class ThreadOwner:
-    """A context manager that lets one thread use a runtime's sessions, and refuses all others.
+    """Lets one thread use a runtime's sessions, and refuses all others.
 
-    The first thread that enters becomes the owner. Any thread may close: `close` waits for the running call, and later
-    calls are refused. After a lost device, every call raises that error again and the device is not called.
+    A call is `with owner.lock(), owner:`. The first thread that asks for the lock becomes the owner. Any thread may
+    close: `close` waits for the running call, and later calls are refused. After a lost device, every call raises that
+    error again and the device is not called.
+
+    The lock is entered by `with` itself, not by a method of this class: Python handles no signal between taking a lock
+    that is written in C and the body. A handler that raises there, as that of Ctrl-C does, would leave it taken, and
+    `close` would wait for ever.
 
     Args:
         free: frees the sessions, if any are left; called while no call runs.
@@ -57,11 +62,17 @@ class ThreadOwner:
         self._lost: DeviceLostError | None = None
         self.closed = False
 
-    def __enter__(self) -> None:
+    def lock(self) -> threading.Lock:
+        """Checks what `check` does; gives the lock to hold during the call.
+
+        Raises:
+            UsageError, DeviceLostError: as `check`.
+        """
         self.check()
-        self._lock.acquire()
+        return self._lock
+
+    def __enter__(self) -> None:
         if self.closed:  # while this thread waited for the lock
-            self._lock.release()
             self._refuse_closed()
         self._running = True
 
@@ -69,14 +80,11 @@ class ThreadOwner:
         self._running = False
         if isinstance(error, DeviceLostError):
             self._lost = error
-        try:
-            if self.closed:  # by this very thread, from a signal handler
-                self._free()
-        finally:
-            self._lock.release()
+        if self.closed:  # by this very thread, from a signal handler
+            self._free()
 
     def check(self) -> None:
-        """Refuses what `__enter__` refuses, and makes this thread the owner if there is none.
+        """Refuses what a call refuses, and makes this thread the owner if there is none.
 
         Raises:
             UsageError: closed, another thread owns it, or this process was forked from the one that opened it.
@@ -112,7 +120,7 @@ class ThreadOwner:
         self.closed = True
         if os.getpid() != self._pid:
             return
-        if self._running and self._owner == threading.get_ident():
+        if self._running and self._owner == threading.get_ident() and self._lock.locked():
             return  # from inside the call itself, which frees at its end
         with self._lock:
             self._free()

@@ -206,7 +206,7 @@ class Worker:
         runtime = self._thread.runtime
 
         def work(now: int) -> Result:
-            with runtime.owner:
+            with runtime.owner.lock(), runtime.owner:
                 return runtime.take_clip(own, order, received, {"queue": now})
 
         return self._thread.submit(Task(self._clips, work, True))

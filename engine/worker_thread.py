@@ -68,7 +68,8 @@ class WorkerThread:
         self._limit, self._drop = limit, drop
         self._pid = os.getpid()
         self.submitted = self.answered = self.dropped = self.failed = 0
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: see ThreadOwner on Ctrl-C between a lock and its body
+        self._changed = threading.Condition(self._lock)
         self._ready: deque[Lane] = deque()  # one entry for each waiting task
         self._closing = False
         self._failure: DeviceLostError | None = None
@@ -98,7 +99,7 @@ class WorkerThread:
             UsageError: in a forked child.
         """
         refuse_forked(self._pid)
-        with self._changed:
+        with self._lock:
             return sum(lane.submissions for lane in set(self._ready))
 
     # ------------------------------------------------------------------------------------------------ any thread
@@ -106,7 +107,7 @@ class WorkerThread:
         """Enqueues a submission by the drop policy."""
         refuse_forked(self._pid)
         lane, victim = task.lane, None
-        with self._changed:
+        with self._lock:
             self._refuse_closed()
             if lane.submissions >= self._limit and self._drop == "block":
                 self._wait_for_space(lane)
@@ -127,7 +128,7 @@ class WorkerThread:
     def do_later(self, task: Task) -> Future[Any]:
         """Enqueues what is neither bounded nor counted."""
         refuse_forked(self._pid)
-        with self._changed:
+        with self._lock:
             self._refuse_closed()
             self._enqueue(task)
         return task.future
@@ -136,7 +137,7 @@ class WorkerThread:
         """Refuses further tasks, drops those that wait if `cancel` is set, and waits for the end."""
         if os.getpid() != self._pid:  # a forked child has no serving thread, and the lock may be held for ever
             return
-        with self._changed:
+        with self._lock:
             self._closing = True
             left = self._take_all() if cancel else []
             self.dropped += sum(task.submission for task in left)
@@ -209,7 +210,7 @@ class WorkerThread:
             for job in jobs:
                 job.marks["queue"] = now
             if jobs:
-                with self.runtime.owner:
+                with self.runtime.owner.lock(), self.runtime.owner:
                     due = compute_frames(self.runtime, jobs)
         except BaseException as caught:  # any error belongs to who submitted
             error = caught
@@ -219,7 +220,7 @@ class WorkerThread:
             if error is not None:
                 raise error
             if jobs:
-                with self.runtime.owner:
+                with self.runtime.owner.lock(), self.runtime.owner:
                     *groups, last = due_together(self.runtime, due) or [()]
                     for group in groups:
                         answer_together(self.runtime, group)
@@ -242,7 +243,7 @@ class WorkerThread:
         jobs = [task.work for task in held if isinstance(task.work, Job)]
         outcomes: list[Any] = []
         try:
-            with self.runtime.owner:
+            with self.runtime.owner.lock(), self.runtime.owner:
                 for job in jobs:
                     finish_answer(job)
             outcomes = [job.outcome for job in jobs]
@@ -256,7 +257,7 @@ class WorkerThread:
         lost = next((outcome for _, outcome in done if isinstance(outcome, DeviceLostError)), None)
         left: list[Task] = []
         if lost is not None:
-            with self._changed:  # further tasks are refused with that error, and so are those that waited
+            with self._lock:  # further tasks are refused with that error, and so are those that waited
                 self._failure = lost
                 left = self._take_all()
                 self._changed.notify_all()
@@ -268,7 +269,7 @@ class WorkerThread:
 
         Without `wait` empty also when nothing is there.
         """
-        with self._changed:
+        with self._lock:
             while not self._ready:
                 if self.closed or not wait:
                     return []
@@ -289,13 +290,13 @@ class WorkerThread:
         """Whether nobody cancelled it while it waited; from here on nobody can."""
         if task.future.set_running_or_notify_cancel():
             return True
-        with self._changed:
+        with self._lock:
             self.dropped += task.submission
         return False
 
     def _settle(self, task: Task, outcome: Any) -> None:
         wrong = isinstance(outcome, BaseException)
-        with self._changed:  # counted first: who sees the future done sees the count
+        with self._lock:  # counted first: who sees the future done sees the count
             if wrong:
                 self.failed += task.submission
             else:

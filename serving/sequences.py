@@ -136,7 +136,7 @@ class StreamTable:
     def _advance(self, waiting: dict[int, tuple[int, Job]]) -> dict[int, FrameReply | Exception]:
         skipped = {place: job.stream.skipped for place, job in waiting.values()}
         try:
-            with self._runtime.owner:
+            with self._runtime.owner.lock(), self._runtime.owner:
                 advance(self._runtime, [job for _, job in waiting.values()])
         except LogoformerError as error:  # the device is lost: nobody gets an answer
             return {place: error for place, _ in waiting.values()}

@@ -103,7 +103,8 @@ class Board:
 
     def __init__(self, names: tuple[str, ...], facts: Mapping[str, object]) -> None:
         self.names, self.facts = names, dict(facts)
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: see ThreadOwner on Ctrl-C between a lock and its body
+        self._changed = threading.Condition(self._lock)
         self._shown = [Shown(0, None, {}) for _ in names]
         self._states = tuple(CameraState(name, "connecting", "", True) for name in names)
         self._version = 0
@@ -112,14 +113,14 @@ class Board:
 
     def show(self, camera: int, seen: FaceFrame) -> None:
         """Takes the newest frame of a camera."""
-        with self._changed:
+        with self._lock:
             before = self._shown[camera]
             self._shown[camera] = Shown(before.number + 1, seen, before.held)
             self._changed.notify_all()
 
     def tell(self, states: tuple[CameraState, ...], held: Mapping[int, Mapping[int, FaceAnswer]]) -> None:
         """Takes the state of all cameras, and the newest answers by camera and face."""
-        with self._changed:
+        with self._lock:
             self._states = states
             self._version += 1
             self.told_s = time.monotonic()
@@ -130,18 +131,18 @@ class Board:
 
     def picture(self, camera: int, after: int, timeout_s: float) -> Shown:
         """A frame newer than number `after`, or the same again after the time-out."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self.closed or self._shown[camera].number > after, timeout_s)
             return self._shown[camera]
 
     def state(self, after: int = 0, timeout_s: float = 0.0) -> tuple[int, tuple[CameraState, ...]]:
         """A state newer than version `after`, or the same again; with its version."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self.closed or self._version > after, timeout_s)
             return self._version, self._states
 
     def close(self) -> None:
         """Lets go of everyone who waits."""
-        with self._changed:
+        with self._lock:
             self.closed = True
             self._changed.notify_all()

@@ -33,14 +33,15 @@ class Inboxes:
     """
 
     def __init__(self, live: Sequence[bool], depth: int) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: see ThreadOwner on Ctrl-C between a lock and its body
+        self._changed = threading.Condition(self._lock)
         self._inboxes = [_Inbox(one, depth if one else FILE_DEPTH) for one in live]
         self._closed = False
 
     def put(self, camera: int, frame: FaceFrame) -> bool:
         """Adds a camera's next frame; False where nobody will take it any more."""
         inbox = self._inboxes[camera]
-        with self._changed:
+        with self._lock:
             while not inbox.live and len(inbox.waiting) >= inbox.depth and not self._closed:
                 self._changed.wait()
             if self._closed:
@@ -52,7 +53,7 @@ class Inboxes:
 
     def end(self, camera: int) -> None:
         """Says that no frame of this camera will come any more."""
-        with self._changed:
+        with self._lock:
             self._inboxes[camera].ended = True
             self._changed.notify_all()
 
@@ -61,7 +62,7 @@ class Inboxes:
 
         One frame of each in every round: a camera that is fast, or has many faces, waits for the others.
         """
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(self._worth_waking, timeout_s)
             taken = {}
             for number, inbox in enumerate(self._inboxes):
@@ -72,7 +73,7 @@ class Inboxes:
 
     def set_depth(self, depth: int) -> None:
         """Sets how many frames of a live camera may wait; the oldest are dropped."""
-        with self._changed:
+        with self._lock:
             for inbox in self._inboxes:
                 if inbox.live:
                     inbox.depth = depth
@@ -88,12 +89,12 @@ class Inboxes:
 
     def finished(self, camera: int) -> bool:
         """Whether every frame that this camera will ever give was taken."""
-        with self._changed:
+        with self._lock:
             return self._inboxes[camera].ended and not self._inboxes[camera].waiting
 
     def close(self) -> None:
         """Lets go of everyone who waits."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 

@@ -115,7 +115,8 @@ class LiveSource(FrameSource):
     def __init__(self, make: Callable[[], Capture], name: str, fps: float, timing: LiveTiming | None = None) -> None:
         self.name, self.fps, self._make = name, fps, make
         self.timing = timing or LiveTiming()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: see ThreadOwner on Ctrl-C between a lock and its body
+        self._changed = threading.Condition(self._lock)
         self._clock = ArrivalClock()
         self._zero_s = time.monotonic()
         self._state, self._reason = CONNECTING, "connecting"
@@ -143,7 +144,7 @@ class LiveSource(FrameSource):
         Raises:
             LogoformerError: the first connection failed; the source is closed.
         """
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._frames or self._error is not None or self._closed)
             error = None if self._frames else self._error
         if error is not None:
@@ -152,7 +153,7 @@ class LiveSource(FrameSource):
 
     def status(self) -> SourceStatus:
         """The state now; from any thread."""
-        with self._changed:
+        with self._lock:
             age_s = None if self._arrived_s is None else time.monotonic() - self._arrived_s
             reason = "" if self._state == LIVE else self._reason
             return SourceStatus(
@@ -168,7 +169,7 @@ class LiveSource(FrameSource):
 
     def __iter__(self) -> Iterator[TimedFrame]:
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._slot is not None or self._closed or self._out_of_patience(), 0.25)
                 if self._closed:
                     return
@@ -180,7 +181,7 @@ class LiveSource(FrameSource):
             yield TimedFrame(arrived.rgb(), self.color, time_s, index, epoch, captured_s)
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._state, self._reason = ENDED, "closed"
             self._slot = None
@@ -200,13 +201,13 @@ class LiveSource(FrameSource):
             self._connect_once()
             if self._frames > before:
                 pause_s = self.timing.pause_s
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._closed, pause_s)
             pause_s = min(2 * pause_s, self.timing.longest_pause_s)
 
     def _connect_once(self) -> None:
         capture = self._make()
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             self._capture, self._since_s = capture, time.monotonic()
@@ -232,7 +233,7 @@ class LiveSource(FrameSource):
     def _take(self, capture: Capture, arrived: Arrived | None, first: bool) -> bool:
         """File a frame; False where this connection is given up."""
         now_s = time.monotonic()
-        with self._changed:
+        with self._lock:
             if self._closed or self._capture is not capture:
                 return False
             if arrived is None:
@@ -256,7 +257,7 @@ class LiveSource(FrameSource):
 
     def _lose(self, capture: Capture, error: LogoformerError) -> None:
         """Note the loss of a connection, once: what the watchdog said first stays."""
-        with self._changed:
+        with self._lock:
             if self._closed or self._capture is not capture:
                 return
             self._capture = None
@@ -266,7 +267,7 @@ class LiveSource(FrameSource):
     def _watch(self) -> None:
         """Give up connections that stall; what blocks inside one ends by its own time-out, later."""
         timing = self.timing
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 self._changed.wait_for(lambda: self._closed, min(0.1, timing.stall_s / 4))
                 capture, now_s = self._capture, time.monotonic()
@@ -286,11 +287,11 @@ class LiveSource(FrameSource):
                 self._capture = None
                 self._state, self._reason, self._error = LOST, error.what, error
                 self._changed.notify_all()
-                self._changed.release()
+                self._lock.release()
                 try:
                     capture.abort()
                 finally:
-                    self._changed.acquire()
+                    self._lock.acquire()
 
     def _out_of_patience(self) -> bool:
         return self._state != LIVE and time.monotonic() - self._lost_s > self.timing.patience_s

@@ -211,6 +211,25 @@ def test_a_camera_that_is_away_is_told_on_standard_error_while_it_is_away(untrai
         process.communicate(timeout=60)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_sigterm_while_an_object_is_freed_ends_it_too(untrained_bundle, folder, monkeypatch):
+    """Python drops what is raised there."""
+
+    class Freed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def step(*given: object) -> object:
+        calls.append(1)
+        assert len(calls) < 500, "it goes on"
+        Freed()
+        return before(*given)
+
+    calls, before = [], Runtime.step
+    monkeypatch.setattr(Runtime, "step", step)
+    assert cli.main(["watch", str(untrained_bundle), str(folder), "--loop", "--no-page", "-q", *QUICK]) == 0
+
+
 def test_ctrl_c_is_an_interrupt(start, untrained_bundle, folder):
     assert start(untrained_bundle, folder, "--loop").end(signal.SIGINT) == 130
 

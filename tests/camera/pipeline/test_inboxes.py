@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupting import interrupted, within
 from logoformer.camera.answers.contract import FaceCrop, FaceFrame
 from logoformer.camera.pipeline.inboxes import FILE_DEPTH, Inboxes
 
@@ -132,3 +133,16 @@ def test_dropped_and_taken_are_all_that_was_put(depth):
         if index % 3 == 0:
             taken += len(inboxes.take(0))
     assert taken + inboxes.dropped(0) + inboxes.waiting(0) == 40
+
+
+def test_an_interrupt_of_who_takes_lets_the_cameras_go_on():
+    """The thread that takes is the main one, where Ctrl-C and SIGTERM raise."""
+    inboxes, index = Inboxes([True], 3), 0
+
+    def put() -> None:
+        nonlocal index
+        index += 1
+        assert inboxes.put(0, frame(index))
+
+    for moment in interrupted(lambda: (inboxes.take(0.001), inboxes.set_depth(2), inboxes.finished(0))):
+        assert within(put), f"the camera's thread hangs after an interrupt at moment {moment}"
