@@ -24,8 +24,6 @@ def test_the_tables_hold_every_preset_and_the_command():
     several = {"local_hz": 1000.0, "echo_hz": 900.0, "stream_hz": 850.0, "executions_per_request": 0.5}
     found = {"runs": {"tiny": {"one": one, "several": several}}, "machine": {"cpu": "it", "load_1min": 0.1}}
     text = serving_tables({**found, "command": COMMAND})["serving"]
-    assert (
-        "| `tiny` | 0.10 ms | 0.09 ms | 0.70 ms | 0.50 ms | 0.85 ms | 0.65 ms | 1.07 ms |" in text
+    assert "| `tiny` | 0.10 ms | 0.09 ms | 0.70 ms | 0.50 ms | 0.85 ms | 0.65 ms | 1.07 ms |" in text
     assert COMMAND in text
-    )
     assert "| `tiny` | 1000 frames/s | 900 | 850 | 0.50 |" in text
