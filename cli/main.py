@@ -80,9 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after the program's name. None: those of this process, which ends when this returns.
     """
     interrupts = _Interrupts()
-    with _noting(interrupts, ending=argv is None):
+    with _noting(interrupts, ending=argv is None), _standard_streams(ending=argv is None):
         try:
-            _open_standard_streams()
             code = _call(sys.argv[1:] if argv is None else list(argv), interrupts)
         except KeyboardInterrupt:  # no verb was known yet, or it is the second one
             return interrupts.tell()
@@ -158,10 +157,12 @@ def _noting(interrupts: _Interrupts, ending: bool) -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _open_standard_streams() -> None:
+@contextlib.contextmanager
+def _standard_streams(ending: bool) -> Iterator[None]:
     """Opens closed standard streams on the null device; output escapes what its encoding lacks.
 
-    The next file to be opened would get the free number, and what is printed would go into it.
+    The next file to be opened would get the free number, and what is printed would go into it. Unless the process ends
+    afterwards, the calling program's streams escape as before again.
     """
     import io
 
@@ -176,9 +177,18 @@ def _open_standard_streams() -> None:
             os.set_inheritable(descriptor, True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+    before = []
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
+            before.append((stream, stream.errors))
             stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        if not ending:
+            for stream, errors in before:
+                with contextlib.suppress(OSError, ValueError):  # it cannot be written, or was closed
+                    stream.reconfigure(errors=errors)
 
 
 def _call(words: Sequence[str], interrupts: _Interrupts) -> int:

@@ -106,7 +106,14 @@ def frame_time_s(runtime: Runtime, frames: np.ndarray[Any, Any]) -> float:
 
 
 def lone_stream(lanes: Lanes, frames: np.ndarray[Any, Any], rounds: int, wait_s: float, bar: Bar) -> dict[str, Any]:
-    """Milliseconds of a frame in each lane, in blocks that take turns; `wait_s` is that of the waiting echo.
+    """Milliseconds of a frame in each lane, in blocks that take turns.
+
+    Args:
+        lanes: what takes turns.
+        frames: uint8 `[N, H, W, 3]`, one after the other.
+        rounds: blocks of each lane.
+        wait_s: how long the waiting echo waits.
+        bar: shows how far it is.
 
     Raises:
         VerificationError: Triton answered otherwise than the local stream.

@@ -99,3 +99,18 @@ def test_a_reader_of_the_help_that_went_away_is_no_error(unbuffered, tmp_path):
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered}, cwd=tmp_path, timeout=120, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_program_that_calls_a_verb_has_its_streams_as_before(tmp_path):
+    text = (
+        "import sys; from logoformer.cli.main import main\n"
+        "before = [(s.errors, s.encoding) for s in (sys.stdout, sys.stderr)]\n"
+        "codes = main(['--version']), main(['inspekt']), main(['inspect', 'gone.bundle'])\n"
+        "assert codes == (0, 2, 3), codes\n"
+        "assert [(s.errors, s.encoding) for s in (sys.stdout, sys.stderr)] == before\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
