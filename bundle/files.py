@@ -247,19 +247,23 @@ def writing(target: str | os.PathLike[str]) -> Iterator[None]:
 
 def writing_failed(error: OSError, target: str | os.PathLike[str]) -> MachineError:
     """Names what stopped a write."""
-    forbidden = error.errno in FORBIDDEN
     causes = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the quota is used up",
         errno.EROFS: "it is read-only",
         errno.EEXIST: "a file or a link that leads nowhere is in the place of a folder",
         errno.ENOTDIR: "a file is in the place of a folder",
+        errno.ENOENT: "its folder was taken away meanwhile",
     }
-    free = f"{command('ls', '-ld', Path(target).parent)} shows who may; change that" if forbidden else "free space"
+    step = "free space or name another place"
+    if error.errno in FORBIDDEN:
+        step = f"{command('ls', '-ld', Path(target).parent)} shows who may; change that or name another place"
+    elif error.errno in (errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENOENT):
+        step = "name another place"
     return MachineError(
         f"{os.fspath(target)} could not be written: {error.strerror or error}.",
         cause=causes.get(error.errno or 0, ""),
-        next=f"{free} or name another place; nothing that stood there before was changed",
+        next=f"{step}; nothing that stood there before was changed",
     )
 
 

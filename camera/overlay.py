@@ -96,6 +96,8 @@ class Overlay:
         capture = self._cv2.VideoCapture(self._part)
         found = int(capture.get(self._cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
+        if not Path(self._part).exists():
+            raise MachineError("The overlay video was taken away while it was written.", next="name another place")
         if found != self.frames:
             raise MachineError(
                 f"The overlay video could not be written: {max(found, 0)} of {self.frames} frames are in the file.",

@@ -276,7 +276,8 @@ def _fail(a: argparse.Namespace, bar: Bar, error: LogoformerError) -> int:
     bar.clear()
     _settle_output()
     error.next = error.next or command("logoformer", a.verb, "--help")
-    print(json.dumps(error.to_json()) if a.json else f"logoformer {a.verb}: {error}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the exit code says it all the same
+        print(json.dumps(error.to_json()) if a.json else f"logoformer {a.verb}: {error}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
 
     Raises:
         BadInputError: something else is there; it is named.
+        MachineError: the folder of a file cannot be written.
     """
     if a.verb in TELL_THEMSELVES or getattr(a, "overwrite", True):
         return
@@ -46,6 +49,7 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
         return
     named, ours, why = rule
     for together in named(a):
+        _check_place(together[0])
         paths = [path for path in together if path.is_symlink() or (path.exists() and not path.is_dir())]
         # The first that a verb writes decides for those beside it, such as the page beside a report.
         if not paths or (paths[0] == together[0] and paths[0].is_file() and ours(paths[0])):
@@ -55,6 +59,20 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
             cause=_OLDER if ours is _never else _FOREIGN,
             next=_allowing(words),
         )
+
+
+def _check_place(path: Path) -> None:
+    """Refuses a file whose folder cannot be made or written, before anything is measured for it."""
+    from ..bundle.files import writing
+
+    above = [*path.absolute().parents]
+    folder = next((place for place in above if os.path.lexists(place)), above[-1])
+    with writing(path):
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(number, os.strerror(number))
 
 
 def _check_weights(a: argparse.Namespace, words: Sequence[str]) -> None:

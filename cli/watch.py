@@ -154,6 +154,8 @@ def _naming(recording: OverlaySink, a: argparse.Namespace, bar: Bar) -> Iterator
     finally:
         if recording.kept:
             _say(a, bar, f"{recording.target}: {recording.frames} frames recorded")
+        elif recording.frames:
+            _say(a, bar, f"{recording.target}: nothing was kept of {recording.frames} recorded frames")
 
 
 def end_lines(board: Board) -> Iterator[str]:

@@ -19,6 +19,7 @@ from .stream import Stream
 from .worker import Worker
 
 _log = logging.getLogger(__name__)
+MAX_THREADS = 1024  # a session with many more takes minutes to open, or all of a machine's memory
 
 
 class Runtime(RuntimeCore):
@@ -205,6 +206,10 @@ def load(
     """
     device = whole_number(device, "device", 0)
     threads = None if threads is None else whole_number(threads, "threads")
+    if threads is not None and threads > MAX_THREADS:
+        raise UsageError(
+            f"threads is {threads}; at most {MAX_THREADS} make sense.", next=f"threads={os.cpu_count() or 1}"
+        )
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     options = {
         "threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda, "wait": wait,

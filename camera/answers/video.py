@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.files import atomic_path
+from ...bundle.files import atomic_path, writing_failed
 from ...errors import MachineError, UsageError, command, needing
 from ...media.marks import mark_video
 from .contract import AnswerSink, FaceAnswer, FaceFrame
@@ -116,11 +117,14 @@ class OverlaySink(AnswerSink):
             yield
         except (self._av.FFmpegError, OSError) as error:
             self._container = None
-            failure = MachineError(
-                f"The overlay video {self.target} cannot be written: {error}.",
-                cause="the disk is full, or a limit on file sizes was reached",
-                next="free space or name another place",
-            )
+            if error.errno == errno.ENOENT:
+                failure = writing_failed(error, self.target)
+            else:
+                failure = MachineError(
+                    f"The overlay video {self.target} cannot be written: {error}.",
+                    cause="the disk is full, or a limit on file sizes was reached",
+                    next="free space or name another place",
+                )
             self._stack.__exit__(type(failure), failure, None)  # takes away what is there of it
             raise failure from error
 

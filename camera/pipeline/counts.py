@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 RATE_WINDOW_S = 3.0
+SHORTEST_S = 0.2  # that a rate is taken over: answers for several faces come at once
 AGES = 256
 AGE_BOUNDS_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 
@@ -38,7 +39,7 @@ class RateMeter:
                 self._times.popleft()
             if len(self._times) < 2:
                 return 0.0
-            return (len(self._times) - 1) / max(self._times[-1] - self._times[0], 1e-9)
+            return (len(self._times) - 1) / max(self._times[-1] - self._times[0], SHORTEST_S)
 
 
 class AgeMeter:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,16 @@ def test_a_full_disk_is_noticed_although_opencv_keeps_it_to_itself(tmp_path, too
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_is_taken_away_is_no_full_disk(tmp_path, tools):
+    def frames():
+        yield tools.solid("red")
+        yield tools.solid("red")
+        shutil.rmtree(tmp_path / "gone")
+
+    with pytest.raises(MachineError, match="taken away"):
+        write(tmp_path / "gone" / "o.mp4", frames())
 
 
 def test_a_frame_that_no_mp4_can_hold_is_an_error_not_an_empty_file(tmp_path, tools):

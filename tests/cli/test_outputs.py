@@ -14,7 +14,7 @@ import pytest
 from logoformer.camera.answers.video import OverlaySink
 from logoformer.cli.main import make_parser
 from logoformer.cli.outputs import KNOWN, TELL_THEMSELVES, check_output
-from logoformer.errors import BadInputError, UsageError
+from logoformer.errors import BadInputError, MachineError, UsageError
 from logoformer.media.marks import MP4_END
 
 MINE = b"holiday, 2019"
@@ -40,6 +40,19 @@ def passes(line: str) -> bool:
     except BadInputError:
         return False
     return True
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(name, tmp_path, monkeypatch):
+    line, file = CALLS[name]
+    (tmp_path / "mine").write_bytes(MINE)
+    with pytest.raises(MachineError, match="Not a directory") as caught:
+        passes(f"{line} -o {tmp_path}/mine/sub/{file}")
+    assert "free space" not in caught.value.next
+    assert passes(f"{line} -o {tmp_path}/new/sub/{file}") and not (tmp_path / "new").exists()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
+    with pytest.raises(MachineError, match="Permission denied"):
+        passes(f"{line} -o {tmp_path}/new/sub/{file}")
 
 
 def test_every_verb_with_an_output_has_a_rule():

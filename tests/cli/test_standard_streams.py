@@ -101,6 +101,13 @@ def test_a_reader_of_the_help_that_went_away_is_no_error(unbuffered, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_error_that_a_full_disk_does_not_take_keeps_its_exit_code(tmp_path):
+    with Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-m", "logoformer", "run", str(BUNDLE), "gone.mp4"]
+        done = subprocess.run(words, stderr=full, stdout=subprocess.PIPE, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 3
+
+
 def test_a_program_that_calls_a_verb_has_its_streams_as_before(tmp_path):
     text = (
         "import sys; from logoformer.cli.main import main\n"

@@ -43,7 +43,8 @@ def test_other_hops_are_refused(runtime, hop):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("threads", 0), ("threads", -1), ("threads", 1.5), ("device", -1), ("device", "0")]
+    ("name", "value"),
+    [("threads", 0), ("threads", -1), ("threads", 1.5), ("threads", 3000), ("device", -1), ("device", "0")],
 )
 def test_other_counts_are_refused_at_load(name, value):
     with pytest.raises(UsageError, match=f"{name} is {value!r}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ... import __version__
 from ...camera.clip_files import read_clip
+from ...camera.faces.finder import FaceFinder
 from ...camera.run import run_source
 from ...camera.sources.open import open_source
 from ...errors import BadInputError, RefusedError, UsageError, VerificationError, one_of
@@ -47,9 +49,11 @@ class Labeller(Protocol):
     """What answers recordings.
 
     Attributes:
+        bundle: folder of the model, as the call named it.
         start_s: seconds that it took until the first recording could be begun, once `answers` was called.
     """
 
+    bundle: Path
     start_s: float
 
     def prepare(self) -> Mapping[str, Any]:
@@ -74,6 +78,7 @@ class PlainLabeller:
 
     def __init__(self, runtime: Runtime, config: LabelConfig) -> None:
         self._runtime, self._config = runtime, config
+        self.bundle = runtime.bundle.path
 
     def prepare(self) -> Mapping[str, Any]:
         return provenance_of(self._runtime, self._config)
@@ -94,6 +99,37 @@ def provenance_of(runtime: Runtime, config: LabelConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def open_sessions(runtime: Runtime, config: LabelConfig) -> None:
+    """Open what answers need, where it is not open yet.
+
+    Outside of what is caught for a recording: a damaged graph says nothing about the recording that met it first.
+
+    Args:
+        runtime: on its own thread.
+        config: how recordings are answered.
+
+    Raises:
+        RefusedError: a graph of the bundle, or the face detector, is not what it was packed as.
+        MachineError: ONNX Runtime, which runs the detector, is not installed.
+    """
+    if config.face == "whole":
+        runtime.session("clip")
+        return
+    together = config.face == "detect"  # only faces of one frame share a batch
+    for batch in sorted({1, *(runtime.frame_batches if together else ())}):
+        runtime.session("frame", batch)
+    for batch in sorted({1, *(runtime.temporal_batches if together else ())}):
+        runtime.session("temporal", batch)
+    if together:
+        _require_detector()
+
+
+@functools.cache
+def _require_detector() -> None:
+    """Opens the face detector once in a process; each recording opens its own."""
+    FaceFinder()
+
+
 def answer_recording(runtime: Runtime, path: Path, shown: str, config: LabelConfig) -> Found:
     """Answers to one recording, or what is wrong with it.
 
@@ -106,7 +142,9 @@ def answer_recording(runtime: Runtime, path: Path, shown: str, config: LabelConf
     Raises:
         MachineError: a decoder is missing.
         DeviceLostError: the device is gone.
+        LogoformerError: as `open_sessions`; the recording was not looked at.
     """
+    open_sessions(runtime, config)
     bundle, place = runtime.bundle, path.absolute()  # a file that is called 0 is a file here, not the first camera
     try:
         if config.face == "whole":

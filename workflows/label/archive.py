@@ -65,14 +65,15 @@ def label_archive(
         out: a `.jsonl` or `.parquet` file; answers there that are of the same provenance, and of the recordings as they
             are now, are kept.
         progress: called with ("label", recordings done, recordings in all).
-        overwrite: answer anew, and replace whatever file is there. A journal of the same provenance counts all the
-            same: what it holds was answered by a run that did not come to its end.
+        overwrite: answer anew, and replace whatever file is there. Answers in a journal of the same provenance count
+            all the same: they are of a run that did not come to its end. What failed there is tried again.
 
     Raises:
         UsageError: another kind of output, or another call's answers are there or in a journal beside it, or answers of
             other recordings.
         BadInputError: there is no recording, or none that can be read.
         MachineError: pyarrow is missing, another run writes this file, or the disk is full.
+        RefusedError: a graph of the bundle is damaged; what was answered is kept.
         DeviceLostError: the device is gone; what was answered is kept.
         VerificationError: a recording was answered twice, or not at all.
     """
@@ -112,9 +113,11 @@ def label_archive(
         entries = [journal.entry(item.path) for item in items]
         damaged = tuple((printable(entry["recording"]), entry["error"]) for entry in entries if "error" in entry)
         if len(damaged) == len(entries):
+            if not journal.answered:  # else the next call would repeat these errors without a look
+                journal.remove()
             raise BadInputError(
                 f"None of {len(entries)} recordings could be read; the first: {damaged[0][1]}",
-                next=command("logoformer", "run", "BUNDLE", damaged[0][0]),
+                next=command("logoformer", "run", labeller.bundle, entries[0]["recording"]),
             )
         if recalled < len(items):
             write_answers(target, head, entries)

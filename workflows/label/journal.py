@@ -24,12 +24,13 @@ class Journal:
     Args:
         output: the file that is written at the end; the journal is hidden beside it.
         head: provenance of the answers.
-        overwrite: drop a journal of another provenance instead of refusing it.
+        overwrite: drop a journal of another provenance instead of refusing it; of one of the same, drop what failed.
     """
 
     def __init__(self, output: Path, head: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self._path, self._head = output.with_name(f".{output.name}.journal"), dict(head)
         self._overwrite = overwrite
+        self._empty = True  # but for its head
         self._entries: dict[str, dict[str, Any]] = {}
         self._file: IO[bytes] | None = None
 
@@ -46,7 +47,15 @@ class Journal:
 
     def __exit__(self, *exception: object) -> None:
         if self._file is not None:
+            if self._empty:  # a head alone is of no use, and would refuse a call of another bundle
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
             self._file.close()
+
+    @property
+    def answered(self) -> bool:
+        """Whether it holds answers, and not errors alone."""
+        return any("answers" in entry for entry in self._entries.values())
 
     def holds(self, path: Path, mark: list[int]) -> bool:
         """Whether the recording was answered as it is now."""
@@ -60,6 +69,7 @@ class Journal:
     def add(self, path: Path, mark: list[int], found: Mapping[str, Any]) -> None:
         """Keeps what was answered."""
         self._append(self.recall(path, mark, found))
+        self._empty = False
 
     def recall(self, path: Path, mark: list[int], found: Mapping[str, Any]) -> dict[str, Any]:
         """Takes what the output holds already; it is not written down a second time."""
@@ -72,6 +82,7 @@ class Journal:
         """Removes the file."""
         with writing(self._path):
             self._path.unlink()
+        self._empty = False  # gone: what lies there from now on is another run's
 
     def _read(self, file: IO[bytes]) -> None:
         try:
@@ -91,7 +102,9 @@ class Journal:
             if number == 0:
                 require_same_head(self._path, entry, head)
             elif isinstance(entry, dict) and "recording" in entry:
-                self._entries[entry["recording"]] = entry
+                self._empty = False
+                if not self._overwrite or "error" not in entry:
+                    self._entries[entry["recording"]] = entry
         with writing(self._path):
             file.truncate(len(whole) + 1 if whole else 0)
         if not lines:

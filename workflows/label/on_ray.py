@@ -102,7 +102,8 @@ class RayLabeller:
                 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         with needing("ray", "ray", PURPOSE):
             import ray.data  # noqa: F401
-        self._bundle, self._config, self._cluster = str(Path(bundle).absolute()), config, cluster
+        self.bundle, self._bundle = Path(bundle), str(Path(bundle).absolute())
+        self._config, self._cluster = config, cluster
         folder = arguments.get("engines_dir")
         self._arguments = {**arguments, "engines_dir": None if folder is None else str(Path(folder).absolute())}
         self._stack = contextlib.ExitStack()
@@ -152,7 +153,7 @@ class RayLabeller:
         Raises:
             VerificationError: an actor answers with another version, backend or bundle than the others.
             MachineError: actors died several times over one block, or Ray itself failed.
-            LogoformerError: what an actor met, other than a damaged recording.
+            LogoformerError: what an actor met, other than a damaged recording; of a damaged graph, too.
         """
         import ray.data
 

@@ -140,7 +140,8 @@ def _read_head(path: Path) -> object:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            text = (pq.read_schema(path).metadata or {}).get(b"logoformer", b"")
+            with path.open("rb") as file:
+                text = (pq.read_schema(file).metadata or {}).get(b"logoformer", b"")
         else:
             with path.open("rb") as file:
                 text = file.readline(_MAX_HEAD_BYTES)
@@ -182,13 +183,16 @@ def _write_parquet(path: Path, head: Mapping[str, Any], entries: Sequence[Mappin
             row["probabilities"] = None if shares is None else [shares[label] for label in head["labels"]]
             of = {"recording": printable(entry["recording"]), "number": number, "mark": entry["mark"]}
             rows.append({**of, **row, "error": entry.get("error")})
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    table = pa.Table.from_pylist(rows, schema=schema)
+    with path.open("wb") as file:  # an open one: Arrow takes no path with bytes that are no UTF-8
+        pq.write_table(table, file)
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    with path.open("rb") as file:
+        table = pq.read_table(file)
     labels = json.loads(table.schema.metadata[b"logoformer"])["labels"]
     entries = []
     for _, of_one in groupby(table.to_pylist(), key=lambda row: (row.get("number"), row["recording"])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
     real.close()
     sink.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_taken_away_is_no_full_disk(tmp_path):
+    sink = OverlaySink(tmp_path / "gone" / "o.mp4", ("a",))
+    sink.frame("x", seen(0), {})
+    shutil.rmtree(tmp_path / "gone")
+    with pytest.raises(MachineError, match="No such file") as caught:
+        sink.close()
+    assert "taken away" in caught.value.cause and "free space" not in caught.value.next
+    assert not sink.kept
 
 
 def test_an_interrupt_while_it_is_closed_leaves_nothing(tmp_path, monkeypatch):
