@@ -182,7 +182,8 @@ def _write_parquet(path: Path, head: Mapping[str, Any], entries: Sequence[Mappin
             shares = answer.get("probabilities")
             row["probabilities"] = None if shares is None else [shares[label] for label in head["labels"]]
             of = {"recording": printable(entry["recording"]), "number": number, "mark": entry["mark"]}
-            rows.append({**of, **row, "error": entry.get("error")})
+            error = entry.get("error")
+            rows.append({**of, **row, "error": None if error is None else printable(error)})
     table = pa.Table.from_pylist(rows, schema=schema)
     with path.open("wb") as file:  # an open one: Arrow takes no path with bytes that are no UTF-8
         pq.write_table(table, file)
