@@ -73,8 +73,10 @@ def test_multi_stands_beside_its_noise(report):
     pairs = {(c.numerator, c.denominator): c for c in report.comparisons}
     c = pairs["2 streams", "1 stream alone"]
     rows = report.row("2 streams").rounds(), report.row("1 stream alone").rounds()
-    steps = np.median(rows[0], axis=1) / np.median(rows[1], axis=1)  # round by round
-    assert steps.min() <= c.ratio.value <= steps.max() and c.ratio.low <= np.exp(np.log(steps).mean()) <= c.ratio.high
+    steps = np.sort(np.log(np.median(rows[0], axis=1) / np.median(rows[1], axis=1)))  # round by round
+    cut = len(steps) // 10  # at each end: one stalled round may move a plain mean out of the interval
+    assert c.ratio.value == pytest.approx(np.exp(steps[cut : len(steps) - cut].mean()))
+    assert c.ratio.low <= c.ratio.value <= c.ratio.high
     assert c.noise == pairs["2 streams", "2 streams again"].ratio.noise
     assert report.row("2 streams").throughput_hz == pytest.approx(2e3 / rows[0].mean())
 
