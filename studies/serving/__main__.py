@@ -5,8 +5,8 @@ local `Stream`, the model `stream` of a real tritonserver on this machine, and a
 configuration and the same tensors that computes nothing. ONNX Runtime, FP32, the same threads on both sides. Answers
 are compared bit by bit on the way.
 
-A frame of one stream comes after a pause in every lane, as a camera's does: a core that has slept computes slower than
-one that goes from frame to frame, and Triton's sleeps while the frame is on its way. A further local stream without
+A frame of one stream comes after a pause in every lane, as a camera's does: a core that has slept may compute slower
+than one that goes from frame to frame, and Triton's sleeps while the frame is on its way. A further local stream without
 pauses says by how much. The round trip itself takes longer, too, when client and server have slept over an answer: a
 second echo waits for as long as the local stream computes, and less that wait it is the round trip of such an answer.
 """
