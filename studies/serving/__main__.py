@@ -7,8 +7,9 @@ are compared bit by bit on the way.
 
 A frame of one stream comes after a pause in every lane, as a camera's does: a core that has slept may compute slower
 than one that goes from frame to frame, and Triton's sleeps while the frame is on its way. A further local stream
-without pauses says by how much. The round trip itself takes longer, too, when client and server have slept over an answer: a
-second echo waits for as long as the local stream computes, and less that wait it is the round trip of such an answer.
+without pauses says by how much. The round trip itself takes longer, too, when client and server have slept over an
+answer: a second echo waits for as long as the local stream computes, and less that wait it is the round trip of such
+an answer.
 """
 
 from __future__ import annotations
