@@ -30,16 +30,18 @@ _OLDER = "an output of another day with the same name"
 
 
 def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
-    """Refuses, before any work, to replace what is no older output of the same verb.
+    """Refuses, before any work, to write where nothing can be and to replace what is not ours.
 
     Args:
-        a: the call; `--overwrite` allows it.
+        a: the call; `--overwrite` allows to replace.
         words: the command line, for the next step.
 
     Raises:
         BadInputError: something else is there; it is named.
-        MachineError: the folder of a file cannot be written.
+        MachineError: the folder of an output cannot be written.
     """
+    for path in _places(a):
+        _check_place(path)
     if a.verb in TELL_THEMSELVES or getattr(a, "overwrite", True):
         return
     if a.verb in _WEIGHTS:
@@ -49,7 +51,6 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
         return
     named, ours, why = rule
     for together in named(a):
-        _check_place(together[0])
         paths = [path for path in together if path.is_symlink() or (path.exists() and not path.is_dir())]
         # The first that a verb writes decides for those beside it, such as the page beside a report.
         if not paths or (paths[0] == together[0] and paths[0].is_file() and ours(paths[0])):
@@ -61,8 +62,18 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
         )
 
 
+def _places(a: argparse.Namespace) -> list[Path]:
+    """Every output that a call names or, as `export`, makes beside its input."""
+    named = _FILES[a.verb][0](a) if a.verb in _FILES else []
+    places = [together[0] for together in named]
+    if a.verb in TELL_THEMSELVES | _WEIGHTS and not getattr(a, "dry_run", False):
+        out = a.out or (a.checkpoint if a.verb == "export" else None)
+        places += [Path(out)] if out else []
+    return places
+
+
 def _check_place(path: Path) -> None:
-    """Refuses a file whose folder cannot be made or written, before anything is measured for it."""
+    """Refuses an output whose folder cannot be made or written."""
     from ..bundle.files import writing
 
     above = [*path.absolute().parents]

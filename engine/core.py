@@ -226,7 +226,7 @@ class RuntimeCore:
             raise VerificationError(
                 f"The answer is not finite: {values}. No label was made of it.",
                 cause="an overflow in a 16-bit graph, or a damaged model",
-                next=command("logoformer", "verify", "BUNDLE"),
+                next=command("logoformer", "verify", self.bundle.path),
             )
         index = values.index(max(values))
         stages, before = {}, started_ns

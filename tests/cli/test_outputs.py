@@ -42,9 +42,21 @@ def passes(line: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", CALLS)
+FOLDERS = {  # and what replaces files by rules of its own
+    "export": ("export c", "x.bundle"),
+    "label": ("label b.bundle v.mp4", "x.jsonl"),
+    "triton": ("triton b.bundle", "models"),
+    "demo": ("demo", "demo"),
+    "init": ("init", "weights"),
+    "train": ("train --data faces", "weights"),
+    "import": ("import w.pth", "weights"),
+    "bench, replacing": ("bench b.bundle --overwrite", "x.json"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS | FOLDERS)
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(name, tmp_path, monkeypatch):
-    line, file = CALLS[name]
+    line, file = (CALLS | FOLDERS)[name]
     (tmp_path / "mine").write_bytes(MINE)
     with pytest.raises(MachineError, match="Not a directory") as caught:
         passes(f"{line} -o {tmp_path}/mine/sub/{file}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from logoformer.clips import centre_indices
 from logoformer.engine.ring import Ring
-from logoformer.errors import BadInputError, VerificationError
+from logoformer.errors import BadInputError, VerificationError, command
 
 OLD = Path(__file__).parents[1] / "data" / "bundle-v0.1"
 
@@ -109,9 +109,10 @@ def test_one_number_that_is_none_makes_no_answer(watched, numbered):
 
     runtime.state.before = poison
     stream = runtime.stream(hop=1, color="rgb", warmup="repeat")
-    with pytest.raises(VerificationError, match="not finite"):
+    with pytest.raises(VerificationError, match="not finite") as caught:
         stream.push(numbered(0, 0), 0.0)
     assert runtime.not_finite == 1
+    assert caught.value.next == command("logoformer", "verify", runtime.bundle.path)
 
 
 def test_the_age_of_an_answer_counts_from_its_newest_frame(watched, numbered):
