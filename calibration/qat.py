@@ -4,7 +4,8 @@ The FP32 clip graph is trained with every operand that the placement policy quan
 pass; in the backward pass rounding is passed over (the straight-through estimator, Bengio et al. 2013, arXiv
 1308.3432). The teacher is the FP32 graph itself: what INT8 shall do is answer as FP32 does, so no labels are needed.
 Activation ranges begin at those of the calibration and are learned with the weights (LSQ, Esser et al., ICLR 2020,
-arXiv 1902.08153); weight scales follow the weights, as the quantizer will take them.
+arXiv 1902.08153), but for the trunk's powers of two (`powers.py`), which stay; weight scales follow the weights, as the
+quantizer will take them.
 
 What comes out are weights by initializer name and ranges by tensor name: the quantizer makes the three graphs of them
 by the same policy as before.
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from ..errors import BadInputError, UsageError
 from .amax import LEVELS
 from .placement import sites
-from .quantize import SCALE_FLOOR, QuantizeConfig, Ranges, four_bits
+from .quantize import SCALE_FLOOR, QuantizeConfig, Ranges, four_bits, is_power_of_two
 
 if TYPE_CHECKING:
     import onnx
@@ -194,7 +195,7 @@ class _FakeQuantization:
 
         chosen = sites(model, attention=placement.attention, exclude=placement.exclude)
         self._sites = {site.node: site for site in chosen}
-        read = {name for site in chosen for name in site.tensors}
+        read = {name for site in chosen for name in site.tensors if not is_power_of_two(ranges[name] / LEVELS)}
         floor = SCALE_FLOOR * LEVELS
         self._begin = ranges
         self.logs = {
@@ -202,7 +203,7 @@ class _FakeQuantization:
         }
 
     def amax(self) -> dict[str, float]:
-        """The ranges as learned; those that nothing read as they were."""
+        """The ranges, those that are learned as they are now."""
         return {**self._begin, **{name: float(value.detach().exp()) for name, value in self.logs.items()}}
 
     def __call__(self, node: str, inputs: list[Tensor]) -> list[Tensor]:
@@ -213,7 +214,8 @@ class _FakeQuantization:
             return inputs
         changed = list(inputs)
         for slot, name in zip(site.slots, site.tensors, strict=True):
-            changed[slot] = round_through(inputs[slot], self.logs[name].exp() / LEVELS)
+            learned = self.logs[name].exp() if name in self.logs else torch.tensor(self._begin[name])
+            changed[slot] = round_through(inputs[slot], learned / LEVELS)
         if site.weight is not None:
             weight = inputs[site.weight]
             others = [axis for axis in range(weight.ndim) if axis != site.axis]

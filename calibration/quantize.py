@@ -113,6 +113,8 @@ class _Writer:
                 copied.input[slot] = self._activation(node.input[slot], name)
             if site.weight is not None:
                 copied.input[site.weight] = self._weight(node.input[site.weight], site.axis, self.steps.get(site.node))
+                if node.op_type == "Conv" and len(node.input) > 2:
+                    copied.input[2] = self._bias(node, site)
         self.nodes.append(copied)
 
     def finish(self) -> onnx.ModelProto:
@@ -153,6 +155,17 @@ class _Writer:
             if self.fold:
                 self._constant(f"{tensor}.int8", steps)
         return self.dequantized[tensor, axis]
+
+    def _bias(self, node: onnx.NodeProto, site: Site) -> str:
+        """The bias of a convolution in whole units of its products; see `powers.py`."""
+        step = self.ranges[site.tensors[0]] / LEVELS
+        if not is_power_of_two(step):
+            return str(node.input[2])
+        bias, weight = self.weights[node.input[2]], self.weights[node.input[1]]
+        exponents = np.frexp(weight_scale(weight, site.axis).astype(np.float64))[1]
+        unit = step * np.exp2(exponents - 4.0)  # the scale's last bit
+        self._constant(f"{node.name}.bias", (np.rint(bias / unit) * unit).astype(bias.dtype))
+        return f"{node.name}.bias"
 
     def _pair(
         self,
@@ -207,6 +220,15 @@ def four_bits(scale: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """
     mantissa, exponent = np.frexp(np.maximum(scale, SCALE_FLOOR))  # the mantissa lies in [1/2, 1)
     return np.asarray(np.ldexp(np.ceil(mantissa * 16) / 16, exponent))
+
+
+def is_power_of_two(scale: float) -> bool:
+    """Whether a scale has one bit.
+
+    >>> is_power_of_two(0.25), is_power_of_two(0.3)
+    (True, False)
+    """
+    return bool(np.frexp(scale)[0] == 0.5)
 
 
 def round_up(scale: npt.NDArray[np.float64], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -240,8 +240,8 @@ def _conv(a: Attributes, x: list[Tensor]) -> Tensor:
     pads = a.get("pads", [0, 0, 0, 0])
     if list(pads[:2]) != list(pads[2:]):
         raise VerificationError(f"The reference evaluator does not know a convolution padded by {list(pads)}.")
-    bias = x[2] if len(x) > 2 else None
-    return F.conv2d(x[0], x[1], bias, a.get("strides", 1), tuple(pads[:2]), a.get("dilations", 1), a.get("group", 1))
+    sums = F.conv2d(x[0], x[1], None, a.get("strides", 1), tuple(pads[:2]), a.get("dilations", 1), a.get("group", 1))
+    return sums + x[2].reshape(-1, 1, 1) if len(x) > 2 else sums
 
 
 def _max_pool(a: Attributes, x: list[Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ from ..model.networks.network import Network
 from ..model.synthetic.recordings import SyntheticClips, synthetic_clips
 from ..workflows.fine_tune import fine_tune_bundle
 from ..workflows.init import initialise
-from ..workflows.quantize import Calibration, load_models, quantize_bundle
+from ..workflows.quantize import Calibration, load_models, prepare, quantize_bundle
 from ..workflows.sensitivity import measure_sensitivity
 from ..workflows.verify import clip_evaluator, judge_accuracy
 from .results import FOLDER, measured, read_results, write_results
@@ -108,7 +108,8 @@ def harm_by_group(bundle: Bundle, config: QuantizeConfig, clips: int, picked: li
     """Sensitivity on further held-out clips, calibrated on `clips`."""
     others = held_out(bundle, HELD_OUT_SEED + 1)
     learned = calibration_clips(bundle, clips).clips
-    return measure_sensitivity(load_models(bundle), learned, config, others, picked, bundle, bar)
+    prepared = prepare(load_models(bundle), learned, config, equalise=False)
+    return measure_sensitivity(prepared, learned, config, others, picked, bundle, bar)
 
 
 # --------------------------------------------------------------------------------------------------------- experiments

@@ -132,9 +132,8 @@ def quantize_bundle(
             next="choose them with the sampling and the size of this bundle",
         )
     check_exclude(config.exclude, groups(models["clip"][0]))
-    moved = moved_scales(models["clip"][0], chosen.clips, progress) if calibration.equalise else {}
-    models = equalised(models, moved)
-    ranges, methods = ranges_of(models["clip"][0], chosen.clips, config, progress)
+    prepared = prepare(models, chosen.clips, config, equalise=calibration.equalise, progress=progress)
+    models, ranges = prepared.models, prepared.ranges
     m = bundle.manifest
     tools = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
     written = calibration_record(
@@ -143,16 +142,59 @@ def quantize_bundle(
         tools=installed_versions(tools),
     )  # fmt: skip
     written["alignment_distance"] = compare_alignment(bundle, chosen.clips, calibration.source)
-    if methods:
-        written["methods"] = methods
-    if moved:
-        written["equalisation"] = {name: [float(value) for value in factor] for name, factor in moved.items()}
+    if prepared.methods:
+        written["methods"] = prepared.methods
+    if prepared.moved:
+        written["equalisation"] = {name: factor.tolist() for name, factor in prepared.moved.items()}
     steps = None
     if calibration.compensate:
         clip = models["clip"]
         steps = compensate(*clip, Reference(clip[0]).side_by_side, ranges, config, chosen.clips, progress)
         written["compensation"] = compensation_record(steps, len(chosen.clips))
     return file_int8(bundle, models, ranges, config, written, steps=steps, progress=progress)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is quantized, and in which steps.
+
+    Attributes:
+        models: FP32 and FP16 of every graph, their scales moved.
+        ranges: of the activations.
+        methods: by part, where the ranges' method was chosen.
+        moved: what each channel was divided by.
+    """
+
+    models: Models
+    ranges: Ranges
+    methods: dict[str, str]
+    moved: Factors
+
+
+def prepare(
+    models: Models,
+    clips: npt.NDArray[np.uint8],
+    config: QuantizeConfig,
+    *,
+    equalise: bool = True,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Moves scales and takes ranges, by the calibration clips.
+
+    Args:
+        models: as exported.
+        clips: uint8 `[N, T, S, S, 3]`.
+        config: how.
+        equalise: see `Calibration`.
+        progress: called with (stage, done, total).
+    """
+    from ..calibration.powers import fit_powers
+
+    moved = moved_scales(models["clip"][0], clips, progress) if equalise else {}
+    fp32 = equalised(models, moved)["clip"][0]
+    ranges, methods = ranges_of(fp32, clips, config, progress)
+    moved, ranges = fit_powers(fp32, moved, ranges, config, move=equalise)
+    return Prepared(equalised(models, moved), ranges, methods, moved)
 
 
 def ranges_of(

@@ -14,12 +14,12 @@ from ..bundle import Bundle
 from ..bundle.files import dump_json, write_atomic
 from ..calibration.quantize import QuantizeConfig
 from ..errors import BadInputError
-from .quantize import Calibration, equalised, load_models, moved_scales, quantize_bundle, ranges_of
+from .quantize import Calibration, load_models, prepare, quantize_bundle
 
 if TYPE_CHECKING:
     from ..calibration.sensitivity import Sensitivity
     from ..model.data.clips import ClipSource, Progress
-    from .quantize import Models
+    from .quantize import Prepared
 
 SENSITIVITY_CLIPS = 128
 FEWEST_CLIPS = 28
@@ -61,10 +61,10 @@ def quantize_sensitively(
             f"{len(held_out)} clips are left beside {len(chosen.clips)} for calibration; {FEWEST_CLIPS} are needed.",
             next="give a larger data set, or lower --calibration-clips",
         )
-    models = load_models(bundle)
-    if calibration.equalise:
-        models = equalised(models, moved_scales(models["clip"][0], chosen.clips, progress))
-    found = measure_sensitivity(models, chosen.clips, calibration.config, source, held_out, bundle, progress)
+    prepared = prepare(
+        load_models(bundle), chosen.clips, calibration.config, equalise=calibration.equalise, progress=progress
+    )
+    found = measure_sensitivity(prepared, chosen.clips, calibration.config, source, held_out, bundle, progress)
     folder = Path(out)
     write_atomic(folder / "sensitivity.json", dump_json(found.to_json()))
     write_atomic(folder / "sensitivity.svg", sensitivity_svg(found).encode())
@@ -74,7 +74,7 @@ def quantize_sensitively(
 
 
 def measure_sensitivity(
-    models: Models,
+    prepared: Prepared,
     calibrated_on: npt.NDArray[np.uint8],
     config: QuantizeConfig,
     source: ClipSource,
@@ -85,8 +85,8 @@ def measure_sensitivity(
     """Sensitivity of the clip graph; see `calibration.sensitivity.sensitivity`.
 
     Args:
-        models: by graph, FP32 and FP16.
-        calibrated_on: uint8 `[N, T, S, S, 3]`.
+        prepared: graphs and ranges.
+        calibrated_on: uint8 `[N, T, S, S, 3]`, which they were prepared with.
         config: method and placement; what it excludes is not measured.
         source: labelled clips.
         held_out: which of them.
@@ -103,8 +103,7 @@ def measure_sensitivity(
     from ..export.parity import RoundingClip
     from ..export.reference import Reference
 
-    fp32, fp16 = models["clip"]
-    ranges, _ = ranges_of(fp32, calibrated_on, config, progress)
+    (fp32, fp16), ranges = prepared.models["clip"], prepared.ranges
     steps = compensate(fp32, fp16, Reference(fp32).side_by_side, ranges, config, calibrated_on, progress)
     clips = np.stack([source.frames(i, centre_indices(source.count(i), bundle.sampling)) for i in held_out])
     labels = np.array([source.label(i) for i in held_out], np.int64)

@@ -31,12 +31,12 @@ from ...benchmarks.baselines.programs import OPENERS, Opening
 from ...benchmarks.load.closed import Candidate, LoadConfig, closed_loop
 from ...benchmarks.statistics import ratio
 from ...bundle import Bundle
-from ...calibration.backends import clip_answers
 from ...calibration.gate import BUDGETS, answer, judge_precision
 from ...calibration.paired import compare_answers
 from ...cli.terminal import Bar
 from ...engine import Runtime
 from ...engine.machine.environment import multiplies_int8
+from ...workflows.verify.backends import clip_answers
 from ..int8 import held_out, make_bundle
 from ..results import FOLDER, measured, write_results
 

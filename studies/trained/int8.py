@@ -143,6 +143,7 @@ def int8_form(bundle: Bundle) -> dict[str, Any]:
     from onnx import numpy_helper
 
     from ...bundle.onnx_graph import TYPES, infer_onnx
+    from ...calibration.quantize import is_power_of_two
     from ...export.entries import read_model
 
     model = read_model(bundle, "clip", "int8")
@@ -152,12 +153,16 @@ def int8_form(bundle: Bundle) -> dict[str, Any]:
     mantissas = np.concatenate([np.frexp(values[node.inputs[1]].astype(np.float64).ravel())[0] for node in weights])
     record = bundle.calibration()
 
+    by_output = {node.outputs[0]: node for node in graph.nodes if node.op == "DequantizeLinear"}
+    of_maps = [values[by_output[node.inputs[0]].inputs[1]] for node in graph.nodes if node.op == "Conv"]
+
     def kinds(nodes: list[Any], slot: int) -> list[str]:
         return sorted({TYPES[graph.tensors[node.inputs[slot]].kind][0] for node in nodes})
 
     return {
         "quantized": kinds(quantizers, 0),
         "scales": kinds(quantizers, 1),
+        "powers_of_two_in_the_trunk": all(is_power_of_two(float(scale)) for scale in of_maps),
         "weights": kinds(weights, 0),
         "weight_scales": kinds(weights, 1),
         "weight_scale_bits": next(bits for bits in range(1, 53) if not (mantissas * 2.0**bits % 1).any()),

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...bundle import MIXED, Bundle
-from ...calibration.backends import Runtimes, clip_answers, open_backends, pair_answers
 from ...errors import UsageError, command
 from ..held_out import require_judge
+from .backends import Runtimes, clip_answers, open_backends, pair_answers
 from .record import AccuracyReport, record_accuracy
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Bundle, Golden
-from ..engine import Runtime, load
-from ..engine.golden import answers_of_clip, answers_of_pair
-from ..engine.sessions.backends import cpu_backends
+from ...bundle import Bundle, Golden
+from ...engine import Runtime, load
+from ...engine.golden import answers_of_clip, answers_of_pair
+from ...engine.sessions.backends import cpu_backends
 
 if TYPE_CHECKING:
-    from ..calibration.gate import Evaluate
+    from ...calibration.gate import Evaluate
 
 Runtimes = Mapping[tuple[str, str], Runtime]  # by backend and precision
 
