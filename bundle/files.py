@@ -187,11 +187,12 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             part.chmod(0o755)
             if final.exists():
                 aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-old-"))
-                final.replace(aside / "was")
                 try:
+                    final.replace(aside / "was")
                     part.replace(final)
                 except OSError:
-                    (aside / "was").replace(final)
+                    with contextlib.suppress(FileNotFoundError):  # it could not be moved at all, as a mount point
+                        (aside / "was").replace(final)
                     aside.rmdir()
                     raise
                 shutil.rmtree(aside, ignore_errors=True)

@@ -235,6 +235,12 @@ def round_through(x: Tensor, scale: Tensor) -> Tensor:
     return (steps + (steps.round() - steps).detach()) * scale
 
 
+def divergence(given: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32]) -> float:
+    """Mean Kullback-Leibler divergence of answers `[N, C]` from others, in nats."""
+    before, after = (np.log(np.maximum(answers.astype(np.float64), 1e-12)) for answers in (wanted, given))
+    return float((np.exp(before) * (before - after)).sum(1).mean())
+
+
 def augmented(
     read: Callable[[int, np.random.Generator], npt.NDArray[np.uint8]], count: int, config: QatConfig
 ) -> Iterable[npt.NDArray[np.uint8]]:

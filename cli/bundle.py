@@ -180,7 +180,8 @@ def _accuracy(a: argparse.Namespace, bar: Bar) -> int:
     lines = [table(accuracy_rows(report))]
     for name, row in report.precisions.items():
         lines.append(f"{name}: {row['verdict']} - {row['reason']}")
-        lines += [f"  {w['clip']} ({w['label']}): {w['before']} -> {w['after']}" for w in row["worst"][:5]]
+        changed = [w for w in row["worst"] if w["before"] != w["after"]]
+        lines += [f"  {w['clip']} ({w['label']}): {w['before']} -> {w['after']}" for w in changed[:5]]
     for row in report.backends:
         lines.append(f"{row['precision']} on {row['evaluator']}: {row['verdict']} - {row['reason']}")
     lines.append(f"{report.source['clips']} clips of {report.source['name']}; {report.evaluator}")

@@ -103,9 +103,11 @@ def _bench(a: argparse.Namespace, bar: Bar) -> int:
     from ..benchmarks.bench import BenchConfig, bench
     from ..benchmarks.matrix import bench_matrix, grid
     from ..benchmarks.report.page import write_both
-    from ..benchmarks.report.readme import write_readme_table
+    from ..benchmarks.report.readme import text_around, write_readme_table
     from ..benchmarks.report.terminal import report_text
 
+    if a.readme:
+        text_around(Path(a.readme))  # refused before anything is measured
     config = BenchConfig(
         bundle=Path(a.bundle), iterations=a.iterations, warmup=a.warmup, threads=a.threads, precision=a.precision,
         seed=a.seed, modes=a.mode, backend=a.backend, rate_hz=a.rate, hop=a.hop, streams=a.streams,

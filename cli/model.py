@@ -66,6 +66,12 @@ def _fine_tune(a: argparse.Namespace, bar: Bar) -> int:
 
     config = override(QatConfig(), a.set)
     bundle, done = fine_tune_on(a.qat, a.data, config, fold=a.fold, progress=bar)
+    if not done["kept_step"]:
+        text = (
+            f"{bundle.path} is as it was: none of {done['steps']} steps answers more like FP32 than its INT8 "
+            f"({done['divergence_before']:.4g} nats on clips that were held back)."
+        )
+        return show(a, bar, {"bundle": str(bundle.path), **done}, text)
     text = (
         f"{bundle.path}: step {done['kept_step']} of {done['steps']} kept; divergence from FP32 "
         f"{done['divergence_before']:.4g} -> {done['divergence_after']:.4g} nats on clips that were held back. "

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInputError, LogoformerError, command
+from ..errors import BadInputError, LogoformerError, UsageError, command
 from . import choices
 
 Paths = Callable[[argparse.Namespace], Sequence[Sequence[Path]]]  # what is written together, the deciding one first
@@ -37,9 +37,16 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
         words: the command line, for the next step.
 
     Raises:
+        UsageError: a name that no output can have.
         BadInputError: something else is there; it is named.
         MachineError: the folder of an output cannot be written.
     """
+    if any(getattr(a, option, None) == "" for option in _OPTIONS):
+        raise UsageError(
+            "The name of an output is empty.",
+            cause="a variable of the shell that is not set",
+            next=command("logoformer", a.verb, "--help"),
+        )
     for path in _places(a):
         _check_place(path)
     if a.verb in TELL_THEMSELVES or getattr(a, "overwrite", True):
@@ -63,13 +70,49 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _places(a: argparse.Namespace) -> list[Path]:
-    """Every output that a call names or, as `export`, makes beside its input."""
+    """Every output that a call names or, as `export`, makes beside its input.
+
+    Raises:
+        UsageError: a name that no output can have.
+        BadInputError: the folder is a mount point.
+    """
     named = _FILES[a.verb][0](a) if a.verb in _FILES else []
     places = [together[0] for together in named]
-    if a.verb in TELL_THEMSELVES | _WEIGHTS and not getattr(a, "dry_run", False):
-        out = a.out or (a.checkpoint if a.verb == "export" else None)
-        places += [Path(out)] if out else []
-    return places
+    for path in places:
+        _check_name(path, a.verb)
+        if path.is_dir():
+            raise UsageError(
+                f"{path} is a folder; the output is a file.",
+                next=f"name a file in it: {path / f'output{path.suffix}'}",
+            )
+    if a.verb in _INSIDE:
+        return [Path(a.out) / "inside"]
+    if a.verb == "export":
+        return [*places, _whole(Path(a.out), a.verb)] if a.out else [Path(a.checkpoint).absolute()]
+    if a.verb in _WEIGHTS and a.out and not getattr(a, "dry_run", False):
+        places.append(_whole(Path(a.out), a.verb))
+    return [*places, *([Path(a.out)] if a.verb == "label" else [])]
+
+
+def _whole(path: Path, verb: str) -> Path:
+    """A folder that is replaced as a whole."""
+    _check_name(path, verb)
+    if path.is_mount():
+        raise BadInputError(
+            f"{path} is a mount point, which cannot be replaced.",
+            cause="a volume is mounted there",
+            next=f"name a folder in it: {path / verb}",
+        )
+    return path
+
+
+def _check_name(path: Path, verb: str) -> None:
+    if path.name in ("", ".."):
+        raise UsageError(
+            f"{str(path)!r} is no name of its own for an output.",
+            cause="it is the folder that you are in, or one above it",
+            next=f"name what will be made: {path / verb}",
+        )
 
 
 def _check_place(path: Path) -> None:
@@ -144,6 +187,7 @@ def _beside_source(a: argparse.Namespace) -> list[list[Path]]:
 
 def _synthetic(a: argparse.Namespace) -> list[list[Path]]:
     """A video and its labels; a folder of clips is refused by the verb where it is not empty."""
+    _check_name(Path(a.out), a.verb)
     return [[Path(a.out), Path(a.out).with_suffix(".json")]] if a.kind in ("video", "scene") else []
 
 
@@ -236,6 +280,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 _WEIGHTS = frozenset({"init", "import", "train"})
+_INSIDE = frozenset({"triton", "demo"})  # write into the folder that is named
+_OPTIONS = ("out", "layers", "sensitivity", "suggest_map", "readme")
 _FILES: dict[str, tuple[Paths, Ours, str]] = {
     "import": (_map, _never, "may have been corrected by hand"),
     "synth": (_synthetic, _marked, "is no synthetic video of logoformer"),

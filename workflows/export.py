@@ -65,7 +65,8 @@ def export_checkpoint(
         chosen = choose(open_clips(data, "train", fold, Reading(c.image_size)), c.sampling, clips, seed, progress)
         real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
     alignment = alignment_for(data, align_from, fold, seed=seed, progress=progress)
-    target = f"{Path(checkpoint)}".removesuffix(".pt") + ".bundle" if out is None else out
+    named = Path(checkpoint) if Path(checkpoint).name not in ("", "..") else Path(checkpoint).resolve()
+    target = f"{named}".removesuffix(".pt") + ".bundle" if out is None else out
     bundle = export_bundle(
         model,
         target,

@@ -67,12 +67,15 @@ def fine_tune_bundle(
 ) -> tuple[Bundle, dict[str, Any]]:
     """The same on any clip source.
 
+    A bundle whose INT8 no step surpasses stays as it is: step 0 is kept.
     `named` is what the manifest calls it; `reading` says its fold, the fingerprint of its list and marks of its clips.
     """
     from ..calibration.choose import turns
     from ..calibration.equalise import with_weights
-    from ..calibration.qat import augmented, fine_tune, fine_tuning_record
+    from ..calibration.qat import augmented, divergence, fine_tune, fine_tuning_record
     from ..clips import centre_indices, random_indices
+    from ..export.entries import read_model
+    from ..export.parity import RoundingClip
     from ..export.reference import Reference
 
     if "int8" not in bundle.precisions:
@@ -100,7 +103,12 @@ def fine_tune_bundle(
         )
     batches = augmented(lambda place, rng: read(learned[place], rng), len(learned), config)
     tuned = fine_tune(fp32, Reference(fp32), written["ranges"], placement, batches, held_back, config, progress)
-    done = {**fine_tuning_record(config, tuned, named), **without_marks(reading or {})}
+    # What the bundle has was rounded so that errors cancel, which training knows nothing of.
+    exact, given = (RoundingClip(model).answers(held_back) for model in (fp32, read_model(bundle, "clip", "int8")))
+    before = divergence(given, exact)
+    done = {**fine_tuning_record(config, tuned, named), "divergence_before": before, **without_marks(reading or {})}
+    if tuned.after >= before:
+        return bundle, {**done, "kept_step": 0, "divergence_after": before}
     models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
     written = {**written, "ranges": dict(tuned.ranges), "qat": {**done, **(reading or {})}}
     written.pop("compensation", None)  # trained weights are rounded as they were in training: to the nearest step

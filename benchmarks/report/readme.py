@@ -77,6 +77,16 @@ def replace_between(path: Path, begin: str, end: str, body: str) -> None:
         BadInputError: the markers are not there exactly once each, in order.
         MachineError: the file may not be written.
     """
+    before, after = text_around(path, begin, end)
+    write_atomic(path, f"{before}{begin}\n{body}{end}{after}".encode())
+
+
+def text_around(path: Path, begin: str = BEGIN, end: str = END) -> tuple[str, str]:
+    """What stands before and behind the place between two markers of a file.
+
+    Raises:
+        BadInputError: the markers are not there exactly once each, in order.
+    """
     try:
         old = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -87,8 +97,7 @@ def replace_between(path: Path, begin: str, end: str, body: str) -> None:
             next="put the two markers where the table shall stand",
         )
     before, _, rest = old.partition(begin)
-    _, _, after = rest.partition(end)
-    write_atomic(path, f"{before}{begin}\n{body}{end}{after}".encode())
+    return before, rest.partition(end)[2]
 
 
 def _bar(cells: Iterable[str]) -> str:

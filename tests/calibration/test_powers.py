@@ -40,6 +40,7 @@ def test_the_next_power_reaches_as_far_within_half_a_step(scale: float):
 def test_pixels_have_steps_of_two_and_what_is_never_seen_the_least():
     assert power_above(255 / LEVELS) == 2
     assert power_above(0.0) == SCALE_FLOOR
+    assert common_factor(np.zeros(2)) == 1
 
 
 @given(st.lists(SCALES, min_size=1, max_size=4).map(np.array))
@@ -51,6 +52,7 @@ def test_the_common_factor_loses_no_more_than_any_other(scales: np.ndarray):
     assert 1 <= factor < 2
     assert loss(factor) <= 1.01 * min(loss(2 ** (place / 64)) for place in range(64))
     assert len(scales) > 1 or loss(factor) == pytest.approx(1)
+    assert common_factor(np.append(scales, 0.0)) == factor, "a map that is never seen has no say"
 
 
 def test_the_trunk_gets_powers_and_nothing_is_clipped(models, observed: Observed, golden_clips):

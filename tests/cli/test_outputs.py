@@ -67,6 +67,52 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(name, tmp_pa
         passes(f"{line} -o {tmp_path}/new/sub/{file}")
 
 
+@pytest.mark.parametrize("out", ["", ".", "./", "/", "..", "a/.."])
+@pytest.mark.parametrize("line", ["init", "train --data faces", "import w.pth", "export c", "synth --kind video"])
+def test_a_folder_that_one_is_in_is_no_output(line, out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for more in ("", " --overwrite")[: 1 if line.startswith("export") else 2]:
+        with pytest.raises(UsageError) as caught:
+            passes(f"{line} -o '{out}'{more}")
+        assert caught.value.next
+
+
+@pytest.mark.parametrize(
+    "line", ["bench b.bundle", "evaluate c --data faces", "inspect --complexity", "triton b.bundle"]
+)
+def test_an_empty_name_is_no_output(line):
+    with pytest.raises(UsageError, match="empty"):
+        passes(f"{line} -o ''")
+
+
+@pytest.mark.parametrize("call", ["bench", "fieldtest", "synth video"])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_any_work(call, tmp_path):
+    line, name = CALLS[call]
+    (tmp_path / name).mkdir()
+    for more in ("", " --overwrite"):
+        with pytest.raises(UsageError, match="is a folder"):
+            passes(f"{line} -o {tmp_path / name}{more}")
+
+
+def test_a_page_without_its_markers_is_refused_before_any_work(fails, tmp_path):
+    (tmp_path / "page.md").write_text("nothing")
+    for page, why in (("page.md", "markers"), ("none.md", "cannot be read")):
+        fails(3, "bench", tmp_path / "no.bundle", "--readme", tmp_path / page, names=(page, why))
+
+
+@pytest.mark.parametrize("line", ["init", "train --data faces", "import w.pth", "export c"])
+def test_a_mount_point_is_not_replaced(line, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
+    assert not passes(f"{line} -o {tmp_path}/volume") and passes(f"{line} -o {tmp_path}/volume/weights")
+
+
+@pytest.mark.parametrize("verb", ["triton b.bundle", "demo"])
+def test_what_writes_into_a_folder_needs_only_that_one(verb, tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name == "models")
+    assert passes(f"{verb} -o {tmp_path}/models")
+
+
 def test_every_verb_with_an_output_has_a_rule():
     for name, parser in verbs().items():
         options = {option for action in parser._actions for option in action.option_strings}
