@@ -139,7 +139,7 @@ def test_the_verb_prints_draws_and_refuses(tmp_path: Path, capsys: pytest.Captur
         (["inspect", str(untrained_bundle), "--frames", "4"], "go with --complexity"),
         (["inspect", "--complexity", "--preset", "huge"], "--preset: unknown value 'huge'"),
         (["inspect", "--complexity", "--preset", "tiny", "-o", str(tmp_path / "no" / "x.svg")], "No picture can be"),
-        (["inspect", "--complexity", "--preset", "tiny", "-o", str(tmp_path)], "No picture can be"),
+        (["inspect", "--complexity", "--preset", "tiny", "-o", str(tmp_path)], "is a folder"),
     ):
         assert cli.main(wrong) == 2
         assert said in capsys.readouterr().err
