@@ -3,7 +3,7 @@
 Between two quantizers of the trunk all values are then whole multiples of one small power of two: steps of 7 bits,
 times weights of 7 and their scales of 4 (`quantize.weight_scale`), summed up, and a bias of the same kind. Float32
 holds such sums whole up to 2^24 of that unit, so they are those of integers, in any order. No layer can promise to stay
-below: thousands of inputs could all be at their largest. Those of a trained `base` come to 2^23. With any other scale
+below: thousands of inputs could all be at their largest, and a trained `base` comes near. With any other scale
 sums differ in the last bit; here and there one moves to the next step, and the layers behind it follow: on a trained
 `base` two backends were half as far apart at the tokens as INT8 is from FP32, and are equal now.
 

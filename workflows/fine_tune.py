@@ -107,7 +107,7 @@ def fine_tune_bundle(
     exact, given = (RoundingClip(model).answers(held_back) for model in (fp32, read_model(bundle, "clip", "int8")))
     before = divergence(given, exact)
     done = {**fine_tuning_record(config, tuned, named), "divergence_before": before, **without_marks(reading or {})}
-    if tuned.after >= before:
+    if not tuned.kept_step or tuned.after >= before:
         return bundle, {**done, "kept_step": 0, "divergence_after": before}
     models = {n: (with_weights(a, tuned.weights), with_weights(b, tuned.weights)) for n, (a, b) in models.items()}
     written = {**written, "ranges": dict(tuned.ranges), "qat": {**done, **(reading or {})}}
