@@ -27,3 +27,4 @@ from .sealed import SWEEP_AFTER_S as SWEEP_AFTER_S
 from .writer import BundleWriter as BundleWriter
 from .writer import replace_manifest as replace_manifest
 from .writer import replace_manifests as replace_manifests
+from .writer import require_changeable as require_changeable

@@ -237,6 +237,24 @@ def require_space(
         )
 
 
+def require_place(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Refuses before work is done for a folder in which no file can be made.
+
+    Args:
+        folder: it exists, or something else is in its place.
+        target: what will be written, as the error names it.
+
+    Raises:
+        MachineError: it is no folder, or this user may not write there.
+    """
+    with writing(target):
+        if not os.path.isdir(folder):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(folder, os.W_OK | os.X_OK):  # asked, not tried: what is refused leaves nothing behind
+            number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(number, os.strerror(number))
+
+
 @contextlib.contextmanager
 def writing(target: str | os.PathLike[str]) -> Iterator[None]:
     """Turns an OSError of the block into `writing_failed`."""

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import BadInputError, MachineError, RefusedError, UsageError, one_of
 from .card import CARD_FILE, card_text
 from .entries import FORMAT, SCHEMA_VERSION, Golden
-from .files import dump_json, read_regular, require_space, sha256, write_atomic, writing
+from .files import dump_json, read_regular, require_place, require_space, sha256, write_atomic, writing
 from .npz import dump_npz
 from .reader import Bundle
 from .sealed import content_name, only_writer, seal, sweep
@@ -51,6 +51,7 @@ class BundleWriter:
                         f"{self.path} exists and holds {one_of(sorted(foreign)[:3])}: not a bundle, left alone.",
                         next="name a new folder with -o",
                     )
+                require_place(self.path, self.path / "manifest.json")
             require_space(self.path, needed_bytes, "the bundle")
             self.path.mkdir(parents=True, exist_ok=True)
 
@@ -119,6 +120,16 @@ class BundleWriter:
 def _named(bundle: Bundle) -> set[str]:
     others = (bundle._golden, *bundle._calibrations.values())
     return {entry.file for entry in bundle.graphs} | {file for file, _, _ in others}
+
+
+def require_changeable(*bundles: Bundle) -> None:
+    """Refuses, before work is done for it, to change a bundle whose folder may not be written.
+
+    Raises:
+        MachineError: one may not be written.
+    """
+    for bundle in bundles:
+        require_place(bundle.path, bundle.path / "manifest.json")
 
 
 def replace_manifest(bundle: Bundle, manifest: Mapping[str, Any]) -> Bundle:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import os
 import zipfile
 from collections.abc import Callable, Sequence
@@ -117,16 +116,10 @@ def _check_name(path: Path, verb: str) -> None:
 
 def _check_place(path: Path) -> None:
     """Refuses an output whose folder cannot be made or written."""
-    from ..bundle.files import writing
+    from ..bundle.files import require_place
 
     above = [*path.absolute().parents]
-    folder = next((place for place in above if os.path.lexists(place)), above[-1])
-    with writing(path):
-        if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(folder, os.W_OK | os.X_OK):
-            number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
-            raise OSError(number, os.strerror(number))
+    require_place(next((place for place in above if os.path.lexists(place)), above[-1]), path)
 
 
 def _check_weights(a: argparse.Namespace, words: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Bundle
+from ..bundle import Bundle, require_changeable
 from ..calibration.quantize import QuantizeConfig
 from ..errors import BadInputError, command
 from .held_out import MARKS, clip_marks, without_marks
@@ -45,11 +45,13 @@ def fine_tune_on(
 
     Raises:
         BadInputError: no INT8 in the bundle, too few clips, or the loss is no longer finite.
+        MachineError: the bundle may not be written.
     """
     from ..model.data.clips import CachedClips
     from ..model.data.datasets import clips_for, open_listing
 
     bundle = Bundle(path)
+    require_changeable(bundle)
     source = CachedClips(clips_for(data, "train", fold, bundle.image_size, bundle.labels))
     named = f"{Path(data).name}, fold {fold}, training split"
     listing = open_listing(data, "train", fold)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.sensors.machine import installed_versions
-from ..bundle import GRAPHS, MIXED, Bundle, BundleWriter
+from ..bundle import GRAPHS, MIXED, Bundle, BundleWriter, require_changeable
 from ..bundle.verdicts import without_verdicts
 from ..calibration.quantize import AUTO, QuantizeConfig
 from ..clips import Sampling
@@ -89,6 +89,7 @@ class Calibration:
 def quantize(path: str | os.PathLike[str], calibration: Calibration, progress: Progress | None = None) -> Bundle:
     """Chooses the clips and adds INT8 to a bundle; see `quantize_bundle`."""
     bundle = Bundle(path)
+    require_changeable(bundle)
     chosen = calibration.choose(bundle.sampling, bundle.image_size, progress)
     return quantize_bundle(path, chosen, calibration, progress)
 
@@ -114,7 +115,7 @@ def quantize_bundle(
         UsageError: a group to exclude that does not exist.
         BadInputError: FP16 graphs are missing, or the clips do not fit the bundle.
         VerificationError: a quantized graph breaks a lint rule. Nothing was written.
-        MachineError: the bundle was changed by another process meanwhile, or a package is missing.
+        MachineError: the bundle may not be written, it was changed by another process meanwhile, or a package is missing.
     """
     from ..calibration.choose import calibration_record
     from ..calibration.compensate import compensate, compensation_record

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Bundle
+from ..bundle import Bundle, require_changeable
 from ..bundle.files import dump_json, write_atomic
 from ..calibration.quantize import QuantizeConfig
 from ..errors import BadInputError
@@ -45,11 +45,13 @@ def quantize_sensitively(
     Raises:
         BadInputError: too few clips are left beside the calibration's.
         VerificationError: FP16 alone does not keep the budget.
+        MachineError: the bundle may not be written.
     """
     from ..calibration.choose import turns
     from ..model.data.datasets import clips_for
 
     bundle = Bundle(path)
+    require_changeable(bundle)
     chosen = calibration.choose(bundle.sampling, bundle.image_size, progress)
     source = clips_for(str(calibration.data), "train", calibration.fold, bundle.image_size, bundle.labels)
     order = turns(

@@ -9,7 +9,6 @@ Engines are tied to a TensorRT version and to GPUs, so they live apart from the 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle import GraphEntry
-from ...bundle.files import MAX_JSON_BYTES, read_regular, require_space, sha256, write_atomic, writing
+from ...bundle.files import MAX_JSON_BYTES, read_regular, require_place, require_space, sha256, write_atomic, writing
 from ...bundle.sealed import (
     content_name,
     count,
@@ -213,8 +212,8 @@ def require_writable(folder: str | os.PathLike[str], needed_bytes: int) -> None:
             if existing == path:
                 with only_writer(path):
                     read_index(path)
-            elif not os.access(existing, os.W_OK):  # asked, not tried: a build that is refused leaves no folder
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            else:
+                require_place(existing, path)
     except MachineError as error:
         error.next = error.next if "another process" in error.what else elsewhere
         raise

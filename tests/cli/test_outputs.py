@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import shlex
 import zipfile
 from collections.abc import Callable
@@ -111,6 +112,23 @@ def test_what_writes_into_a_folder_needs_only_that_one(verb, tmp_path, monkeypat
     (tmp_path / "models").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name == "models")
     assert passes(f"{verb} -o {tmp_path}/models")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "quantize B --data none", "quantize B --data none --sensitivity S", "verify B --accuracy --data none",
+        "train --qat B --data none", "export CKPT -o B",
+    ],
+)  # fmt: skip
+def test_a_bundle_that_cannot_be_written_is_refused_before_any_work(
+    line, untrained_bundle, tiny_checkpoint, fails, tmp_path, monkeypatch, contents
+):
+    bundle, before = shutil.copytree(untrained_bundle, tmp_path / "face.bundle"), contents(untrained_bundle)
+    places = {"B": bundle, "CKPT": tiny_checkpoint, "S": tmp_path}
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != bundle)  # the superuser may write everywhere
+    fails(6, *(places.get(word, word) for word in line.split()), names=(bundle / "manifest.json", "Permission denied"))
+    assert contents(bundle) == before
 
 
 def test_every_verb_with_an_output_has_a_rule():

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...bundle import MIXED, Bundle
+from ...bundle import MIXED, Bundle, require_changeable
 from ...errors import UsageError, command
 from ..held_out import require_judge
 from .backends import Runtimes, clip_answers, open_backends, pair_answers
@@ -72,6 +72,8 @@ def judge_on_data(
     from ...model.data.datasets import clips_for
 
     bundle = Bundle(path)
+    if write:
+        require_changeable(bundle)
     words = ["logoformer", "verify", bundle.path.name, "--accuracy", "--data", Path(data).name, "--fold", str(fold)]
     if budget_points is not None:
         words += ["--budget", f"{budget_points:g}"]

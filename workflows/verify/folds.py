@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...bundle import Bundle
+from ...bundle import Bundle, require_changeable
 from ...errors import BadInputError, UsageError, command, one_of
 from ..held_out import own_fold, require_judge, trained_on
 from .accuracy import JudgedClips, judge_together, other_precisions
@@ -52,6 +52,8 @@ def judge_on_folds(
 
     bundles = bundles_by_fold([Bundle(path) for path in paths], data)
     require_alike(list(bundles.values()))
+    if write:
+        require_changeable(*bundles.values())
     judged = []
     for fold, bundle in bundles.items():
         source = clips_for(data, "test", fold, bundle.image_size, bundle.labels)
