@@ -248,7 +248,7 @@ def require_place(folder: str | os.PathLike[str], target: str | os.PathLike[str]
         MachineError: it is no folder, or this user may not write there.
     """
     with writing(target):
-        if not os.path.isdir(folder):
+        if not Path(folder).is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(folder, os.W_OK | os.X_OK):  # asked, not tried: what is refused leaves nothing behind
             number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES

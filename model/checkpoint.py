@@ -120,12 +120,17 @@ def check_replaceable(folder: str | os.PathLike[str]) -> None:
     Asked before a long training too, whose result would have no place.
 
     Raises:
-        BadInputError: a file, or a folder with anything in it that is not a checkpoint's.
+        BadInputError: a file, a link, or a folder with anything in it that is not a checkpoint's.
     """
     final = Path(folder)
     if not os.path.lexists(final):
         return
-    ours = final.is_dir() and not final.is_symlink() and {item.name for item in final.iterdir()} <= _FILES
+    if final.is_symlink():
+        raise BadInputError(
+            f"{final} is a link; a checkpoint takes the place of what stands there, and the link was left alone.",
+            next="name the folder that it leads to, or another one, with -o",
+        )
+    ours = final.is_dir() and {item.name for item in final.iterdir()} <= _FILES
     if ours and (final / "config.json").is_file():
         try:
             config = parse_json(read_regular(final, "config.json", 4 << 20), f"{final}/config.json")

@@ -115,7 +115,7 @@ def quantize_bundle(
         UsageError: a group to exclude that does not exist.
         BadInputError: FP16 graphs are missing, or the clips do not fit the bundle.
         VerificationError: a quantized graph breaks a lint rule. Nothing was written.
-        MachineError: the bundle may not be written, it was changed by another process meanwhile, or a package is missing.
+        MachineError: the bundle may not be written, another process changed it meanwhile, or a package is missing.
     """
     from ..calibration.choose import calibration_record
     from ..calibration.compensate import compensate, compensation_record

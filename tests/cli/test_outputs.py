@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import shlex
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +112,16 @@ def test_what_writes_into_a_folder_needs_only_that_one(verb, tmp_path, monkeypat
     (tmp_path / "models").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name == "models")
     assert passes(f"{verb} -o {tmp_path}/models")
+
+
+@pytest.mark.parametrize("target", ["full", "empty", "nothing"])
+def test_a_link_in_the_place_of_a_checkpoint_is_called_a_link(target, fails, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_bytes(MINE)
+    (tmp_path / "link").symlink_to(target)
+    assert "is not a checkpoint" not in fails(3, "init", "-o", tmp_path / "link", names=("is a link",))
+    assert (tmp_path / "link").is_symlink()
 
 
 @pytest.mark.parametrize(
