@@ -7,8 +7,8 @@ links to the package's own files and folders; mkdocstrings reads them without im
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +20,21 @@ MARKER = "<!-- cli:here -->"
 
 
 def link_package(source: Path = SOURCE) -> None:
-    """Makes `source/logoformer`, a folder of links to every module and package folder of the clone's root."""
+    """Makes `source/logoformer`, a folder of links to every module and package folder of the clone's root.
+
+    What is right stays as it is: another build may be reading it.
+    """
     folder = source / "logoformer"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for path in [*ROOT.glob("*.py"), *(found.parent for found in ROOT.glob("*/__init__.py"))]:
-        (folder / path.name).symlink_to(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [*ROOT.glob("*.py"), *(found.parent for found in ROOT.glob("*/__init__.py"))]
+    for path in set(folder.iterdir()) - {folder / path.name for path in wanted}:
+        path.unlink(missing_ok=True)
+    for path in wanted:
+        link = folder / path.name
+        if not (link.is_symlink() and link.readlink() == path):
+            link.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):  # another build was faster
+                link.symlink_to(path)
 
 
 def parser() -> argparse.ArgumentParser:

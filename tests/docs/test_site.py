@@ -57,6 +57,20 @@ def test_a_dead_link_anchor_or_name_fails(tmp_path, site, breach):
     assert done.returncode != 0 and "nowhere" in done.stdout + done.stderr
 
 
+def test_links_that_are_right_stay_while_another_build_reads_them(site_tools, tmp_path):
+    folder = tmp_path / "source" / "logoformer"
+    site_tools.link_package(folder.parent)
+    before = {path.name: (path.lstat().st_ino, path.readlink()) for path in folder.iterdir()}
+    assert before["errors.py"][1] == ROOT / "errors.py" and before["engine"][1] == ROOT / "engine"
+    (folder / "gone").symlink_to(tmp_path)
+    (folder / "engine").unlink()
+    (folder / "engine").symlink_to(tmp_path)
+    site_tools.link_package(folder.parent)
+    after = {path.name: (path.lstat().st_ino, path.readlink()) for path in folder.iterdir()}
+    assert {name: target for name, (_, target) in after.items()} == {name: link for name, (_, link) in before.items()}
+    assert [name for name in before if before[name] != after[name]] in ([], ["engine"])
+
+
 def test_the_cli_page_is_the_parser(site, site_tools):
     shown, verbs = page(site, "cli"), site_tools.verbs(make_parser())
     headings = re.findall(r'<h2 id="([a-z-]+)"', shown)
