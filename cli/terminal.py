@@ -16,15 +16,20 @@ from ..errors import printable
 LOG_LINE_LIMIT = 4000  # characters
 
 
+LOG_PERIOD_S = 30.0  # between two lines of progress where no terminal shows a bar
+
+
 class Bar:
-    """A progress line on standard error: on a terminal only, and after the first second.
+    """A progress line on standard error, after the first second.
+
+    Where that is no terminal but a pipe or a file, a whole line every half minute.
 
     Pass it as `progress`: it is called with (stage, done, total). Figures given to `note` replace the bar.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream or sys.stderr
-        self._on = self._stream.isatty() and not quiet
+        self._on, self._terminal = not quiet, self._stream.isatty()
         self._began = time.monotonic()
         self._stage, self._stage_began, self._drawn, self._width = "", self._began, 0.0, 0
         self._stage_done, self._note = 0, ""
@@ -34,8 +39,11 @@ class Bar:
         if stage != self._stage:
             # Steps done before (a resumed training) say nothing about the pace.
             self._stage, self._stage_began, self._stage_done, self._note = stage, now, done, ""
-        due = now - self._drawn > 0.1 or done == total
-        if not self._on or now - self._began < 1.0 or not due:
+        if self._terminal:
+            due = now - self._began >= 1.0 and (now - self._drawn > 0.1 or done == total)
+        else:
+            due = now - max(self._began, self._drawn) >= LOG_PERIOD_S
+        if not self._on or not due:
             return
         self._drawn = now
         left = ""
@@ -43,6 +51,10 @@ class Bar:
             pace = (now - self._stage_began) / max(1, done - self._stage_done)
             left = f"  {_duration(pace * (total - done))} left"
         count = f"{done}/{total}" if total else str(done)
+        if not self._terminal:
+            with contextlib.suppress(OSError):  # whoever read it is gone: that ends no work
+                print(f"{printable(stage)} {count}{left}{self._note}", file=self._stream, flush=True)
+            return
         filled = round(20 * done / total) if total else 0
         drawn = "" if self._note else f" [{'#' * filled}{'.' * (20 - filled)}]"
         name = f"{printable(stage):.24}" if self._note else f"{printable(stage):<24.24}"

@@ -133,7 +133,7 @@ class Terminal:
     def flush(self) -> None: ...
 
 
-def test_the_bar_is_silent_off_a_terminal_and_in_the_first_second(monkeypatch: pytest.MonkeyPatch):
+def test_the_bar_is_silent_in_the_first_second_and_off_a_terminal_in_the_first_half_minute(monkeypatch: pytest.MonkeyPatch):
     from logoformer.cli import terminal
 
     now = [0.0]
@@ -148,6 +148,38 @@ def test_the_bar_is_silent_off_a_terminal_and_in_the_first_second(monkeypatch: p
         bar.clear()
     assert pipe.text == "" and "8/10" in screen.text and "s left" in screen.text and "\x1b" not in screen.text
     assert screen.text.endswith("\r")
+
+
+def test_off_a_terminal_there_is_a_whole_line_every_half_minute(monkeypatch: pytest.MonkeyPatch):
+    from logoformer.cli import terminal
+
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    pipe, told_nothing = Terminal(False), Terminal(False)
+    bars = [Bar(pipe), Bar(told_nothing, quiet=True)]
+    for second in range(1, 91):
+        now[0] = float(second)
+        for bar in bars:
+            bar("clips\n\x1b[31m", second, 1000)
+            bar.clear()
+    lines = pipe.text.splitlines()
+    assert [line.split()[1] for line in lines] == ["30/1000", "60/1000", "90/1000"]
+    assert lines[-1].endswith("15 min left") and not {"\r", "\x1b", "#"} & set(pipe.text)
+    assert told_nothing.text == ""
+
+
+def test_a_reader_of_the_progress_that_went_away_ends_no_work(monkeypatch: pytest.MonkeyPatch):
+    from logoformer.cli import terminal
+
+    class Gone(Terminal):
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    bar = Bar(Gone(False))
+    now[0] = 40.0
+    bar("clips", 1, 10)
 
 
 def test_the_bar_gives_way_to_figures_and_a_resumed_stage_is_paced_by_what_it_does(monkeypatch: pytest.MonkeyPatch):
