@@ -127,7 +127,7 @@ def between_backends(bundle: Bundle, bar: Bar, count: int = BESIDE) -> dict[str,
 
 
 def backends_apart(found: dict[str, Any]) -> float:
-    """The most that INT8 on two backends is apart, as a share of the least that INT8 on one is from FP32."""
+    """The most that INT8 on two backends is apart, as a share of the least that it is from FP32."""
     apart = found["backends"]["rms_share"]
     from_fp32 = [share for pair, share in apart.items() if pair.startswith("fp32 ")]
     return float(max(share for pair, share in apart.items() if not pair.startswith("fp32 ")) / min(from_fp32))
@@ -219,9 +219,9 @@ def trained_table(results: dict[str, Any]) -> str:
     return "\n".join(rows) + (
         f"\n\n{' and '.join(map(str, sorted(clips)))} clips of people that no training and no calibration saw. RMS, "
         "percentile and largest are\ndifferences of logits over their deviation between clips. INT8 by OpenVINO, "
-        "FP32 by ONNX Runtime;\nMACs of `clip` as TensorRT-RTX compiles them. Backends apart: the most that INT8 on two of "
-        "them (OpenVINO, ONNX\nRuntime by our options and by its own, the reference) is apart (RMS), as a share of its "
-        "distance from FP32.\n"
+        "FP32 by ONNX Runtime;\nMACs of `clip` as TensorRT-RTX compiles them. Backends apart: the most that INT8 is "
+        "apart (RMS) on two of them,\nas a share of its distance from FP32: OpenVINO, ONNX Runtime by our options and "
+        "by its own, the reference.\n"
         "`python -m logoformer.studies.trained.int8 build/trained demo/checkpoint`.\n"
     )
 

@@ -133,7 +133,7 @@ class Terminal:
     def flush(self) -> None: ...
 
 
-def test_the_bar_is_silent_in_the_first_second_and_off_a_terminal_in_the_first_half_minute(monkeypatch: pytest.MonkeyPatch):
+def test_the_bar_is_silent_at_first(monkeypatch: pytest.MonkeyPatch):
     from logoformer.cli import terminal
 
     now = [0.0]
