@@ -188,17 +188,18 @@ def infer_onnx(model: onnx.ModelProto) -> OnnxGraph:
 
 
 def _annotate_quantized(graph: OnnxGraph) -> None:
-    """Give the tensors of Q/DQ nodes a type: they are put into finished graphs.
+    """Give the tensors of Q/DQ nodes, and of the casts before them, a type: they are put into finished graphs.
 
-    They keep the shape; the type is that of the zero point or of the scale.
+    They keep the shape; the type is that of the zero point or of the scale, or what a cast names.
     """
     for node in graph.nodes:
         source = graph.tensors.get(node.inputs[0]) if node.inputs else None
-        if source is None or node.op not in ("QuantizeLinear", "DequantizeLinear"):
+        if source is None or node.op not in ("Cast", "QuantizeLinear", "DequantizeLinear"):
             continue
         names = node.inputs[2:3] if node.op == "QuantizeLinear" else node.inputs[1:2]
         typed = graph.tensors.get(names[0]) if names else None
         kind = typed.kind if typed is not None else _UINT8  # ONNX: without a zero point, quantized is uint8
+        kind = node.flags.get("to", 0) if node.op == "Cast" else kind
         graph.tensors.setdefault(node.outputs[0], OnnxTensor(kind, source.shape))
 
 

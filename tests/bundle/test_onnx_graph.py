@@ -18,13 +18,14 @@ def test_macs_by_hand(small_onnx, small_macs):
         assert graph.macs_by_precision == {precision: sum(small_macs.values())}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", ["clip", "frame", "temporal"])
-def test_an_exported_graph_says_of_itself_what_inference_finds(untrained_bundle, name, precision):
-    bundle = Bundle(untrained_bundle)
+def test_an_exported_graph_says_of_itself_what_inference_finds(int8_bundle, name, precision):
+    bundle = Bundle(int8_bundle)
     data = bundle.read_graph(bundle.graph(name, precision))
     read, inferred = read_onnx(data, name), infer_onnx(onnx.load_from_string(data))
     assert (read.nodes, read.inputs, read.outputs) == (inferred.nodes, inferred.inputs, inferred.outputs)
+    assert read.tensors.items() >= {name: inferred.tensors[name] for name in read.tensors}.items()
     assert read.macs_by_node == inferred.macs_by_node
     assert read.macs_by_precision == inferred.macs_by_precision == bundle.graph(name, precision).macs
 

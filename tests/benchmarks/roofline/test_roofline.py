@@ -154,6 +154,20 @@ def test_without_the_compiler_nodes_are_the_pieces(tiny, monkeypatch):
     assert sum(piece.macs for piece in work.pieces) == sum(work.macs.values())
 
 
+@pytest.mark.parametrize("graph", ["clip", "frame", "temporal"])
+def test_int8_as_quantize_writes_it_is_counted(int8_bundle, graph, monkeypatch):
+    from logoformer.benchmarks.roofline import floor as module
+
+    def missing(*_, **__):
+        raise MachineError("TensorRT-RTX is not installed.")
+
+    monkeypatch.setattr(module, "xray", missing)
+    bundle = Bundle(int8_bundle)
+    work, fp32 = (work_of(bundle, bundle.graph(graph, precision)) for precision in ("int8", "fp32"))
+    assert work.macs["int8"] > 0.9 * sum(work.macs.values()) and sum(work.macs.values()) == sum(fp32.macs.values())
+    assert work.compulsory_bytes < fp32.compulsory_bytes / 2
+
+
 @pytest.fixture(scope="module")
 def found(tiny):
     return roofline(tiny, "fp32", 1)
