@@ -16,6 +16,7 @@ from ..load.closed import LoadConfig
 from ..statistics import Ratio, Summary
 
 CPU = "cpu"  # the device of a row that no GPU worked on
+LONGEST_MS, SHORTEST_MS = 1e9, 1e-6  # of a latency: eleven days, and less than a clock can tell
 DOUBLE = "double"  # how the name of every card begins that a test plays: its figures are nobody's
 MODES = ("closed", "paced", "multi", "offline", "cold", "idle")
 
@@ -116,6 +117,8 @@ class ReportRow:
             raise ValueError(f"{self.name} has device time but ran on the CPU")
         if self.at_s and [len(block) for block in self.at_s] != [len(block) for block in self.latency_ms]:
             raise ValueError(f"{self.name} has other times than latencies")
+        if not all(SHORTEST_MS <= latency <= LONGEST_MS for block in self.latency_ms for latency in block):
+            raise ValueError(f"{self.name} has a latency that no clock can have measured")
 
     def rounds(self) -> npt.NDArray[np.float64]:
         """The latencies as float64 `[R, K]`."""

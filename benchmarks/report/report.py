@@ -86,6 +86,11 @@ class Report:
     seconds: float
     notes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{one_of(twice)} stands twice")
+
     def row(self, name: str) -> ReportRow | None:
         """A row by name, None when that baseline took no part."""
         return next((row for row in self.rows if row.name == name), None)

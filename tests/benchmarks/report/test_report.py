@@ -136,3 +136,17 @@ def test_a_verdict_cannot_contradict_its_reasons(whole):
 def test_a_row_that_contradicts_itself_is_refused(made, field, value):
     with pytest.raises(ValueError):
         made.row(**{field: value})
+
+
+@pytest.mark.parametrize("latency", [0.0, -5.0, 1e-320, 1e308])
+def test_a_latency_that_no_clock_can_have_measured_is_refused(whole, latency):
+    place = ("rows", 0, "latency_ms")
+    doctored = changed(whole, place, lambda row, key: row[key][0].__setitem__(0, latency))
+    with pytest.raises(RefusedError, match="no clock"):
+        Report.from_json(doctored, "report.json")
+
+
+def test_a_row_that_stands_twice_is_refused(whole):
+    doctored = changed(whole, ("rows",), lambda report, key: report[key].append(report[key][0]))
+    with pytest.raises(RefusedError, match="stands twice"):
+        Report.from_json(doctored, "report.json")
