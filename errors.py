@@ -183,7 +183,8 @@ def whole_number(value: object, name: str, least: int = 1) -> int:
         number = least - 1
     if number < least:
         raise UsageError(
-            f"{name} is {value!r}; a whole number of at least {least} is expected.", next=f"{name}={max(least, 1)}"
+            f"{name} is {value!r}; a whole number of at least {least} is expected.",
+            next=f"give a whole number from {least} on",
         )
     return number
 

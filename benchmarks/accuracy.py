@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..bundle import Golden
 from ..engine import Runtime
-from ..engine.golden import SHARES, centred_logits, distance, golden_answers
+from ..engine.golden import allowed_share, centred_logits, distance, golden_answers
 from ..errors import VerificationError, command
 from .baselines.contract import APART, Baseline, Inputs, Skipped, StepAnswer
 from .report.records import CPU
@@ -85,11 +85,12 @@ def verify_before(runtime: Runtime, golden: Golden) -> Verified:
     answers, by_pair = golden_answers(runtime, golden)
     clip_share, clip_agreement = distance(answers, golden.probabilities)
     pair_share, pair_agreement = distance(by_pair, golden.probabilities)
+    allowed = allowed_share(runtime.precision, golden.probabilities)
     for what, share in (("The clip graph", clip_share), ("The pair frame + temporal", pair_share)):
-        if not share <= SHARES[runtime.precision]:
+        if not share <= allowed:
             raise VerificationError(
                 f"{what} of {runtime.bundle.path} in {runtime.precision} differs from the golden answers by "
-                f"{share:.2%} of the deviation between clips; {SHARES[runtime.precision]:.1%} is allowed. "
+                f"{share:.2%} of the deviation between clips; {allowed:.1%} is allowed. "
                 "A wrong answer is not worth timing.",
                 next=command("logoformer", "verify", runtime.bundle.path),
             )
@@ -137,7 +138,7 @@ def differs(verified: Verified, answer: TimedAnswer) -> tuple[str, bool, float]:
     """An answer beside the verified one, judged by devices and precisions of both sides.
 
     On the CPU a runtime repeats itself to `REPEAT_TOLERANCE`. A card, or another runtime, adds in another order and
-    rounds elsewhere: both sides may be as far from the truth as `golden.SHARES` allows in their precision.
+    rounds elsewhere: both sides may be as far from the truth as `golden.allowed_share` says.
 
     Returns:
         (both numbers for people, whether it holds, the largest difference of a probability).
@@ -148,7 +149,8 @@ def differs(verified: Verified, answer: TimedAnswer) -> tuple[str, bool, float]:
         return f"{apart:.2g}, {REPEAT_TOLERANCE:g} is allowed", apart <= REPEAT_TOLERANCE, apart
     logits = centred_logits(np.stack([answer.probabilities, wanted]))
     share = float(np.abs(logits[0] - logits[1]).max()) / verified.deviation
-    allowed = SHARES[baseline.precision] + SHARES[verified.runtime.precision]
+    either = (baseline.precision, verified.runtime.precision)
+    allowed = sum(allowed_share(precision, verified.answers) for precision in either)
     return f"{share:.2%} of the deviation between clips, {allowed:.1%} is allowed", share <= allowed, apart
 
 
@@ -222,7 +224,7 @@ def check_after(verified: Verified, inputs: Inputs, answers: Sequence[TimedAnswe
         streamed = np.stack([answer.probabilities for answer in streams])
         distances = np.abs(centred_logits(streamed) - centred_logits(np.stack([one.probabilities for one in seen])))
         share = float(distances.max()) / verified.deviation
-        allowed = 2 * SHARES[runtime.precision]  # either side may be that far from the truth
+        allowed = 2 * allowed_share(runtime.precision, verified.answers)  # either side may be that far from the truth
         _require(runtime, "of the stream", share <= allowed, f"{share:.2%} of the deviation, {allowed:.1%} is allowed")
     return replace(
         verified.accuracy,

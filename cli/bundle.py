@@ -22,6 +22,7 @@ from .options import (
     strict_option,
     threads_option,
 )
+from .parser import whole_between
 from .terminal import Bar
 
 if TYPE_CHECKING:
@@ -237,7 +238,13 @@ def _complexity(a: argparse.Namespace, bar: Bar) -> int:
 
 
 def _int8_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--calibration-clips", type=int, default=128, metavar="N", help="to calibrate on; default 128")
+    p.add_argument(
+        "--calibration-clips",
+        type=whole_between(1, 1_000_000),
+        default=128,
+        metavar="N",
+        help="to calibrate on; default 128",
+    )
     p.add_argument("--few", action="store_true", help="accept fewer than 64 calibration clips")
     shown = "how ranges are chosen: auto (default: the best for each part), max, entropy, percentile or mse"
     choice_option(p, "--method", choices.METHODS, "M", shown, "auto")
@@ -261,7 +268,9 @@ def add(verb: AddVerb) -> None:
         help="2, 4, 8: several faces in one call",
     )  # fmt: skip
     data_option(p, required=False)
-    p.add_argument("--clips", type=int, default=32, metavar="N", help="for ranges and parity; default 32")
+    p.add_argument(
+        "--clips", type=whole_between(1, 1_000_000), default=32, metavar="N", help="for ranges and parity; default 32"
+    )
     p.add_argument("--share-clips", action="store_true", help="allow clips of --data to be stored in the bundle")
     shown = "crops that the model was trained on, to align a camera's like them; default: those of --data"
     p.add_argument("--align-from", metavar="DIR", help=shown)
@@ -296,7 +305,9 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--plan-sm", metavar="SM", help=f"also store the kernel plan for one of {_SMS}")
     p.add_argument("--allow-fallback", action="store_true", help="fp16 in place of an int8 graph that does not build")
     p.add_argument("--hardware-compatible", action="store_true", help="tensorrt: for all GPUs from Ampere on; slower")
-    p.add_argument("--workspace-mib", type=int, metavar="N", help="scratch memory; default: by what is free")
+    p.add_argument(
+        "--workspace-mib", type=whole_between(1, 1 << 24), metavar="N", help="scratch memory; default: by what is free"
+    )
     p.add_argument("--optimization-level", type=int, choices=range(6), help="the builder's effort")
     device_option(p, "tensorrt: which GPU to build on and for; default 0")
     engines_dir_option(p)

@@ -26,7 +26,7 @@ from .options import (
     strict_option,
     threads_option,
 )
-from .parser import comma_list
+from .parser import comma_list, real_between, whole_between
 from .terminal import Bar, answer_lines
 
 
@@ -128,7 +128,7 @@ def _card(text: str | None) -> int:
     Raises:
         UsageError: it is a name, which goes with --roofline.
     """
-    if text is not None and not text.isdecimal():
+    if text is not None and not (text.isdecimal() and len(text) < 5):
         raise UsageError(
             f"--device {text!r} names no card of this machine.",
             cause="without --roofline it is a number, counted from 0",
@@ -220,7 +220,7 @@ def add(verb: AddVerb) -> None:
     p.add_argument("--hop", type=int, default=4, metavar="N", help="frames from one answer to the next; default 4")
     shown = "wait (default) for a full span, or repeat the first frame"
     choice_option(p, "--warmup", choices.WARMUPS, "W", shown, "wait")
-    p.add_argument("--fps", type=float, metavar="X", help="for a folder of frames")
+    p.add_argument("--fps", type=real_between(0.001, 1000), metavar="X", help="for a folder of frames")
     p.add_argument("-o", "--out", metavar="MP4", help="also write a video with the answers drawn in")
     overwrite_option(p)
     p.add_argument(
@@ -243,13 +243,26 @@ def add(verb: AddVerb) -> None:
     p.add_argument("-o", "--out", metavar="OUT", help="write report.json and report.html: a folder, or the JSON's name")
     overwrite_option(p)
     p.add_argument("--readme", metavar="MD", help="put the table between the markers of this file")
-    p.add_argument("--iterations", type=int, default=140, metavar="N", help="timed results of each; default 140")
-    p.add_argument("--warmup", type=int, default=10, metavar="N", help="untimed results before; default 10")
+    p.add_argument(
+        "--iterations",
+        type=whole_between(1, 10**9),
+        default=140,
+        metavar="N",
+        help="timed results of each; default 140",
+    )
+    p.add_argument(
+        "--warmup", type=whole_between(0, 10**9), default=10, metavar="N", help="untimed results before; default 10"
+    )
     p.add_argument(
         "--mode", type=comma_list(choices.MODES), default=("closed",), metavar="M,...",
         help="closed (default), paced, multi, offline, cold, idle; several with commas",
     )  # fmt: skip
-    p.add_argument("--rate", type=float, metavar="HZ", help="paced: frames per second; default: as in training")
+    p.add_argument(
+        "--rate",
+        type=real_between(0.001, 10_000),
+        metavar="HZ",
+        help="paced: frames per second; default: as in training",
+    )
     p.add_argument("--hop", type=int, default=1, metavar="N", help="paced, multi: frames for one answer; default 1")
     p.add_argument("--streams", type=int, metavar="N", help="multi: faces; default: the bundle's")
     p.add_argument(
@@ -275,7 +288,13 @@ def add(verb: AddVerb) -> None:
     p.add_argument("before", metavar="A", help="a report; or a bundle: both are then timed here, in one run")
     p.add_argument("after", metavar="B", help="the same kind")
     p.add_argument("--margin", type=float, default=0.005, metavar="SHARE", help="slowdown that counts; default 0.005")
-    p.add_argument("--iterations", type=int, default=640, metavar="N", help="bundles: timed results; default 640")
+    p.add_argument(
+        "--iterations",
+        type=whole_between(1, 10**9),
+        default=640,
+        metavar="N",
+        help="bundles: timed results; default 640",
+    )
     backend_option(p, "onnxruntime")
     precision_option(p)
     threads_option(p)

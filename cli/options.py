@@ -13,10 +13,12 @@ from typing import Any, Protocol
 
 from ..errors import printable
 from . import choices
+from .parser import whole_between
 from .terminal import Bar
 
 Handler = Callable[[argparse.Namespace, Bar], int]
 SignalHandler = Callable[[int, FrameType | None], Any]
+MAX_SEED = 2**63 - 1  # what torch takes; numpy takes more
 
 
 class AddVerb(Protocol):
@@ -111,7 +113,7 @@ def overwrite_option(p: argparse._ActionsContainer) -> None:
 
 def seed_option(p: argparse.ArgumentParser) -> None:
     """`--seed`."""
-    p.add_argument("--seed", type=int, default=0, help="default 0")
+    p.add_argument("--seed", type=whole_between(0, MAX_SEED), default=0, help="default 0")
 
 
 def threads_option(p: argparse.ArgumentParser) -> None:
@@ -138,7 +140,7 @@ def backend_option(p: argparse.ArgumentParser, default: str) -> None:
 
 def device_option(p: argparse.ArgumentParser, shown: str = "which GPU; default 0") -> None:
     """`--device`."""
-    p.add_argument("--device", type=int, default=0, metavar="N", help=shown)
+    p.add_argument("--device", type=whole_between(0, 1023), default=0, metavar="N", help=shown)
 
 
 def strict_option(p: argparse.ArgumentParser) -> None:

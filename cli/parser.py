@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -73,6 +74,36 @@ def comma_list(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
             if word not in names:
                 raise argparse.ArgumentTypeError(unknown("name", word, names))
         return words
+
+    return parse
+
+
+def whole_between(least: int, most: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text:.40} is no whole number from {least} to {most}")
+        return number
+
+    return parse
+
+
+def real_between(least: float, most: float) -> Callable[[str], float]:
+    """The type of an option that takes a number from `least` to `most`."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text:.40} is no number from {least:g} to {most:g}")
+        return number
 
     return parse
 

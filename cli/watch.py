@@ -22,6 +22,7 @@ from .options import (
     runtime_arguments,
     runtime_options,
 )
+from .parser import real_between
 from .terminal import Bar, change_line, loss_line
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def add(verb: AddVerb) -> None:
 
     shown = "send crops to a Triton that serves this bundle, and run no network of it here; /NAME: of logoformer triton"
     p.add_argument("--triton", metavar="HOST:PORT[/NAME]", help=shown)
-    p.add_argument("--fps", type=float, metavar="X", help="for a folder of frames")
+    p.add_argument("--fps", type=real_between(0.001, 1000), metavar="X", help="for a folder of frames")
     p.add_argument("--loop", action="store_true", help="play files over and over")
     p.add_argument("--patient", action="store_true", help="wait for cameras that are not there at the start")
     p.add_argument(

@@ -208,7 +208,8 @@ def load(
     threads = None if threads is None else whole_number(threads, "threads")
     if threads is not None and threads > MAX_THREADS:
         raise UsageError(
-            f"threads is {threads}; at most {MAX_THREADS} make sense.", next=f"{os.cpu_count() or 1}, one for each core"
+            f"threads is {threads}; at most {MAX_THREADS} make sense.",
+            next=f"give {os.cpu_count() or 1}, one for each core",
         )
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     options = {

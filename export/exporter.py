@@ -61,11 +61,11 @@ class ExportConfig:
     batches: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = set(self.precisions) - set(PRECISIONS)
-        if unknown or "fp32" not in self.precisions:
+        if set(self.precisions) - set(PRECISIONS) or "fp32" not in self.precisions:
             raise UsageError(
-                f"Cannot export the precisions {list(self.precisions)}.",
-                next=f"choose from {one_of(PRECISIONS)}; fp32 is always among them",
+                f"Cannot export the precisions {one_of(self.precisions) or 'of none'}: fp32 is always among them.",
+                cause="every other precision is judged by it, and what it leaves out runs in it",
+                next=f"choose fp32, alone or with others of {one_of(PRECISIONS)}",
             )
         if not 1 <= self.faces <= 64 or not 1 <= self.max_fps <= 240:
             raise UsageError(f"faces must be 1..64 and max_fps 1..240; got {self.faces} and {self.max_fps}.")

@@ -85,7 +85,7 @@ class BuildOptions:
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise UsageError(f"The optimization level is 0 ... 5, not {self.optimization_level}.")
         if self.device < 0:
-            raise UsageError(f"device={self.device}: cards are counted from 0.", next="device=0")
+            raise UsageError(f"device={self.device}: cards are counted from 0.", next="give device 0, the first")
         if self.max_aux_streams < 0:
             raise UsageError(f"The number of auxiliary streams cannot be {self.max_aux_streams}.")
 

@@ -31,7 +31,7 @@ def open_cuda(layer: str = "auto", device: int = 0, wait: str = "auto", priority
     if priority not in PRIORITIES:
         raise UsageError(f"Unknown priority {priority!r}.", next=f"choose from {one_of(PRIORITIES)}")
     if device < 0:
-        raise UsageError(f"device={device}: cards are counted from 0.", next="device=0")
+        raise UsageError(f"device={device}: cards are counted from 0.", next="give device 0, the first")
     # Read when the driver starts: kernels are loaded when first needed, which saves hundreds of megabytes on a Jetson.
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     errors: list[LogoformerError] = []

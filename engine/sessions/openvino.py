@@ -152,7 +152,7 @@ def find_openvino_device(kind: str, number: int = 0) -> str:
         raise MachineError(
             f"OpenVINO sees no {kind} {number} on this machine; it sees {one_of(seen)}.",
             cause="no such Intel device, or its driver is missing",
-            next="backend='openvino', which is the CPU",
+            next="take the backend 'openvino', which is the CPU",
         )
     return name
 

@@ -223,7 +223,7 @@ def require_cuda() -> None:
             f"ONNX Runtime {runtime.__version__} cannot load its CUDA provider: {error}",
             cause="a machine without an NVIDIA GPU, or without the CUDA (13 since 1.27, else 12) and cuDNN 9 it needs",
             next=f"pip install 'onnxruntime-gpu[cuda,cudnn]=={runtime.__version__}'; "
-            "without a GPU: backend='onnxruntime'",
+            "without a GPU take the backend 'onnxruntime'",
         ) from error
 
 

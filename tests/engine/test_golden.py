@@ -9,7 +9,7 @@ import logoformer
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter, Golden
-from logoformer.engine.golden import distance, selftest
+from logoformer.engine.golden import SHARES, allowed_share, distance, selftest
 from logoformer.errors import VerificationError
 
 
@@ -63,3 +63,14 @@ def test_distance_is_relative_to_what_differs_between_clips():
     assert distance(np.float32([[0.1, 0.9]] * 2), np.float32([[0.1, 0.9]] * 2))[0] == np.inf, (
         "one answer proves nothing"
     )
+
+
+def test_what_is_allowed_is_never_below_the_rounding_of_float32():
+    """Two logits of size 1: four millionths of that, over the deviation between the clips."""
+    random = np.random.default_rng(0)
+    for deviation, wanted in ((1.0, 0.001), (0.1, 0.001), (0.0004, 0.01), (4e-5, 0.1)):
+        logits = np.array([1.0, -1.0]) + deviation * np.array([1.0, -1.0]) * random.choice([-1, 1], (2000, 1))
+        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        assert allowed_share("fp32", shares) == pytest.approx(wanted, rel=0.05)
+    assert allowed_share("int8", shares) == SHARES["int8"]
+    assert allowed_share("fp32", shares[:1].repeat(4, 0)) == SHARES["fp32"]

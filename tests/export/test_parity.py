@@ -10,7 +10,8 @@ import pytest
 from logoformer.bundle import StreamSpec
 from logoformer.errors import VerificationError
 from logoformer.export import acceptance
-from logoformer.export.acceptance import FP16_SHARE, FP32_SHARE, PrecisionJudge
+from logoformer.engine.golden import SHARES
+from logoformer.export.acceptance import FP16_SHARE, PrecisionJudge
 from logoformer.export.parity import Parity, measure_parity
 from logoformer.export.precision import scan
 
@@ -69,12 +70,27 @@ MODELS = dict.fromkeys(("clip", "frame", "temporal"))
 )
 def test_fp32_is_refused_by_the_clip_graph_and_by_the_pair(judge, clip, pair, blamed):
     """In units of what is allowed; the pair is held against the clip graph, not against PyTorch."""
-    made = judge(clip * FP32_SHARE, pair * FP32_SHARE)
+    made = judge(clip * SHARES["fp32"], pair * SHARES["fp32"])
     if blamed is None:
         assert made.fp32(MODELS)["verdict"] == "accept"
         return
     with pytest.raises(VerificationError, match=blamed):
         made.fp32(MODELS)
+
+
+def test_a_network_that_hardly_tells_the_clips_apart_may_round_as_float32_does(judge, monkeypatch):
+    """Logits of size 1 that differ by 3.5e-4 between clips, and are off by eight steps of float32."""
+    alike = np.linspace(-1.5, 1.5, 7) + 3.5e-4 * LOGITS / LOGITS.std()
+    made = replace(judge(0.0, 0.0), truth=probabilities(alike))
+    for off, right in ((8 * 2.0**-23, True), (80 * 2.0**-23, False)):
+        answers = probabilities(alike + off * np.eye(7)[0])
+        monkeypatch.setattr(acceptance, "answers_of_clip_graph", lambda *_, answers=answers: answers)
+        monkeypatch.setattr(acceptance, "answers_of_graph_pair", lambda *_, answers=answers: answers)
+        if right:
+            assert made.fp32(MODELS)["verdict"] == "accept"
+        else:
+            with pytest.raises(VerificationError, match="FP32 of clip"):
+                made.fp32(MODELS)
 
 
 @pytest.mark.parametrize(
