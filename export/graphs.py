@@ -35,16 +35,18 @@ class GraphParts:
         temporal: rows in the graphs' order `[T*n, c]` -> probabilities `[1, C]`.
         clip: the same two for a clip whose frames are all there, where that is cheaper than its frames one by one; what
             lies between the two is the family's own.
+        by_frames: whether `temporal` takes the rows `[T, 1, c]` of frames of one token as they come.
     """
 
     frame: Callable[[Any], nn.Module]
     temporal: Callable[[Any], nn.Module]
     clip: tuple[Callable[[Any], nn.Module], Callable[[Any], nn.Module]] | None = None
+    by_frames: bool = False
 
 
 PARTS = {
     "logoformer": GraphParts(LogoFormerFrame, LogoFormerTemporal),
-    "former-dfer": GraphParts(FormerDferFrame, FormerDferTemporal),
+    "former-dfer": GraphParts(FormerDferFrame, FormerDferTemporal, by_frames=True),
     "mae-dfer": GraphParts(MaeDferFrame, MaeDferTemporal, (MaeDferTubelets, MaeDferTokens)),
 }
 # The same function with fewer multiply-accumulates, in more and smaller steps; see `networks/mae_dfer_absorbed.py`.
@@ -86,7 +88,7 @@ class ClipGraph(nn.Module):
         c = model.config
         frame, temporal = parts.clip or (parts.frame, parts.temporal)
         self.frame, self.temporal = frame(model), temporal(model)
-        self.ordered = parts.clip is not None or c.grid == 1
+        self.ordered = parts.clip is not None or parts.by_frames
         f, h, w = c.token_window
         self.split = (c.frames // f, f, c.grid // h, h, c.grid // w, w, c.token_dim)
 

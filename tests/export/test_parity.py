@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 from logoformer.bundle import StreamSpec
+from logoformer.engine.golden import SHARES
 from logoformer.errors import VerificationError
 from logoformer.export import acceptance
-from logoformer.engine.golden import SHARES
 from logoformer.export.acceptance import FP16_SHARE, PrecisionJudge
 from logoformer.export.parity import Parity, measure_parity
 from logoformer.export.precision import scan

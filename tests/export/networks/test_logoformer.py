@@ -40,9 +40,10 @@ def traced(config: LogoFormerConfig):
     return trace(build_graph("temporal", LogoFormer(config).eval()), inputs, "probabilities"), inputs
 
 
+@pytest.mark.parametrize(("side", "window"), [(64, (2, 2, 4)), (16, (4, 1, 1))], ids=["frames of 16", "frames of one"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_pair_and_the_clip_graph_equal_the_model(attention: str):
-    config = replace(preset("tiny"), attention=attention, window=(2, 2, 4))
+def test_the_pair_and_the_clip_graph_equal_the_model(attention: str, side: int, window: tuple[int, int, int]):
+    config = replace(preset("tiny"), attention=attention, image_size=side, window=window)
     model = noisy(config)
     shape = (2, config.frames, config.image_size, config.image_size, 3)
     clips = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
