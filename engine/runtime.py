@@ -16,6 +16,7 @@ from .golden import selftest as run_selftest
 from .sessions.backends import open_backend
 from .step import Job, advance
 from .stream import Stream
+from .trust.index import engines_folder
 from .worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -212,6 +213,8 @@ def load(
             next=f"give {os.cpu_count() or 1}, one for each core",
         )
     bundle = path if isinstance(path, Bundle) else Bundle(path)
+    if engines_dir is not None:
+        engines_folder(bundle.path, engines_dir)  # a mistyped one is told on the CPU too
     options = {
         "threads": threads, "device": device, "engines_dir": engines_dir, "cuda": cuda, "wait": wait,
         "priority": priority, "strict": strict,

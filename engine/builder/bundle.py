@@ -85,7 +85,7 @@ def build_bundle(
     options = options or BuildOptions()
     bundle = Bundle(path)
     wanted = _select(bundle, precisions, graphs)
-    folder = engines_folder(bundle.path, engines_dir)
+    folder = engines_folder(bundle.path, engines_dir, to_write=True)
     find_module(options.target)  # missing TensorRT is said before any graph is read
     store = trust or TrustStore()
     store.prepare()

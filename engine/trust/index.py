@@ -30,7 +30,7 @@ from ...bundle.sealed import (
     typed,
     unseal,
 )
-from ...errors import MachineError, RefusedError, advising, command
+from ...errors import MachineError, RefusedError, UsageError, advising, command
 
 FORMAT = "logoformer-engines"
 SCHEMA_VERSION = 1
@@ -94,13 +94,27 @@ class EngineEntry:
         return "rtx" if self.target.startswith("rtx") else "tensorrt"
 
 
-def engines_folder(bundle: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None) -> Path:
+def engines_folder(
+    bundle: str | os.PathLike[str], engines_dir: str | os.PathLike[str] | None, *, to_write: bool = False
+) -> Path:
     """The folder of a bundle's engines.
 
+    Args:
+        bundle: its folder.
+        engines_dir: named by the user; None: the bundle's own, which need not be there.
+        to_write: a named one need not be there either.
+
     Raises:
+        UsageError: there is no folder of that name.
         RefusedError: the bundle's own `engines` is a link: what is written below it would lie elsewhere.
     """
     if engines_dir is not None:
+        if not to_write and not Path(engines_dir).is_dir():
+            raise UsageError(
+                f"There is no folder {engines_dir} of engines.",
+                cause="a mistyped --engines-dir, or engines that were not built yet",
+                next=command("logoformer", "build", bundle, "--engines-dir", engines_dir),
+            )
         return Path(engines_dir)
     folder = Path(bundle) / "engines"
     if folder.is_symlink():

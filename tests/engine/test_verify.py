@@ -68,6 +68,14 @@ def test_engines_of_another_export_are_stale(bundle: Path, tmp_path: Path):
     assert verdict_of(replace(entry, graph_sha256=graphs[0].sha256), graphs) == NOT_RUN
 
 
+@pytest.mark.parametrize("verb", ["verify", "inspect", "selftest", "run"])
+def test_a_mistyped_engines_folder_is_told_on_the_cpu_too(verb: str, bundle: Path, tmp_path: Path, fails):
+    (tmp_path / "text").write_text("none")
+    more = [tmp_path] if verb == "run" else []
+    for name in ("text", "nothing"):
+        fails(2, verb, bundle, *more, "--engines-dir", tmp_path / name, names=(tmp_path / name, "no folder"))
+
+
 def test_a_linked_engines_folder_is_refused(bundle: Path, tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     (bundle / "engines").symlink_to(tmp_path / "elsewhere")

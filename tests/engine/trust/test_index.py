@@ -91,7 +91,7 @@ def test_without_an_index_there_are_no_engines(tmp_path):
 
 def test_engines_live_in_the_bundle_or_where_the_user_says():
     assert engines_folder("face.bundle", None) == Path("face.bundle/engines")
-    assert engines_folder("face.bundle", "elsewhere") == Path("elsewhere")
+    assert engines_folder("face.bundle", "elsewhere", to_write=True) == Path("elsewhere")
 
 
 def test_a_newer_build_of_the_same_replaces_the_entry_and_no_file(folder, entries):
