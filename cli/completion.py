@@ -9,7 +9,7 @@ from .options import AddVerb, show
 from .terminal import Bar
 
 # Options that take a path, by what their help shows. Positional arguments are paths too, where no choice is listed.
-PATHS = {"A.json", "B.json", "BUNDLE", "DIR", "FILE", "MD", "MP4", "OUT", "PATH", "PRIVATE", "PUBKEY"}
+PATHS = {"BUNDLE", "CHECKPOINT", "DIR", "FILE", "JSON", "MD", "MP4", "OUT", "PATH", "PRIVATE", "PUBKEY", "VIDEO", "ZIP"}
 
 
 def _completion(a: argparse.Namespace, bar: Bar) -> int:

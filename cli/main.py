@@ -8,6 +8,7 @@ Each group of verbs is a file: `model.py`, `bundle.py`, `device.py`, `watch.py`,
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -257,7 +258,8 @@ def _run(a: argparse.Namespace, words: Sequence[str], bar: Bar, interrupts: _Int
 def _unwritten(error: OSError) -> MachineError:
     from ..errors import MachineError
 
-    return MachineError(f"The operating system reports: {error}.", next="df -h")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return MachineError(f"The operating system reports: {error}.", next="df -h" if full else "logoformer doctor")
 
 
 def _settle_output() -> None:

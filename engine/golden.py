@@ -218,7 +218,7 @@ def distance(answers: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -
 
 
 def allowed_share(precision: str, truth: npt.NDArray[np.float32]) -> float:
-    """The `distance` that is allowed: the precision's share, or what float32's own rounding comes to.
+    """The `distance` that is allowed: the precision's share, or float32's own rounding.
 
     A network that hardly tells the clips apart, as one of random weights may, has a deviation between clips that is not
     far above the rounding of its logits. PyTorch in float32 is then itself farther than 0.1 % of it from float64.

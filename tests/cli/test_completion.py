@@ -64,6 +64,7 @@ def test_what_takes_a_path():
         ("run", "bundle"), ("run", "source"), ("run", "out"), ("bench", "out"), ("bench", "readme"),
         ("bench-compare", "before"), ("trust", "file"), ("trust", "add_key"), ("trust", "key"),
         ("build", "engines_dir"), ("quantize", "sensitivity"), ("verify", "layers"), ("data-check", "data"),
+        ("import", "out"), ("import", "map"), ("fieldtest", "out"), ("fieldtest", "check"), ("bench", "camera"),
     } <= paths  # fmt: skip
     others = {"preset", "hop", "json", "seed", "exclude", "shell", "name", "remove", "verbose", "set", "baselines"}
     assert {dest for _, dest in paths} & others == set()
