@@ -190,7 +190,8 @@ def infer_onnx(model: onnx.ModelProto) -> OnnxGraph:
 def _annotate_quantized(graph: OnnxGraph) -> None:
     """Give the tensors of Q/DQ nodes, and of the casts before them, a type.
 
-    They are put into finished graphs. They keep the shape; the type is that of the zero point or of the scale, or what a cast names.
+    They are put into finished graphs and keep the shape; the type is that of the zero point or of the scale, or what
+    a cast names.
     """
     for node in graph.nodes:
         source = graph.tensors.get(node.inputs[0]) if node.inputs else None
