@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from ...errors import LogoformerError, MachineError, UsageError, command
+from ...errors import LogoformerError, MachineError, UsageError, command, missing_package
 from ...media.pyav import open_container
+from ...media.video import importable
 from .decoder import AvCapture
 from .live import Capture
 
@@ -182,7 +183,7 @@ def gst_capture(pipeline: str, shown: str) -> Callable[[], Capture]:
 
     Raises:
         UsageError: it cannot be split into words, or has a sink.
-        MachineError: GStreamer's program is not installed.
+        MachineError: GStreamer's program, or PyAV, is not installed.
     """
     split_pipeline(pipeline)
     if shutil.which(PROGRAM) is None:
@@ -190,6 +191,8 @@ def gst_capture(pipeline: str, shown: str) -> Callable[[], Capture]:
             f"A GStreamer pipeline needs the program {PROGRAM}, which is not installed here.",
             next="sudo apt-get install gstreamer1.0-tools",
         )
+    if not importable("av"):
+        raise missing_package("av", "camera", "Reading a GStreamer pipeline")
     return partial(GstCapture, pipeline, shown)
 
 

@@ -206,29 +206,38 @@ class LiveSource(FrameSource):
             pause_s = min(2 * pause_s, self.timing.longest_pause_s)
 
     def _connect_once(self) -> None:
-        capture = self._make()
-        with self._lock:
-            if self._closed:
-                return
-            self._capture, self._since_s = capture, time.monotonic()
-            self._attempts += 1
-            self._clock.reconnect()
+        capture: Capture | None = None
         error: LogoformerError | None = None
         try:
+            capture = self._make()
+            if not self._begin(capture):
+                return
             capture.open()
             first = True
             for arrived in capture.read():
                 if not self._take(capture, arrived, first):
                     break
                 first = first and arrived is None
+            error = capture.ended()
         except LogoformerError as caught:
             error = caught
         except Exception as caught:  # a decoder's own; without this the thread would end and nobody would know
             error = MachineError(f"{self.name} could not be read: {type(caught).__name__}: {caught}.")
         finally:
-            error = error or capture.ended()
-            self._lose(capture, error)
-            capture.close()
+            if error is not None:
+                self._lose(capture, error)
+            if capture is not None:
+                capture.close()
+
+    def _begin(self, capture: Capture) -> bool:
+        """Note a new connection; False where the source was closed meanwhile."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._capture, self._since_s = capture, time.monotonic()
+            self._attempts += 1
+            self._clock.reconnect()
+        return True
 
     def _take(self, capture: Capture, arrived: Arrived | None, first: bool) -> bool:
         """File a frame; False where this connection is given up."""
@@ -255,8 +264,8 @@ class LiveSource(FrameSource):
             self._changed.notify_all()
         return True
 
-    def _lose(self, capture: Capture, error: LogoformerError) -> None:
-        """Note the loss of a connection, once: what the watchdog said first stays."""
+    def _lose(self, capture: Capture | None, error: LogoformerError) -> None:
+        """Note the loss of a connection, once: what the watchdog said first stays. None: it could not be made."""
         with self._lock:
             if self._closed or self._capture is not capture:
                 return

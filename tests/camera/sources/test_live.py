@@ -232,6 +232,22 @@ def test_an_error_of_a_decoder_is_a_reason_and_does_not_end_the_thread(opened):
     assert take(source, 1)[0].epoch == 0
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("caught", [MachineError("Reading a camera needs the package av."), TypeError("no reader")])
+def test_a_connection_that_cannot_be_made_is_a_reason_too(opened, caught):
+    """Its reader may not be installed: without the reason who requires the source would wait for ever."""
+
+    def missing() -> Capture:
+        raise caught
+
+    source = opened(missing)
+    until(lambda: source.status().state == "lost")
+    with pytest.raises(MachineError, match="package av|TypeError: no reader"):
+        source.require()
+    again = opened(missing, lambda: Script([*frames(0, 1), "hang"]))
+    assert take(again, 1)[0].epoch == 0
+
+
 @pytest.mark.parametrize("state", ["live", "hanging", "waiting"])
 def test_closing_from_another_thread_ends_the_iteration(opened, state):
     steps = {"live": [*frames(0, 1), "hang"], "hanging": ["hang"], "waiting": [MachineError("no")]}[state]

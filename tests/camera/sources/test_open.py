@@ -144,3 +144,19 @@ def test_without_a_decoder_the_package_to_install_is_named(make_video, tools, mo
         open_source(path)
     assert "package av" in caught.value.what
     assert caught.value.next == "pip install 'logoformer[camera]'"
+
+
+@pytest.mark.parametrize("text", ["gst:videotestsrc", "csi:0"])
+def test_a_pipeline_without_pyav_names_the_package_to_install(text, monkeypatch):
+    monkeypatch.setattr("logoformer.camera.sources.gstreamer.shutil.which", lambda _: "/usr/bin/gst-launch-1.0")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MachineError, match="package av") as caught:
+        open_source(text)
+    assert caught.value.next == "pip install 'logoformer[camera]'"
+
+
+def test_a_network_camera_without_a_decoder_names_the_package_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MachineError, match="Reading a camera needs the Python package"):
+        open_source("rtsp://127.0.0.1:1/x")
