@@ -106,13 +106,18 @@ def explain_device(error: Exception, device: Path) -> LogoformerError:
     )
 
 
-def device_capture(device: Path) -> Callable[[], Capture]:
+def device_capture(device: Path, patient: bool = False) -> Callable[[], Capture]:
     """What makes a connection to a camera of this machine.
+
+    Args:
+        device: such as `/dev/video0`.
+        patient: a camera that is not there yet, or may not be opened yet, is looked for at each connection only.
 
     Raises:
         MachineError: it is not there, or may not be opened.
     """
-    require_device(device)
+    if not patient:
+        require_device(device)
     if importable("av"):
         return partial(DeviceCapture, device)
     return partial(CvCapture, int(device.name.removeprefix("video")), str(device))

@@ -85,7 +85,7 @@ def _open_live(text: str, rate: float, patient: bool) -> FrameSource | None:
     elif connector:
         make, name = gst_capture(CSI.format(index=connector[1]), text), text
     elif device:
-        make, name = device_capture(camera_device(device[1])), str(camera_device(device[1]))
+        make, name = device_capture(camera_device(device[1]), patient), str(camera_device(device[1]))
     else:
         return None
     source = LiveSource(make, name, rate, LiveTiming(patience_s=math.inf) if patient else LiveTiming())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,36 @@ def test_a_camera_that_is_gone_says_so(camera, devices):
                 break
             limit.wait(0.005)
         assert source.status().state == "lost" and "camera" in source.status().reason
+
+
+def test_a_patient_source_waits_for_a_camera_that_is_missing_at_the_start(camera, devices):
+    driver = camera(1, 2, 3, *[NoFrameYet()] * 10_000)
+    (devices / "video0").unlink()
+    with open_source("0", patient=True) as source:
+        assert source.timing.patience_s == math.inf
+        limit = threading.Event()
+        for _ in range(6000):
+            if source.status().state == "lost":
+                break
+            limit.wait(0.005)
+        assert source.status().reason.startswith(f"There is no camera {devices}/video0;") and not driver.opened
+        (devices / "video0").touch()
+        assert next(iter(source)).epoch == 0 and source.status().state == "live"
+
+
+def test_without_pyav_a_patient_source_waits_too(devices, monkeypatch):
+    double = CvDouble(0, opened=False)
+    monkeypatch.setattr(fallback, "load_cv2", lambda _: double)
+    monkeypatch.setattr(device, "importable", lambda _: False)
+    (devices / "video0").unlink()
+    with open_source("0", patient=True) as source:
+        limit = threading.Event()
+        for _ in range(6000):
+            if len(double.targets) > 1:
+                break
+            limit.wait(0.005)
+        double.frames, double.opened = 3, True
+        assert next(iter(source)).epoch == 0
 
 
 def test_a_busy_camera_is_said_to_be_one(camera):
