@@ -22,6 +22,7 @@ from .answers.lines import json_lines as json_lines
 from .answers.smoothing import AnswerConfig
 from .answers.streams import AnswerStreams
 from .answers.video import OverlaySink, name_mp4
+from .faces.tracker import DOUBT_S
 from .overlay import Overlay, open_overlay
 from .pipeline.cutters import open_cutter
 from .pipeline.faces import MODES, given_face
@@ -211,7 +212,9 @@ def _run_faces(
     frames = results = 0
     stopped = ""
     seen: FaceFrame | None = None
-    rate = SourceRate()
+    rate, breaks = SourceRate(), 0
+    # A face that was away for longer begins anew, whatever its stream would still keep.
+    kept_s = min(DOUBT_S, runtime.bundle.sampling.span_s / 2)
 
     def give(answers: list[FaceAnswer], captured: FaceFrame, **more: object) -> None:
         nonlocal results
@@ -229,16 +232,20 @@ def _run_faces(
         try:
             for captured in feed:
                 cut, now = cutter.cut(captured), time.monotonic()
+                breaks += seen is not None and captured.time_s - seen.time_s > kept_s
                 seen = FaceFrame(
                     captured.frame, captured.color, captured.time_s, captured.index, captured.epoch, now, time.time(),
                     cut.faces, cut.gone, cut.skipped,
                 )  # fmt: skip
-                give(streams.advance({0: seen}).answers.get(0, []), seen)
+                answers = streams.advance({0: seen}).answers.get(0, [])
                 frames += 1
-                rate.add(captured, streams.resets)
+                rate.add(captured, breaks)
+                give(answers if rate.alone < 2 else [], seen)
                 if progress is not None:
                     progress("run", frames, source.count or 0)
-            if seen is not None and results == 0:
+            if 1 < frames == rate.alone and not source.live:
+                feed.fail(rate.too_low(source.name, kept_s))
+            elif seen is not None and results == 0:
                 give(streams.flush(0, seen), seen, partial=True)
         except KeyboardInterrupt:
             stopped = "interrupt"

@@ -32,6 +32,7 @@ _ASPECT_SHARE = 0.2  # of a new detection in the smoothed proportion of the box
 _OTHER_SIZE = 0.7  # logarithm: twice as wide is another face
 _DOUBT = 0.5  # widths: an assignment that is no better than another one by this may be the wrong one
 _TOUCHING = 0.1  # overlap of two faces' boxes: one hides part of the other
+DOUBT_S = 0.75  # seconds without a detection after which what comes back may be another face
 _JUMP = 0.35  # widths beyond what is expected: that may be somebody else who just appeared
 
 
@@ -155,7 +156,7 @@ class Tracker:
     """
 
     def __init__(
-        self, lost_s: float = 1.5, doubt_s: float = 0.75, least_overlap: float = 0.2, reach: float = 1.2
+        self, lost_s: float = 1.5, doubt_s: float = DOUBT_S, least_overlap: float = 0.2, reach: float = 1.2
     ) -> None:
         self.lost_s, self.doubt_s, self.least_overlap, self.reach = lost_s, doubt_s, least_overlap, reach
         self.tracks: list[Track] = []
