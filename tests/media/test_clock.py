@@ -47,6 +47,7 @@ def test_a_live_stream_that_drifts_is_moved_to_the_clock_here():
     clock = ArrivalClock()  # a camera that says 25 frames a second and sends 10
     stamps = [clock.stamp(index / 10, index / 25) for index in range(100)]
     assert all(abs(stamp - index / 10) <= MAX_SKEW_S + 1e-9 for index, stamp in enumerate(stamps))
+    assert MAX_SKEW_S == 1.0
 
 
 def test_a_reconnect_starts_from_the_arrival():
@@ -56,6 +57,22 @@ def test_a_reconnect_starts_from_the_arrival():
     clock.reconnect()
     assert clock.stamp(7.0, 0.0) == pytest.approx(7.0)
     assert clock.stamp(7.31, 0.04) == pytest.approx(7.04)  # its spacing is trusted again, not the late arrival
+
+
+def test_a_reconnect_forgets_where_the_times_stood_and_trusts_them_again():
+    clock = ArrivalClock()
+    clock.stamp(0.0, 100.0)
+    clock.reconnect()
+    assert clock.stamp(7.0, 106.5) == 7.0  # moved to the arrival, though the old place would fit too
+    clock.stamp(8.0, None)
+    clock.reconnect()
+    assert [clock.stamp(9.0, 3.0), clock.stamp(9.3, 3.04)] == pytest.approx([9.0, 9.04])
+
+
+def test_a_live_stream_whose_times_stand_still_is_not_trusted_any_more():
+    clock = ArrivalClock()
+    stamps = [clock.stamp(arrival_s, media_s) for arrival_s, media_s in [(0, 5), (0.5, 5.4), (0.9, 5.4), (1.3, 6.0)]]
+    assert stamps == pytest.approx([0, 0.4, 0.9, 1.3])
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.none() | st.floats(-1e6, 1e6) | st.just(math.nan), st.booleans())))
