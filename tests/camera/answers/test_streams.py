@@ -76,6 +76,21 @@ def test_a_face_that_may_be_another_person_begins_anew_and_smoothing_with_it():
     np.testing.assert_array_equal(answer.probabilities, answer.result.probabilities)
 
 
+def test_the_answer_and_the_label_of_the_one_before_are_forgotten_with_a_reset():
+    runtime = ScriptedRuntime()
+    streams = make(runtime, hop=2, config=AnswerConfig(smooth_s=0.0, margin=0.9, gate=0.0))
+    for index in range(2):
+        streams.advance({0: frame(index, [1])})
+    assert streams.held(0)[1].label == LABELS[1]
+    runtime.answer_of = lambda _: np.eye(len(LABELS), dtype=np.float32)[4] * 0.7 + np.float32(0.3 / 7)
+    done = streams.advance({0: frame(2, [1], resets=[1])})
+    assert done.answers == {} and streams.held(0) == {} and streams.view(0)[0].answer is None
+    done = streams.advance({0: frame(3, [1])})
+    # The margin holds a label against another of the same person, not against another person's.
+    assert streams.held(0)[1].label == LABELS[4] and done.answers[0][0].changed
+    assert [(event.kind, event.state, event.before) for event in done.events] == [("expression", LABELS[4], "")]
+
+
 def test_a_face_that_is_gone_gives_its_place_back():
     runtime = ScriptedRuntime(places=1)
     streams = make(runtime)
@@ -136,7 +151,7 @@ def test_answers_that_are_not_finite_are_thrown_away_and_the_watch_goes_on():
     streams = make(runtime)
     runtime.fail_next = VerificationError("The answer is not finite.")
     done = streams.advance({0: frame(0, [0])})
-    assert done.failed and done.answers == {}
+    assert done.failed and done.answers == {} and kinds(done) == [("appeared", 0)]
     assert streams.advance({0: frame(1, [0])}).answers[0][0].label == "happy"
 
 

@@ -183,6 +183,37 @@ def test_the_channels_are_those_that_each_network_was_trained_on(tmp_path, rng):
     assert (seen[:, : H // 4] == 0).all()  # black above
 
 
+def nothing(kind: str) -> dict[str, np.ndarray]:
+    """Outputs of a network of one kind that sees nobody."""
+    if kind == "RetinaFace":
+        total = sum(2 * rows * columns for rows, columns in CELLS.values())
+        return {f"out_{width}": np.zeros((1, total, width)) for width in (4, 2, 10)}
+    return {
+        f"out_{width}_{s}": np.zeros((1, 2 * rows * columns, width))
+        for width in (1, 4, 10) for s, (rows, columns) in CELLS.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind,red,black",
+    [
+        # insightface, scrfd.py: blobFromImage(..., 1/128, mean 127.5, swapRB): red, green, blue.
+        ("SCRFD", [(255 - 127.5) / 128, -127.5 / 128, -127.5 / 128], [-127.5 / 128] * 3),
+        # biubug6/Pytorch_Retinaface, detect.py: cv2.imread, less (104, 117, 123): blue, green, red.
+        ("RetinaFace", [-104, -117, 255 - 123], [-104, -117, -123]),
+    ],
+)
+def test_one_red_pixel_arrives_in_the_channels_and_numbers_of_its_network(tmp_path, kind, red, black):
+    detector = open_detector(network(tmp_path / "n.onnx", nothing(kind)))
+    assert detector.kind.name == kind
+    frame = np.zeros((H // 2, W, 3), np.uint8)  # half as high: black above and below
+    frame[10, 20] = (255, 0, 0)
+    assert detector.detect(frame) == []
+    seen = detector._session.input("input")[0]
+    assert seen[:, H // 4 + 10, 20].tolist() == pytest.approx(red)
+    assert seen[:, 0, 0].tolist() == pytest.approx(black) and seen[:, H // 2, 0].tolist() == pytest.approx(black)
+
+
 @pytest.mark.parametrize(
     "outputs,kind",
     [
