@@ -265,7 +265,7 @@ class LiveSource(FrameSource):
         return True
 
     def _lose(self, capture: Capture | None, error: LogoformerError) -> None:
-        """Note the loss of a connection, once: what the watchdog said first stays. None: it could not be made."""
+        """Note the loss of a connection, once: what the watchdog said first stays."""
         with self._lock:
             if self._closed or self._capture is not capture:
                 return

@@ -25,7 +25,8 @@ class Finder:
 
 
 def test_each_face_has_a_stream_a_smoother_and_a_label_of_its_own(monkeypatch, capsys):
-    (block,) = (text for text in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL) if "Held" in text)
+    found = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    (block,) = (text for text in found if "HeldLabel" in text)
     runtime, smoothers = ScriptedRuntime(), []
 
     class Smoother(smoothing.Smoother):

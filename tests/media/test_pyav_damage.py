@@ -1,4 +1,4 @@
-"""Frames and packets that PyAV calls damaged, by a double of it: which are holes, and which is how a recording begins."""
+"""Frames and packets that PyAV calls damaged, by a double of it: what is a hole, what a beginning."""
 
 from __future__ import annotations
 

@@ -38,6 +38,11 @@ def watch(runtime, *sources, hop=1, policy=None) -> Pipeline:
     return pipeline
 
 
+def finish(pipeline) -> None:
+    while not pipeline.finished:
+        pipeline.turn(5)
+
+
 def states(pipeline):
     pipeline._tell()
     return pipeline.board.state()[1]
@@ -105,6 +110,5 @@ def test_a_fault_of_ours_is_raised_before_one_of_a_source():
 
     pipeline = watch(ScriptedRuntime(), Broken(BadInputError("There is nothing."), "a"), Broken(KeyError("ours"), "b"))
     with pytest.raises(KeyError, match="ours"):
-        while not pipeline.finished:
-            pipeline.turn(5)
+        finish(pipeline)
     pipeline.close()

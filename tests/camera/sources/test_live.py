@@ -242,7 +242,7 @@ def test_a_connection_that_cannot_be_made_is_a_reason_too(opened, caught):
 
     source = opened(missing)
     until(lambda: source.status().state == "lost")
-    with pytest.raises(MachineError, match="package av|TypeError: no reader"):
+    with pytest.raises(MachineError, match=r"package av|TypeError: no reader"):
         source.require()
     again = opened(missing, lambda: Script([*frames(0, 1), "hang"]))
     assert take(again, 1)[0].epoch == 0
