@@ -193,6 +193,26 @@ def test_a_batch_that_fails_is_not_filed(watched, numbered):
         runtime.step({stream: (numbered(face, 0), 0.0) for face, stream in enumerate(streams)})
 
 
+def test_a_frame_that_fails_gets_no_answer_that_another_frame_is_owed(watched, numbered, told):
+    runtime = watched()
+    stream = runtime.stream(hop=1, color="rgb", warmup="repeat")
+
+    def fails(name):
+        def fail(session):
+            if session.name == name:
+                raise ZeroDivisionError
+
+        return fail
+
+    for number, name in enumerate(["temporal", "frame"]):
+        runtime.state.before = fails(name)
+        with pytest.raises(ZeroDivisionError):
+            runtime.step({stream: (numbered(0, number), number / 10)})
+    assert stream.since == 1 and runtime.state.runs[-1] == "frame"
+    runtime.state.before = fails("")
+    assert told(runtime.step({stream: (numbered(0, 2), 0.2)})[stream]) == (0, 2)
+
+
 # ----------------------------------------------------------------------------------------------------------- a real one
 @pytest.fixture(scope="module")
 def batched_bundle(untrained_bundle: Path, add_batches, tmp_path_factory) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from logoformer.clips import centre_indices
 from logoformer.engine.ring import Ring
-from logoformer.errors import BadInputError, VerificationError, command
+from logoformer.errors import BadInputError, UsageError, VerificationError, command
 
 OLD = Path(__file__).parents[1] / "data" / "bundle-v0.1"
 
@@ -144,3 +144,23 @@ def test_a_recordings_frames_one_by_one_are_its_clip():
         clip = runtime(frames[centre_indices(n, sampling)], color="rgb")
     np.testing.assert_allclose(result.probabilities, clip.probabilities, atol=1e-6)
     assert np.ptp(clip.probabilities) > 1e-3
+
+
+def test_an_answer_that_fails_while_it_is_awaited_is_owed_and_comes_with_the_next_frame(watched, numbered, monkeypatch):
+    runtime = watched()
+    session = runtime.session("temporal")
+    with runtime.stream(hop=3, color="rgb", warmup="repeat") as stream:
+        pushed(stream, numbered, [0.0, 0.1])
+        with monkeypatch.context() as failing:
+            failing.setattr(session, "wait", lambda: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                stream.push(numbered(0, 2), 0.2)
+        assert stream.since == 3
+        result = stream.push(numbered(0, 3), 0.3)
+    assert shown(result) == (3, 0) and result.sequence == 0
+
+
+@pytest.mark.parametrize("gap_s", [0, -0.5, math.nan])
+def test_a_gap_is_more_than_nothing(watched, gap_s):
+    with pytest.raises(UsageError, match="max_gap_s is"):
+        watched().stream(color="rgb", max_gap_s=gap_s)
