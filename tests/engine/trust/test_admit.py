@@ -18,7 +18,7 @@ from logoformer.bundle.files import sha256
 from logoformer.bundle.sealed import seal
 from logoformer.engine.trust import admit as module
 from logoformer.engine.trust.admit import Running, admit_engine, choose_engine, mismatches, require_same_model
-from logoformer.engine.trust.index import EngineEntry, add_to_index, read_index, write_engine
+from logoformer.engine.trust.index import VERIFIED, EngineEntry, add_to_index, read_index, write_engine
 from logoformer.engine.trust.store import TrustStore
 from logoformer.errors import EXIT_ENVIRONMENT, EXIT_REFUSED, LogoformerError, MachineError, RefusedError
 
@@ -404,3 +404,8 @@ def test_the_index_keeps_what_the_builder_recorded(device):
 def test_drills_are_as_many_as_they_are_said_to_be():
     drills = [name for name, item in globals().items() if name.startswith("test_drill_") and isinstance(item, Callable)]
     assert len(drills) >= 17
+
+
+def test_a_verified_engine_of_another_model_comes_before_an_unverified_one_of_this():
+    foreign, own = engine_of(AGX, file="a/b.engine", verdict=VERIFIED), engine_of(NANO, file="a/a.engine")
+    assert choose_engine([own, foreign], graph(), NANO) == foreign
