@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import pytest
-from logoformer.benchmarks.sensors.telemetry import Sampler, Sensor
+from logoformer.benchmarks.report.records import Series, Telemetry
+from logoformer.benchmarks.sensors.telemetry import TOTAL_POWER, Sampler, Sensor, row_energy
 
 
 def sensor(name, *answers, kind="clock", unit="MHz"):
@@ -99,3 +101,13 @@ def test_an_error_of_the_run_ends_the_thread_too():
     with pytest.raises(RuntimeError), Sampler([Sensor("a", "clock", "MHz", "here", lambda: 50.0)], period_s=0.001):
         raise RuntimeError
     assert not any(thread.name == "telemetry" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(("begin_s", "end_s"), [(-0.01, 1.5), (0.5, 2.01), (0.5, 1.5), (0.0, 2.0)])
+def test_energy_of_a_window_that_the_sensor_did_not_see_whole_is_none(begin_s, end_s):
+    times = tuple(number / 10 for number in range(21))  # seconds 0 to 2
+    series = Series("board", "power", "W", "here", times, (10.0,) * 21)
+    telemetry = Telemetry(0.1, 0.0, {TOTAL_POWER: "board"}, (series,), ())
+    energy = row_energy(telemetry, np.array([[begin_s, end_s]]), 10)
+    assert (energy is None) == (begin_s < 0 or end_s > 2)
+    assert energy is None or energy.mean_w == pytest.approx(10.0)

@@ -20,6 +20,7 @@ from logoformer.model.data.clips import (
     check_source,
     in_order,
     random_pick,
+    split,
 )
 
 SAMPLING = Sampling(segments=8, frames_per_segment=1)
@@ -200,3 +201,20 @@ def test_sources_that_do_not_fit_are_refused_with_both_sides():
         check_source(Counting(), ("Angry", "Disgust"), 4)
     with pytest.raises(BadInputError, match="no clips"):
         check_source(Counting(clips=0), DFEW_LABELS, 4)
+
+
+# --------------------------------------------------------------------------------------------------------------- split
+def held_out(clips: int, share: float, seed: int) -> list[int]:
+    larger, held = split(Counting(clips), share, seed)
+    assert sorted([*larger.indices, *held.indices]) == list(range(clips))
+    return held.indices
+
+
+def test_a_split_follows_its_seed():
+    assert held_out(70, 0.3, seed=1) == held_out(70, 0.3, seed=1)
+    assert len({tuple(held_out(70, 0.3, seed)) for seed in range(4)}) == 4
+
+
+def test_a_split_holds_out_of_each_class_and_never_its_only_clip():
+    assert sorted(index % 7 for index in held_out(70, 0.01, seed=0)) == list(range(7))
+    assert held_out(8, 0.5, seed=0) in ([0], [7])  # the only class of two clips

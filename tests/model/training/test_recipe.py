@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -49,6 +49,12 @@ def test_override_reads_every_kind_of_field():
     changed = override(TrainConfig(), ["epochs=3", "sam_rho=0.1", "balanced=true", "optimizer=sgd"])
     assert (changed.steps, changed.epochs, changed.sam_rho, changed.balanced) == (0, 3, 0.1, True)
     assert override(changed, ["steps=5"]).epochs == 0
+
+
+@pytest.mark.parametrize(("word", "wanted"), [("1", True), ("0", False), ("true", True), ("False", False)])
+def test_words_of_a_switch(word, wanted):
+    config = replace(TrainConfig(), balanced=not wanted)
+    assert override(config, [f"balanced={word}"]).balanced is wanted
 
 
 @pytest.mark.parametrize("wrong", ["steps", "lr=1", "steps=many", "balanced=perhaps", "optimizer=lion", "steps=0"])
