@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter
+from logoformer.camera.answers.contract import FaceEvent
 from logoformer.cli import main as cli
-from logoformer.cli.terminal import answer_lines
+from logoformer.cli.terminal import answer_lines, loss_line
 from PIL import Image
 
 BUNDLE = Path(__file__).parents[1] / "data/bundle-v0.1"
@@ -91,6 +92,14 @@ def test_the_line_of_an_answer(capsys: pytest.CaptureFixture[str]):
         "  2.40 s  happy     0.83",
         r"120.00 s  \x1b[2J   1.00  (fewer frames than a full span)",
     ]
+
+
+def test_lines_of_a_source_that_is_lost_and_back(capsys: pytest.CaptureFixture[str]):
+    for state, before in (("live", ""), ("lost", "live"), ("live", "lost"), ("ended", "live")):
+        loss_line(FaceEvent("source", "door", None, 0.0, state, before))
+    loss_line(FaceEvent("expression", "door", 1, 0.0, "lost", "calm"))  # a label of that name
+    out, err = capsys.readouterr()
+    assert out == "" and [line.split()[1:] for line in err.splitlines()] == [["door", "lost"], ["door", "live"]]
 
 
 # ------------------------------------------------------------------------------------------------------------ encoding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
 from logoformer.errors import RefusedError, UsageError
+from logoformer.serving import settings
 from logoformer.serving.repository import quoted, write_models
-from logoformer.serving.settings import PARAMETER, Served, TritonConfig
+from logoformer.serving.settings import BUNDLE, PARAMETER, Served, TritonConfig
 
 
 @pytest.fixture
@@ -115,3 +117,22 @@ def test_the_verb_prints_the_capacity(untrained_bundle, tmp_path, capsys, fails)
 def test_an_address_is_checked_before_anything_is_sent(fails, triton_packages):
     fails(2, "triton-check", "http://localhost:8001", names=("localhost:8001",))
     fails(6, "triton-check", "localhost:1", "--timeout", "0.5", names=("localhost:1",))
+
+
+def test_a_model_opens_the_bundle_that_it_was_written_for_and_no_other(untrained_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "require_whole_arrays", lambda: None)  # it asks a Triton
+    path = Path(shutil.copytree(untrained_bundle, tmp_path / "1" / BUNDLE))
+    served = Served.of(Bundle(path), TritonConfig(backend="onnxruntime", precision="fp32", threads=1))
+
+    def opened(served: Served):
+        parameters = {PARAMETER: {"string_value": served.to_text()}}
+        return settings.open_served({
+            "model_config": json.dumps({"name": "stream", "parameters": parameters}), "model_version": "1",
+            "model_repository": str(tmp_path), "model_instance_kind": "CPU", "model_instance_device_id": "0",
+        })  # fmt: skip
+
+    found, runtime = opened(served)
+    with runtime:
+        assert found == served and runtime.bundle.path == path
+    with pytest.raises(RefusedError, match="not the bundle that"):
+        opened(replace(served, digest="0" * 64))
