@@ -166,6 +166,23 @@ class Runtime(RuntimeCore):
         self.close()
 
 
+def check_threads(threads: int | None) -> int | None:
+    """The CPU threads of a session, as a plain number; None leaves the choice to the backend.
+
+    Raises:
+        UsageError: no whole number, below 1, or more than make sense.
+    """
+    if threads is None:
+        return None
+    threads = whole_number(threads, "threads")
+    if threads > MAX_THREADS:
+        raise UsageError(
+            f"threads is {threads}; at most {MAX_THREADS} make sense.",
+            next=f"give {os.cpu_count() or 1}, one for each core",
+        )
+    return threads
+
+
 def load(
     path: str | os.PathLike[str] | Bundle,
     *,
@@ -206,12 +223,7 @@ def load(
         UsageError: a wrong argument.
     """
     device = whole_number(device, "device", 0)
-    threads = None if threads is None else whole_number(threads, "threads")
-    if threads is not None and threads > MAX_THREADS:
-        raise UsageError(
-            f"threads is {threads}; at most {MAX_THREADS} make sense.",
-            next=f"give {os.cpu_count() or 1}, one for each core",
-        )
+    threads = check_threads(threads)
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     if engines_dir is not None:
         engines_folder(bundle.path, engines_dir)  # a mistyped one is told on the CPU too

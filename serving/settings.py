@@ -15,7 +15,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..bundle.files import parse_json
 from ..bundle.sealed import reading_fields
-from ..engine.runtime import Runtime, load
+from ..engine.runtime import Runtime, check_threads, load
 from ..engine.stream import WARMUPS
 from ..errors import MachineError, RefusedError, UsageError, one_of, whole_number
 
@@ -48,6 +48,7 @@ class TritonConfig:
     def __post_init__(self) -> None:
         for name in ("hop", "instances"):
             whole_number(getattr(self, name), name)
+        check_threads(self.threads)
         if self.warmup not in WARMUPS:
             raise UsageError(f"Unknown warmup {self.warmup!r}.", next=f"choose from {one_of(WARMUPS)}")
         if not 0.1 <= self.idle_s <= 86400:

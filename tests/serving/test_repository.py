@@ -97,8 +97,11 @@ def test_ours_is_replaced_and_what_is_not_ours_is_left_alone(small, tmp_path, co
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"hop": 0}, {"instances": 0}, {"warmup": "never"}, {"idle_s": 0.0}, {"idle_s": float("nan")}, {"name": "a/b"}],
-)
+    [
+        {"hop": 0}, {"instances": 0}, {"warmup": "never"}, {"idle_s": 0.0}, {"idle_s": float("nan")}, {"name": "a/b"},
+        {"threads": -3}, {"threads": 0}, {"threads": 1025}, {"threads": 1.5},
+    ],
+)  # fmt: skip
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(UsageError):
         TritonConfig(**wrong)
