@@ -71,6 +71,14 @@ def test_the_service_follows_the_exit_codes():
     assert found is not None and {int(code) for code in found[1].split()} == wanted and lost not in wanted
 
 
+def test_both_pages_say_on_which_codes_watch_is_restarted():
+    rows = re.findall(r"^\| (\d+) \|.*\| (yes|no)[^|]*\|$", page("supervision.md"), re.MULTILINE)
+    restarted = [code for code, answer in rows if answer == "yes"]
+    assert len(rows) >= 8 and f"`watch` on {' and '.join(restarted)}," in page("troubleshooting.md")
+    prevented = re.search(r"^RestartPreventExitStatus=([\d ]+)$", page("supervision.md"), re.MULTILINE)
+    assert prevented is not None and not set(restarted) & set(prevented[1].split())
+
+
 # --------------------------------------------------------------------------------------------------------- environment
 def variables() -> set[str]:
     """Names of environment variables in the package's source."""
