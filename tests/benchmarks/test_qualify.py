@@ -138,6 +138,8 @@ def test_a_gpu_that_was_busy_before(nano):
 def test_stolen_time(nano):
     stolen = nano.qualify(lambda tick: {"proc/stat": f"cpu  {100 + 20 * tick} 0 100 800 0 0 0 {5 * tick} 0 0"})
     assert stolen.reasons == ("20.0 % of CPU time stolen by other machines",)
+    once = nano.qualify(lambda tick: {"proc/stat": f"cpu  {100 + 20 * tick} 0 100 800 0 0 0 {5 * (tick > 20)} 0 0"})
+    assert once.qualified and "0.5 % of CPU time stolen by other machines" in once.held  # of all samples together
 
 
 def test_a_loaded_machine(nano, made):
