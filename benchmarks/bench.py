@@ -232,7 +232,13 @@ def harness_us() -> float:
 
 
 class BenchRun:
-    """The runtimes of one run and what its modes gave; each mode is a method of its name."""
+    """The runtimes of one run and what its modes gave; each mode is a method of its name.
+
+    Raises:
+        UsageError: 'multi' with fewer than two streams, or with more than the bundle's ring arena holds.
+        VerificationError: an answer to a golden clip is too far from the PyTorch model's; nothing was timed.
+        LogoformerError: as `logoformer.load`.
+    """
 
     def __init__(
         self, config: BenchConfig, sensors: Sensors, closing: contextlib.ExitStack, progress: Progress | None

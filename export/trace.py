@@ -95,7 +95,11 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """Serialises with a fixed field order, so that the same graph has the same hash."""
+    """Serialises with a fixed field order, so that the same graph has the same hash.
+
+    Raises:
+        VerificationError: the graph is larger than a bundle may hold.
+    """
     data: bytes = model.SerializeToString(deterministic=True)
     if len(data) > MAX_GRAPH_BYTES:
         raise VerificationError(f"The graph has {len(data)} bytes; at most {MAX_GRAPH_BYTES} are supported.")

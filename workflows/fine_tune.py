@@ -71,6 +71,11 @@ def fine_tune_bundle(
 
     A bundle whose INT8 no step surpasses stays as it is: step 0 is kept.
     `named` is what the manifest calls it; `reading` says its fold, the fingerprint of its list and marks of its clips.
+
+    Raises:
+        BadInputError: no INT8 or no FP16 in the bundle, too few clips, or the loss is no longer finite.
+        VerificationError: a quantized graph breaks a lint rule. Nothing was written.
+        MachineError: the bundle may not be written, or another process changed it meanwhile.
     """
     from ..calibration.choose import turns
     from ..calibration.equalise import with_weights

@@ -289,7 +289,11 @@ def file_int8(
 
 
 def load_models(bundle: Bundle) -> Models:
-    """FP32 and FP16 of every graph."""
+    """FP32 and FP16 of every graph.
+
+    Raises:
+        BadInputError: the bundle has no FP16 graphs.
+    """
     from ..export.entries import read_fp32_twin, read_model
 
     if "fp16" not in bundle.precisions:
