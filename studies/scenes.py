@@ -12,13 +12,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle.files import parse_json, read_file
 from ..camera.faces.crop import face_crop
 from ..camera.faces.finder import FaceFinder, TrackedFace
 from ..clips import Frame
@@ -103,13 +101,6 @@ class FaceStreams:
         for face in list(self._open) if faces is None else faces:
             if face in self._open:
                 self._open.pop(face).close()
-
-
-def read_scene(path: str | os.PathLike[str]) -> tuple[list[Truth], list[Span]]:
-    """The faces of each frame and the spans of a scene, from the file beside its video."""
-    beside = Path(path).with_suffix(".json")
-    found = parse_json(read_file(beside, 4 << 20), str(beside))
-    return found["frames"], found["spans"]
 
 
 def score_scene(
