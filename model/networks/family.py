@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ...errors import BadInputError
 from .contract import NetworkConfig
 from .network import Network
@@ -146,42 +143,6 @@ class Family:
     def build(self, config: NetworkConfig) -> Network:
         """A network with random weights, in training mode."""
         return self.network(config)
-
-    def from_foreign(self, state: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor]:
-        """The authors' tensors under our names, float32.
-
-        Args:
-            state: by the authors' names, wrappers and prefixes stripped; names that are not theirs are left out.
-            config: of `config_of`.
-
-        Returns:
-            Our state dict, complete.
-
-        Raises:
-            BadInputError: a tensor is missing, or of another shape.
-        """
-        wanted = self.foreign(config)
-        wrong = [
-            f"{name}: {list(state[name].shape)} in the file, {list(tensor.shape)} expected"
-            for name, tensor in wanted.items()
-            if name in state and tuple(state[name].shape) != tensor.shape
-        ]
-        missing = [name for name in wanted if name not in state]
-        if wrong or missing:
-            raise BadInputError(
-                f"The weights are not those of a {self.title} of this configuration: {len(missing)} tensors are "
-                f"missing, {len(wrong)} have another shape.",
-                cause="a file of another model, or of another configuration than was given",
-                log=[*wrong[:3], *[f"missing: {name}" for name in missing[:3]]],
-            )
-        with torch.device("meta"):
-            ours = self.network(config).state_dict()
-        made: dict[str, Tensor] = {}
-        for name, tensor in wanted.items():
-            for part, own in zip(state[name].chunk(len(tensor.ours)) if tensor.shape else [state[name]], tensor.ours,
-                                 strict=True):  # fmt: skip
-                made[own] = part.reshape(ours[own].shape).to(ours[own].dtype).contiguous()
-        return made
 
 
 def required(settings: Settings, options: Settings, name: str, option: str) -> Any:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from logoformer.model.foreign.reader import open_foreign
+from logoformer.model.importing.plan import converted, make_plan
+from logoformer.model.importing.states import find_weights
 from logoformer.model.networks.contract import NetworkConfig
 from logoformer.model.networks.families import FAMILIES, untrained
 from torch import Tensor
@@ -29,6 +33,15 @@ def theirs(config: NetworkConfig, seed: int = 0) -> dict[str, Tensor]:
         parts = [ours[own] for own in tensor.ours]
         found[name] = (torch.cat(parts) if len(parts) > 1 else parts[0]).reshape(tensor.shape).contiguous()
     return found
+
+
+def imported(state: Mapping[str, Tensor], config: NetworkConfig, path: Path) -> dict[str, Tensor]:
+    """Our state dict of one under its authors' names, through a file and the package's own import."""
+    torch.save(dict(state), path)
+    with open_foreign(path) as file:
+        found = find_weights(file.content, str(path), None, str)
+        plan = make_plan(found, config, FAMILIES[config.family].foreign(config), str(path))
+        return dict(converted(file, plan))
 
 
 def mae_file(state: Mapping[str, Tensor], **args: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from logoformer.model.checkpoint import load_checkpoint, save_checkpoint
 from logoformer.model.networks.configs import PRESETS, complexity, config_from_json, preset
 from logoformer.model.networks.families import FAMILIES, build_network, untrained
 from logoformer.model.networks.logoformer.config import LOGOFORMER_PRESETS
+from published import imported, theirs
 
 SMALL = ["tiny", "former-dfer-tiny", "mae-dfer-tiny"]
 PARAMETERS = {"former-dfer": 18_031_943, "mae-dfer": 84_878_343}
@@ -73,25 +74,18 @@ def test_frames_and_what_follows_are_the_whole(name: str):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_authors_tensors_fill_every_one_of_ours(name: str):
+def test_the_authors_tensors_fill_every_one_of_ours(name: str, tmp_path):
     config = PRESETS[name]
-    family, model = FAMILIES[config.family], untrained(config)
-    ours = model.state_dict()
-    foreign = family.foreign(config)
-    theirs = {
-        key: torch.cat([ours[own] for own in tensor.ours]).reshape(tensor.shape)
-        if len(tensor.ours) > 1
-        else ours[tensor.ours[0]].reshape(tensor.shape)
-        for key, tensor in foreign.items()
-    }
+    ours, state, file = untrained(config).state_dict(), theirs(config), tmp_path / "theirs.pth"
+    foreign = FAMILIES[config.family].foreign(config)
     assert sorted(own for tensor in foreign.values() for own in tensor.ours) == sorted(ours)
-    mapped = family.from_foreign({**theirs, "optimizer_step": torch.zeros(1)}, config)
-    assert all(torch.equal(mapped[key], value) for key, value in ours.items())
+    mapped = imported(state, config, file)
+    assert mapped.keys() == ours.keys() and all(torch.equal(mapped[key], value) for key, value in ours.items())
     first = next(key for key, tensor in foreign.items() if len(tensor.shape) > 1)
-    with pytest.raises(BadInputError, match="1 tensors are missing"):
-        family.from_foreign({key: value for key, value in theirs.items() if key != first}, config)
+    with pytest.raises(BadInputError, match="1 are missing"):
+        imported({key: value for key, value in state.items() if key != first}, config, file)
     with pytest.raises(BadInputError, match="1 have another shape"):
-        family.from_foreign({**theirs, first: torch.zeros(1, 2, 3)}, config)
+        imported({**state, first: torch.zeros(1, 2, 3)}, config, file)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from logoformer.errors import BadInputError
 from logoformer.model.networks.configs import PRESETS
 from logoformer.model.networks.families import FAMILIES
+from published import imported
 
 FAMILY = FAMILIES["former-dfer"]
 
@@ -89,11 +90,11 @@ def oracle(state: dict[str, torch.Tensor], clip: torch.Tensor, heads: tuple[int,
 
 
 @pytest.mark.parametrize("preset", ["former-dfer-tiny", pytest.param("former-dfer", marks=pytest.mark.slow)])
-def test_the_network_is_the_oracles(preset: str):
+def test_the_network_is_the_oracles(preset: str, tmp_path):
     config = PRESETS[preset]
     state = foreign_state(config)
     model = FAMILY.build(config).eval()
-    model.load_state_dict(FAMILY.from_foreign(state, config))
+    model.load_state_dict(imported(state, config, tmp_path / "theirs.pth"))
     clip = torch.rand(
         config.frames, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(1)
     )

@@ -13,6 +13,7 @@ from logoformer.model.networks.configs import PRESETS
 from logoformer.model.networks.families import FAMILIES, untrained
 from logoformer.model.networks.mae_dfer.model import MaeDfer, StochasticDepth, sinusoids
 from logoformer.model.networks.network import to_tensor
+from published import imported
 
 pytest.importorskip("safetensors", reason="safetensors is not installed (the extra 'train')")
 from safetensors import safe_open
@@ -32,12 +33,12 @@ def case() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def model(case) -> MaeDfer:
+def model(case, tmp_path_factory) -> MaeDfer:
     family = FAMILIES["mae-dfer"]
     state = {name.removeprefix("model."): value for name, value in case.items() if name.startswith("model.")}
     config = family.config_of({name: tuple(value.shape) for name, value in state.items()}, ARGS, {"heads": 4})
     built = family.build(config)
-    built.load_state_dict(family.from_foreign(state, config))
+    built.load_state_dict(imported(state, config, tmp_path_factory.mktemp("authors") / "small.pth"))
     return built.eval()
 
 
