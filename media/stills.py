@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..bundle.files import natural_order
 from ..errors import BadInputError
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # a content of another kind reaches no decoder: PostScript runs a program
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAX_IMAGE_BYTES = 64 << 20
 MAX_PIXELS = 40_000_000  # a little more than 8K; a small file can declare far more (a decompression bomb)
@@ -42,10 +43,10 @@ def decode_still(data: bytes, shown: str) -> Image.Image:
         Mode RGB, upright.
 
     Raises:
-        BadInputError: not a picture, a damaged one, one of absurd size, or grey of more than 8 bits.
+        BadInputError: not one of the formats that are read, whatever its name, a damaged one, one of absurd size, or grey of more than 8 bits.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadInputError(f"{shown} has {image.width} x {image.height} pixels; {MAX_PIXELS} are read.")
             if image.mode.startswith(("I", "F")):
@@ -61,11 +62,12 @@ def decode_still(data: bytes, shown: str) -> Image.Image:
         raise
     # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, struct.error...
     except Exception as error:
-        why = "no format that is known" if isinstance(error, UnidentifiedImageError) else error
+        unread = isinstance(error, UnidentifiedImageError)
+        why = "no JPEG, PNG, BMP or WebP by its content, and nothing else is read" if unread else error
         raise BadInputError(
             f"{shown} is not an image that can be decoded: {why}.",
             cause="a copy that was cut off, or another kind of file under an image's name",
-            next="copy it again or take it out of the folder",
+            next="copy it again, save it as PNG, or take it out of the folder",
         ) from error
 
 

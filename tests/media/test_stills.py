@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from logoformer.errors import BadInputError
 from logoformer.media.stills import MAX_PIXELS, decode_still, still_names
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -56,6 +56,35 @@ def test_grey_of_sixteen_bits_is_refused_whatever_its_white(white):
     data = media_files.image_bytes(Image.fromarray(np.full((4, 4), white, np.uint16)))
     with pytest.raises(BadInputError, match="more than 8 bits"):
         decode_still(data, "x")
+
+
+def test_postscript_under_a_pictures_name_starts_no_program(tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    for name in ("gs", "gswin32c", "gswin64c"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {ran}\necho 9.99\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # what an earlier test found out
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(BadInputError, match="JPEG, PNG, BMP or WebP"):
+        decode_still(page, "x.jpg")
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PPM", "TGA", "ICO", "PCX", "JPEG2000", "AVIF"])
+def test_other_formats_are_not_decoded_and_the_error_says_what_is_read(kind):
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    data = media_files.image_bytes(Image.new("RGB", (32, 32), (9, 99, 199)), kind)
+    with pytest.raises(BadInputError, match="no JPEG, PNG, BMP or WebP"):
+        decode_still(data, "x.png")
+
+
+def test_a_phones_jpeg_of_several_pictures_is_read():
+    first, second = Image.new("RGB", (16, 16), (200, 0, 0)), Image.new("RGB", (16, 16), (0, 0, 200))
+    data = media_files.image_bytes(first, "MPO", save_all=True, append_images=[second])
+    assert np.asarray(decode_still(data, "x"))[0, 0, 0] > 150
 
 
 def test_a_huge_picture_is_refused_unread():
