@@ -5,7 +5,8 @@ for all of them or refused by all:
 
 * EXIF orientation is obeyed;
 * grey, palette and CMYK become RGB; an alpha channel is dropped, the colours under it stay;
-* grey of more than 8 bits is refused: its white may be 65535, 4095 or anything, and a guess would be silent.
+* grey of more than 8 bits, with alpha or without, is refused: its white may be 65535, 4095 or anything, and a guess
+  would be silent; of colours with 16 bits the high byte is taken.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ MAX_IMAGE_BYTES = 64 << 20
 MAX_PIXELS = 40_000_000  # a little more than 8K; a small file can declare far more (a decompression bomb)
 
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+_DEEP_GREY = {
+    (16, 0),
+    (16, 4),
+}  # bits and colour type of a PNG; of grey with alpha Pillow keeps the high byte, silently
 _COPY = re.compile(r"^(?P<name>.+?)(?: \(\d+\)| - [Cc]opy(?: \(\d+\))?| copy(?: \d+)?)$")
 
 
@@ -43,13 +48,15 @@ def decode_still(data: bytes, shown: str) -> Image.Image:
         Mode RGB, upright.
 
     Raises:
-        BadInputError: not one of the formats that are read, whatever its name, a damaged one, one of absurd size, or grey of more than 8 bits.
+        BadInputError: another format under whatever name, a damaged picture, one of absurd size, or grey of more than
+            8 bits.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadInputError(f"{shown} has {image.width} x {image.height} pixels; {MAX_PIXELS} are read.")
-            if image.mode.startswith(("I", "F")):
+            deep_grey = image.format == "PNG" and tuple(data[24:26]) in _DEEP_GREY  # IHDR comes first
+            if deep_grey or image.mode.startswith(("I", "F")):
                 raise BadInputError(
                     f"{shown} has more than 8 bits per channel (mode {image.mode}).",
                     cause="a depth or infrared camera, whose white is not known",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 
 import media_files
 import numpy as np
@@ -56,6 +58,35 @@ def test_grey_of_sixteen_bits_is_refused_whatever_its_white(white):
     data = media_files.image_bytes(Image.fromarray(np.full((4, 4), white, np.uint16)))
     with pytest.raises(BadInputError, match="more than 8 bits"):
         decode_still(data, "x")
+
+
+def sixteen_bits(kind: int, channels: np.ndarray) -> bytes:
+    """A PNG of 16 bits a channel: its colour type, and values `[H, W, C]`."""
+    height, width, _ = channels.shape
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in channels)
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(raw)),
+        (b"IEND", b""),
+    )
+    chunks = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("white", [65535, 4095])
+def test_grey_of_sixteen_bits_with_alpha_is_refused_too(white):
+    grey = np.stack([np.full((4, 5), white), np.full((4, 5), 65535)], axis=-1)
+    with pytest.raises(BadInputError, match="more than 8 bits"):
+        decode_still(sixteen_bits(4, grey), "x")
+    eight = media_files.image_bytes(Image.new("LA", (5, 4), (255, 9)))
+    assert np.asarray(decode_still(eight, "x")).min() == 255
+
+
+@pytest.mark.parametrize("kind", [2, 6])
+def test_colours_of_sixteen_bits_keep_their_high_byte(kind):
+    colours = np.full((4, 5, 3 + (kind == 6)), 0)
+    colours[..., :3] = (200 * 256 + 99, 100 * 256, 65535)
+    assert np.asarray(decode_still(sixteen_bits(kind, colours), "x"))[0, 0].tolist() == [200, 100, 255]
 
 
 def test_postscript_under_a_pictures_name_starts_no_program(tmp_path, monkeypatch):
