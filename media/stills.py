@@ -27,10 +27,7 @@ MAX_IMAGE_BYTES = 64 << 20
 MAX_PIXELS = 40_000_000  # a little more than 8K; a small file can declare far more (a decompression bomb)
 
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-_DEEP_GREY = {
-    (16, 0),
-    (16, 4),
-}  # bits and colour type of a PNG; of grey with alpha Pillow keeps the high byte, silently
+_DEEP_GREY = {(16, 0), (16, 4)}  # bits and colour type of a PNG; with alpha Pillow would keep the high byte
 _COPY = re.compile(r"^(?P<name>.+?)(?: \(\d+\)| - [Cc]opy(?: \(\d+\))?| copy(?: \d+)?)$")
 
 

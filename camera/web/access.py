@@ -13,7 +13,6 @@ import ipaddress
 import secrets
 import socket
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 
 from ...errors import UsageError
 
@@ -80,11 +79,10 @@ class Access:
         scheme, _, given = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and self.knows_token(given.strip()):
             return True
-        try:
-            found = SimpleCookie(cookies or "").get(self.cookie_name)
-        except CookieError:
-            return False
-        return found is not None and _same(found.value, self.cookie_value)
+        # By hand: http.cookies drops all that follows a pair which it does not like, such as another program's JSON.
+        pairs = [pair.strip().partition("=") for pair in (cookies or "").split(";")]
+        given = [value.strip().strip('"') for name, _, value in pairs if name.rstrip() == self.cookie_name]
+        return any(_same(value, self.cookie_value) for value in given)
 
 
 def new_token() -> str:

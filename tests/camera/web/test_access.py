@@ -58,6 +58,19 @@ def test_the_cookie_opens_and_does_not_tell_the_token():
     assert Access("0.0.0.0", 8081, TOKEN).cookie_name != OPEN.cookie_name
 
 
+@pytest.mark.parametrize(
+    "other",
+    ['prefs={"a":1}', "flag", "x=a b", "k[0]=1", "n=J\u00c3\u00a9", 'a="unterminated', "_xsrf=2|abc|1", "expires=Mon",
+     "path=/x", "a=", "", "=", "logoformer-8081=0", f"{OPEN.cookie_name}=old"],
+)  # fmt: skip
+def test_other_programs_cookies_of_any_form_lock_nobody_out(other):
+    cookie = f"{OPEN.cookie_name}={OPEN.cookie_value}"
+    assert OPEN.lets_in(f"{other}; {cookie}", None) and OPEN.lets_in(f"{cookie}; {other}", None)
+    assert OPEN.lets_in(f"{other};{cookie} ;{other}", None)
+    assert not OPEN.lets_in(other, None) and not OPEN.lets_in(f"{other}; x{cookie}", None)
+    assert not OPEN.lets_in(f"{other}={OPEN.cookie_name}={OPEN.cookie_value}", None)
+
+
 def test_a_bearer_opens():
     assert OPEN.lets_in(None, f"Bearer {TOKEN}") and OPEN.lets_in(None, f"bearer  {TOKEN} ")
     assert not OPEN.lets_in(None, f"Basic {TOKEN}") and not OPEN.lets_in(None, TOKEN)
