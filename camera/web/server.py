@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.server
+import io
 import json
 import logging
 import socket
@@ -19,6 +20,7 @@ from ...errors import MachineError, UsageError
 from ..pipeline.board import Board
 from .access import Access, is_loopback
 from .metrics import prometheus_text
+from .places import HeadReader, Places, shut
 from .views import Views
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 MAX_CONNECTIONS = 256
 SEND_BUFFER = 128 << 10  # bytes; what a client does not read waits here, not in our memory
 TIMEOUT_S = 5.0  # that a client may neither send nor take anything
+HEAD_S = 5.0  # in which the whole head of a request must be there
 PICTURE_S = 1 / 15  # at least between two pictures of a stream
 STATE_S = 0.1  # at least between two events
 WAKE_S = 0.5  # how long a stream waits before it looks whether the server ends
@@ -104,8 +107,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.views = Views(board)
         self.access = Access("127.0.0.1", port, None)
         self.ending = False
-        self._open: dict[socket.socket, threading.Thread | None] = {}
-        self._lock = threading.Lock()
+        self.places = Places()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
 
@@ -118,11 +120,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            full = len(self._open) >= MAX_CONNECTIONS
-            if not full:
-                self._open[request] = None
-        if full:
+        if not self.places.take(request, MAX_CONNECTIONS):
             try:
                 request.settimeout(0.1)
                 request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
@@ -132,16 +130,14 @@ class _Server(http.server.ThreadingHTTPServer):
             return
         thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
         thread.name = "logoformer-page-client"
-        with self._lock:
-            self._open[request] = thread
+        self.places.run(request, thread)
         try:
             thread.start()
         except RuntimeError:  # no more threads on this machine
             self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._open.pop(request, None)
+        self.places.leave(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -151,13 +147,8 @@ class _Server(http.server.ThreadingHTTPServer):
     def end_connections(self) -> None:
         """Shuts every connection and waits for its thread."""
         self.ending = True
-        with self._lock:
-            left = dict(self._open)
-        for request, thread in left.items():
-            try:
-                request.shutdown(socket.SHUT_RDWR)
-            except OSError as error:
-                _log.debug("a client was gone already: %s", error)
+        for request, thread in self.places.connections().items():
+            shut(request)
             if thread is not None:
                 thread.join(2 * WAKE_S)
 
@@ -171,6 +162,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         super().setup()
+        self.rfile.close()
+        self._head = HeadReader(self.connection, self.timeout)
+        self.rfile = io.BufferedReader(self._head)
+
+    def handle_one_request(self) -> None:
+        """Also notes, for the server, when the head is awaited."""
+        self._head.until_s = time.monotonic() + HEAD_S
+        self.server.places.wait(self.request)
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """Also notes that the head is there."""
+        good = super().parse_request()
+        self.server.places.heard(self.request)
+        return good
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: an address may hold the token."""

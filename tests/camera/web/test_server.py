@@ -379,14 +379,14 @@ def test_a_client_that_stops_reading_is_given_up_and_so_is_one_that_says_nothing
     monkeypatch.setattr(server_module._Handler, "timeout", 0.3)
     silent = socket.create_connection(("127.0.0.1", port_of(page)))
     stuck = never_reads(page, "/stream")
-    wait_for(lambda: len(page._server._open) == 2)
+    wait_for(lambda: len(page._server.places) == 2)
     noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     for number in range(400):
         board.show(0, FaceFrame(np.roll(noise, number, 1), "rgb", number / 12, number, 0, 0.0, 0.0))
-        if not page._server._open:
+        if not page._server.places:
             break
         time.sleep(0.02)
-    wait_for(lambda: not page._server._open)
+    wait_for(lambda: not page._server.places)
     silent.close()
     stuck.close()
 
@@ -394,18 +394,18 @@ def test_a_client_that_stops_reading_is_given_up_and_so_is_one_that_says_nothing
 def test_one_connection_too_many_is_told_to_come_later(page, monkeypatch):
     monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 3)
     held = [never_reads(page, "/events") for _ in range(3)]
-    wait_for(lambda: len(page._server._open) == 3)
+    wait_for(lambda: len(page._server.places) == 3 and not page._server.places.waiting)
     assert raw(page, b"").startswith(b"HTTP/1.1 503")
     for connection in held:
         connection.close()
-    wait_for(lambda: not page._server._open)
+    wait_for(lambda: not page._server.places)
     assert get(page, "/healthz")[0] == 200
 
 
 def test_closing_ends_streams_at_once_also_those_that_nobody_reads(board):
     served = PageServer(board, "127.0.0.1", 0, None)
     held = [never_reads(served, path) for path in ("/stream", "/events", "/stream?camera=1")]
-    wait_for(lambda: len(served._server._open) == 3)
+    wait_for(lambda: len(served._server.places) == 3)
     served.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("logoformer-page")]
     for connection in held:
