@@ -81,8 +81,8 @@ class Access:
             return True
         # By hand: http.cookies drops all that follows a pair which it does not like, such as another program's JSON.
         pairs = [pair.strip().partition("=") for pair in (cookies or "").split(";")]
-        given = [value.strip().strip('"') for name, _, value in pairs if name.rstrip() == self.cookie_name]
-        return any(_same(value, self.cookie_value) for value in given)
+        values = [value.strip().strip('"') for name, _, value in pairs if name.rstrip() == self.cookie_name]
+        return any(_same(value, self.cookie_value) for value in values)
 
 
 def new_token() -> str:

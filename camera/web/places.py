@@ -1,4 +1,4 @@
-"""The connections of the page's server: at most so many, and those that say nothing make room for new ones."""
+"""The places for connections of the page's server, and the deadline for a request's head."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ class Places:
 
 
 class HeadReader(io.RawIOBase):
-    """Reads a connection until a deadline for the whole head of a request: a timeout alone begins anew with each byte.
+    """Reads a connection until a deadline for the whole head of a request.
+
+    A timeout alone begins anew with each byte.
 
     Attributes:
         until_s: of `time.monotonic`.
