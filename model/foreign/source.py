@@ -6,8 +6,11 @@ Read with `pread`, not mapped: a file that shrinks while it is mapped ends the p
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import dataclass
 from typing import Any
+
+_PIECE = 1 << 20
 
 
 class DamagedError(ValueError):
@@ -56,6 +59,17 @@ class ByteSource:
             start += len(chunk)
             count -= len(chunk)
         return b"".join(chunks)
+
+    def crc32(self, start: int, count: int) -> int:
+        """The CRC-32 of so many bytes, of which only a piece is in memory at a time.
+
+        Raises:
+            DamagedError: the file has fewer.
+        """
+        found = 0
+        for at in range(start, start + count, _PIECE):
+            found = zlib.crc32(self.read(at, min(_PIECE, start + count - at)), found)
+        return found
 
     def read_into(self, start: int, target: memoryview[Any]) -> None:
         """Fill a writable buffer of bytes.

@@ -16,6 +16,7 @@ from foreign_files import archive, former_like, mae_like, opened_up, saved, weig
 from logoformer.errors import BadInputError, LogoformerError, RefusedError
 from logoformer.model.foreign.inert import Inert, StoredTensor
 from logoformer.model.foreign.reader import ForeignFile, open_foreign
+from logoformer.model.foreign.source import ByteSource
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import save as safetensors_bytes  # noqa: E402
@@ -193,6 +194,34 @@ def test_a_changed_value_is_found_by_its_checksum(tmp_path):
     data[place + 1] ^= 4
     with pytest.raises(BadInputError, match="checksum"):
         opened(tmp_path / "x.pth", bytes(data))
+
+
+@pytest.mark.parametrize("part", ["first", "second", "gap"])
+def test_a_changed_value_is_found_where_tensors_share_a_storage_too(tmp_path, part):
+    values = torch.arange(1.0, 1_000_001)  # 4 MB: several pieces
+    marks = {"first": 100.0, "second": 900_000.0, "gap": 500_000.0}
+    values[[100, 500_000, 900_000]] = -torch.tensor([marks["first"], marks["gap"], marks["second"]]) - 0.25
+    data = bytearray(saved({"a": values[:200_000], "b": values[800_000:]}))
+    assert len(opened(tmp_path / "x.pth", bytes(data))[1]) == 2
+    data[data.index(struct.pack("<f", -marks[part] - 0.25)) + 3] ^= 2
+    (tmp_path / "x.pth").write_bytes(data)
+    for name in "ab":  # whichever is read, and each time
+        with open_foreign(tmp_path / "x.pth") as found:
+            for _ in range(2):
+                with pytest.raises(BadInputError, match="checksum"):
+                    found.read(found.content[name])
+
+
+def test_a_storage_is_checked_once_however_many_tensors_share_it(tmp_path, monkeypatch):
+    values = torch.arange(1000.0)
+    path = tmp_path / "x.pth"
+    path.write_bytes(saved({"tensors": list(values.split(10))}))
+    sizes = []
+    original = ByteSource.crc32
+    monkeypatch.setattr(ByteSource, "crc32", lambda s, at, count: sizes.append(count) or original(s, at, count))
+    with open_foreign(path) as found:
+        read = [found.read(tensor) for tensor in found.content["tensors"]]
+    assert torch.equal(torch.cat(read), values) and sizes == [4000]
 
 
 def changed(pickled: bytes, before: bytes, after: bytes) -> bytes:
