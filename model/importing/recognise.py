@@ -11,7 +11,7 @@ from ...bundle.files import parse_json, read_regular
 from ...errors import BadInputError, LogoformerError, UsageError, one_of
 from ..foreign.inert import StoredTensor
 from ..networks.configs import config_from_json
-from ..networks.contract import NetworkConfig
+from ..networks.contract import NetworkConfig, check_labels
 from ..networks.families import FAMILIES
 from ..networks.family import Family, Settings, assumed_options, assumed_words
 
@@ -96,7 +96,10 @@ def family_config(
 
     Raises:
         BadInputError: shapes, arguments and options do not fit each other, or something is known from none of them.
+        UsageError: labels that no network can have.
     """
+    if labels := options.get("labels"):
+        check_labels(tuple(labels))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     assumed = assumed_words(family.settings, settings, options)
     try:

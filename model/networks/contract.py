@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 from ...clips import DFEW_LABELS, Sampling
 from ...errors import BadInputError, UsageError, one_of
 
+UNCERTAIN = "uncertain"  # as in camera/answers/contract.py, which imports nothing of here
 MAX_LABEL = 100  # characters
 MAX_IMAGE_SIZE = 4096
 _Config = TypeVar("_Config", bound="NetworkConfig")
@@ -46,16 +47,7 @@ class NetworkConfig(ABC):
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
             raise UsageError(f"image_size must be from 1 to {MAX_IMAGE_SIZE}; got {self.image_size}.")
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise UsageError("The model needs at least two labels, all different.", cause=one_of(self.labels))
-        for label in self.labels:
-            if not label.strip() or not label.isprintable() or len(label) > MAX_LABEL:
-                raise UsageError(
-                    f"The label {label!r} cannot be shown.",
-                    cause="it is empty, has a control character such as a line break, or is longer than "
-                    f"{MAX_LABEL} characters",
-                    next="name it otherwise",
-                )
+        check_labels(self.labels)
         if min(self.std) <= 0:
             raise UsageError(f"std must be positive; got {self.std}.")
 
@@ -123,6 +115,35 @@ class NetworkConfig(ABC):
                 f"The model configuration cannot be read: {error}.",
                 cause="a configuration of another program or of another version",
             ) from error
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Refuses names of classes that cannot be told apart or shown.
+
+    Raises:
+        UsageError: fewer than two, one twice, one that cannot be shown, or the word for an answer without a label.
+    """
+    if len(labels) < 2 or len(set(labels)) != len(labels):
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        raise UsageError(
+            "The model needs at least two labels, all different.",
+            cause=f"{one_of(twice)} twice" if twice else one_of(labels),
+            next="name each class once",
+        )
+    for label in labels:
+        if not label.strip() or not label.isprintable() or len(label) > MAX_LABEL:
+            raise UsageError(
+                f"The label {label!r} cannot be shown.",
+                cause="it is empty, has a control character such as a line break, or is longer than "
+                f"{MAX_LABEL} characters",
+                next="name it otherwise",
+            )
+        if label == UNCERTAIN:
+            raise UsageError(
+                f"No class may be called {label!r}.",
+                cause="that is what a camera's answer says where no class is likely enough",
+                next="name the class otherwise, such as 'unsure'",
+            )
 
 
 def _typed(value: Any, kind: Any) -> Any:

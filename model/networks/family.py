@@ -186,3 +186,60 @@ def refuse_disagreement(shown: str, said: Any, found: Any, cause: str = "") -> N
             f"{shown} is said to be {said!r:.80}; the shapes of the tensors say {found!r:.80}.",
             cause=cause or "options or `args` of another file, or weights that were changed",
         )
+
+
+def fitting_labels(classes: int, given: Iterable[str] | None, known: Iterable[str], whose: str) -> tuple[str, ...]:
+    """The names of a classifier's classes.
+
+    Args:
+        classes: of the classifier, by its shape.
+        given: by the caller; None takes those that are known.
+        known: names, in the order of a data set's lists.
+        whose: that data set.
+
+    Raises:
+        BadInputError: more or fewer names than classes.
+    """
+    labels = tuple(given or known)
+    if len(labels) == classes:
+        return labels
+    if given:
+        what, cause = f"--labels names {len(labels)}", "a class that is missing or one too many, or another file"
+    else:
+        what, cause = (
+            f"known for {whose!r:.40} are {len(labels)} names",
+            "a data set whose order of classes is not known",
+        )
+    example = ",".join("ABCD"[:classes]) + (",..." if classes > 4 else "")
+    raise BadInputError(
+        f"The classifier has {classes} classes; {what}.",
+        cause=cause,
+        next=f"name the {classes} classes in the order of the training lists: --labels {example}",
+    )
+
+
+def said_number(options: Settings, option: str, settings: Settings, argument: str, default: int) -> int:
+    """A size that the caller or the file says, from 1; the default where neither does.
+
+    Raises:
+        BadInputError: the file says something that is no such number.
+    """
+    if options.get(option):
+        return int(options[option])
+    said = settings.get(argument)
+    if said is None:
+        return default
+    if (found := whole(said)) is None:
+        raise BadInputError(
+            f"{argument} is {said!r:.80}; a whole number from 1 is expected.",
+            cause="the file's own arguments were changed, or mean something else by that name",
+            next=f"say what it was trained with: {OPTION_NAMES.get(option, f'--{option}')} N",
+        )
+    return found
+
+
+def whole(said: Any) -> int | None:
+    """A number from 1 that a file says, also as 4.0 or '4'; None for anything else."""
+    text = str(int(said)) if type(said) is float and said.is_integer() else str(said)
+    good = type(said) is not bool and text.isascii() and text.isdecimal() and len(text) < 20
+    return int(text) if good and int(text) >= 1 else None

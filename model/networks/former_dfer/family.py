@@ -18,6 +18,7 @@ from ..family import (
     PublishedScore,
     Settings,
     Shapes,
+    fitting_labels,
     refuse_disagreement,
 )
 from .config import FORMER_DFER_PRESETS, FormerDferConfig
@@ -50,9 +51,8 @@ def _config_of(shapes: Shapes, args: Settings, options: Settings) -> FormerDferC
             cause=f"the data set {options['data_set']}, for which its authors published no weights",
             next="name the classes in the order of the training lists with --labels",
         )
-    labels = tuple(options.get("labels") or _PUBLISHED.labels)
-    refuse_disagreement("The number of classes", len(labels), classes)
-    return replace(_PUBLISHED, labels=labels)
+    known = str(options.get("data_set") or "DFEW")
+    return replace(_PUBLISHED, labels=fitting_labels(classes, options.get("labels"), _PUBLISHED.labels, known))
 
 
 def _refuse_other_sizes(shapes: Shapes, options: Settings) -> None:

@@ -18,8 +18,11 @@ from ..family import (
     Settings,
     Shapes,
     assumed_words,
+    fitting_labels,
     refuse_disagreement,
     required,
+    said_number,
+    whole,
 )
 from .config import MAE_DFER_PRESETS, MaeDferConfig
 from .model import MaeDfer
@@ -67,12 +70,19 @@ def _config_of(shapes: Shapes, args: Settings, options: Settings) -> MaeDferConf
     said = options.get("region") or required(args, options, "lg_region_size", "--region T,H,W")
     if not isinstance(said, (list, tuple)) or len(said) != 3:
         raise BadInputError(f"lg_region_size is {said!r:.80}; three sizes are expected: time, rows, columns.")
-    region = (int(said[0]), int(said[1]), int(said[2]))
-    frames = int(options.get("frames") or args.get("num_frames") or _PUBLISHED.frames)
+    time, rows, columns = (whole(size) for size in said)
+    if time is None or rows is None or columns is None:
+        raise BadInputError(
+            f"lg_region_size is {said!r:.80}; three whole numbers from 1 are expected.",
+            cause="the file's own arguments were changed, or mean something else by that name",
+            next="say what it was trained with: --region T,H,W",
+        )
+    region = (time, rows, columns)
+    frames = said_number(options, "frames", args, "num_frames", _PUBLISHED.frames)
     data = str(options.get("data_set") or args.get("data_set") or "DFEW")
-    stride = int(options.get("stride") or args.get("sampling_rate") or (1 if data == "FERV39k" else 4))
+    stride = said_number(options, "stride", args, "sampling_rate", 1 if data == "FERV39k" else 4)
     read = str(options.get("read") or args.get("lg_classify_token_type") or "region")
-    size = int(options.get("image_size") or args.get("input_size") or _PUBLISHED.image_size)
+    size = said_number(options, "image_size", args, "input_size", _PUBLISHED.image_size)
     made = replace(
         _PUBLISHED,
         preset=str(options.get("preset") or "mae-dfer"),
@@ -85,7 +95,7 @@ def _config_of(shapes: Shapes, args: Settings, options: Settings) -> MaeDferConf
         depth=depth,
         region=region,
         read=_READ.get(read, read),
-        labels=_labels(data, classes, options),
+        labels=fitting_labels(classes, options.get("labels"), DATA_LABELS.get(data, ()), data),
         sampling=Sampling.strided(frames, stride),
     )
     count = shapes["lg_region_tokens"][0]
@@ -142,17 +152,6 @@ def _heads(dim: int, args: Settings, options: Settings) -> int:
     if entry is not None and entry[0] == dim:
         return entry[1]
     return int(required({}, options, "heads", f"--heads N; {dim} channels must be a multiple of it"))
-
-
-def _labels(data: str, classes: int, options: Settings) -> tuple[str, ...]:
-    labels = tuple(options.get("labels") or DATA_LABELS.get(data, ()))
-    if len(labels) != classes:
-        raise BadInputError(
-            f"The classifier has {classes} classes; known for {data!r:.40} are {len(labels)} names.",
-            cause="a data set whose order of classes is not known here, or labels of another one",
-            next="name the classes in the order of the training lists with --labels",
-        )
-    return labels
 
 
 def _foreign(config: MaeDferConfig) -> Mapping[str, ForeignTensor]:
