@@ -90,6 +90,8 @@ def import_checkpoint(
     from ..model.importing.plan import converted
     from ..model.importing.report import ImportReport
     from ..model.importing.settings import training_facts
+    from ..model.importing.states import without_wrapper
+    from ..model.networks.families import FAMILIES
 
     if request.out is None and not dry_run:
         raise UsageError("An import needs a folder for the checkpoint.", next=request.command())
@@ -98,6 +100,8 @@ def import_checkpoint(
     try:
         with open_foreign(request.file) as file:
             found = _found(file, request)
+            if request.map is None:  # a map names the tensors as the file does
+                found = without_wrapper(found, lambda shapes: any(f.recognise(shapes) for f in FAMILIES.values()))
             family, plan, settings = _planned(file, found, request)
             report = ImportReport(
                 Path(request.file).name, file.size, file.format, file.names, family, found, plan,

@@ -41,4 +41,7 @@ def shared_prefix(names: Iterable[str]) -> str:
 
 def who_puts(prefix: str) -> str:
     """Who puts a prefix before names, for a message."""
-    return " and ".join(who for known, who in PREFIXES.items() if known in prefix)
+    who = [who for known, who in PREFIXES.items() if known in prefix]
+    for known in PREFIXES:
+        prefix = prefix.replace(known, "")
+    return " and ".join([*who, "a wrapper of the training program"] if prefix else who)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import BadInputError
 from ..foreign.inert import Inert, StoredTensor
-from ..foreign.prefixes import NO_WEIGHTS, WRAPPERS, shared_prefix
+from ..foreign.prefixes import MOST_PREFIXES, NO_WEIGHTS, WRAPPERS, shared_prefix
 
 MOST_LEVELS = 4  # of dictionaries around the weights
 MOST_MODULES = 100_000
+_HALVES = ("encoder", "decoder")  # of a pre-training: what is in them is no classifier, whole or not
 _TRAINING_STATE = ("optim", "scaler", "scheduler", "lr_sched", "amp", "loss_scaler", "grad")  # how keys begin
 
 
@@ -81,6 +83,25 @@ def _found(where: str, tensors: Mapping[str, StoredTensor], others: tuple[str, .
     inside = {name[len(prefix) :]: tensor for name, tensor in kept.items() if name.startswith(prefix)}
     outside = tuple(name for name in tensors if name not in kept or not name.startswith(prefix))
     return FoundWeights(where, prefix, inside, outside, others)
+
+
+def without_wrapper(found: FoundWeights, fits: Callable[[Mapping[str, tuple[int, ...]]], bool]) -> FoundWeights:
+    """The weights under a wrapper's attribute of any name, such as `net.` of a LightningModule.
+
+    Args:
+        found: without the prefixes that are known.
+        fits: whether names, with their shapes, are those of a network that can be imported.
+    """
+    for _ in range(MOST_PREFIXES):
+        (first, count), *_ = Counter(name.partition(".")[0] for name in found.tensors).most_common(1) or [("", 0)]
+        prefix = f"{first}."
+        inside = {name[len(prefix) :]: tensor for name, tensor in found.tensors.items() if name.startswith(prefix)}
+        halves = first in _HALVES or 2 * count <= len(found.tensors)
+        if halves or not fits({name: tensor.shape for name, tensor in inside.items()}):
+            break
+        left = tuple(found.prefix + name for name in found.tensors if not name.startswith(prefix))
+        found = replace(found, prefix=found.prefix + prefix, tensors=inside, outside=(*found.outside, *left))
+    return found
 
 
 def _places(content: Any) -> Iterator[tuple[str, dict[str, StoredTensor]]]:

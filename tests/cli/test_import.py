@@ -100,6 +100,25 @@ def test_prefixes_and_wrappers(tmp_path, mae, wrapper, prefix):
     assert same(found, imported(tmp_path / "plain.pth", tmp_path / "plain", *MAE))
 
 
+@pytest.mark.parametrize("prefix", ["net.", "module.net.", "network.backbone.model.", "backbone."])
+@pytest.mark.parametrize("beside", [{}, {"criterion.weight": torch.ones(7), "net_ema_decay": torch.ones(1)}])
+def test_a_lightning_module_with_any_attribute(tmp_path, mae, prefix, beside, capsys):
+    args = vars(mae_file(mae)["args"])
+    state = {prefix + name: value for name, value in mae.items()} | beside
+    (tmp_path / "x.ckpt").write_bytes(saved({"state_dict": state, "hyper_parameters": args}))
+    assert cli.main(["import", str(tmp_path / "x.ckpt"), *MAE, "-o", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert f"prefix {prefix!r}" in text and "wrapper" in text and f"{len(beside)} unexpected" in text
+    (tmp_path / "plain.pth").write_bytes(saved(mae_file(mae)))
+    found = load_file(tmp_path / "out/model.safetensors")
+    assert same(found, imported(tmp_path / "plain.pth", tmp_path / "plain", *MAE))
+
+
+def test_a_pre_training_encoder_is_not_taken_for_a_wrapper(importing, mae):
+    state = {f"encoder.{name}": value for name, value in mae.items()}
+    assert "pre-training" in importing(3, saved({"model": state}), *MAE)
+
+
 def test_halves_are_cast_with_a_word(tmp_path, mae, capsys):
     halves = {name: value.half() for name, value in mae.items()}
     (tmp_path / "x.pth").write_bytes(saved(mae_file(halves)))
