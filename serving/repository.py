@@ -12,6 +12,7 @@ so the server's Python needs it: `pip install 'logoformer-0.1.0-py3-none-any.whl
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,14 @@ from .settings import BUNDLE, PARAMETER, Served, TritonConfig
 MOST_AT_ONCE = 4  # faces of one execution; more wait for the next
 MADE_BY = "# Made by logoformer triton; made again, it is replaced.\n"
 MODELS = {"stream": "StreamModel", "clip": "ClipModel"}
+# Every path that a model's folder has; in the copy of the bundle, names as `bundle/` and `engine/trust/` give them.
+_HASHED = r"([A-Za-z0-9._-]+\.)?[0-9a-f]{8}"
+_COPY = rf"(manifest\.json|CARD\.md|\.lock|graphs(/{_HASHED}\.onnx)?|golden(/{_HASHED}\.npz)?" + (
+    rf"|calibration(/{_HASHED}\.json)?|engines(/index\.json|/\.lock|/[A-Za-z0-9._+-]+(/{_HASHED}\.engine(\.sig)?)?)?)"
+)
+_MADE = re.compile(
+    rf"config\.pbtxt|1|1/model\.py|1/__pycache__(/model\.[A-Za-z0-9.-]+\.pyc)?|warmup(/golden)?|1/{BUNDLE}(/{_COPY})?"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def write_models(
         engines_dir: where built engines live, if not inside the bundle.
 
     Raises:
-        UsageError: a folder of that name is there and holds something else.
+        UsageError: a folder of that name is there and is another's, or holds a file that is.
         RefusedError: a file is not what its index promises.
         VerificationError: no precision was accepted.
         MachineError: the disk is full.
@@ -168,17 +177,37 @@ parameters {{ key: "{PARAMETER}" value: {{ string_value: {quoted(served.to_text(
 
 
 def _require_ours(folder: Path) -> None:
-    """Refuses to replace a folder that this program did not write."""
+    """Refuses to replace a folder that this program did not write, or that holds what it did not put there."""
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
         raise UsageError(f"{folder} is no folder of a model; it is left alone.", next="name another place with -o")
-    text = (folder / "config.pbtxt").read_bytes() if (folder / "config.pbtxt").is_file() else b""
-    if not text.startswith(MADE_BY.encode()):
+    elsewhere = command("logoformer", "triton", "BUNDLE", "-o", folder.parent, "--name", "faces")
+    if not _begins_as_ours(folder / "config.pbtxt"):
+        raise UsageError(f"{folder} is a model that logoformer triton did not write; it is left alone.", next=elsewhere)
+    foreign = next(_foreign(folder), None)
+    if foreign is not None:
         raise UsageError(
-            f"{folder} is a model that logoformer triton did not write; it is left alone.",
-            next=command("logoformer", "triton", "BUNDLE", "-o", folder.parent, "--name", "faces"),
+            f"{folder} holds {foreign}, which logoformer triton did not write; the folder is left alone.",
+            cause="a file of yours, or a version that was added, in a model's folder, which is replaced as a whole",
+            next=f"move {folder / foreign} elsewhere, then run this again",
         )
+
+
+def _foreign(folder: Path) -> Iterator[str]:
+    """Paths below a model's folder that are not of its making; a link is foreign whatever its name."""
+    for place, folders, files in os.walk(folder):
+        for name in sorted((*folders, *files)):
+            path = Path(place, name)
+            inside = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not _MADE.fullmatch(inside):
+                yield inside
+            elif inside == "1/model.py" and not _begins_as_ours(path):
+                yield inside
+
+
+def _begins_as_ours(path: Path) -> bool:
+    return path.is_file() and path.read_bytes().startswith(MADE_BY.encode())
 
 
 def _files_of(bundle: Bundle, engines_dir: str | os.PathLike[str] | None) -> Iterator[tuple[str, bytes]]:

@@ -96,6 +96,39 @@ def test_ours_is_replaced_and_what_is_not_ours_is_left_alone(small, tmp_path, co
 
 
 @pytest.mark.parametrize(
+    "place",
+    ["notes.txt", "2/model.py", "1/mine.py", "1/face.bundle/notes", "1/face.bundle/graphs/mine.onnx", "1/model.py"],
+)
+def test_a_file_of_the_user_in_a_folder_of_ours_is_left_alone(small, tmp_path, contents, place):
+    models = tmp_path / "models"
+    write_models(Bundle(small), models, TritonConfig(hop=4))
+    path = models / "clip" / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    before = contents(models)
+    with pytest.raises(UsageError, match=place.partition("/")[0]) as refused:
+        write_models(Bundle(small), models, TritonConfig(hop=5))
+    assert str(path) in refused.value.next or str(path.parent) in refused.value.next
+    assert contents(models) == before
+
+
+def test_a_link_in_a_folder_of_ours_is_foreign_and_a_server_s_cache_is_not(small, tmp_path):
+    models = tmp_path / "models"
+    write_models(Bundle(small), models, TritonConfig())
+    cache = models / "stream" / "1" / "__pycache__"
+    cache.mkdir()
+    (cache / "model.cpython-311.pyc").write_bytes(b"")
+    write_models(Bundle(small), models, TritonConfig())
+    assert not cache.exists()
+    golden = models / "clip" / "warmup" / "golden"
+    golden.rename(tmp_path / "golden")
+    golden.symlink_to(tmp_path / "golden")
+    with pytest.raises(UsageError, match="warmup/golden"):
+        write_models(Bundle(small), models, TritonConfig())
+    assert golden.is_symlink()
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"hop": 0}, {"instances": 0}, {"warmup": "never"}, {"idle_s": 0.0}, {"idle_s": float("nan")}, {"name": "a/b"},
