@@ -172,7 +172,8 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary folder beside `target` and renames it there when the block ends well.
 
     A folder cannot replace a full folder in one step: the old one is moved aside first, and a process killed in that
-    moment leaves it there, under a hidden name, with nothing lost.
+    moment leaves it there, under a hidden name, with nothing lost. On any other error, `KeyboardInterrupt` included,
+    it is put back.
 
     Raises:
         MachineError: the disk is full or the folder may not be written; `target` is unchanged.
@@ -190,16 +191,26 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
                 try:
                     final.replace(aside / "was")
                     part.replace(final)
-                except OSError:
-                    with contextlib.suppress(FileNotFoundError):  # it could not be moved at all, as a mount point
-                        (aside / "was").replace(final)
-                    aside.rmdir()
-                    raise
-                shutil.rmtree(aside, ignore_errors=True)
+                finally:  # an interrupt may come before, between and after the two
+                    _settle(part, final, aside)
             else:
                 part.replace(final)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _settle(part: Path, final: Path, aside: Path) -> None:
+    """Removes the old folder once the new one is in its place, or else puts the old one back.
+
+    Raises:
+        OSError: it cannot be put back; it lies in `aside`, with nothing lost.
+    """
+    if not part.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        return
+    with contextlib.suppress(FileNotFoundError):  # it was not moved, or could not be, as a mount point
+        (aside / "was").replace(final)
+    aside.rmdir()
 
 
 def write_atomic(target: str | os.PathLike[str], data: bytes | memoryview) -> None:

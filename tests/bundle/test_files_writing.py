@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from logoformer.bundle.files import atomic_path, read_file, write_atomic
+from logoformer.bundle.files import atomic_folder, atomic_path, read_file, write_atomic
 from logoformer.errors import MachineError, RefusedError
 
 
@@ -226,4 +226,51 @@ def test_two_writers_leave_the_whole_file_of_one_of_them(tmp_path):
     for thread in threads:
         thread.join()
     assert (tmp_path / "a").read_bytes() in contents
+    assert names(tmp_path) == ["a"]
+
+
+# -------------------------------------------------------------------------------------------------------------- folders
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, PermissionError])
+@pytest.mark.parametrize("rename", [1, 2])
+def test_an_error_at_either_rename_of_a_folder_puts_the_old_one_back(tmp_path, monkeypatch, rename, error):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_bytes(b"old")
+    replace, calls = Path.replace, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == rename:
+            raise error
+        return replace(self, target)
+
+    def write() -> None:
+        with atomic_folder(tmp_path / "a") as part:
+            (part / "file").write_bytes(b"new")
+            monkeypatch.setattr(Path, "replace", interrupted)
+
+    with pytest.raises(MachineError if error is PermissionError else error):
+        write()
+    assert (tmp_path / "a" / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_an_interrupt_after_both_renames_of_a_folder_leaves_the_new_one_alone(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    replace, calls = Path.replace, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        calls.append(target)
+        done = replace(self, target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return done
+
+    def write() -> None:
+        with atomic_folder(tmp_path / "a") as part:
+            (part / "file").write_bytes(b"new")
+            monkeypatch.setattr(Path, "replace", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert (tmp_path / "a" / "file").read_bytes() == b"new"
     assert names(tmp_path) == ["a"]
