@@ -200,9 +200,8 @@ def _foreign(folder: Path) -> Iterator[str]:
         for name in sorted((*folders, *files)):
             path = Path(place, name)
             inside = path.relative_to(folder).as_posix()
-            if path.is_symlink() or not _MADE.fullmatch(inside):
-                yield inside
-            elif inside == "1/model.py" and not _begins_as_ours(path):
+            ours = _MADE.fullmatch(inside) and not path.is_symlink()
+            if not ours or (inside == "1/model.py" and not _begins_as_ours(path)):
                 yield inside
 
 
