@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from ..errors import BadInputError, MachineError, RefusedError, UsageError, one_of
 from .card import CARD_FILE, card_text
@@ -25,8 +26,11 @@ _OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.onnx|[
 class BundleWriter:
     """Writer of a bundle: files first, named by their content, the index last and in one step.
 
+    As a context manager it takes back what a new folder holds when the block ends by any error, `KeyboardInterrupt`
+    included.
+
     Args:
-        path: the folder; made when it is not there. A folder that holds something else is refused.
+        path: the folder; made with the first file when it is not there. A folder that holds something else is refused.
         needed_bytes: about what will be written.
 
     Raises:
@@ -37,6 +41,7 @@ class BundleWriter:
     def __init__(self, path: str | os.PathLike[str], needed_bytes: int = 0) -> None:
         self.path = Path(path)
         self._new: list[Path] = []
+        self._folder_is_new = not os.path.lexists(self.path)
         known = {"manifest.json", CARD_FILE, "engines", ".lock", *_FOLDERS}
         with writing(self.path):
             if self.path.exists():
@@ -52,8 +57,19 @@ class BundleWriter:
                         next="name a new folder with -o",
                     )
                 require_place(self.path, self.path / "manifest.json")
+            else:
+                places = (self.path, *self.path.absolute().parents)
+                require_place(next(place for place in places if os.path.lexists(place)), self.path)
             require_space(self.path, needed_bytes, "the bundle")
-            self.path.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._withdraw()
 
     def add(self, folder: str, stem: str, data: bytes, suffix: str) -> dict[str, Any]:
         """Writes one file and returns `{file, sha256, size}` for the index."""
@@ -61,21 +77,18 @@ class BundleWriter:
         target = self.path / file
         if not target.exists():
             self._new.append(target)
-        try:
-            write_atomic(target, data)
-        except MachineError:
-            self._withdraw()
-            raise
+        write_atomic(target, data)
         return {"file": file, "sha256": sha256(data), "size": len(data)}
 
     def _withdraw(self) -> None:
         """Removes what a new folder holds without an index; in an old bundle it is swept later."""
         if (self.path / "manifest.json").exists():
             return
-        for path in self._new:
+        new = [*self._new, *([self.path / ".lock"] if self._folder_is_new else [])]
+        for path in new:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-        for folder in [*{path.parent for path in self._new}, self.path]:
+        for folder in [*{path.parent for path in self._new}, *([self.path] if self._folder_is_new else [])]:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
@@ -105,6 +118,8 @@ class BundleWriter:
             RefusedError: the index would not open; the current one is kept.
             MachineError: it may not be written, or it was replaced by somebody else meanwhile.
         """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         with only_writer(self.path):
             if replacing is not None:
                 _require_unchanged(replacing)

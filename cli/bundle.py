@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _SMS = ", ".join(choices.RTX_SMS)  # not choices of the parser: the library's error says what other GPUs take
 
 
+@handling(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no folder without an index stays behind
 def _export(a: argparse.Namespace, bar: Bar) -> int:
     from ..export.exporter import ExportConfig
     from ..workflows.export import export_checkpoint, export_summary

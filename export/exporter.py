@@ -165,52 +165,53 @@ def export_bundle(
             next="leave --data out (synthetic faces are stored), or pass --share-clips if you may share them",
         )
     stored = sum(value.numel() for value in model.parameters()) * sum(_BYTES[name] for name in config.precisions)
-    writer = BundleWriter(out, 2 * stored)  # `clip`, and once more in `frame` and `temporal`; refuses before any work
-    slots = ring_slots(c, config.max_fps)
-    stream = StreamSpec(slots, config.faces, c.frames, c.grid, c.token_window, c.token_dim)
+    # `clip`, and once more in `frame` and `temporal`; refuses before any work
+    with BundleWriter(out, 2 * stored) as writer:
+        slots = ring_slots(c, config.max_fps)
+        stream = StreamSpec(slots, config.faces, c.frames, c.grid, c.token_window, c.token_dim)
 
-    truth = torch_answers(model, real.clips)
-    refuse_answers(model, truth, to_tensor(real.clips[:GOLDEN_CLIPS]))
-    form = form_of(c, "fp32")
-    traced = _trace_all(model, form, slots * config.faces, note)
-    judge = PrecisionJudge(traced.modules, real.clips, truth, stream, note)
-    precisions: dict[str, Any] = {"fp32": {**judge.fp32(traced.models), **form_entry(c, "fp32")}}
-    models = {"fp32": traced.models}
-    if "fp16" in config.precisions:
-        if form_of(c, "fp16") != form:
-            traced = _trace_all(model, form_of(c, "fp16"), slots * config.faces, note)
-            judge = PrecisionJudge(traced.modules, real.clips, truth, stream, note)
-        models["fp16"], protected = judge.convert_fp16(traced.models)
-        precisions["fp16"] = {**judge.fp16(models["fp16"], protected), **form_entry(c, "fp16")}
+        truth = torch_answers(model, real.clips)
+        refuse_answers(model, truth, to_tensor(real.clips[:GOLDEN_CLIPS]))
+        form = form_of(c, "fp32")
+        traced = _trace_all(model, form, slots * config.faces, note)
+        judge = PrecisionJudge(traced.modules, real.clips, truth, stream, note)
+        precisions: dict[str, Any] = {"fp32": {**judge.fp32(traced.models), **form_entry(c, "fp32")}}
+        models = {"fp32": traced.models}
+        if "fp16" in config.precisions:
+            if form_of(c, "fp16") != form:
+                traced = _trace_all(model, form_of(c, "fp16"), slots * config.faces, note)
+                judge = PrecisionJudge(traced.modules, real.clips, truth, stream, note)
+            models["fp16"], protected = judge.convert_fp16(traced.models)
+            precisions["fp16"] = {**judge.fp16(models["fp16"], protected), **form_entry(c, "fp16")}
 
-    for precision, judged in precisions.items():
-        _log.info("%s: %s - %s", precision, judged["verdict"], judged["reason"])
+        for precision, judged in precisions.items():
+            _log.info("%s: %s - %s", precision, judged["verdict"], judged["reason"])
 
-    entries, promised = add_models(writer, models, note)
-    for precision, shares in promised.items():
-        precisions[precision]["promised_share"] = shares
-    for entry in entries:
-        _log.info("wrote %s, %.2f MB", entry["file"], entry["size"] / 1e6)
-    entries += write_batches(writer, models, config.batches, real.clips, stream)
-    golden = Golden(real.clips[:GOLDEN_CLIPS], truth[:GOLDEN_CLIPS])
-    bundle = writer.commit(
-        {
-            "family": FAMILIES[c.family].to_json(),
-            "model": {**c.to_json(), "complexity": complexity(c).to_json()},
-            "labels": list(c.labels),
-            "preprocessing": {"size": c.image_size, "color": "rgb", "resize": "Pillow bilinear, antialiased"},
-            "alignment": alignment.to_json(),
-            "sampling": c.sampling.to_json(),
-            "stream": asdict(stream),
-            "graphs": entries,
-            "precisions": precisions,
-            "golden": writer.add_golden(golden, real.source),
-            "provenance": {
-                "checkpoint": provenance or {},
-                "clips": {"source": real.source, "count": len(real.clips), "sha256": sha256(real.clips.tobytes())},
-                "tools": {name: metadata.version(name) for name in ("torch", "onnx", "nvidia-modelopt", "numpy")},
-            },
-        }
-    )
-    note("write", len(GRAPHS) * len(models), len(GRAPHS) * len(models))
-    return bundle
+        entries, promised = add_models(writer, models, note)
+        for precision, shares in promised.items():
+            precisions[precision]["promised_share"] = shares
+        for entry in entries:
+            _log.info("wrote %s, %.2f MB", entry["file"], entry["size"] / 1e6)
+        entries += write_batches(writer, models, config.batches, real.clips, stream)
+        golden = Golden(real.clips[:GOLDEN_CLIPS], truth[:GOLDEN_CLIPS])
+        bundle = writer.commit(
+            {
+                "family": FAMILIES[c.family].to_json(),
+                "model": {**c.to_json(), "complexity": complexity(c).to_json()},
+                "labels": list(c.labels),
+                "preprocessing": {"size": c.image_size, "color": "rgb", "resize": "Pillow bilinear, antialiased"},
+                "alignment": alignment.to_json(),
+                "sampling": c.sampling.to_json(),
+                "stream": asdict(stream),
+                "graphs": entries,
+                "precisions": precisions,
+                "golden": writer.add_golden(golden, real.source),
+                "provenance": {
+                    "checkpoint": provenance or {},
+                    "clips": {"source": real.source, "count": len(real.clips), "sha256": sha256(real.clips.tobytes())},
+                    "tools": {name: metadata.version(name) for name in ("torch", "onnx", "nvidia-modelopt", "numpy")},
+                },
+            }
+        )
+        note("write", len(GRAPHS) * len(models), len(GRAPHS) * len(models))
+        return bundle

@@ -169,17 +169,59 @@ def test_a_disk_that_fills_up_leaves_no_folder_without_an_index(small, tmp_path,
         "outputs": entry.outputs,
         "macs": {},
     }
-    writer = BundleWriter(tmp_path / "new" / "b")
-    writer.add_graph(b"one", graph="clip", **fields)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(MachineError, match="No space left"):
+    def write() -> None:
+        with BundleWriter(tmp_path / "new" / "b") as writer:
+            writer.add_graph(b"one", graph="clip", **fields)
+            monkeypatch.setattr(os, "fsync", full)
             writer.add_graph(b"two", graph="frame", **fields)
+
+    with pytest.raises(MachineError, match="No space left"):
+        write()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, RefusedError("x")])
+@pytest.mark.parametrize("moment", ["nothing was added", "a file was added", "the index is written"])
+def test_an_error_of_any_kind_leaves_no_folder_without_an_index(small, tmp_path, monkeypatch, error, moment):
+    target = tmp_path / "b"
+
+    def fail(*_: object) -> None:
+        raise error
+
+    def write() -> None:
+        with BundleWriter(target) as writer:
+            assert not target.exists()  # what is killed before the first file leaves nothing either
+            if moment == "nothing was added":
+                fail()
+            writer.add_calibration({"x": 1})
+            if moment == "a file was added":
+                fail()
+            monkeypatch.setattr(module, "_replace_index", fail)
+            writer.commit(Bundle(small).manifest)
+
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        write()
+    assert not target.exists()
+
+
+def test_an_error_takes_nothing_from_a_folder_that_was_there(small, tmp_path, contents):
+    before = contents(small)
+    (tmp_path / "empty").mkdir()
+
+    def write(target: Path) -> None:
+        with BundleWriter(target) as writer:
+            writer.add_calibration({"x": 1})
+            raise KeyboardInterrupt
+
+    for target in (small, tmp_path / "empty"):
+        with pytest.raises(KeyboardInterrupt):
+            write(target)
+    assert contents(small).items() >= before.items()
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_a_disk_that_is_too_small_is_said_before_work_is_done(small, tmp_path, contents):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from logoformer.bundle import Bundle
+from logoformer.bundle import Bundle, BundleWriter
 from logoformer.errors import BadInputError, UsageError, VerificationError
 from logoformer.export import acceptance
 from logoformer.export import exporter as module
@@ -143,3 +143,18 @@ def test_the_ring_reaches_over_the_span_at_the_fastest_camera():
     slots = ring_slots(PRESETS["base"], 30.0)
     assert slots == 107
     assert (slots - 1) / 30.0 >= PRESETS["base"].sampling.span_s
+
+
+@pytest.mark.parametrize("place", ["torch_answers", "add_models", "add_golden"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_export_that_ends_early_leaves_no_folder(
+    model: LogoFormer, real: RealClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str,
+    error: type[BaseException],
+):  # fmt: skip
+    def ended(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module if hasattr(module, place) else BundleWriter, place, ended)
+    with pytest.raises(error):
+        export_bundle(model, tmp_path / "x.bundle", real, ExportConfig(precisions=("fp32",)))
+    assert not list(tmp_path.iterdir())
