@@ -52,6 +52,7 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
         return
     if a.verb in _WEIGHTS:
         _check_weights(a, words)
+        _check_log(a, words)
     rule = _FILES.get(a.verb)
     if rule is None:
         return
@@ -151,6 +152,22 @@ def _check_weights(a: argparse.Namespace, words: Sequence[str]) -> None:
         cause="a checkpoint of another day with the same name",
         next=_allowing(words),
     )
+
+
+def _check_log(a: argparse.Namespace, words: Sequence[str]) -> None:
+    """Refuses to replace the log of a training whose checkpoint is not there to be replaced with it."""
+    if a.verb != "train" or a.out is None or a.resume:
+        return
+    log = Path(a.out).with_name(f"{Path(a.out).name}.log.jsonl")
+    empty = (
+        log.is_file() and not log.is_symlink() and not log.stat().st_size
+    )  # of a training that another process began
+    if os.path.lexists(log) and not empty:
+        raise BadInputError(
+            f"{log} exists, where the log of this training would be written; it was left alone.",
+            cause="the log of another training, or a file of yours with that name",
+            next="name another folder with -o" if log.is_symlink() or not log.is_file() else _allowing(words),
+        )
 
 
 def _allowing(words: Sequence[str], option: str = "--overwrite") -> str:

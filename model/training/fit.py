@@ -28,7 +28,7 @@ from ..networks.network import Network, to_tensor
 from ..networks.weight_files import load_plain
 from .distributed import World
 from .evaluate import evaluate_together
-from .log import Figures, LogOptions, TrainLog
+from .log import Figures, LogOptions, TrainLog, log_path
 from .metrics import uar_war
 from .recipe import TrainConfig
 from .step import Average, MicroBatch, Stepper, make_optimizer
@@ -69,7 +69,7 @@ class Fit:
     ) -> None:  # fmt: skip
         self.model, self.config, self.source, self.world, self.folder = model, config, source, world, folder
         self.total = config.total_steps(len(source))
-        self.log = TrainLog(folder.parent / f"{folder.name}.log.jsonl", logs or LogOptions(), first=world.first)
+        self.log = TrainLog(log_path(folder), logs or LogOptions(), first=world.first)
         self.losses: list[float] = []
         self.average = Average(model, config.ema) if config.ema else None
         self.best: tuple[float, dict[str, Tensor]] | None = None

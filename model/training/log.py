@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.files import writing
-from ...errors import needing
+from ...errors import BadInputError, needing
 
 Figures = dict[str, float]
 
@@ -31,6 +31,31 @@ class LogOptions:
 
     tensorboard: str | os.PathLike[str] | None = None
     note: Callable[[str], None] | None = None
+
+
+def log_path(folder: str | os.PathLike[str]) -> Path:
+    """Path of the log of a training, beside its checkpoint."""
+    path = Path(folder)
+    return path.parent / f"{path.name}.log.jsonl"
+
+
+def check_log(folder: str | os.PathLike[str]) -> None:
+    """Refuses, before any work, a place of the log that holds a link or no file.
+
+    Args:
+        folder: of the checkpoint.
+
+    Raises:
+        BadInputError: what is written there would lie elsewhere, or cannot be written.
+    """
+    path = log_path(folder)
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise BadInputError(
+            f"{path} is {'a link' if path.is_symlink() else 'no file'}; the training's log is written there, and it "
+            "was left alone.",
+            cause="something else in the place of the log, which lies beside the checkpoint",
+            next="name another folder with -o",
+        )
 
 
 class TrainLog:
@@ -103,5 +128,9 @@ def _writer() -> Any:
 def _write(log: Path, mode: str, text: str) -> None:
     with writing(log):
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open(mode, encoding="ascii") as stream:
+        with open(log, mode, encoding="ascii", opener=_no_link) as stream:  # pathlib takes no opener
             stream.write(text)
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)

@@ -30,7 +30,7 @@ from ..networks.weight_files import TrunkWeights, load_trunk
 from .distributed import world
 from .evaluate import evaluate_together
 from .fit import Fit, state_path
-from .log import LogOptions
+from .log import LogOptions, check_log
 from .metrics import Metrics
 from .recipe import TrainConfig
 
@@ -124,6 +124,7 @@ def train(
     start = start or Start()
     began = time.perf_counter()
     check_replaceable(out_folder)  # now, not after hours
+    check_log(out_folder)
     for source in (source_train, source_val):
         check_source(source, model_config.labels, model_config.image_size)
     chosen_on: ClipSource | None = source_val if config.select == "test-fold" else None

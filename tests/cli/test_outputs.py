@@ -307,6 +307,32 @@ def test_the_state_of_an_interrupted_training_is_left_alone(tmp_path, fails):
     assert passes(f"train --data faces --overwrite -o {tmp_path}/ckpt") and passes(f"init -o {tmp_path}/ckpt")
 
 
+def test_the_log_of_another_training_is_left_alone(tmp_path, fails):
+    log, line = tmp_path / "tr.log.jsonl", f"train --data faces -o {tmp_path}/tr"
+    assert passes(line)
+    log.touch()
+    assert passes(line)  # nothing is lost with it, and a training of several processes finds the one that it began
+    log.write_bytes(MINE)
+    text = fails(3, *line.split(), names=(log, "left alone"))
+    assert shlex.split(text.split("Next: ")[1].splitlines()[0])[:3] == ["logoformer", "train", "--overwrite"]
+    assert log.read_bytes() == MINE
+    assert passes(f"{line} --overwrite") and passes(f"{line} --resume") and passes(f"init -o {tmp_path}/tr")
+
+
+@pytest.mark.parametrize("more", ["", " --overwrite"])
+@pytest.mark.parametrize("target", ["full", "nothing"])
+def test_a_link_in_the_place_of_the_log_is_refused(target, more, fails, tmp_path):
+    train = pytest.importorskip("logoformer.model.training.train")
+    (tmp_path / "full").write_bytes(MINE)
+    (tmp_path / "tr.log.jsonl").symlink_to(tmp_path / target)
+    if more:  # what `--overwrite` lets pass, the training itself refuses, before it looks at its data
+        with pytest.raises(BadInputError, match="is a link"):
+            train.train(None, None, None, None, tmp_path / "tr")
+    else:
+        fails(3, "train", "--data", "faces", "-o", tmp_path / "tr", names=("tr.log.jsonl",))
+    assert (tmp_path / "full").read_bytes() == MINE and not (tmp_path / "nothing").exists()
+
+
 def test_a_place_that_is_no_checkpoint_is_refused_also_with_overwrite(tmp_path, fails):
     pytest.importorskip("torch")
     (tmp_path / "mine").mkdir()

@@ -100,6 +100,14 @@ def test_only_the_first_process_writes(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_that_takes_the_place_of_the_log_meanwhile_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "x.log.jsonl").symlink_to(tmp_path / "mine")
+    with pytest.raises(MachineError, match="could not be written"):
+        TrainLog(tmp_path / "x.log.jsonl", LogOptions(), first=True).begin(0)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_a_missing_tensorboard_is_said_before_anything_is_read(small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     logs, config = LogOptions(tensorboard=tmp_path / "events"), TrainConfig(steps=1, batch=4)
