@@ -139,6 +139,21 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
+def foreign_paths(folder: str | os.PathLike[str], made: re.Pattern[str]) -> Iterator[str]:
+    """Paths below a folder that its writer does not make; a link is foreign whatever its name.
+
+    Args:
+        folder: that is to be replaced as a whole.
+        made: matches every path, relative and with slashes, that the writer makes, folders included.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in sorted((*folders, *files)):
+            path = Path(place, name)
+            inside = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not made.fullmatch(inside):
+                yield inside
+
+
 # ------------------------------------------------------------------------------------------------------------ writing
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:

@@ -21,6 +21,11 @@ from .sealed import content_name, only_writer, seal, sweep
 
 _FOLDERS = ("graphs", "golden", "calibration")
 _OURS = re.compile(r"(clip|frame|temporal)\.[a-z0-9]+\.b\d+\.[0-9a-f]{8}\.onnx|[0-9a-f]{8}\.(npz|json)|\.part-.*")
+_HASHED = r"([A-Za-z0-9._-]+\.)?[0-9a-f]{8}"
+# Every path that a whole bundle has below its folder, its engines and their signatures included.
+PATHS = rf"(manifest\.json|CARD\.md|\.lock|graphs(/{_HASHED}\.onnx)?|golden(/{_HASHED}\.npz)?" + (
+    rf"|calibration(/{_HASHED}\.json)?|engines(/index\.json|/\.lock|/[A-Za-z0-9._+-]+(/{_HASHED}\.engine(\.sig)?)?)?)"
+)
 
 
 class BundleWriter:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..bundle.files import atomic_folder, read_regular, require_space
+from ..bundle.files import atomic_folder, foreign_paths, read_regular, require_space
+from ..bundle.writer import PATHS
 from ..engine.sessions.backends import CPU_BACKENDS, choose_precisions
 from ..engine.trust.admit import read_signature
 from ..engine.trust.index import engines_folder, read_engine, read_index
@@ -28,13 +29,9 @@ from .settings import BUNDLE, PARAMETER, Served, TritonConfig
 MOST_AT_ONCE = 4  # faces of one execution; more wait for the next
 MADE_BY = "# Made by logoformer triton; made again, it is replaced.\n"
 MODELS = {"stream": "StreamModel", "clip": "ClipModel"}
-# Every path that a model's folder has; in the copy of the bundle, names as `bundle/` and `engine/trust/` give them.
-_HASHED = r"([A-Za-z0-9._-]+\.)?[0-9a-f]{8}"
-_COPY = rf"(manifest\.json|CARD\.md|\.lock|graphs(/{_HASHED}\.onnx)?|golden(/{_HASHED}\.npz)?" + (
-    rf"|calibration(/{_HASHED}\.json)?|engines(/index\.json|/\.lock|/[A-Za-z0-9._+-]+(/{_HASHED}\.engine(\.sig)?)?)?)"
-)
+# Every path that a model's folder has; a server may leave compiled Python there.
 _MADE = re.compile(
-    rf"config\.pbtxt|1|1/model\.py|1/__pycache__(/model\.[A-Za-z0-9.-]+\.pyc)?|warmup(/golden)?|1/{BUNDLE}(/{_COPY})?"
+    rf"config\.pbtxt|1|1/model\.py|1/__pycache__(/model\.[A-Za-z0-9.-]+\.pyc)?|warmup(/golden)?|1/{BUNDLE}(/{PATHS})?"
 )
 
 
@@ -185,24 +182,16 @@ def _require_ours(folder: Path) -> None:
     elsewhere = command("logoformer", "triton", "BUNDLE", "-o", folder.parent, "--name", "faces")
     if not _begins_as_ours(folder / "config.pbtxt"):
         raise UsageError(f"{folder} is a model that logoformer triton did not write; it is left alone.", next=elsewhere)
-    foreign = next(_foreign(folder), None)
+    foreign = next(foreign_paths(folder, _MADE), None)
+    model = folder / "1" / "model.py"
+    if foreign is None and model.exists() and not _begins_as_ours(model):
+        foreign = "1/model.py"
     if foreign is not None:
         raise UsageError(
             f"{folder} holds {foreign}, which logoformer triton did not write; the folder is left alone.",
             cause="a file of yours, or a version that was added, in a model's folder, which is replaced as a whole",
             next=f"move {folder / foreign} elsewhere, then run this again",
         )
-
-
-def _foreign(folder: Path) -> Iterator[str]:
-    """Paths below a model's folder that are not of its making; a link is foreign whatever its name."""
-    for place, folders, files in os.walk(folder):
-        for name in sorted((*folders, *files)):
-            path = Path(place, name)
-            inside = path.relative_to(folder).as_posix()
-            ours = _MADE.fullmatch(inside) and not path.is_symlink()
-            if not ours or (inside == "1/model.py" and not _begins_as_ours(path)):
-                yield inside
 
 
 def _begins_as_ours(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.report.text_tables import table
-from ..bundle.files import dump_json, write_atomic
+from ..bundle.files import dump_json, foreign_paths, write_atomic
+from ..bundle.writer import PATHS
 from ..camera.answers.contract import UNCERTAIN
 from ..errors import UsageError, command
 from ..model.data.clips import Progress
@@ -25,6 +27,15 @@ from ..model.data.clips import Progress
 VIDEOS = 4
 PEOPLE, ROUNDS = 2, 2  # of the scene that is watched
 MARKER = "demo.json"
+# Every path that a demo makes, also one that was killed: an older demo is replaced as a whole, and nothing else is.
+_LISTS, _CLIPS = r"(train|test)\(single-labeled\)(/set_\d\.csv)?", r"clip_224x224(/\d+(/\d+\.jpg)?)?"
+_FACES = rf"faces(/EmoLabel_DataSplit(/{_LISTS})?|/Clip(/{_CLIPS})?)?"
+_MADE = re.compile(
+    r"\.demo|(demo|bench)\.json|(video-\d+|scene)\.(mp4|json)|answers\.(mp4|jsonl)|watch\.mp4"
+    r"|checkpoint(/config\.json|/model\.safetensors|\.log\.jsonl|\.state\.pt)?"
+    rf"|{_FACES}|face\.bundle(/{PATHS})?"
+    r"|(.*/)?\.part-[0-9a-f]{16}[^/]*|\.(faces|checkpoint)-[A-Za-z0-9_-]+(/.*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -162,11 +173,18 @@ def demo(out: str | os.PathLike[str], *, seed: int = 0, progress: Progress, say:
 def _fresh(folder: Path) -> Path:
     """An empty folder in place of an older demo; anything else is left alone."""
     started = folder / ".demo"
-    if folder.exists():
-        if not started.exists() and any(folder.iterdir()):
+    if os.path.lexists(folder):
+        if folder.is_symlink() or (not started.exists() and any(folder.iterdir())):
             raise UsageError(
                 f"{folder} exists and is not a demo; it was left alone.",
                 next=command("logoformer", "demo", "-o", "new"),
+            )
+        foreign = next(foreign_paths(folder, _MADE), None)
+        if foreign is not None:
+            raise UsageError(
+                f"{folder} holds {foreign}, which the demo did not make; the folder was left alone.",
+                cause="a file of yours in the folder of an older demo, which is replaced as a whole",
+                next=f"move {folder / foreign} elsewhere, or: {command('logoformer', 'demo', '-o', 'new')}",
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

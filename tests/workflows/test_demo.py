@@ -1,16 +1,18 @@
 """The demo is the main job: it trains, exports, compiles, verifies, measures and streams. Its figures are the bars."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from logoformer.bundle import Bundle
+from logoformer.bundle.files import foreign_paths
 from logoformer.clips import DFEW_LABELS
 from logoformer.engine.trust.index import read_index
 from logoformer.errors import UsageError
 from logoformer.model.synthetic.expressions import ORDER_PAIRS
-from logoformer.workflows.demo import DemoReport, demo
+from logoformer.workflows.demo import _MADE, DemoReport, _fresh, demo
 
 pytestmark = pytest.mark.slow
 CHANCE = 1 / 7
@@ -74,3 +76,36 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path):
     with pytest.raises(UsageError, match="not a demo"):
         demo(tmp_path, progress=lambda *_: None, say=lambda _: None)
     assert [p.name for p in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["notes.txt", "faces/mine.jpg", "faces/Clip/clip_224x224/00001/notes", "checkpoint/mine.pt", "face.bundle/x/y"],
+)
+def test_a_foreign_file_in_an_older_demo_is_left_alone(tmp_path: Path, place: str):
+    (tmp_path / ".demo").touch()
+    (tmp_path / "video-0.mp4").touch()
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_bytes(b"x")
+    with pytest.raises(UsageError, match="which the demo did not make"):
+        _fresh(tmp_path)
+    assert (tmp_path / place).read_bytes() == b"x" and (tmp_path / "video-0.mp4").exists()
+
+
+def test_a_link_is_foreign_to_a_demo(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".demo").touch()
+    (tmp_path / "demo").symlink_to(tmp_path / "mine")
+    with pytest.raises(UsageError, match="not a demo"):
+        _fresh(tmp_path / "demo")
+    (tmp_path / "mine" / "video-0.mp4").symlink_to(tmp_path / "film.mp4")
+    with pytest.raises(UsageError, match=r"video-0\.mp4"):
+        _fresh(tmp_path / "mine")
+
+
+def test_everything_that_a_demo_makes_is_known_to_the_next_one(folder: Path, tmp_path: Path):
+    assert list(foreign_paths(folder, _MADE)) == []
+    older = Path(shutil.copytree(folder, tmp_path / "older"))
+    (older / ".part-0123456789abcdef.mp4").touch()  # of one that was killed
+    (older / ".checkpoint-x_1" / "y").mkdir(parents=True)
+    assert sorted(path.name for path in _fresh(older).iterdir()) == [".demo"]
