@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import EXIT_BAD_INPUT, EXIT_OK, UsageError
 from . import choices
-from .options import AddVerb, choice_option, data_option, overwrite_option, seed_option, show
+from .options import AddVerb, choice_option, data_option, handling, overwrite_option, seed_option, show
 from .terminal import Bar
 
 _OTHER_PRESETS = "wide, tiny, former-dfer, former-dfer-tiny, mae-dfer or mae-dfer-tiny"
@@ -21,6 +22,7 @@ def _init(a: argparse.Namespace, bar: Bar) -> int:
     return show(a, bar, {"checkpoint": str(path)}, f"{path}: untrained '{a.preset}', for latency work")
 
 
+@handling(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no half of a data set stays behind
 def _synth(a: argparse.Namespace, bar: Bar) -> int:
     from ..model.synthetic.layout import synth
 

@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing import get_context
-from os import sched_getaffinity
+from os import getpid, sched_getaffinity
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ import numpy as np
 from ..benchmarks.sensors.machine import read_machine
 from ..bundle.files import write_atomic
 from ..cli.terminal import Bar
+from ..engine.machine.parent import join_pool
 from ..errors import UsageError, one_of
 from .results import FOLDER, read_results, show_results, write_results
 
@@ -153,10 +154,11 @@ def train_variant(variant: Variant, seed: int, faces: Path, steps: int = 0) -> t
     }, picture
 
 
-def _one_thread() -> None:
+def _one_thread(parent: int) -> None:
     """In each process of the pool."""
     import torch
 
+    join_pool(parent)
     torch.set_num_threads(1)
 
 
@@ -199,7 +201,7 @@ def train_missing(names: Sequence[str], bar: Bar) -> dict[str, Any]:
         return results
     with tempfile.TemporaryDirectory() as folder:
         faces = synth(Path(folder) / "faces", seed=DATA_SEED, progress=bar).path
-        with ProcessPoolExecutor(len(sched_getaffinity(0)), get_context("spawn"), _one_thread) as pool:
+        with ProcessPoolExecutor(len(sched_getaffinity(0)), get_context("spawn"), _one_thread, (getpid(),)) as pool:
             asked = {pool.submit(train_variant, VARIANTS[name], seed, faces): (name, seed) for name, seed in todo}
             for done, future in enumerate(as_completed(asked), start=1):
                 name, seed = asked[future]

@@ -8,7 +8,6 @@ Messages, in both directions, are JSON whose `parts` says how many messages of p
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -30,6 +29,7 @@ from ... import errors
 from ...errors import LogoformerError, MachineError
 from ..machine.log import Progress
 from ..machine.memory import MORE_MEMORY, Memory, mib, read_memory, resident_bytes
+from ..machine.parent import end_with
 from .compile import BuildOptions, BuiltEngine, build_here
 from .proof import Inspection, inspect_here
 
@@ -250,8 +250,6 @@ def _look(child: _Child) -> None:
 # ---------------------------------------------------------------------------------------------------- the child's side
 Send = Callable[..., None]  # a message's head, and its parts
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in sys/prctl.h
-
 
 def serve(descriptor: int, parent: int) -> None:
     """Answer one request.
@@ -260,8 +258,7 @@ def serve(descriptor: int, parent: int) -> None:
         descriptor: the child's end of the pipe.
         parent: its process id; the child ends with it.
     """
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
+    if not end_with(parent):
         return
     writing = threading.Lock()  # TensorRT logs from threads of its own
     with Connection(descriptor) as pipe:

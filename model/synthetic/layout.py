@@ -20,6 +20,7 @@ import numpy as np
 
 from ...bundle.files import atomic_folder, atomic_path, dump_json, write_atomic
 from ...clips import DFEW_LABELS, Frame
+from ...engine.machine.parent import join_pool
 from ...errors import BadInputError, MachineError, UsageError, one_of
 from ...media.files import ascii_name
 from ...media.marks import mark_video
@@ -159,8 +160,9 @@ def _write_all(
         counts: Iterable[int] = map(work, tasks)
         if workers != 1:
             # spawn: a child forked from a process with threads (OpenCV's, torch's) may hang.
-            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-            counts = closing.enter_context(pool).map(work, tasks)
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), join_pool, (os.getpid(),))
+            closing.callback(pool.shutdown, cancel_futures=True)  # an interrupt does not wait for what is not begun
+            counts = pool.map(work, tasks)
         for clips, count in zip(tasks, counts, strict=True):
             frames += count
             if progress:

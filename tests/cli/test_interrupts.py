@@ -116,6 +116,7 @@ def test_a_thread_that_does_not_end_is_not_waited_for_after_another_one(tmp_path
 HANDLED = {  # a call, and the function in which it works
     f"build {BUNDLE} --target rtx": "logoformer.engine.builder.bundle.build_bundle",
     "export ckpt -o never.bundle": "logoformer.workflows.export.export_checkpoint",
+    "synth -o never": "logoformer.model.synthetic.layout.synth",
     f"run {BUNDLE} clip.mp4": "logoformer.engine.load",
     f"watch {BUNDLE} clip.mp4 --no-page": "logoformer.cli.watch._runtime",
 }

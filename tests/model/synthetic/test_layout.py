@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -98,6 +101,49 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
     with pytest.raises(MachineError, match="disk is full"):
         synth(tmp_path / "new", identities=5, per_identity=1, side=16, workers=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes of its pool; multiprocessing's own tracker is none."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc here")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_processes_of_a_data_set_end_with_their_parent(tmp_path, number):
+    program = "import os; os.sched_getaffinity = lambda pid: {0, 1}; from logoformer.cli.main import main; raise "
+    program += "SystemExit(main())"
+    words = [sys.executable, "-c", program, "synth", "-o", "x", "--identities", "400", "--side", "400", "-q"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE)
+    workers: list[int] = []
+    try:
+        while not any(tmp_path.glob(".x-*/*/*/*/*.jpg")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        workers = workers_of(process)
+        assert workers
+        os.kill(process.pid, number)
+        _, said = process.communicate(timeout=120)
+        until = time.monotonic() + 60
+        while not all(map(ended, workers)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert all(map(ended, workers))
+        if number == signal.SIGTERM:
+            assert process.returncode == 130 and said.count(b"\n") == 1, said
+            assert not any(tmp_path.iterdir())
+    finally:
+        process.kill()
+        for worker in workers:
+            if not ended(worker):
+                os.kill(worker, signal.SIGKILL)
 
 
 def test_usage_errors(tmp_path):
