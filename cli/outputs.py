@@ -40,12 +40,7 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
         BadInputError: something else is there; it is named.
         MachineError: the folder of an output cannot be written.
     """
-    if any(getattr(a, option, None) == "" for option in _OPTIONS):
-        raise UsageError(
-            "The name of an output is empty.",
-            cause="a variable of the shell that is not set",
-            next=command("logoformer", a.verb, "--help"),
-        )
+    _check_empty(a)
     for path in _places(a):
         _check_place(path)
     if a.verb in TELL_THEMSELVES or getattr(a, "overwrite", True):
@@ -67,6 +62,24 @@ def check_output(a: argparse.Namespace, words: Sequence[str]) -> None:
             cause=_OLDER if ours is _never else _FOREIGN,
             next=_allowing(words),
         )
+
+
+def _check_empty(a: argparse.Namespace) -> None:
+    """Refuses an empty name of an input or an output, which would mean the current folder.
+
+    Raises:
+        UsageError: says which one.
+    """
+    from .completion import takes_path
+
+    for action in a.root.verbs.choices[a.verb]._actions:
+        given = getattr(a, action.dest, None)
+        if takes_path(action) and (given == "" or (isinstance(given, list) and "" in given)):
+            raise UsageError(
+                f"The name of {(action.option_strings or [action.dest])[-1]} is empty.",
+                cause="a variable of the shell that is not set",
+                next=command("logoformer", a.verb, "--help"),
+            )
 
 
 def _places(a: argparse.Namespace) -> list[Path]:
@@ -291,7 +304,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 _WEIGHTS = frozenset({"init", "import", "train"})
 _INSIDE = frozenset({"triton", "demo"})  # write into the folder that is named
-_OPTIONS = ("out", "layers", "sensitivity", "suggest_map", "readme")
 _FILES: dict[str, tuple[Paths, Ours, str]] = {
     "import": (_map, _never, "may have been corrected by hand"),
     "synth": (_synthetic, _marked, "is no synthetic video of logoformer"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from logoformer.camera.answers.video import OverlaySink
+from logoformer.cli.completion import takes_path
 from logoformer.cli.main import make_parser
 from logoformer.cli.outputs import KNOWN, TELL_THEMSELVES, check_output
 from logoformer.errors import BadInputError, MachineError, UsageError
@@ -84,6 +85,31 @@ def test_a_folder_that_one_is_in_is_no_output(line, out, tmp_path, monkeypatch):
 def test_an_empty_name_is_no_output(line):
     with pytest.raises(UsageError, match="empty"):
         passes(f"{line} -o ''")
+
+
+def arguments() -> list[tuple[str, str]]:
+    """Every argument of every verb that is a path, as a call in which it alone is empty."""
+    found = []
+    for verb, parser in verbs().items():
+        named = [a for a in parser._actions if a.nargs != 0 and a.choices is None]
+        needed = {a.dest: [*a.option_strings[-1:], "x.mp4"] for a in named if a.required}
+        for action in named:
+            if takes_path(action):
+                given = {**needed, action.dest: [*action.option_strings[-1:], ""]}
+                words = [verb, *(word for argument in given.values() for word in argument)]
+                found.append((shlex.join(words), (action.option_strings or [action.dest])[-1]))
+    return found
+
+
+@pytest.mark.parametrize(("line", "name"), arguments())
+def test_an_empty_path_is_refused_for_every_verb(line, name, fails):
+    text = fails(2, *shlex.split(line), names=(f"The name of {name} is empty", "not set"))
+    assert text.count("\n") <= 3
+
+
+def test_an_empty_name_among_sources_is_refused_and_a_camera_s_number_is_none(fails, tmp_path):
+    fails(2, "label", "b.bundle", "a.mp4", "", "-o", tmp_path / "a.jsonl", names=("The name of sources is empty",))
+    assert passes("run b.bundle 0") and passes(f"label b.bundle 0 -o {tmp_path}/a.jsonl")
 
 
 @pytest.mark.parametrize("call", ["bench", "fieldtest", "synth video"])
