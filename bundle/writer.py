@@ -47,24 +47,8 @@ class BundleWriter:
         self.path = Path(path)
         self._new: list[Path] = []
         self._folder_is_new = not os.path.lexists(self.path)
-        known = {"manifest.json", CARD_FILE, "engines", ".lock", *_FOLDERS}
+        require_bundle_place(self.path)
         with writing(self.path):
-            if self.path.exists():
-                # A link is foreign too: what is written or swept below one would lie elsewhere.
-                foreign = [
-                    p.name
-                    for p in self.path.iterdir()
-                    if p.is_symlink() or (p.name not in known and not p.name.startswith(".part-"))
-                ]
-                if foreign:
-                    raise UsageError(
-                        f"{self.path} exists and holds {one_of(sorted(foreign)[:3])}: not a bundle, left alone.",
-                        next="name a new folder with -o",
-                    )
-                require_place(self.path, self.path / "manifest.json")
-            else:
-                places = (self.path, *self.path.absolute().parents)
-                require_place(next(place for place in places if os.path.lexists(place)), self.path)
             require_space(self.path, needed_bytes, "the bundle")
 
     def __enter__(self) -> Self:
@@ -140,6 +124,34 @@ class BundleWriter:
 def _named(bundle: Bundle) -> set[str]:
     others = (bundle._golden, *bundle._calibrations.values())
     return {entry.file for entry in bundle.graphs} | {file for file, _, _ in others}
+
+
+def require_bundle_place(path: str | os.PathLike[str]) -> None:
+    """Refuses, before work is done for it, a place where no bundle can be written.
+
+    Raises:
+        UsageError: the folder holds other things than a bundle.
+        MachineError: it may not be written.
+    """
+    folder = Path(path)
+    known = {"manifest.json", CARD_FILE, "engines", ".lock", *_FOLDERS}
+    with writing(folder):
+        if not folder.exists():
+            places = (folder, *folder.absolute().parents)
+            require_place(next(place for place in places if os.path.lexists(place)), folder)
+            return
+        # A link is foreign too: what is written or swept below one would lie elsewhere.
+        foreign = [
+            p.name
+            for p in folder.iterdir()
+            if p.is_symlink() or (p.name not in known and not p.name.startswith(".part-"))
+        ]
+        if foreign:
+            raise UsageError(
+                f"{folder} exists and holds {one_of(sorted(foreign)[:3])}: not a bundle, left alone.",
+                next="name a new folder with -o",
+            )
+        require_place(folder, folder / "manifest.json")
 
 
 def require_changeable(*bundles: Bundle) -> None:

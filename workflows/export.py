@@ -45,6 +45,11 @@ def export_checkpoint(
         calibration: adds INT8; None leaves it out. A set that is refused is refused before anything is exported.
         progress: called with (stage, done, total).
     """
+    from ..bundle.writer import require_bundle_place
+
+    named = Path(checkpoint) if Path(checkpoint).name not in ("", "..") else Path(checkpoint).resolve()
+    target = f"{named}".removesuffix(".pt") + ".bundle" if out is None else out
+    require_bundle_place(target)
     from ..export.exporter import RealClips, export_bundle
     from ..model.checkpoint import load_checkpoint
     from .alignment import alignment_for
@@ -65,8 +70,6 @@ def export_checkpoint(
         chosen = choose(open_clips(data, "train", fold, Reading(c.image_size)), c.sampling, clips, seed, progress)
         real = RealClips(chosen.clips, f"{Path(data).name}, fold {fold}, training split, seed {seed}", synthetic=False)
     alignment = alignment_for(data, align_from, fold, seed=seed, progress=progress)
-    named = Path(checkpoint) if Path(checkpoint).name not in ("", "..") else Path(checkpoint).resolve()
-    target = f"{named}".removesuffix(".pt") + ".bundle" if out is None else out
     bundle = export_bundle(
         model,
         target,

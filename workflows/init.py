@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from ..model.checkpoint import save_checkpoint
+from ..model.checkpoint import check_replaceable, save_checkpoint
 from ..model.data.clips import Progress
 from ..model.networks.configs import preset
 from ..model.networks.contract import NetworkConfig
@@ -72,6 +72,7 @@ def init_checkpoint(
         UsageError: there is no such preset.
         BadInputError: something else exists at `out`.
     """
+    check_replaceable(out)  # now, not after the pass over the frames
     model = initialise(preset(name, attention), seed, progress)
     return save_checkpoint(
         out, model, {"recipe": "init: random weights, BatchNorm set on synthetic frames", "seed": seed}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.files import atomic_folder, atomic_path, dump_json, write_atomic
+from ...bundle.files import atomic_folder, atomic_path, dump_json, require_space, write_atomic
 from ...clips import DFEW_LABELS, Frame
 from ...engine.machine.parent import join_pool
 from ...errors import BadInputError, MachineError, UsageError, one_of
@@ -28,12 +28,13 @@ from ..data import ferv39k
 from ..data.clips import Progress
 from ..data.dfew import FOLDS, FRAMES, HEADER, clip_name, list_path
 from ..data.listing import SPLITS
-from .recordings import FIRST_VIDEO_IDENTITY, FPS, Recording, SyntheticClips, draw_untrimmed
+from .recordings import FIRST_GOLDEN_IDENTITY, FIRST_VIDEO_IDENTITY, FPS, Recording, SyntheticClips, draw_untrimmed
 from .street import HEIGHT, WIDTH, draw_street
 
 KINDS = ("dfew", "ferv39k", "video", "scene")
 _CLIPS_PER_TASK = 20
 _JPEG_QUALITY = 90
+_FRAMES_OF_A_CLIP, _HEAD_BYTES, _PIXELS_OF_A_BYTE = 50, 600, 5  # fewer, smaller and more than measured
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def synth(
         kind: 'dfew' or 'ferv39k' for a data set in that layout, 'video' for one untrimmed video of an unseen person,
             'scene' for one of several people who walk about.
         seed: of everything.
-        identities: people of a data set, at least 5.
+        identities: people of a data set, 5 to a million.
         per_identity: clips of each.
         side: of the pictures, pixels; a scene is 640 x 480.
         people: of a scene, 1 to 3.
@@ -85,7 +86,7 @@ def synth(
         progress: called with (stage, done, total).
 
     Raises:
-        UsageError: an unknown kind, or fewer people than folds.
+        UsageError: an unknown kind, fewer people than folds, or more than there are.
         BadInputError: something else exists at `out`.
         MachineError: the disk is full or may not be written.
     """
@@ -97,9 +98,18 @@ def synth(
         return write_scene(out, seed=seed, people=people, progress=progress)
     if identities < len(FOLDS):
         raise UsageError(f"{identities} people cannot be split into {len(FOLDS)} folds.", next="give at least 5")
+    if identities > FIRST_GOLDEN_IDENTITY:
+        raise UsageError(
+            f"{identities} people are too many: from number {FIRST_GOLDEN_IDENTITY} on they are kept for golden clips "
+            "and videos, which no data set may show.",
+            next=f"give at most {FIRST_GOLDEN_IDENTITY}",
+        )
     final = Path(out)
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
         raise BadInputError(f"{final} exists and is not an empty folder; it was left alone.", next="name a new folder")
+    frame_bytes = _HEAD_BYTES + side * side // _PIXELS_OF_A_BYTE
+    needed = identities * per_identity * _FRAMES_OF_A_CLIP * frame_bytes
+    require_space(final, needed, "the data set", "ask for fewer people with --identities, or name another place")
     source = SyntheticClips(seed, range(identities), per_identity, side)
     places, lists = _dfew(source) if kind == "dfew" else _ferv39k(source)
     with atomic_folder(final) as part:

@@ -16,6 +16,7 @@ from logoformer.model.checkpoint import load_checkpoint
 from logoformer.model.networks.configs import PRESETS
 from logoformer.model.networks.logoformer.model import LogoFormer
 from logoformer.model.synthetic.recordings import synthetic_clips
+from logoformer.workflows import init
 from logoformer.workflows.export import export_checkpoint
 
 TINY = PRESETS["tiny"]
@@ -158,3 +159,19 @@ def test_an_export_that_ends_early_leaves_no_folder(
     with pytest.raises(error):
         export_bundle(model, tmp_path / "x.bundle", real, ExportConfig(precisions=("fp32",)))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_folder_is_refused_before_the_checkpoint_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from logoformer.model import checkpoint
+
+    monkeypatch.setattr(checkpoint, "load_checkpoint", None)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match=r"thesis\.tex"):
+        export_checkpoint("ckpt", tmp_path, ExportConfig())
+
+
+def test_a_place_for_no_checkpoint_is_refused_before_weights_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(init, "initialise", None)
+    (tmp_path / "text.txt").write_text("x")
+    with pytest.raises(BadInputError, match="not a checkpoint"):
+        init.init_checkpoint("base", tmp_path / "text.txt")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -155,6 +157,24 @@ def test_usage_errors(tmp_path):
         write_untrimmed(tmp_path / "x.avi")
     with pytest.raises(UsageError, match="even"):
         write_untrimmed(tmp_path / "x.mp4", side=65)
+
+
+def test_more_people_than_there_are_or_than_the_disk_holds_are_refused_before_lists_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic_layout, "SyntheticClips", None)  # fails where anything is drawn or listed
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1 << 24))
+    with pytest.raises(UsageError, match="99999999999 people are too many"):
+        synth(tmp_path / "x", identities=99_999_999_999)
+    with pytest.raises(MachineError, match="16 MiB left; the data set may need") as refused:
+        synth(tmp_path / "x", identities=100)
+    assert "--identities" in refused.value.next and not any(tmp_path.iterdir())
+
+
+def test_the_disk_that_is_asked_for_is_no_more_than_what_is_written(data, monkeypatch, tmp_path):
+    asked: list[int] = []
+    monkeypatch.setattr(synthetic_layout, "require_space", lambda place, needed, *_: asked.append(needed))
+    monkeypatch.setattr(synthetic_layout, "_write_all", lambda *_: 0)
+    synth(tmp_path / "x", identities=10, per_identity=7, side=40)
+    assert 0 < asked[0] <= sum(path.stat().st_size for path in data.rglob("*.jpg"))
 
 
 def test_progress_counts_to_the_end(tmp_path):
