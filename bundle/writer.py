@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ..errors import BadInputError, MachineError, RefusedError, UsageError, one_of
 from .card import CARD_FILE, card_text
@@ -51,7 +51,7 @@ class BundleWriter:
         with writing(self.path):
             require_space(self.path, needed_bytes, "the bundle")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> BundleWriter:
         return self
 
     def __exit__(

@@ -168,7 +168,7 @@ def _check_weights(a: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _check_log(a: argparse.Namespace, words: Sequence[str]) -> None:
-    """Refuses to replace the log of a training whose checkpoint is not there to be replaced with it."""
+    """Refuses to replace the log of another training."""
     if a.verb != "train" or a.out is None or a.resume:
         return
     log = Path(a.out).with_name(f"{Path(a.out).name}.log.jsonl")

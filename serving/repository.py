@@ -174,7 +174,7 @@ parameters {{ key: "{PARAMETER}" value: {{ string_value: {quoted(served.to_text(
 
 
 def _require_ours(folder: Path) -> None:
-    """Refuses to replace a folder that this program did not write, or that holds what it did not put there."""
+    """Refuses to replace a folder that this program did not write, files and all."""
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():

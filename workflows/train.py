@@ -43,13 +43,17 @@ def train_on(
         logs: where figures go while it runs, beside the log.
         progress: called with (stage, done, total).
     """
+    from ..model.checkpoint import check_replaceable
     from ..model.data.clips import CachedClips
     from ..model.data.datasets import open_clips
     from ..model.data.listing import Reading
     from ..model.networks.configs import preset
+    from ..model.training.log import check_log
     from ..model.training.train import train
     from .held_out import MARKS, clip_marks, without_marks
 
+    check_replaceable(out)  # before the data are read
+    check_log(out)
     model = preset(preset_name, attention)
     reading = Reading(model.image_size, short, model.frames, max_damaged)
     learning = open_clips(data, "train", fold, reading)

@@ -365,3 +365,4 @@ def test_a_place_that_is_no_checkpoint_is_refused_also_with_overwrite(tmp_path, 
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     fails(3, "init", "--preset", "tiny", "--overwrite", "-o", tmp_path / "mine", names=("left alone",))
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "x"
+    fails(3, "train", "--data", "gone", "--overwrite", "-o", tmp_path / "mine", names=("left alone",))  # not the data
