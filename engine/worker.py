@@ -24,7 +24,8 @@ What is defined, and tested:
   stream come in the order of its frames all the same.
 
 Futures' callbacks run on the worker's thread (or, for a dropped submission, on the one that dropped it): keep them
-short. A callback may submit; with drop='block' it must not, since it would wait for itself.
+short. A callback may submit; with drop='block' it must not, since it would wait for itself. What one raises on the
+worker's thread, SystemExit too, is logged, and the worker goes on.
 """
 
 from __future__ import annotations

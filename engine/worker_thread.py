@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -18,6 +20,7 @@ from .stream import Stream
 from .thread_owner import refuse_forked
 
 DROPS = ("oldest", "newest", "block")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -51,8 +54,10 @@ class Task:
 
     def cancel(self) -> None:
         """Cancels the future of a task that was taken out. Callbacks run here: hold no lock."""
-        self.future.cancel()
-        self.future.set_running_or_notify_cancel()  # tells those who wait for it
+        try:
+            self.future.cancel()
+        finally:  # a callback's SystemExit comes through
+            self.future.set_running_or_notify_cancel()  # tells those who wait for it
 
 
 class WorkerThread:
@@ -142,10 +147,11 @@ class WorkerThread:
             left = self._take_all() if cancel else []
             self.dropped += sum(task.submission for task in left)
             self._changed.notify_all()
-        for task in left:
-            task.cancel()
-        if wait and not self.is_current:
-            self._thread.join()
+        with ExitStack() as last_first:  # each of them is done, whatever a callback raises
+            if wait and not self.is_current:
+                last_first.callback(self._thread.join)
+            for task in reversed(left):
+                last_first.callback(task.cancel)
 
     def _wait_for_space(self, lane: Lane) -> None:
         if self.is_current:
@@ -177,6 +183,7 @@ class WorkerThread:
 
     def _serve(self) -> None:
         self._handed_over.wait()
+        tasks: Sequence[Task] = ()
         held: Sequence[Task] = ()  # their answers are being computed, and more was waiting
         most = max(*self.runtime.frame_batches, *self.runtime.temporal_batches, 1)
         try:
@@ -189,7 +196,10 @@ class WorkerThread:
                 else:
                     self._deliver(held)
                     held = ()
-                del tasks  # their streams hold the worker: waiting for the next must not keep it
+                tasks = ()  # their streams hold the worker: waiting for the next must not keep it
+        except BaseException as error:  # a fault of this program: nobody may wait for it for ever
+            self._abandon([*tasks, *held], error)
+            raise
         finally:
             for stream in self.streams:
                 stream.close()
@@ -197,6 +207,20 @@ class WorkerThread:
                 self.runtime.close_sessions()
             finally:
                 self.runtime.owner.give(None)
+
+    def _abandon(self, begun: Sequence[Task], error: BaseException) -> None:
+        """Refuses further tasks, drops those that wait, and fails those that were begun."""
+        with self._lock:
+            self._closing = True
+            left = self._take_all()
+            self.dropped += sum(task.submission for task in left)
+            self._changed.notify_all()
+        with ExitStack() as last_first:
+            for task in left:
+                last_first.callback(task.cancel)
+            for task in begun:
+                if not task.future.done():
+                    self._settle(task, error)
 
     def _do(self, tasks: Sequence[Task], held: Sequence[Task]) -> Sequence[Task]:
         """Does tasks; returns those whose answers are still being computed, if more is waiting."""
@@ -301,10 +325,13 @@ class WorkerThread:
                 self.failed += task.submission
             else:
                 self.answered += task.submission
-        if wrong:
-            task.future.set_exception(outcome)
-        else:
-            task.future.set_result(outcome)
+        try:
+            if wrong:
+                task.future.set_exception(outcome)
+            else:
+                task.future.set_result(outcome)
+        except BaseException:  # a callback's SystemExit, which a future lets through, ends neither worker nor program
+            _log.exception("a callback of a submission's future raised; the worker goes on")
 
     def _take_all(self) -> list[Task]:
         left = []
