@@ -20,7 +20,7 @@ from ..engine.core import Result
 from ..engine.runtime import Runtime
 from ..engine.step import Job, advance
 from ..engine.stream import Stream
-from ..errors import LogoformerError, UsageError, whole_number
+from ..errors import LogoformerError, UsageError, printable, whole_number
 
 _log = logging.getLogger(__name__)
 NOT_HELD = "This server holds no sequence"  # by these words a client knows that it must open it again
@@ -46,7 +46,7 @@ class FrameCall:
     """One request of one sequence.
 
     Attributes:
-        sequence: its correlation id.
+        sequence: its correlation id, a number or a text.
         start, end: whether it is the first or the last.
         frame: uint8 `[H, W, 3]`, RGB.
         time_s: when it was taken.
@@ -55,7 +55,7 @@ class FrameCall:
         flush: answer after this frame in any case, as `Stream.flush` does.
     """
 
-    sequence: int
+    sequence: int | str
     start: bool
     end: bool
     frame: Frame
@@ -98,8 +98,8 @@ class StreamTable:
     ) -> None:
         self._runtime, self._hop, self._warmup = runtime, hop, warmup
         self._idle_s, self._clock = idle_s, clock
-        self._streams: dict[int, Stream] = {}
-        self._used_s: dict[int, float] = {}  # the same sequences, the one that was silent for longest first
+        self._streams: dict[int | str, Stream] = {}
+        self._used_s: dict[int | str, float] = {}  # the same sequences, the one that was silent for longest first
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class StreamTable:
         An error of one leaves the others alone.
         """
         outcomes: dict[int, FrameReply | Exception] = {}
-        waiting: dict[int, tuple[int, Job]] = {}  # {sequence: (place of its call, job)}
+        waiting: dict[int | str, tuple[int, Job]] = {}  # {sequence: (place of its call, job)}
         for place, call in enumerate(calls):
             # A sequence's frames go one after the other, and a new one may take the place of an old one.
             if call.start or call.sequence in waiting:
@@ -121,6 +121,8 @@ class StreamTable:
                 stream = self._stream_of(call)
             except Exception as error:
                 outcomes[place] = error
+                if call.start or call.end:  # for Triton it began anew, or ended
+                    self.forget(call.sequence)
                 continue
             waiting[call.sequence] = place, Job(stream, call.frame, call.time_s, time.perf_counter_ns())
             if call.end or call.flush:
@@ -133,12 +135,12 @@ class StreamTable:
         outcomes |= self._advance(waiting)
         return [outcomes[place] for place in range(len(calls))]
 
-    def _advance(self, waiting: dict[int, tuple[int, Job]]) -> dict[int, FrameReply | Exception]:
+    def _advance(self, waiting: dict[int | str, tuple[int, Job]]) -> dict[int, FrameReply | Exception]:
         skipped = {place: job.stream.skipped for place, job in waiting.values()}
         try:
             with self._runtime.owner.lock(), self._runtime.owner:
                 advance(self._runtime, [job for _, job in waiting.values()])
-        except LogoformerError as error:  # the device is lost: nobody gets an answer
+        except Exception as error:  # the device is lost, say: nobody gets an answer
             return {place: error for place, _ in waiting.values()}
         outcomes: dict[int, FrameReply | Exception] = {}
         for place, job in waiting.values():
@@ -155,7 +157,7 @@ class StreamTable:
             return outcome
         try:
             result = self._streams[call.sequence].flush()
-        except LogoformerError as error:
+        except Exception as error:
             return error
         return FrameReply(result, outcome.kept, self._streams[call.sequence].since)
 
@@ -191,11 +193,12 @@ class StreamTable:
                 self.forget(sequence)
         if len(self._streams) >= self._runtime.bundle.stream.faces:
             oldest, used_s = next(iter(self._used_s.items()))
-            _log.warning("sequence %d is given up for a new one, %.1f s after its last frame", oldest, now - used_s)
+            told = "sequence %s is given up for a new one, %.1f s after its last frame"
+            _log.warning(told, printable(oldest), now - used_s)
             self.forget(oldest)
             self.evicted += 1
 
-    def forget(self, sequence: int) -> None:
+    def forget(self, sequence: int | str) -> None:
         """Closes a sequence's stream, where one is held."""
         self._used_s.pop(sequence, None)
         stream = self._streams.pop(sequence, None)

@@ -9,7 +9,7 @@ an answer in any case. Outputs: `probabilities` float32 `[1, n, C]`, n being 1 w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from ..engine.runtime import Runtime
 from ..errors import BadInputError, UsageError
 from .sequences import FrameCall, FrameReply, History, StreamTable
 from .settings import open_served
+
+INPUTS = ("frame", "time_s", "history", "history_times_s", "history_since", "hop", "flush")
 
 
 class StreamModel:
@@ -47,11 +49,16 @@ class StreamModel:
         outcomes: dict[int, FrameReply | Exception] = {}
         places = []
         for place, request in enumerate(requests):
+            given = {tensor.name(): tensor for tensor in request.inputs()}
+            start, end = (bool(given[name].as_numpy().flat[0]) for name in ("START", "END"))
+            sequence = request.correlation_id()  # a number or a text; its control tensor holds either as bytes
             try:
-                calls.append(_call_of(request))
+                calls.append(_call_of(given, sequence, start, end))
                 places.append(place)
-            except BadInputError as error:
+            except Exception as error:
                 outcomes[place] = error
+                if start or end:  # for Triton it began anew, or ended
+                    self._table.forget(sequence)
         outcomes |= zip(places, self._table.step(calls), strict=True)
         return [self._response(pb, outcomes[place]) for place in range(len(requests))]
 
@@ -94,8 +101,8 @@ def triton_error(pb: Any, error: Exception) -> Any:
     return pb.TritonError(f"{type(error).__name__}: {error}", code)
 
 
-def _call_of(request: Any) -> FrameCall:
-    given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+def _call_of(inputs: Mapping[str, Any], sequence: int | str, start: bool, end: bool) -> FrameCall:
+    given = {name: tensor.as_numpy() for name, tensor in inputs.items() if name in INPUTS}
     frame, time_s = given["frame"], given["time_s"]
     if len(frame) != 1 or time_s.shape != (1, 1):
         raise BadInputError(f"A request holds {len(frame)} frames and {time_s.size} times; one of each is expected.")
@@ -105,9 +112,9 @@ def _call_of(request: Any) -> FrameCall:
             raise BadInputError("A history has three inputs: history, history_times_s and history_since.")
         history = History(given["history"][0], given["history_times_s"][0], int(given["history_since"].flat[0]))
     return FrameCall(
-        sequence=int(given["CORRID"].flat[0]),
-        start=bool(given["START"].flat[0]),
-        end=bool(given["END"].flat[0]),
+        sequence=sequence,
+        start=start,
+        end=end,
         frame=frame[0],
         time_s=float(time_s[0, 0]),
         history=history,

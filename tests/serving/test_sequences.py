@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from logoformer.engine import Runtime
 from logoformer.errors import BadInputError, UsageError
+from logoformer.serving import sequences
 from logoformer.serving.sequences import NOT_HELD, FrameCall, FrameReply, History, StreamTable
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8)
@@ -143,3 +144,30 @@ def test_a_flush_of_a_due_frame_is_one_answer_and_a_wrong_hop_is_refused(runtime
     assert isinstance(refused, UsageError) and "hop" in refused.what
     (after,) = table.step([call(1, 1)])
     assert after.result.sequence == 1
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_refused_end_or_start_leaves_no_stream_behind(runtime, table, held):
+    table.step([call(1, 0, start=True), call(2, 0, start=True)])
+    if held:
+        (refused,) = table.step([call(1, 1, end=True, hop=0)])
+    else:
+        (refused,) = table.step([call(3, 0, start=True, hop=0)])
+    assert isinstance(refused, UsageError) and "hop" in refused.what
+    assert len(table) == (1 if held else 2)
+    assert isinstance(table.step([call(2, 1)])[0], FrameReply)
+    (gone,) = table.step([call(1 if held else 3, 2)])
+    assert isinstance(gone, UsageError) and NOT_HELD in gone.what
+
+
+def test_an_end_is_one_whatever_goes_wrong_in_the_model(runtime, table, monkeypatch):
+    table.step([call(1, 0, start=True), call(2, 0, start=True)])
+
+    def fails(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sequences, "advance", fails)
+        found = table.step([call(1, 1, end=True, flush=True), call(2, 1)])
+    assert [type(one) for one in found] == [MemoryError, MemoryError] and len(table) == 1
+    assert isinstance(table.step([call(2, 1)])[0], FrameReply)
