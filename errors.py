@@ -9,9 +9,11 @@ supervisor (systemd, a shell script, CI) may rely on it.
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 
 INSTALL_NEWER = "pip install --upgrade logoformer-VERSION-py3-none-any.whl"  # no index of packages has it
 
@@ -186,6 +188,24 @@ def whole_number(value: object, name: str, least: int = 1) -> int:
             f"{name} is {value!r}; a whole number of at least {least} is expected.",
             next=f"give a whole number from {least} on",
         )
+    return number
+
+
+def seconds_above_zero(value: object, name: str, most: float = math.inf) -> float:
+    """Accept a number of seconds of any real type, above 0.
+
+    Raises:
+        UsageError: another type, not above 0, above `most`, or no number at all (NaN).
+    """
+    shown = "a number that no float holds"
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+        shown = repr(value)
+    except OverflowError:
+        number = math.nan
+    if not 0 < number <= most:
+        limit = "" if math.isinf(most) else f" and at most {most:g}"
+        raise UsageError(f"{name} is {shown}; a number of seconds, more than 0{limit}, is expected.")
     return number
 
 

@@ -1,10 +1,11 @@
-"""Writing of frames and clips into a session's input.
+"""Checks of clips and times, and writing of frames and clips into a session's input.
 
 Frames on the host are resized and turned to RGB; arrays on the GPU are taken as they are.
 """
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,26 @@ def check_clip(clip: object, frames: int) -> Clip:
             next="pick them with logoformer.clips.centre_indices(count, bundle.sampling), or use runtime.stream(...)",
         )
     return clip
+
+
+def check_time(time_s: object) -> float:
+    """Accepts a number of any real type as a time in seconds, finite or not.
+
+    Raises:
+        BadInputError: another type, or an integer that no float holds.
+    """
+    if not isinstance(time_s, Real):
+        raise BadInputError(
+            f"The frame's time is {time_s!r} ({type(time_s).__name__}); a number of seconds is expected.",
+            next="float(time_s)",
+        )
+    try:
+        return float(time_s)
+    except OverflowError as error:
+        raise BadInputError(
+            "The frame's time is a number that no float holds; a number of seconds is expected.",
+            cause="a counter of another unit",
+        ) from error
 
 
 def put_frame(session: Session, frame: Frame | Any, size: int, color: str) -> None:

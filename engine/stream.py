@@ -23,17 +23,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from numbers import Real
 from time import perf_counter_ns
 
 import numpy as np
 import numpy.typing as npt
 
 from ..clips import PATTERN_TOLERANCE_S, Frame, check_color, check_frame, pattern_ages, window_order
-from ..errors import BadInputError, UsageError, VerificationError, one_of, whole_number
+from ..errors import BadInputError, UsageError, VerificationError, one_of, seconds_above_zero, whole_number
 from .core import Result, RuntimeCore
 from .cuda.device_arrays import is_on_device
-from .feeding import put_frame
+from .feeding import check_time, put_frame
 from .ring import Ring
 from .sessions.contract import Session
 
@@ -53,13 +52,13 @@ class Stream:
     def __init__(
         self, runtime: RuntimeCore, *, hop: int, color: str | None, warmup: str, max_gap_s: float | None
     ) -> None:
-        hop = whole_number(hop, "hop")
+        self.hop = hop
         if warmup not in WARMUPS:
             raise UsageError(f"Unknown warmup {warmup!r}.", next=f"choose from {one_of(WARMUPS)}")
-        if max_gap_s is not None and not max_gap_s > 0:
-            raise UsageError(f"max_gap_s is {max_gap_s}; it is a pause in seconds, more than 0.")
+        if max_gap_s is not None:
+            max_gap_s = seconds_above_zero(max_gap_s, "max_gap_s")
         self.color = check_color(color)
-        self.hop, self.warmup = hop, warmup
+        self.warmup = warmup
         bundle = runtime.bundle
         spec, span_s = bundle.stream, bundle.sampling.span_s
         self.max_gap_s = span_s / 2 if max_gap_s is None else max_gap_s
@@ -86,6 +85,19 @@ class Stream:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "warm" if self.warm else "not warm yet"
         return f"<Stream of face {self._face}: hop {self.hop}, {self.color}, {state}>"
+
+    @property
+    def hop(self) -> int:
+        """Kept frames from one answer to the next; may be set at any time.
+
+        Raises:
+            UsageError: what is set is no whole number of at least 1.
+        """
+        return self._hop
+
+    @hop.setter
+    def hop(self, hop: int) -> None:
+        self._hop = whole_number(hop, "hop")
 
     @property
     def warm(self) -> bool:
@@ -218,11 +230,8 @@ class Stream:
         if not is_on_device(frame):
             check_frame(frame)
         newest_s = self._ring.newest_s if newest_s is None else newest_s
-        if type(time_s) is not float and not isinstance(time_s, Real):
-            raise BadInputError(
-                f"The frame's time is {time_s!r} ({type(time_s).__name__}); a number of seconds is expected.",
-                next="float(time_s)",
-            )
+        if type(time_s) is not float:
+            check_time(time_s)
         if not math.isfinite(time_s) or time_s <= newest_s:
             raise BadInputError(
                 f"The frame's time is {time_s} s, the one before was {newest_s} s; times must rise.",
@@ -253,7 +262,7 @@ class Stream:
         row = self._ring.claim() * self._per_frame
         oldest_s = self._ring.oldest_s if self._ring.kept else time_s
         warm = self.warmup == "repeat" or time_s - oldest_s >= self._warm_s
-        return row, warm and self._since + 1 >= self.hop
+        return row, warm and self._since + 1 >= self._hop
 
     def file(self, time_s: float, received_ns: int) -> None:
         """Files the frame whose tokens are, or soon will be, in the row that was claimed."""

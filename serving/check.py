@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..engine.golden import SHARES, allowed_share, distance
-from ..errors import VerificationError, command
-from .connection import connect, error_of, no_answer, read_served
+from ..errors import VerificationError, command, seconds_above_zero
+from .connection import LONGEST_S, connect, error_of, no_answer, read_served
 from .settings import Served, TritonConfig
 
 
@@ -53,8 +53,9 @@ def check_triton(url: str, name: str = "", timeout_s: float = 20.0) -> TritonChe
     Raises:
         MachineError: no answer.
         VerificationError: a wrong answer.
-        UsageError: no address.
+        UsageError: no address, or no time.
     """
+    timeout_s = seconds_above_zero(timeout_s, "timeout_s", LONGEST_S)
     client = connect(url)
     import tritonclient.grpc as triton
 

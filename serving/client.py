@@ -22,11 +22,13 @@ import numpy.typing as npt
 
 from ..clips import Frame, check_color, check_frame, to_input
 from ..engine.core import Result
-from ..errors import UsageError, whole_number
-from .connection import connect, error_of, no_answer, read_served
+from ..engine.feeding import check_time
+from ..errors import UsageError, seconds_above_zero, whole_number
+from .connection import LONGEST_S, connect, error_of, no_answer, read_served
 from .settings import Served
 
 PAUSE_S = 0.05  # from one try to the next
+MOST_HOP = 2**31 - 1  # an int32 input
 END_S = 0.5  # that the last request of a sequence may take
 
 
@@ -66,7 +68,8 @@ class StreamClient:
         hop: int | None = None,
         served: Served | None = None,
     ) -> None:
-        self.color, self.url, self.model, self.timeout_s = check_color(color), url, model, timeout_s
+        self.color, self.url, self.model = check_color(color), url, model
+        self.timeout_s = seconds_above_zero(timeout_s, "timeout_s", LONGEST_S)
         self._client = connect(url)
         import tritonclient.grpc as triton
 
@@ -106,7 +109,10 @@ class StreamClient:
 
     @hop.setter
     def hop(self, hop: int) -> None:
-        self._hop = whole_number(hop, "hop")
+        hop = whole_number(hop, "hop")
+        if hop > MOST_HOP:
+            raise UsageError(f"hop is {hop}; at most {MOST_HOP} can be asked of a server.")
+        self._hop = hop
 
     def push(self, frame: Frame, time_s: float) -> Result | None:
         """Sends the next frame of this face, as `Stream.push` takes it.
@@ -126,15 +132,16 @@ class StreamClient:
         """
         started = perf_counter_ns()
         self._require_open()
+        time_s = check_time(time_s)  # before the server keeps the frame
         to_input(check_frame(frame), self._size, self.color, self._frame)
         marks = {"preprocess": perf_counter_ns()}
-        answer = self._until_answered(lambda left_s: self._send(float(time_s), left_s))
+        answer = self._until_answered(lambda left_s: self._send(time_s, left_s))
         kept, self._since = bool(answer.as_numpy("kept").flat[0]), int(answer.as_numpy("since").flat[0])
         if kept:
             self.resets += bool(self._kept) and time_s - self._kept[-1][1] > self.served.max_gap_s
-            self._kept.append((self._frame.copy(), float(time_s)))
+            self._kept.append((self._frame.copy(), time_s))
         self.skipped += not kept
-        return self._result(answer, marks, started, float(time_s))
+        return self._result(answer, marks, started, time_s)
 
     def flush(self) -> Result | None:
         """Answers now from the frames that were kept, as `Stream.flush` does.

@@ -18,6 +18,7 @@ _CHANNEL = (
     ("grpc.max_send_message_length", 2**31 - 1),
     ("grpc.max_receive_message_length", 2**31 - 1),
 )
+LONGEST_S = 1e9  # that gRPC is asked to wait
 # Ours as a model's process writes them (`stream_model.triton_error`).
 _OURS = re.compile(r"\b([A-Z]\w+Error): (.*)", re.DOTALL)
 

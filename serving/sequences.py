@@ -20,7 +20,7 @@ from ..engine.core import Result
 from ..engine.runtime import Runtime
 from ..engine.step import Job, advance
 from ..engine.stream import Stream
-from ..errors import LogoformerError, UsageError, printable, whole_number
+from ..errors import LogoformerError, UsageError, printable
 
 _log = logging.getLogger(__name__)
 NOT_HELD = "This server holds no sequence"  # by these words a client knows that it must open it again
@@ -183,7 +183,7 @@ class StreamTable:
         self._used_s[call.sequence] = self._clock()
         stream = self._streams[call.sequence]
         if call.hop is not None:
-            stream.hop = whole_number(call.hop, "hop")
+            stream.hop = call.hop
         return stream
 
     def _make_room(self) -> None:

@@ -17,7 +17,7 @@ from ..bundle.files import parse_json
 from ..bundle.sealed import reading_fields
 from ..engine.runtime import Runtime, check_threads, load
 from ..engine.stream import WARMUPS
-from ..errors import MachineError, RefusedError, UsageError, one_of, whole_number
+from ..errors import MachineError, RefusedError, UsageError, one_of, seconds_above_zero, whole_number
 
 PARAMETER = "logoformer"  # its name in config.pbtxt
 BUNDLE = "face.bundle"  # the copy beside model.py
@@ -51,7 +51,7 @@ class TritonConfig:
         check_threads(self.threads)
         if self.warmup not in WARMUPS:
             raise UsageError(f"Unknown warmup {self.warmup!r}.", next=f"choose from {one_of(WARMUPS)}")
-        if not 0.1 <= self.idle_s <= 86400:
+        if not 0.1 <= seconds_above_zero(self.idle_s, "idle_s") <= 86400:
             raise UsageError(f"A sequence cannot be idle for {self.idle_s} s; 0.1 to 86400 s can be asked for.")
         if self.name and not (self.name.isascii() and self.name.replace("_", "").replace("-", "").isalnum()):
             raise UsageError(

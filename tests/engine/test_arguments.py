@@ -40,6 +40,18 @@ def test_integers_of_numpy_are_integers(runtime, frame, hop):
 def test_other_hops_are_refused(runtime, hop):
     with pytest.raises(UsageError, match="hop is"):
         runtime.stream(hop=hop, color="rgb")
+    with runtime.stream(hop=2, color="rgb") as stream:
+        with pytest.raises(UsageError, match="hop is"):
+            stream.hop = hop
+        assert stream.hop == 2
+
+
+@pytest.mark.parametrize("gap_s", ["1", b"1", 0, -0.5, float("nan"), 1j, [1.0], 10**400])
+def test_other_gaps_are_refused(runtime, gap_s):
+    with pytest.raises(UsageError, match="max_gap_s is"):
+        runtime.stream(color="rgb", max_gap_s=gap_s)
+    with runtime.stream(color="rgb", max_gap_s=float("inf")) as stream:  # none is too long
+        assert stream.max_gap_s == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +69,7 @@ def test_numbers_are_times(runtime, frame, time_s):
         assert stream.push(frame, time_s).time_s == float(time_s)
 
 
-@pytest.mark.parametrize("time_s", ["0.5", None, b"1", [1.0], 1j, float("nan"), float("inf")])
+@pytest.mark.parametrize("time_s", ["0.5", None, b"1", [1.0], 1j, float("nan"), float("inf"), 10**400])
 def test_other_times_are_refused_and_change_nothing(runtime, frame, time_s):
     with runtime.stream(hop=1, color="rgb", warmup="repeat") as stream:
         with pytest.raises(BadInputError, match="time is"):

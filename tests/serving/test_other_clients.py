@@ -1,4 +1,4 @@
-"""Other clients than ours on a real tritonserver: ids that are texts, and refused ends."""
+"""Other clients than ours on a real tritonserver: ids that are texts, refused ends; and wrong arguments of ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import logoformer
 import numpy as np
 import pytest
 from logoformer.engine import Runtime
+from logoformer.errors import BadInputError, UsageError
+from logoformer.serving import StreamClient
 from logoformer.studies.serving.server import TritonServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("triton")]
@@ -83,3 +85,16 @@ def test_a_refused_end_takes_no_place_from_others(server, wrong):
         ask(FACES + 1, 0.0, start=True)  # it takes the place of the one that ended
         for sequence in [*range(1, FACES), FACES + 1]:
             ask(sequence, 0.08, end=True)
+
+
+def test_a_wrong_time_or_hop_is_refused_before_the_server_keeps_the_frame(server, runtime):
+    frame = np.zeros((64, 64, 3), np.uint8)
+    with StreamClient(server.url, color="rgb", hop=1) as client:
+        for wrong in ("0.5", None, 10**400, float("nan")):
+            with pytest.raises(BadInputError, match="time is"):
+                client.push(frame, wrong)
+        for hop in (0, 2**31):
+            with pytest.raises(UsageError, match="hop is"):
+                client.hop = hop
+        found = [client.push(frame, time_s) for time_s in (0, np.float32(0.5), 0.75)]
+        assert [one.time_s for one in found] == [0.0, 0.5, 0.75] and client.reopened == client.skipped == 0

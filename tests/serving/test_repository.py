@@ -12,7 +12,8 @@ import pytest
 from logoformer.bundle import Bundle
 from logoformer.cli import main as cli
 from logoformer.errors import RefusedError, UsageError
-from logoformer.serving import settings
+from logoformer.serving import StreamClient, settings
+from logoformer.serving.check import check_triton
 from logoformer.serving.repository import quoted, write_models
 from logoformer.serving.settings import BUNDLE, PARAMETER, Served, TritonConfig
 
@@ -132,12 +133,20 @@ def test_a_link_in_a_folder_of_ours_is_foreign_and_a_server_s_cache_is_not(small
     "wrong",
     [
         {"hop": 0}, {"instances": 0}, {"warmup": "never"}, {"idle_s": 0.0}, {"idle_s": float("nan")}, {"name": "a/b"},
-        {"threads": -3}, {"threads": 0}, {"threads": 1025}, {"threads": 1.5},
+        {"threads": -3}, {"threads": 0}, {"threads": 1025}, {"threads": 1.5}, {"idle_s": "1"},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(UsageError):
         TritonConfig(**wrong)
+
+
+@pytest.mark.parametrize("timeout_s", ["1", 0.0, -1, float("nan"), float("inf"), 10**400])
+def test_wrong_timeouts_are_refused(timeout_s, triton_packages):
+    with pytest.raises(UsageError, match="timeout_s is"):
+        StreamClient("localhost:1", color="rgb", timeout_s=timeout_s)
+    with pytest.raises(UsageError, match="timeout_s is"):
+        check_triton("localhost:1", timeout_s=timeout_s)
 
 
 def test_the_verb_prints_the_capacity(untrained_bundle, tmp_path, capsys, fails):
