@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...bundle.files import writing
-from ...errors import LogoformerError, MachineError, printable
+from ...errors import LogoformerError, MachineError, RefusedError, printable
+from .entries import check_entry, parse_line
 from .output import require_same_head
 
 
@@ -19,7 +20,7 @@ class Journal:
     """Lines of recordings that were answered; one process writes it.
 
     A line counts for the file that it was made from, by size and time of change. The last line of a process that was
-    killed may be half: it is cut off.
+    killed may be half: it is cut off. A line that was garbled does not count; its recording is answered anew.
 
     Args:
         output: the file that is written at the end; the journal is hidden beside it.
@@ -95,16 +96,18 @@ class Journal:
         whole, _, _ = file.read().rpartition(b"\n")
         lines = whole.split(b"\n") if whole else []
         head = json.loads(json.dumps(self._head))
-        if lines and self._overwrite and _parsed(lines[0]) != head:
+        if lines and self._overwrite and self._parsed(lines[0]) != head:
             whole, lines = b"", []
-        for number, line in enumerate(lines):
-            entry = _parsed(line)
-            if number == 0:
-                require_same_head(self._path, entry, head)
-            elif isinstance(entry, dict) and "recording" in entry:
-                self._empty = False
-                if not self._overwrite or "error" not in entry:
-                    self._entries[entry["recording"]] = entry
+        if lines:
+            require_same_head(self._path, self._parsed(lines[0]), head)
+        for line in lines[1:]:
+            try:
+                entry = check_entry(self._parsed(line), head["labels"])
+            except ValueError:
+                continue
+            self._empty = False
+            if not self._overwrite or "error" not in entry:
+                self._entries[entry["recording"]] = entry
         with writing(self._path):
             file.truncate(len(whole) + 1 if whole else 0)
         if not lines:
@@ -116,8 +119,7 @@ class Journal:
                 self._file.write(json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
                 self._file.flush()
 
-
-def _parsed(line: bytes) -> Any:
-    with contextlib.suppress(ValueError):
-        return json.loads(line)
-    return None
+    def _parsed(self, line: bytes) -> Any:
+        with contextlib.suppress(RefusedError):
+            return parse_line(line, printable(self._path))
+        return None

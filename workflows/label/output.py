@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.files import atomic_path
-from ...errors import UsageError, needing, one_of, printable
+from ...errors import RefusedError, UsageError, needing, one_of, printable
+from .entries import check_entry, parse_line
 
 FORMATS = (".jsonl", ".parquet")
 _MAX_HEAD_BYTES = 1 << 20
@@ -88,7 +89,7 @@ def finished_entries(path: Path) -> dict[str, dict[str, Any]]:
         named = [(entry_name(path, entry["recording"]), entry) for entry in entries]
         counts = Counter(name for name, _ in named)
         return {name: entry for name, entry in named if counts[name] == 1}
-    except (OSError, ValueError, LookupError, TypeError) as error:  # pyarrow's own are ValueErrors
+    except (OSError, ValueError, LookupError, TypeError, RefusedError) as error:  # pyarrow's own are ValueErrors
         raise UsageError(
             f"{printable(path)} is damaged; it was left alone.",
             cause="another program changed it, or a copy ended early",
@@ -145,8 +146,8 @@ def _read_head(path: Path) -> object:
         else:
             with path.open("rb") as file:
                 text = file.readline(_MAX_HEAD_BYTES)
-        return json.loads(text)
-    except (OSError, ValueError):  # pyarrow's own are ValueErrors
+        return parse_line(text, printable(path))
+    except (OSError, ValueError, RefusedError):  # pyarrow's own are ValueErrors
         return None
 
 
@@ -158,8 +159,8 @@ def _write_lines(path: Path, head: Mapping[str, Any], entries: Sequence[Mapping[
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     with path.open("rb") as file:
-        file.readline()
-        return [json.loads(line) for line in file]
+        labels = parse_line(file.readline(), printable(path))["labels"]
+        return [check_entry(parse_line(line, printable(path)), labels) for line in file]
 
 
 def _write_parquet(path: Path, head: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> None:
@@ -194,7 +195,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
     with path.open("rb") as file:
         table = pq.read_table(file)
-    labels = json.loads(table.schema.metadata[b"logoformer"])["labels"]
+    labels = parse_line(table.schema.metadata[b"logoformer"], printable(path))["labels"]
     entries = []
     for _, of_one in groupby(table.to_pylist(), key=lambda row: (row.get("number"), row["recording"])):
         rows = list(of_one)
@@ -208,5 +209,5 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
                 for row in rows
                 if row["label"] is not None
             ]
-        entries.append(entry)
+        entries.append(check_entry(entry, labels))
     return entries
