@@ -8,6 +8,7 @@ same provenance holds is not answered again either: only what came to the archiv
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from .answering import Labeller
 from .journal import Journal
 from .output import check_format, entry_name, finished_entries, require_asked_for, require_own, write_answers
 from .recordings import list_archive
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class LabelReport:
         damaged: (recording, what is wrong with it).
         seconds: wall clock of answering the others, without what it took to start.
         ray: what Ray did, see `RayLabeller.to_json`; None without it.
+        links: folders below the sources that are links to elsewhere; they were left out.
     """
 
     out: str
@@ -44,6 +48,7 @@ class LabelReport:
     damaged: tuple[tuple[str, str], ...]
     seconds: float = 0.0
     ray: dict[str, Any] | None = None
+    links: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,7 +66,8 @@ def label_archive(
 
     Args:
         labeller: what answers them.
-        sources: video files, folders of frames, and folders that hold such at any depth.
+        sources: video files, folders of frames, and folders that hold such at any depth. Linked folders below them are
+            left out; the report names those that lead elsewhere.
         out: a `.jsonl` or `.parquet` file; answers there that are of the same provenance, and of the recordings as they
             are now, are kept.
         progress: called with ("label", recordings done, recordings in all).
@@ -79,7 +85,14 @@ def label_archive(
     """
     target = Path(out)
     check_format(target)
-    items = list_archive(sources)
+    links: list[str] = []
+    items = list_archive(sources, lambda link: links.append(printable(link)))
+    if links:
+        _log.warning(
+            "%d folders are links and were left out, the first %s; name each as a source to have it answered",
+            len(links),
+            links[0],
+        )
     head = labeller.prepare()
     kept: dict[str, dict[str, Any]] = {}
     names = {item.path: entry_name(target, os.fspath(item.path)) for item in items}
@@ -125,5 +138,12 @@ def label_archive(
     answers = sum(len(entry.get("answers", ())) for entry in entries)
     resumed = len(items) - len(todo)
     return LabelReport(
-        os.fspath(target), len(entries), answers, resumed, damaged, round(seconds, 3), labeller.to_json()
+        os.fspath(target),
+        len(entries),
+        answers,
+        resumed,
+        damaged,
+        round(seconds, 3),
+        labeller.to_json(),
+        tuple(links),
     )

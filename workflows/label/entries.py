@@ -1,4 +1,4 @@
-"""Entries of a journal or an output: what was answered of one recording, checked when it is read back."""
+"""Entries of a journal or an output: what was answered of one recording, checked."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from logoformer.errors import UsageError, VerificationError
+from logoformer.errors import BadInputError, UsageError, VerificationError
 from logoformer.workflows.label import LabelReport, label_archive
 from logoformer.workflows.label.output import finished_entries, require_same_head
 from logoformer.workflows.label.recordings import list_archive
@@ -217,3 +217,36 @@ def test_names_do_not_tell_where_the_archive_lies(archive, monkeypatch):
     assert [item.shown for item in list_archive([archive, archive.parent])] == ["0", "1", "2", "3"]
     monkeypatch.chdir(archive / "2")
     assert [(str(item.path), item.shown) for item in list_archive(["."])] == [(".", "2")]
+
+
+def test_a_linked_folder_is_left_out_and_named(archive, tmp_path, caplog):
+    elsewhere = tmp_path / "elsewhere"
+    (archive / ".store").mkdir()
+    for folder in (elsewhere / "5", archive / ".store" / "6"):
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "0.png")
+    (archive / "in").symlink_to(archive / "3", target_is_directory=True)  # answered under its own name
+    assert label_archive(Canned(), [archive], tmp_path / "a.jsonl").links == () and not caplog.records
+    (archive / "out.mp4").symlink_to(elsewhere, target_is_directory=True)
+    (archive / "stored").symlink_to(archive / ".store", target_is_directory=True)
+    report = label_archive(Canned(), [archive], tmp_path / "a.jsonl")
+    assert (report.recordings, report.links) == (4, (str(archive / "out.mp4"), str(archive / "stored")))
+    assert f"2 folders are links and were left out, the first {archive / 'out.mp4'}" in caplog.text
+    caplog.clear()
+    named = label_archive(Canned(), [archive, archive / "out.mp4", archive / "stored"], tmp_path / "b.jsonl")
+    assert (named.recordings, named.links) == (6, ()) and not caplog.records
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "there").symlink_to(archive, target_is_directory=True)
+    with pytest.raises(BadInputError, match="holds no video") as caught:
+        label_archive(Canned(), [tmp_path / "links"], tmp_path / "c.jsonl")
+    assert "links are not followed" in caught.value.cause and str(tmp_path / "links" / "there") in caught.value.next
+
+
+def test_a_recording_that_is_named_on_two_ways_is_answered_once(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "again").symlink_to(archive, target_is_directory=True)
+    sources = ["archive", archive, tmp_path / "again", archive / ".." / "archive" / "2", archive.parent / "again" / "1"]
+    assert [str(item.path) for item in list_archive(sources)] == [f"archive/{clip}" for clip in range(4)]
+    (archive / "one.mp4").write_bytes(b"")
+    (archive / "other.mp4").symlink_to(archive / "one.mp4")  # a file of another name is another recording
+    assert [item.shown for item in list_archive([*sources, archive / "other.mp4"])][4:] == ["one.mp4", "other.mp4"]
