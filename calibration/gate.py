@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..clips import Sampling, centre_indices
-from ..errors import UsageError
+from ..errors import UsageError, one_of
 from .bounds import clips_needed, least_bound
 from .paired import PairedComparison
 
@@ -66,7 +66,9 @@ def can_prove(class_clips: Sequence[int], drop: float) -> bool:
     return least_bound(class_clips) <= drop
 
 
-def judge_precision(found: PairedComparison, budget: Budget, precision: str, excluded: Sequence[str] = ()) -> Judgement:
+def judge_precision(
+    found: PairedComparison, budget: Budget, precision: str, excluded: Sequence[str] = (), labels: Sequence[str] = ()
+) -> Judgement:
     """Judge a precision by its answers.
 
     Args:
@@ -74,6 +76,7 @@ def judge_precision(found: PairedComparison, budget: Budget, precision: str, exc
         budget: what it may cost.
         precision: 'fp16' or 'int8'.
         excluded: groups of layers that were left in FP16 to keep the budget.
+        labels: C class names, to name the classes that have too few clips.
     """
     refuse = f"refuse: use {INSTEAD[precision]}"
     numbers = (
@@ -81,17 +84,24 @@ def judge_precision(found: PairedComparison, budget: Budget, precision: str, exc
         f"{100 * found.bound:.2f} points (95 %), the budget is {100 * budget.drop:g}; agreement {found.agreement:.2%} "
         f"on {found.clips} clips"
     )
+    if found.by_chance:
+        numbers += (
+            f"; FP32's own UAR is no better than guessing among {len(found.class_clips)} classes, so there is little to "
+            "lose: the model is not trained, or the clips have the labels of another numbering"
+        )
     if not found.finite:
         return Judgement(refuse, f"an answer is not finite; {numbers}")
     if found.floor > budget.drop:
         return Judgement(refuse, f"the drop is above the budget beyond doubt; {numbers}")
     if not can_prove(found.class_clips, budget.drop):
         fewest, least = clips_needed(found.class_clips, budget.drop), least_bound(found.class_clips)
+        proves = "proves nothing; judge on more clips"
+        if least < 1:
+            proves = f"can prove {100 * least:.1f} points; judge on more clips, or give --budget"
         return Judgement(
             INSUFFICIENT,
-            f"no answers to these clips can prove this budget: it needs {fewest} clips of every class, the smallest "
-            f"has {min(found.class_clips)}, which can prove {100 * least:.1f} points; judge on more clips, or give "
-            f"--budget; {numbers}",
+            f"no answers to these clips can prove this budget: it needs {fewest} clips of every class, "
+            f"{_smallest(found.class_clips, labels)}, which {proves}; {numbers}",
         )
     if found.agreement < budget.agreement:
         return Judgement(refuse, f"the agreement is below {budget.agreement:.0%}; {numbers}")
@@ -100,6 +110,14 @@ def judge_precision(found: PairedComparison, budget: Budget, precision: str, exc
     if found.drop > budget.drop:
         return Judgement(refuse, f"the measured drop is {100 * found.drop:.2f} points; {numbers}")
     return Judgement(INSUFFICIENT, f"the measured drop keeps the budget, its bound does not; {numbers}")
+
+
+def _smallest(clips: Sequence[int], labels: Sequence[str]) -> str:
+    """The class with the fewest clips, or those without any, in words."""
+    names = [labels[place] if labels else f"class {place}" for place, count in enumerate(clips) if count == min(clips)]
+    if min(clips):
+        return f"the smallest has {min(clips)}" + (f" ({one_of(names)})" if labels else "")
+    return f"there are 0 of {one_of(names)}"
 
 
 # -------------------------------------------------------------------------------------------------------------- answers

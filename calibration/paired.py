@@ -52,7 +52,8 @@ class PairedComparison:
         drop: `uar_before - uar`.
         bound: the drop is below it with 95 % confidence (one-sided).
         floor: the drop is above it with 95 % confidence (one-sided).
-        class_clips: clips of each class that has any.
+        class_clips: clips of each of the C classes; 0 for one that has none.
+        by_chance: the first is no better than guessing: its UAR is not above 1 / C beyond doubt (95 %, one-sided).
         agreement: share of clips with the same answer.
         lost, gained: clips that only the first, or only the second, answers rightly.
         mcnemar_p: two-sided, exact: how probable so lopsided a split is if neither is better.
@@ -71,6 +72,7 @@ class PairedComparison:
     bound: float
     floor: float
     class_clips: tuple[int, ...]
+    by_chance: bool
     agreement: float
     lost: int
     gained: int
@@ -107,7 +109,8 @@ def compare_answers(
         WorstClip(ids[i], int(labels[i]), int(first[i]), int(second[i]), float(largest[i]) if finite[i] else None)
         for i in order
     )
-    drop, bound, floor = drop_interval(right, still, labels)
+    classes = before.shape[1]
+    drop, bound, floor = drop_interval(right, still, labels, classes)
     lost, gained = int((right & ~still).sum()), int((still & ~right).sum())
     whole = bool(finite.all())
     return PairedComparison(
@@ -119,7 +122,8 @@ def compare_answers(
         drop=drop,
         bound=bound,
         floor=floor,
-        class_clips=tuple(int((labels == label).sum()) for label in np.unique(labels)),
+        class_clips=tuple(np.bincount(labels, minlength=classes).tolist()),
+        by_chance=_by_chance(right, labels, classes),
         agreement=float((first == second).mean()),
         lost=lost,
         gained=gained,
@@ -147,30 +151,43 @@ def _uar(right: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> float:
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
+def _by_chance(right: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64], classes: int) -> bool:
+    """Whether UAR is not above that of guessing, with Agresti and Coull's two clips more in each class."""
+    clips = np.array([int((labels == label).sum()) for label in np.unique(labels)])
+    recall = (np.array([int(right[labels == label].sum()) for label in np.unique(labels)]) + 1) / (clips + 2)
+    spread = math.sqrt(float((recall * (1 - recall) / (clips + 2)).sum())) / len(clips)
+    return _uar(right, labels) <= 1 / classes + Z_95 * spread
+
+
 def drop_interval(
-    before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]
+    before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64], classes: int = 0
 ) -> tuple[float, float, float]:
     """The UAR drop with its one-sided 95 % bounds.
+
+    A class without clips has no part in the drop that is seen, and nothing is known of it: the upper bound is 1.
 
     Args:
         before: bool `[N]`, whether each answer is right at first.
         after: bool `[N]`, whether it still is.
         labels: int64 `[N]`.
+        classes: C, of the model; 0 where the labels are all there are.
 
     Returns:
         (drop, upper bound, lower bound). For the lower bound, with b clips lost and c gained among the n of a class,
         the class adds ``(b - c) / (n + 2)`` to the centre and
         ``(b + c + 1 - (b - c)**2 / (n + 2)) / (n + 2)**2`` to the variance.
     """
-    classes = np.unique(labels)
-    clips = np.array([int((labels == label).sum()) for label in classes])
-    lost = np.array([int((before & ~after & (labels == label)).sum()) for label in classes])
-    gained = np.array([int((after & ~before & (labels == label)).sum()) for label in classes])
+    every = np.bincount(labels, minlength=classes)
+    seen = np.flatnonzero(every)
+    clips = every[seen]
+    lost = np.array([int((before & ~after & (labels == label)).sum()) for label in seen])
+    gained = np.array([int((after & ~before & (labels == label)).sum()) for label in seen])
     net = lost - gained
     variance = ((lost + gained + 1 - net**2 / (clips + 2)) / (clips + 2) ** 2).sum()
-    k = len(classes)
+    k = len(seen)
     floor = float((net / (clips + 2)).sum()) / k - Z_95 * math.sqrt(float(variance)) / k
-    return float((net / clips).sum()) / k, drop_bound(lost, gained, clips), max(-1.0, floor)
+    bound = drop_bound(lost, gained, clips) if k == len(every) else 1.0
+    return float((net / clips).sum()) / k, bound, max(-1.0, floor)
 
 
 def mcnemar(lost: int, gained: int) -> float:

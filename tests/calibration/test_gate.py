@@ -61,6 +61,35 @@ def test_a_budget_that_these_clips_cannot_prove_is_said_with_what_could():
         gate.Budget(0.0, 0.97)
 
 
+def test_a_class_without_clips_is_not_forgotten():
+    """All clips of one class are left out of many: what was insufficient does not become good."""
+    labels = np.delete(np.arange(4200) % 7, np.s_[5::7])
+    rows = np.eye(7, dtype=np.float32)[labels] * 0.9 + 0.1 / 7
+    found = compare_answers(rows, rows, labels, ["x"] * len(labels))
+    assert found.class_clips == (600, 600, 600, 600, 600, 0, 600) and found.bound == 1.0 and found.uar == 1.0
+    names = [*"abcde", "disgust", "g"]
+    judgement = gate.judge_precision(found, INT8, "int8", labels=names)
+    assert judgement.verdict == "insufficient clips", judgement.reason
+    fewest = int(re.search(r"it needs (\d+) clips of every class, there are 0 of 'disgust'", judgement.reason)[1])
+    assert gate.can_prove([600] * 5 + [fewest, 600], INT8.drop)
+    assert not gate.can_prove([600] * 5 + [fewest - 1, 600], INT8.drop)
+    ten = compare_answers(
+        np.vstack([rows, rows[:10]]), np.vstack([rows, rows[:10]]), np.append(labels, [5] * 10), "x" * 3610
+    )
+    assert "the smallest has 10 ('disgust')" in gate.judge_precision(ten, INT8, "int8", labels=names).reason
+
+
+def test_fp32_that_guesses_is_said():
+    clips = 4200
+    labels, one = np.arange(clips) % 7, np.zeros(clips, int)
+    drawn = np.random.default_rng(0).integers(0, 7, clips)
+    for answers, guesses in ((labels, False), (one, True), (drawn, True), ((labels + 1) % 7, True)):
+        rows = np.eye(7, dtype=np.float32)[answers] * 0.9 + 0.1 / 7
+        found = compare_answers(rows, rows, labels, ["x"] * clips)
+        assert found.by_chance is guesses
+        assert ("no better than guessing" in gate.judge_precision(found, INT8, "int8").reason) is guesses
+
+
 def test_clips_reach_every_evaluator_in_order():
     source = SyntheticClips(3, [5_000_000, 5_000_001], 35, 16)
     seen = []
@@ -98,6 +127,17 @@ def test_few_clips_leave_fp16_as_the_export_judged_it(bundle: Bundle):
     assert entry["verdict"] == "accept" and entry["accuracy"]["verdict"] == "insufficient clips"
     assert entry["accuracy"]["command"] == "a command" and "rounding reference" in entry["accuracy"]["evaluator"]
     assert Bundle(bundle.path).precisions == after.precisions
+
+
+def test_a_class_that_the_data_lacks_forbids_a_verdict_by_name(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(gate.BUDGETS, "fp16", gate.Budget(0.13, 0.5))
+    source = SyntheticClips(0, range(3_000_000, 3_000_100), 7, bundle.image_size)
+    rows = [
+        judge_accuracy(bundle, source, chosen, named="some", reproduce="a command").precisions["fp16"]
+        for chosen in (range(77), [i for i in range(77) if source.label(i) != 5])
+    ]
+    assert [row["verdict"] for row in rows] == ["accept", "insufficient clips"], rows
+    assert f"there are 0 of {bundle.labels[5]!r}" in rows[1]["reason"]
 
 
 def test_load_follows_a_refusal(bundle: Bundle):

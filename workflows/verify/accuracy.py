@@ -159,7 +159,7 @@ def judge_together(
 
     def judge(answers: Floats, name: str) -> dict[str, Any]:
         result = compare_answers(found.answers["fp32"], answers, found.labels, found.ids)
-        given = judge_precision(result, budgets[name], name, _excluded(judged, name))
+        given = judge_precision(result, budgets[name], name, _excluded(judged, name), labels)
         limits = {"budget_points": 100 * budgets[name].drop, "least_agreement": budgets[name].agreement}
         return {**asdict(given), **limits, **_figures(result, labels)}
 
@@ -245,9 +245,9 @@ def _per_graph(
     from ...calibration.gate import ACCEPT, MIXED, WITH_EXCLUSIONS, can_prove, judge_precision
     from ...calibration.paired import compare_answers
 
-    if not can_prove([int((before.labels == label).sum()) for label in set(before.labels.tolist())], budget.drop):
-        return {}
     first = judged[0].bundle
+    if not can_prove([int((before.labels == label).sum()) for label in range(len(first.labels))], budget.drop):
+        return {}
     # Of two that both hold, the one that saves more.
     graphs = sorted(("frame", "temporal"), key=lambda name: -first.graph(name, "int8").macs.get("int8", 0))
     pairs = {name: {"clip": "fp16", "frame": "fp16", "temporal": "fp16", name: "int8"} for name in graphs}
@@ -258,7 +258,7 @@ def _per_graph(
     after = _answers(judged, by_pairs, (), progress).answers
     for name, pair in pairs.items():
         result = compare_answers(before.answers["fp32"], after[name], before.labels, before.ids)
-        alone = judge_precision(result, budget, "int8", _excluded(judged, "int8"))
+        alone = judge_precision(result, budget, "int8", _excluded(judged, "int8"), first.labels)
         if alone.verdict in (ACCEPT, WITH_EXCLUSIONS):
             reason = f"{name} alone in INT8: {alone.reason}. All of INT8: {row['verdict']}, {row['reason']}"
             return {**_figures(result, first.labels), "verdict": MIXED, "reason": reason, "graphs": pair}
