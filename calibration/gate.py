@@ -86,8 +86,8 @@ def judge_precision(
     )
     if found.by_chance:
         numbers += (
-            f"; FP32's own UAR is no better than guessing among {len(found.class_clips)} classes, so there is little to "
-            "lose: the model is not trained, or the clips have the labels of another numbering"
+            f"; FP32's own UAR is no better than guessing among {len(found.class_clips)} classes, so there is little "
+            "to lose: the model is not trained, or the clips have the labels of another numbering"
         )
     if not found.finite:
         return Judgement(refuse, f"an answer is not finite; {numbers}")

@@ -152,7 +152,10 @@ def _uar(right: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> float:
 
 
 def _by_chance(right: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64], classes: int) -> bool:
-    """Whether UAR is not above that of guessing, with Agresti and Coull's two clips more in each class."""
+    """Whether UAR is not above that of guessing beyond doubt.
+
+    Each class has two clips more, as Agresti and Coull's interval for a proportion (American Statistician 52, 1998).
+    """
     clips = np.array([int((labels == label).sum()) for label in np.unique(labels)])
     recall = (np.array([int(right[labels == label].sum()) for label in np.unique(labels)]) + 1) / (clips + 2)
     spread = math.sqrt(float((recall * (1 - recall) / (clips + 2)).sum())) / len(clips)

@@ -99,6 +99,16 @@ class ClipView:
     def frames(self, index: int, indices: Sequence[int] | Indices, box: Box | None = None) -> Clip:
         return self.source.frames(self.place(index), indices, box)
 
+    def content(self, index: int) -> str | None:
+        """What tells the file of a clip from all others; see `content_of`."""
+        return content_of(self.source, self.place(index))
+
+
+def content_of(source: ClipSource, index: int) -> str | None:
+    """What tells the file of a clip from all others, whatever its name, or None."""
+    told = getattr(source, "content", None)
+    return None if told is None else told(index)
+
 
 class CachedClips(ClipView):
     """Keeps the frames of another source in memory once they were decoded.

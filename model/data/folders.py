@@ -46,7 +46,7 @@ def folder_listing(root: str | os.PathLike[str], split: str) -> Listing:
         entries += [Entry(f"{split}/{name}/{video}", f"{split}/{name}/{video}", number) for video in videos]
     if not entries:
         raise BadInputError(f"{folder}/{split} holds no videos ({', '.join(VIDEO_SUFFIXES)}) in folders of classes.")
-    return Listing(folder, labels, tuple(entries), f"{folder}/{split}")
+    return Listing(folder, labels, tuple(entries), f"{folder}/{split}", by_place=True)
 
 
 def unread_entries(root: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,9 @@ list is refused by the reader, loudly: a label that is off by one trains without
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...bundle.files import read_regular
+from ...bundle.descriptors import opened_below
+from ...bundle.files import read_regular, sha256
 from ...clips import Clip, resize_image
-from ...errors import BadInputError, LogoformerError, UsageError, one_of
+from ...errors import BadInputError, LogoformerError, RefusedError, UsageError, one_of
 from ...media.reader import VIDEO_SUFFIXES
 from ...media.stills import MAX_IMAGE_BYTES, decode_still, still_names
 from .clips import Box, ClipSource, ClipView, Indices, fingerprint
@@ -24,6 +27,7 @@ from .decoding import count_frames, read_frames
 
 SPLITS = ("train", "test")
 MAX_LIST_BYTES = 32 << 20
+_END_BYTES = 1 << 16  # of a file at either end: training sets of videos are too large to be hashed whole
 SHORT = ("former", "pad", "repeat", "drop")
 
 
@@ -57,12 +61,15 @@ class Listing:
         labels: C class names.
         entries: the clips, in the list's order.
         source: the list's file, for messages.
+        by_place: names are places of files, which change when the splits are parted anew, and may be those of other
+            clips then; only the files tell.
     """
 
     root: Path
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     source: str
+    by_place: bool = False
 
     def fingerprint(self) -> str:
         """SHA-256 of the names and classes, in order."""
@@ -109,7 +116,7 @@ class ListedClips:
     def __init__(self, listing: Listing, reading: Reading) -> None:
         self.labels, self.size = listing.labels, reading.size
         self.root, self.reading = listing.root, reading
-        self.fingerprint = listing.fingerprint()
+        self.fingerprint, self._by_place = listing.fingerprint(), listing.by_place
         self.damaged: dict[str, str] = {}
         self.dropped: tuple[str, ...] = ()
         self._entries = list(listing.entries)
@@ -172,6 +179,21 @@ class ListedClips:
             return []
         names, folder = self._frame_names(entry), os.fspath(self.root / entry.place)
         return [read_regular(folder, names[n], MAX_IMAGE_BYTES) for n in np.unique(self._within(entry, indices))]
+
+    def content(self, index: int) -> str | None:
+        """What tells the file of a clip from all others, whatever its name.
+
+        Returns:
+            SHA-256 of its size, its beginning and its end; None where the list's names tell, or it cannot be read.
+        """
+        if not self._by_place:
+            return None
+        with contextlib.suppress(OSError, RefusedError), opened_below(self.root, self._entries[index].place) as file:
+            status = os.fstat(file)
+            if stat.S_ISREG(status.st_mode):
+                ends = os.pread(file, _END_BYTES, 0), os.pread(file, _END_BYTES, max(0, status.st_size - _END_BYTES))
+                return sha256(b"%d\n%b%b" % (status.st_size, *ends))
+        return None
 
     def _within(self, entry: Entry, indices: Sequence[int] | Indices) -> Indices:
         """Indices of frames that exist, by the policy for short clips."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from logoformer.clips import DFEW_LABELS
 from logoformer.errors import RefusedError
 from logoformer.model.data.datasets import MAFW_LABELS, open_clips
-from logoformer.model.data.listing import ListedClips, Reading
+from logoformer.model.data.listing import ListedClips, Reading, Relabelled
 from logoformer.workflows.held_out import MARKS, clip_marks, own_fold, require_unseen, seen_in_training
 
 CLIPS = 60
@@ -117,6 +119,88 @@ def test_the_same_names_in_another_data_set_are_other_clips(tmp_path: Path):
     other = write_folds(tmp_path / "other", "lists", rows("lists", "other"))
     assert [seen_in_training(reading, other, fold, opened(other, "test", fold)) for fold in (1, 2, 3)] == [0, 0, 0]
     assert own_fold(reading, other) is None
+
+
+def relabelled(clips: Rows, share: float, seed: int = 0) -> list[tuple[str, int]]:
+    draw = random.Random(seed)
+    return [(name, (label + draw.randrange(1, 7)) % 7 if draw.random() < share else label) for name, label in clips]
+
+
+def test_labels_that_were_revised_or_strangers_of_the_same_names_do_not_hide_the_clips(tmp_path: Path):
+    draw = random.Random(0)
+    clips = [(f"{number:05d}", draw.randrange(7)) for number in range(1000)]
+    write_split(tmp_path, "lists", "train", 1, clips)
+    reading = read(tmp_path, 1)
+    strangers = [(name, draw.randrange(7)) for name, _ in clips]
+    for test, fewest in (
+        (relabelled(clips, 0.05), 930),
+        (relabelled(clips, 0.11), 860),
+        (relabelled(clips, 0.5), 450),
+        ([*clips[:500], *strangers[500:600]], 500),
+        ([*clips[:300], *strangers[300:]], 300),
+    ):
+        write_split(tmp_path / "test", "lists", "test", 1, test)
+        assert seen_in_training(reading, tmp_path / "none", 1, opened(tmp_path / "test", "test", 1)) >= fewest
+
+
+@pytest.mark.parametrize("shares", [[1, 1, 1, 1, 1, 1, 1], [60, 10, 10, 5, 5, 5, 5]])
+def test_another_data_set_agrees_by_chance_alone_whatever_its_class_shares(shares: list[int], tmp_path: Path):
+    draw, found = random.Random(1), []
+    write_split(
+        tmp_path, "lists", "train", 1, [(f"{n:05d}", c) for n, c in enumerate(draw.choices(range(7), shares, k=1000))]
+    )
+    reading = read(tmp_path, 1)
+    for count in (20, 100, 1000) * 8:
+        test = [(f"{n:05d}", c) for n, c in enumerate(draw.choices(range(7), shares, k=count))]
+        write_split(tmp_path / "test", "lists", "test", 1, test)
+        found.append(seen_in_training(reading, tmp_path / "none", 1, opened(tmp_path / "test", "test", 1)))
+    assert found == [0] * len(found)
+
+
+def write_videos(root: Path, split: str, contents: Sequence[int]) -> None:
+    """Files in folders of classes, each with what its number says; no frame is needed to know a file."""
+    for place, content in enumerate(contents):
+        folder = root / split / DFEW_LABELS[place % 7]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{place:04d}.mp4").write_bytes(random.Random(content).randbytes(1000))
+
+
+def test_videos_are_known_by_their_files_whatever_split_they_moved_to(tmp_path: Path):
+    root = tmp_path / "data"
+    write_videos(root, "train", range(30))
+    write_videos(root, "test", range(100, 130))  # the same names, other videos
+    reading = read(root, 1)
+    assert seen_in_training(reading, root, 1, opened(root, "test", 1)) == 0
+    (root / "train").rename(root / "other")
+    (root / "test").rename(root / "train")
+    (root / "other").rename(root / "test")
+    test = opened(root, "test", 1)
+    assert seen_in_training(reading, root, 1, test) == 30
+    assert clip_marks(Relabelled(test, DFEW_LABELS[::-1])) == clip_marks(test), "a view is marked as its source"
+    with pytest.raises(RefusedError, match=r"30 of the 30 .* such as 'test/happy/0000\.mp4'") as refused:
+        require_unseen("one", reading, root, 1, test)
+    assert "put together anew" in refused.value.cause
+    # Marks that name no files, as those of checkpoints before, tell nothing here, and nothing wrong.
+    names = [f"train/{DFEW_LABELS[n % 7]}/{n:04d}.mp4\n{DFEW_LABELS[n % 7]}" for n in range(30)]
+    old = base64.b64encode(b"".join(sorted(hashlib.sha256(n.encode()).digest()[:5] for n in names))).decode()
+    assert set(marks_of(old)) < set(marks_of(reading[MARKS]))
+    assert seen_in_training({**reading, MARKS: old}, root, 1, test) == 0
+
+
+def test_a_video_among_others_is_known_under_another_name_and_class(tmp_path: Path):
+    write_videos(tmp_path / "one", "train", range(30))
+    reading = read(tmp_path / "one", 1)
+    write_videos(tmp_path / "two", "test", [200, 201, 7, 203, 8, 205, 206])
+    assert seen_in_training(reading, tmp_path / "two", 1, opened(tmp_path / "two", "test", 1)) == 2
+    stranger = tmp_path / f"two/test/{DFEW_LABELS[5]}/0005.mp4"
+    stranger.unlink()
+    stranger.symlink_to("nowhere")  # reading it is refused later, by name
+    assert seen_in_training(reading, tmp_path / "two", 1, opened(tmp_path / "two", "test", 1)) == 2
+
+
+def marks_of(text: str) -> list[bytes]:
+    data = base64.b64decode(text)
+    return [data[start : start + 5] for start in range(0, len(data), 5)]
 
 
 @pytest.mark.parametrize("marks", [None, 7, "not base64!", "AAAA", ""])

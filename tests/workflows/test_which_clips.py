@@ -17,7 +17,7 @@ from logoformer.bundle.files import sha256
 from logoformer.calibration import qat
 from logoformer.calibration.qat import QatConfig
 from logoformer.clips import DFEW_LABELS, Sampling, centre_indices
-from logoformer.errors import UsageError
+from logoformer.errors import RefusedError, UsageError
 from logoformer.export import reference
 from logoformer.model.data.datasets import clips_for
 from logoformer.workflows import fine_tune, sensitivity, verify
@@ -100,12 +100,13 @@ def test_the_gate_refuses_clips_that_the_model_was_trained_on(bundle: Path, data
         verify.judge_on_data(bundle, data, write=False)
 
 
-@pytest.mark.parametrize(("split", "seen"), [("train", 0), ("test", 3)])
-def test_the_gate_refuses_clips_that_int8_was_calibrated_on(bundle: Path, data: Path, monkeypatch, split, seen):
+@pytest.mark.parametrize(("split", "seen", "named"), [("train", 0, ""), ("test", 3, ""), ("test", 3, "train/")])
+def test_the_gate_refuses_clips_that_int8_was_calibrated_on(bundle: Path, data: Path, monkeypatch, split, seen, named):
+    """By their pixels, whatever they were called then."""
     monkeypatch.setattr(verify.accuracy, "judge_accuracy", lambda *_, **__: pytest.fail("judged") if seen else None)
     old, source = Bundle(bundle), clips_of(data, split)
     pixels = [source.frames(i, centre_indices(source.count(i), old.sampling)).tobytes() for i in range(3)]
-    record = {"clips": [{"id": source.clip_id(i), "sha256": sha256(found)} for i, found in enumerate(pixels)]}
+    record = {"clips": [{"id": named + source.clip_id(i), "sha256": sha256(found)} for i, found in enumerate(pixels)]}
     graphs = [{**g, "precision": "int8"} for g in old.manifest["graphs"] if g["precision"] == "fp32"]
     int8 = {**old.precisions["fp32"], "calibration": BundleWriter(bundle).add_calibration(record)}
     manifest = {**old.manifest, "graphs": [*old.manifest["graphs"], *graphs]}
@@ -114,6 +115,17 @@ def test_the_gate_refuses_clips_that_int8_was_calibrated_on(bundle: Path, data: 
         with pytest.raises(UsageError, match="calibrated on 3 of the 70 test clips"):
             verify.judge_on_data(bundle, data, write=False)
     else:
+        verify.judge_on_data(bundle, data, write=False)
+
+
+@pytest.mark.parametrize("clips", [5, ["name"], [{"id": "name"}], [{"id": [], "sha256": "x"}]])
+def test_a_calibration_record_of_wrong_types_is_refused(bundle: Path, data: Path, clips: object):
+    old = Bundle(bundle)
+    graphs = [{**g, "precision": "int8"} for g in old.manifest["graphs"] if g["precision"] == "fp32"]
+    int8 = {**old.precisions["fp32"], "calibration": BundleWriter(bundle).add_calibration({"clips": clips})}
+    manifest = {**old.manifest, "graphs": [*old.manifest["graphs"], *graphs]}
+    replace_manifest(old, {**manifest, "precisions": {**old.precisions, "int8": int8}})
+    with pytest.raises(RefusedError, match="garbles"):
         verify.judge_on_data(bundle, data, write=False)
 
 

@@ -78,7 +78,7 @@ def judge_on_data(
     if budget_points is not None:
         words += ["--budget", f"{budget_points:g}"]
     source = clips_for(data, "test", fold, bundle.image_size, bundle.labels)
-    require_judge(bundle, data, fold, source)
+    require_judge(bundle, data, fold, source, progress)
     report = judge_accuracy(
         bundle,
         source,

@@ -57,7 +57,7 @@ def judge_on_folds(
     judged = []
     for fold, bundle in bundles.items():
         source = clips_for(data, "test", fold, bundle.image_size, bundle.labels)
-        require_judge(bundle, data, fold, source)
+        require_judge(bundle, data, fold, source, progress)
         judged.append(JudgedClips(bundle, source, range(len(source))))
     names = Counter(one.source.clip_id(i) for one in judged for i in one.indices)
     if twice := [name for name, times in names.items() if times > 1]:
