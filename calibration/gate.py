@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.files import sha256
 from ..clips import Sampling, centre_indices
 from ..errors import UsageError, one_of
 from .bounds import clips_needed, least_bound
@@ -129,13 +130,18 @@ class HeldOut:
         answers: by precision, float32 `[N, C]`.
         labels: int64 `[N]`.
         ids: names.
-        sha256: of the pixels, in order.
+        sha256: of the pixels, in order, those of copies too.
+        pixels: SHA-256 of each clip's.
+        copies: clips that were left out, because they have the pixels and the class of one before: they prove nothing
+            that it does not.
     """
 
     answers: Mapping[str, npt.NDArray[np.float32]]
     labels: npt.NDArray[np.int64]
     ids: tuple[str, ...]
     sha256: str
+    pixels: tuple[str, ...]
+    copies: int = 0
 
 
 def answer(
@@ -145,7 +151,7 @@ def answer(
     indices: Sequence[int],
     progress: Progress | None = None,
 ) -> HeldOut:
-    """Gives the same clips to every evaluator, a few at a time.
+    """Gives the same clips to every evaluator, a few at a time, copies once.
 
     Args:
         evaluators: by precision: clips uint8 `[B, T, S, S, 3]` -> probabilities float32 `[B, C]`.
@@ -156,32 +162,49 @@ def answer(
     """
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in evaluators}
     digest = hashlib.sha256()
+    known: dict[tuple[str, int], int] = {}
     for start in range(0, len(indices), _TOGETHER):
         some = indices[start : start + _TOGETHER]
         clips = np.stack([source.frames(i, centre_indices(source.count(i), sampling)) for i in some])
         digest.update(clips.tobytes())
-        for name, evaluate in evaluators.items():
-            parts[name].append(evaluate(clips))
+        fresh = []
+        for place, index in enumerate(some):
+            key = sha256(clips[place].tobytes()), source.label(index)
+            if known.setdefault(key, index) == index:
+                fresh.append(place)
+        for name, evaluate in evaluators.items() if fresh else ():
+            parts[name].append(evaluate(clips[fresh]))
         if progress is not None:
             progress("held-out clips", start + len(some), len(indices))
     return HeldOut(
         {name: np.concatenate(found) for name, found in parts.items()},
-        np.array([source.label(i) for i in indices], np.int64),
-        tuple(source.clip_id(i) for i in indices),
+        np.array([label for _, label in known], np.int64),
+        tuple(source.clip_id(i) for i in known.values()),
         digest.hexdigest(),
+        tuple(pixels for pixels, _ in known),
+        len(indices) - len(known),
     )
 
 
 def joined(parts: Sequence[HeldOut]) -> HeldOut:
-    """Answers of several models, each to clips of its own, as if one had given them all.
+    """Answers of several models, each to clips of its own, as if one had given them all; copies count once.
 
     Args:
         parts: with the same evaluators; at least one.
     """
-    digests = [part.sha256 for part in parts]
+    if len(parts) == 1:
+        return parts[0]
+    labels = np.concatenate([part.labels for part in parts])
+    pixels, ids = [sha for part in parts for sha in part.pixels], [name for part in parts for name in part.ids]
+    first: dict[tuple[str, int], int] = {}
+    for place, key in enumerate(zip(pixels, labels.tolist(), strict=True)):
+        first.setdefault(key, place)
+    kept = list(first.values())
     return HeldOut(
-        {name: np.concatenate([part.answers[name] for part in parts]) for name in parts[0].answers},
-        np.concatenate([part.labels for part in parts]),
-        tuple(name for part in parts for name in part.ids),
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest(),
+        {name: np.concatenate([part.answers[name] for part in parts])[kept] for name in parts[0].answers},
+        labels[kept],
+        tuple(ids[place] for place in kept),
+        hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest(),
+        tuple(pixels[place] for place in kept),
+        sum(part.copies for part in parts) + len(ids) - len(kept),
     )

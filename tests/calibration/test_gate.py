@@ -12,6 +12,7 @@ from logoformer.calibration import gate
 from logoformer.calibration.paired import compare_answers
 from logoformer.clips import Sampling
 from logoformer.errors import UsageError, VerificationError
+from logoformer.model.data.clips import ClipView
 from logoformer.model.synthetic.recordings import SyntheticClips
 from logoformer.workflows.verify import judge_accuracy, record_accuracy
 
@@ -108,6 +109,45 @@ def test_clips_reach_every_evaluator_in_order():
     assert again.sha256 == given.sha256 and len(set(given.answers["a"][:, 0])) > 60
 
 
+class Doubled(ClipView):
+    """Each clip of another source several times, under other names; `wrong` of them in the next class."""
+
+    def __init__(self, source: SyntheticClips, times: int, wrong: int = 0) -> None:
+        super().__init__(source)
+        self.times, self.wrong = times, wrong
+
+    def __len__(self) -> int:
+        return len(self.source) * self.times
+
+    def place(self, index: int) -> int:
+        return index // self.times
+
+    def label(self, index: int) -> int:
+        return (super().label(index) + (index < self.wrong)) % 7
+
+    def clip_id(self, index: int) -> str:
+        return f"{super().clip_id(index)} {index % self.times}"
+
+
+def test_copies_are_answered_and_counted_once():
+    source = Doubled(SyntheticClips(3, [5_000_000, 5_000_001], 7, 16), 8, wrong=1)
+    seen = []
+
+    def mean(clips):
+        seen.append(len(clips))
+        return np.stack([clips.mean((1, 2, 3, 4)), np.zeros(len(clips))], 1).astype(np.float32)
+
+    given = gate.answer({"a": mean}, source, Sampling(segments=2, frames_per_segment=1), range(112))
+    assert seen == [5, 4, 4, 2] and given.copies == 112 - 15  # one clip stands in two classes
+    assert given.ids[:3] == tuple(source.clip_id(i) for i in (0, 1, 8)) and len(given.pixels) == len(given.ids) == 15
+    assert given.labels.tolist() == [source.label(i) for i in (0, 1, *range(8, 112, 8))]
+    alone = gate.answer({"a": mean}, source, Sampling(segments=2, frames_per_segment=1), [1, *range(8, 112, 8)])
+    np.testing.assert_array_equal(given.answers["a"][1:], alone.answers["a"])
+    both = gate.joined([given, alone])
+    assert both.ids == given.ids and both.copies == 97 + 14 and len(both.answers["a"]) == len(both.labels) == 15
+    assert gate.joined([given]) is given
+
+
 @pytest.fixture
 def bundle(untrained_bundle: Path, tmp_path: Path) -> Bundle:
     return Bundle(shutil.copytree(untrained_bundle, tmp_path / "tiny.bundle"))
@@ -138,6 +178,16 @@ def test_a_class_that_the_data_lacks_forbids_a_verdict_by_name(bundle: Bundle, m
     ]
     assert [row["verdict"] for row in rows] == ["accept", "insufficient clips"], rows
     assert f"there are 0 of {bundle.labels[5]!r}" in rows[1]["reason"]
+
+
+def test_a_few_videos_many_times_are_a_few_videos(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(gate.BUDGETS, "fp16", gate.Budget(0.13, 0.5))
+    source = Doubled(SyntheticClips(0, range(3_000_000, 3_000_002), 7, bundle.image_size), 8)
+    report = judge_accuracy(bundle, source, range(len(source)), named="some", reproduce="a command")
+    row = report.precisions["fp16"]
+    assert row["verdict"] == "insufficient clips" and row["clips"] == 14, row["reason"]
+    assert "98 more clips" in row["reason"] and all("98 more clips" in other["reason"] for other in report.backends)
+    assert report.source["copies"] == 98 and report.source["clips"] == 14
 
 
 def test_load_follows_a_refusal(bundle: Bundle):

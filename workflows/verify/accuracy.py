@@ -160,6 +160,11 @@ def judge_together(
     def judge(answers: Floats, name: str) -> dict[str, Any]:
         result = compare_answers(found.answers["fp32"], answers, found.labels, found.ids)
         given = judge_precision(result, budgets[name], name, _excluded(judged, name), labels)
+        if found.copies:
+            copies = (
+                f"{found.copies} more clips have pixels and class of one of these: they are copies and do not count"
+            )
+            given = replace(given, reason=f"{given.reason}; {copies}")
         limits = {"budget_points": 100 * budgets[name].drop, "least_agreement": budgets[name].agreement}
         return {**asdict(given), **limits, **_figures(result, labels)}
 
@@ -183,7 +188,8 @@ def judge_together(
     return AccuracyReport(
         bundle=str(first.path),
         evaluator=NAME,
-        source={"name": named, "clips": len(found.ids), "per_class": counts, "sha256": found.sha256},
+        source={"name": named, "clips": len(found.ids), "per_class": counts, "sha256": found.sha256}
+        | ({"copies": found.copies} if found.copies else {}),
         command=reproduce,
         uar=rows[others[0]]["uar_before"],
         war=rows[others[0]]["war_before"],
