@@ -27,8 +27,18 @@ Frame = npt.NDArray[np.uint8]  # [H, W, 3]
 Clip = npt.NDArray[np.uint8]  # [T, H, W, 3]
 
 DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+MAX_LABEL = 100  # characters
 COLORS = ("rgb", "bgr")
 PATTERN_TOLERANCE_S = 0.001  # camera timestamps are rounded to milliseconds by many drivers
+
+
+def can_be_shown(label: str) -> bool:
+    r"""Whether a class name is a line of text that people can read.
+
+    >>> can_be_shown("happy"), can_be_shown(" "), can_be_shown("a\nb"), can_be_shown("\ud800"), can_be_shown("x" * 101)
+    (True, False, False, False, False)
+    """
+    return bool(label.strip()) and label.isprintable() and len(label) <= MAX_LABEL
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..clips import MAX_LABEL, can_be_shown
 from ..errors import one_of
 from .sealed import count, stored, typed
 
@@ -148,3 +149,34 @@ def graph_entry(entry: Mapping[str, Any]) -> GraphEntry:
         outputs=_tensors(entry["outputs"]),
         macs={typed(name, str): typed(number, int) for name, number in entry["macs"].items()},
     )
+
+
+def precision_entry(entry: Any) -> dict[str, Any]:
+    """Read one entry of `precisions` in the index.
+
+    Its fields are of the types that readers take for granted.
+
+    Raises:
+        TypeError: a field is of another type.
+    """
+    found = typed(entry, dict)
+    for field, kind in (("verdict", str), ("reason", str), ("excluded", list), ("accuracy", dict)):
+        typed(found.get(field, kind()), kind)
+    for group in found.get("excluded", ()):
+        typed(group, str)
+    return found
+
+
+def shown_labels(labels: Any) -> tuple[str, ...]:
+    """The class names of an index: at least two, all different, each a line of text.
+
+    Raises:
+        TypeError, ValueError: others.
+    """
+    found = tuple(typed(label, str) for label in typed(labels, list))
+    if len(found) < 2 or len(set(found)) != len(found):
+        raise ValueError("fewer than two labels, or one twice")
+    for label in found:
+        if not can_be_shown(label):
+            raise ValueError(f"the label {label!r:.80} is no line of text of at most {MAX_LABEL} characters")
+    return found

@@ -28,6 +28,8 @@ from .entries import (
     TensorSpec,
     graph_entry,
     named,
+    precision_entry,
+    shown_labels,
 )
 from .files import MAX_JSON_BYTES, parse_json, read_regular
 from .npz import load_npz
@@ -73,7 +75,8 @@ class Bundle:
         return f"Bundle({str(self.path)!r}: {', '.join(self.runnable)}; {len(self.labels)} labels)"
 
     def _parse(self, m: dict[str, Any]) -> None:
-        self.labels = tuple(typed(label, str) for label in typed(m["labels"], list))
+        self.labels = shown_labels(m["labels"])
+        typed(m.get("provenance", {}), dict), typed(m.get("model", {}), dict)
         self.sampling = Sampling.from_json(m["sampling"])
         self.image_size = count(m["preprocessing"]["size"])
         # Bundles of 0.1 have none: their crops are squares around the box that a detector gives.
@@ -90,7 +93,7 @@ class Bundle:
         )
         self.graphs = tuple(graph_entry(entry) for entry in typed(m["graphs"], list))
         self.precisions: dict[str, dict[str, Any]] = {
-            named(name, PRECISIONS): typed(value, dict) for name, value in m["precisions"].items()
+            named(name, PRECISIONS): precision_entry(value) for name, value in m["precisions"].items()
         }
         self._golden = stored(m["golden"], FILE)
         self._calibrations = {
@@ -102,8 +105,8 @@ class Bundle:
         for verdict in verdicts_of(m).values():
             read_pooled(verdict)
         self.mixture = self._mixture()
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ValueError("fewer than two labels, or one twice")
+        if len({(entry.graph, entry.precision, entry.batch) for entry in self.graphs}) < len(self.graphs):
+            raise ValueError("a graph that stands there twice")
         if self.frames != self.stream.frames or self.frames % f or self.stream.grid % h or self.stream.grid % w:
             raise ValueError("sampling, stream and window do not fit each other")
         rows = self._dtype_of_rows()

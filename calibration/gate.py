@@ -187,7 +187,9 @@ def answer(
 
 
 def joined(parts: Sequence[HeldOut]) -> HeldOut:
-    """Answers of several models, each to clips of its own, as if one had given them all; copies count once.
+    """Answers of several models, each to clips of its own, as if one had given them all.
+
+    Copies count once.
 
     Args:
         parts: with the same evaluators; at least one.

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
-from ...clips import DFEW_LABELS, Sampling
+from ...clips import DFEW_LABELS, MAX_LABEL, Sampling, can_be_shown
 from ...errors import BadInputError, UsageError, one_of
 
 UNCERTAIN = "uncertain"  # as in camera/answers/contract.py, which imports nothing of here
-MAX_LABEL = 100  # characters
 MAX_IMAGE_SIZE = 4096
 _Config = TypeVar("_Config", bound="NetworkConfig")
 
@@ -131,7 +130,7 @@ def check_labels(labels: tuple[str, ...]) -> None:
             next="name each class once",
         )
     for label in labels:
-        if not label.strip() or not label.isprintable() or len(label) > MAX_LABEL:
+        if not can_be_shown(label):
             raise UsageError(
                 f"The label {label!r} cannot be shown.",
                 cause="it is empty, has a control character such as a line break, or is longer than "

@@ -135,6 +135,22 @@ CONTRADICTIONS = [
     put("precisions", ["fp32"]),
     put("precisions", "fp32", "accept"),
     put("golden", None),
+    put("labels", ["calm", "glad", "x" * 1_000_000]),
+    put("labels", ["calm", "glad", "\x1b[2J"]),
+    put("labels", ["calm", "glad", "two\nlines"]),
+    put("labels", ["calm", "glad", "\u202edas"]),
+    put("labels", ["calm", "glad", " "]),
+    put("labels", ["calm", "glad", "\ud800"]),
+    put("provenance", []),
+    put("provenance", "none"),
+    put("model", [1]),
+    put("precisions", "fp32", "verdict", 5),
+    put("precisions", "fp16", "reason", ["said so"]),
+    put("precisions", "fp16", "excluded", 5),
+    put("precisions", "fp16", "excluded", [5]),
+    put("precisions", "fp16", "excluded", "ffn"),
+    put("precisions", "fp16", "accuracy", []),
+    lambda m: m["graphs"].append(m["graphs"][0]),
 ]
 
 

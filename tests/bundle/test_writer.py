@@ -253,12 +253,12 @@ def test_a_second_writer_is_told_to_wait_and_writes_no_index(small, write_bundle
 def test_the_index_alone_can_be_replaced_unless_somebody_else_did(small, contents):
     first, second = Bundle(small), Bundle(small)
     before = contents(small)
-    noted = replace_manifest(first, {**first.manifest, "provenance": ["well"]})
-    assert noted.manifest["provenance"] == ["well"]
+    noted = replace_manifest(first, {**first.manifest, "provenance": {"note": "well"}})
+    assert noted.manifest["provenance"] == {"note": "well"}
     changed = {name for name, data in contents(small).items() if before.get(name) != data}
     assert changed == {"manifest.json"}
     with pytest.raises(MachineError, match="changed by another process") as caught:
-        replace_manifest(second, {**second.manifest, "provenance": ["ill"]})
+        replace_manifest(second, {**second.manifest, "provenance": {"note": "ill"}})
     assert caught.value.next
     assert Bundle(small).manifest == noted.manifest
 

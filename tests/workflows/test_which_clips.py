@@ -5,6 +5,7 @@ Every clip has a colour of its own, so that what arrives says which clip it is.
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from logoformer.bundle import Bundle, BundleWriter, replace_manifest
 from logoformer.bundle.files import sha256
+from logoformer.bundle.sealed import seal
 from logoformer.calibration import qat
 from logoformer.calibration.qat import QatConfig
 from logoformer.clips import DFEW_LABELS, Sampling, centre_indices
@@ -127,6 +129,13 @@ def test_a_calibration_record_of_wrong_types_is_refused(bundle: Path, data: Path
     replace_manifest(old, {**manifest, "precisions": {**old.precisions, "int8": int8}})
     with pytest.raises(RefusedError, match="garbles"):
         verify.judge_on_data(bundle, data, write=False)
+
+
+@pytest.mark.parametrize("change", [{"provenance": []}, {"precisions": {"fp32": {}, "fp16": {"excluded": 5}}}])
+def test_an_index_of_wrong_types_is_refused_before_anything_is_judged(bundle: Path, data: Path, change: dict, fails):
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    (bundle / "manifest.json").write_bytes(seal({**manifest, **change}))
+    fails(4, "verify", bundle, "--accuracy", "--data", data, names=("garbles a field",))
 
 
 def test_sensitivity_is_measured_on_clips_that_nothing_was_calibrated_on(bundle, data, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from logoformer.errors import UsageError
 from logoformer.model.networks.configs import preset
 
 
-@pytest.mark.parametrize("label", ["", " ", "a\nb", "\x1b[31mred", "a\x00", "x" * 101, "\u202eabc"])
+@pytest.mark.parametrize("label", ["", " ", "a\nb", "\x1b[31mred", "a\x00", "x" * 101, "\u202eabc", "\ud800"])
 def test_a_label_that_cannot_be_shown_is_refused(label):
     with pytest.raises(UsageError, match="label"):
         replace(preset("tiny"), labels=("happy", label))
