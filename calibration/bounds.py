@@ -15,6 +15,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UsageError
+
 Floats = npt.NDArray[np.float64]
 
 # Of 5 %; the rest pays for the approximations. tests/calibration/test_bounds.py simulates what comes out.
@@ -22,6 +24,7 @@ LEVEL = 0.048
 _LEAST_CORRECTION = 0.25  # of a clip of the smallest class
 _LENT = 100.0  # clips of the common rate that a class's own rate is mixed with
 _NEVER = 0.99
+LEAST_DROP = 1e-6  # of UAR; to prove less takes more clips than there are, and numbers finer than these
 _FEWEST = 10  # clips of a class; the approximation is not for fewer, which could prove no useful budget either
 
 
@@ -109,8 +112,13 @@ def clips_needed(clips: npt.ArrayLike, drop: float) -> int:
 
     Args:
         clips: `[C]`, those that there are.
-        drop: of UAR, over 0.
+        drop: of UAR, at least `LEAST_DROP`.
+
+    Raises:
+        UsageError: it is smaller: no number of clips would do.
     """
+    if not drop >= LEAST_DROP:
+        raise UsageError(f"No number of clips proves a drop of {drop:g}; the least is {LEAST_DROP:g}.")
     n = np.asarray(clips, np.float64)
     low, high = 0, 1
     while least_bound(np.maximum(n, high)) > drop:

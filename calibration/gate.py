@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..bundle.files import sha256
 from ..clips import Sampling, centre_indices
 from ..errors import UsageError, one_of
-from .bounds import clips_needed, least_bound
+from .bounds import LEAST_DROP, clips_needed, least_bound
 from .paired import PairedComparison
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Budget:
     """What a precision may cost.
 
     Attributes:
-        drop: of UAR, 0..1; the one-sided 95 % bound is held against it.
+        drop: of UAR, `LEAST_DROP`..1; the one-sided 95 % bound is held against it.
         agreement: least share of clips with FP32's answer.
     """
 
@@ -46,8 +46,12 @@ class Budget:
     agreement: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.drop < 1 and 0 <= self.agreement <= 1):
-            raise UsageError(f"A budget lies between 0 and 100 points; got {100 * self.drop:g}.")
+        if not (LEAST_DROP <= self.drop < 1 and 0 <= self.agreement <= 1):
+            raise UsageError(
+                f"A budget lies between {100 * LEAST_DROP:.4f} and 100 points; got {100 * self.drop:g}.",
+                cause="points are hundredths of UAR, and no real number of clips proves less than that",
+                next="give --budget in points, such as 0.5",
+            )
 
 
 BUDGETS = {"fp16": Budget(0.005, 0.99), "int8": Budget(0.01, 0.97)}

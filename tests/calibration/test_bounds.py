@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logoformer.calibration.bounds import LEVEL, chance_of_no_more, clips_needed, drop_bound, least_bound
-from logoformer.calibration.gate import BUDGETS
+from logoformer.calibration.bounds import LEAST_DROP, LEVEL, chance_of_no_more, clips_needed, drop_bound, least_bound
+from logoformer.calibration.gate import BUDGETS, Budget
+from logoformer.errors import UsageError
 
 PROFILES = {
     "DFEW, five folds pooled": (2445, 1894, 2669, 2173, 1469, 145, 902),
@@ -113,6 +114,17 @@ def test_clips_needed_are_the_fewest():
     needed = clips_needed(pooled, 0.002)
     assert needed > 145 and least_bound(np.maximum(pooled, needed)) <= 0.002
     assert least_bound(np.maximum(pooled, needed - 1)) > 0.002
+
+
+def test_a_budget_that_no_number_of_clips_proves_is_refused():
+    for drop in (1e-15, 0.9e-6, 0.0, -0.1, math.nan):
+        with pytest.raises(UsageError):
+            Budget(drop, 0.97)
+        with pytest.raises(UsageError, match="No number of clips"):
+            clips_needed([600] * 7, drop)
+    fewest = clips_needed([600] * 7, Budget(LEAST_DROP, 0.97).drop)
+    assert 100_000 < fewest < 10_000_000
+    assert least_bound([fewest] * 7) <= LEAST_DROP < least_bound([fewest - 1] * 7)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
