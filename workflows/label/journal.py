@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...bundle.files import writing
-from ...errors import LogoformerError, MachineError, RefusedError, printable
+from ...errors import LogoformerError, MachineError, RefusedError, UsageError, printable
 from .entries import check_entry, parse_line
 from .output import require_same_head
 
@@ -38,7 +38,14 @@ class Journal:
     def __enter__(self) -> Journal:
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a+b")
+            if self._path.is_symlink() or (self._path.exists() and not self._path.is_file()):
+                raise UsageError(
+                    f"{printable(self._path)} is a link, or no file; it was left alone.",
+                    cause="something of yours in the place of the journal",
+                    next="name another place with -o",
+                )
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(self._path, flags, 0o666), "a+b")
         try:
             self._read(self._file)
         except LogoformerError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -37,8 +38,10 @@ def require_own(path: Path, head: Mapping[str, Any]) -> None:
     """Refuses to replace a file that holds anything but answers of the same provenance.
 
     Raises:
-        UsageError: it does; says which option differs.
+        UsageError: it does; says which option differs. Or it is no file: a pipe, or a link that leads nowhere.
     """
+    if os.path.lexists(path) and not path.is_file() and not path.is_dir():
+        raise UsageError(f"{printable(path)} exists and is no file; it was left alone.", next=_drop(path))
     if path.exists() and path.stat().st_size:
         require_same_head(path, _read_head(path), head)
 

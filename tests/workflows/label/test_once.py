@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -250,3 +251,21 @@ def test_a_recording_that_is_named_on_two_ways_is_answered_once(archive, tmp_pat
     (archive / "one.mp4").write_bytes(b"")
     (archive / "other.mp4").symlink_to(archive / "one.mp4")  # a file of another name is another recording
     assert [item.shown for item in list_archive([*sources, archive / "other.mp4"])][4:] == ["one.mp4", "other.mp4"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_link_in_the_place_of_the_journal_is_not_written_through(archive, tmp_path, overwrite):
+    (tmp_path / "mine").write_text("important")
+    (tmp_path / ".a.jsonl.journal").symlink_to("mine")
+    with pytest.raises(UsageError, match="is a link"):
+        label_archive(Canned(), [archive], tmp_path / "a.jsonl", overwrite=overwrite)
+    assert (tmp_path / "mine").read_text() == "important" and not (tmp_path / "a.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "dangling link"])
+def test_an_output_that_is_no_file_is_left_alone(archive, tmp_path, kind):
+    out = tmp_path / "a.jsonl"
+    os.mkfifo(out) if kind == "pipe" else out.symlink_to("nowhere")
+    with pytest.raises(UsageError, match="is no file"):
+        label_archive(Canned(), [archive], out)
+    assert out.is_fifo() or out.is_symlink()
