@@ -233,15 +233,19 @@ def test_engines_are_held_to_their_index(bundle, refused):
 # ---------------------------------------------------------------------------------------------------------------- print
 def test_no_text_of_a_bundle_moves_the_cursor(bundle, capsys):
     def change(manifest: dict[str, Any]) -> None:
-        manifest["labels"][0] = "\x1b[2Jhappy\x07"
         manifest["precisions"]["fp32"]["reason"] = "\x1b]0;owned\x07"
 
     reseal(bundle, change)
     assert cli.main(["inspect", str(bundle)]) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
-    assert "\\x1b[2Jhappy\\x07" in shown
+    assert "\\x1b]0;owned\\x07" in shown
     assert len(shown.splitlines()) > 10
+
+
+def test_a_label_that_would_move_the_cursor_is_refused(bundle, fails):
+    reseal(bundle, lambda manifest: manifest["labels"].__setitem__(0, "\x1b[2Jhappy\x07"))
+    assert "\x1b" not in fails(4, "inspect", bundle, names=("\\x1b[2Jhappy",))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_both_configurations_parse_and_say_what_was_asked_for(untrained_bundle, 
 
 
 def test_labels_cannot_leave_their_string(write_bundle, tmp_path, model_config):
-    labels = ['calm" } }', "new\nline\\", "Zürich"]
+    labels = ['calm" } }', "back\\slash\\", "Zürich"]
     bundle = write_bundle(tmp_path / "odd.bundle", "x", labels=labels)
     write_models(bundle, tmp_path / "models", TritonConfig())
     model = model_config(tmp_path / "models" / "stream")
