@@ -109,6 +109,8 @@ def is_code(name: Name) -> bool:
 
 
 def _is_torch_data(name: Name) -> bool:
+    if name.name.startswith("torch."):  # a value without a module of its own: pickle names any that imported torch
+        return _is_torch_data(Name("torch", name.name.removeprefix("torch.")))
     if _CLASS_MODULES.fullmatch(name.module) and _CLASS.fullmatch(name.name):
         return True
     if _TENSORS.fullmatch(name.module) and _TENSOR.fullmatch(name.name):

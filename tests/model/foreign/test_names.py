@@ -101,3 +101,11 @@ def test_every_dtype_layout_and_scalar_type_is_data():
     assert [kind for kind in scalars if is_code(Name("numpy", kind))] == []
     for core in ("numpy.core", "numpy._core"):
         assert not is_code(Name(f"{core}.multiarray", "_reconstruct")) and is_code(Name(f"{core}.os", "system"))
+
+
+def test_a_value_that_pickle_found_in_another_module_of_torch_is_data():
+    """`torch.channels_last` has no module of its own: pickle names the first loaded one that holds `torch`."""
+    for module in ("torch._utils", "torch.nn.modules.conv", "torch"):
+        assert not is_code(Name(module, "torch.channels_last"))
+        assert is_code(Name(module, "torch.load")) and is_code(Name(module, "torch.os.system"))
+        assert is_code(Name(module, "torch.torch.hub.load"))
